@@ -1,0 +1,1 @@
+"""Hyperparameter search: many training runs."""
