@@ -1,7 +1,7 @@
 """Where run directories live, and how a file in them comes to be: whole or not at all.
 
-    with storage.replacing(run_dir / "report.json") as partial:
-        partial.write_text(...)
+with storage.replacing(run_dir / "report.json") as partial:
+    partial.write_text(...)
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @contextlib.contextmanager

@@ -1,0 +1,314 @@
+"""The TFDS builder: configs, features, splits and examples of chest X-rays.
+
+A config is a protocol (who goes to which split, see `protocols`) at a resolution:
+
+    tfds build cxr_tfds --config=grouped --manual_dir=FOLDER_WITH_ARCHIVE_ZIP
+
+`phantom` needs no archive: its radiographs are drawn (see `phantom`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+from tensorflow_datasets.core.utils import shard_utils
+
+from cxr_tfds import images, phantom, protocols, source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+NUM_SHARDS: Final = 16
+"""Of every split. Resized records fit into one shard, TFDS's default, which starves the readers of
+training; and a job on N hosts needs N shards of whatever it reads, be it train or validation."""
+_BEAM_CHUNK: Final = 64
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Config(tfds.core.BuilderConfig):
+    """A protocol at a resolution.
+
+    Attributes:
+      protocol: a key of `protocols.PROTOCOLS`.
+      image_size: side of the square image in pixels, or None for the original size.
+      is_phantom: draw the images instead of reading an archive.
+    """
+
+    protocol: str = "grouped"
+    image_size: int | None = 224
+    is_phantom: bool = False
+
+
+_PROTOCOL_DESCRIPTIONS: Final = {
+    "grouped": "25 % of each class is test, no patient on two sides",
+    "paper": "25 % of each class is test, by image: patients are shared",
+    "official": "Kaggle's test folder is test",
+}
+_RESOLUTIONS: Final = {"": 224, "_299": 299, "_raw": None}
+
+
+def _build_configs() -> list[Config]:
+    configs = [
+        Config(
+            name=f"{protocol}{suffix}",
+            description=f"{description}; {f'{side} x {side}' if side else 'original size'}",
+            protocol=protocol,
+            image_size=side,
+        )
+        for suffix, side in _RESOLUTIONS.items()
+        for protocol, description in _PROTOCOL_DESCRIPTIONS.items()
+    ]
+    drawn = Config(
+        name="phantom",
+        description="procedural radiographs, no download, split like grouped",
+        image_size=phantom.SIDE,
+        is_phantom=True,
+    )
+    return [*configs, drawn]
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Chest X-rays of children: NORMAL against PNEUMONIA (bacteria or virus)."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: Final = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: Final = _build_configs()
+    MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
+
+    # What the caller asked for, known once the build has begun.
+    _download_config = tfds.download.DownloadConfig()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        side = self.builder_config.image_size
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(side, side, 1), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=source.CLASSES),
+                    "etiology": tfds.features.ClassLabel(names=source.ETIOLOGIES),
+                    "patient_id": tfds.features.Text(),
+                    "file_name": tfds.features.Text(),
+                    "folder": tfds.features.ClassLabel(names=source.FOLDERS),
+                    "original_height": tfds.features.Scalar(np.int32),
+                    "original_width": tfds.features.Scalar(np.int32),
+                    "rgb_coded": tfds.features.Scalar(np.bool_),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage=f"https://www.kaggle.com/datasets/{source.KAGGLE_DATASET}",
+            license="CC BY 4.0",
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _download_and_prepare(
+        self, dl_manager: Any, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        # The only place that sees the caller's wishes and every way of building passes through.
+        self._download_config = download_config
+        super()._download_and_prepare(dl_manager, _Sharded(**vars(download_config)))
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        """Examines the whole archive before the first example is written.
+
+        Raises:
+          SourceError: the archive is missing, incomplete or has bad files.
+        """
+        encoder, facts = self._open_source(dl_manager)
+        hashes = {key: fact.content_hash for key, fact in facts.items()}
+        splits = protocols.assign(self.builder_config.protocol, encoder.records, hashes)
+        self.info.metadata.update(self._describe(encoder.records, splits, facts))
+        return {
+            name: self._generate_examples(
+                encoder,
+                [(r, facts[r.key]) for r in encoder.records if splits[r.key] == name],
+            )
+            for name in protocols.SPLITS
+        }
+
+    def _generate_examples(self, encoder: _Encoder, items: list[_Item]) -> Any:
+        """Returns (key, example) pairs: a generator, or a Beam transform if Beam was asked for."""
+        if not (self._download_config.beam_options or self._download_config.beam_runner):
+            return encoder.encode(items)
+        beam = tfds.core.lazy_imports.apache_beam
+        return beam.Create(list(_chunks(items))) | beam.FlatMap(encoder.encode)
+
+    def _open_source(self, dl_manager: Any) -> tuple[_Encoder, dict[str, images.Facts]]:
+        if self.builder_config.is_phantom:
+            return _PhantomEncoder(phantom.records()), _phantom_facts()
+        archive = self._open_archive(dl_manager)
+        facts, issues = images.inspect(archive)
+        source.require_clean(issues, archive.root)
+        return _ArchiveEncoder(archive, self.builder_config.image_size), facts
+
+    def _open_archive(self, dl_manager: Any) -> source.Archive:
+        if self._download_config.manual_dir is None and source.has_kaggle_credentials():
+            return source.open_archive(_download_from_kaggle(dl_manager))
+        try:
+            manual_dir = dl_manager.manual_dir
+        except (AssertionError, NotADirectoryError) as error:
+            # TFDS's words for an absent or empty folder, and for a file in its place.
+            problem = str(error).split(". ")[0]
+            raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}") from None
+        return source.open_archive(manual_dir)
+
+    def _describe(
+        self,
+        records: Iterable[source.Record],
+        splits: protocols.Splits,
+        facts: Mapping[str, images.Facts],
+    ) -> dict[str, Any]:
+        """Returns what a data card needs, as JSON values."""
+        config = self.builder_config
+        hashes = {key: fact.content_hash for key, fact in facts.items()}
+        context = (config.name, str(self.version), str(config.image_size))
+        shared = protocols.shared_patient_images
+        return {
+            "fingerprint": protocols.fingerprint(splits, hashes, *context),
+            "protocol": config.protocol,
+            "image_size": config.image_size,
+            "is_phantom": config.is_phantom,
+            "test_images_sharing_a_patient_with_train": shared(records, splits),
+            "validation_images_sharing_a_patient_with_train": shared(
+                records, splits, held_out="validation"
+            ),
+            "images": _count(records, splits, lambda record: record.label),
+            "images_by_etiology": _count(records, splits, lambda record: record.etiology),
+            "patients": {
+                name: len({r.patient_id for r in records if splits[r.key] == name})
+                for name in protocols.SPLITS
+            },
+            "rgb_coded_images": sum(fact.is_rgb_coded for fact in facts.values()),
+        }
+
+
+class _ShardConfig(shard_utils.ShardConfig):
+    """A fixed number of shards, or one for each example where there are fewer."""
+
+    def get_number_shards(
+        self,
+        total_size: int,  # noqa: ARG002 - TFDS's signature.
+        num_examples: int,
+        uses_precise_sharding: bool = True,  # noqa: ARG002, FBT001, FBT002
+    ) -> int:
+        return min(self.num_shards or NUM_SHARDS, num_examples)
+
+
+class _Sharded(tfds.download.DownloadConfig):
+    """The caller's configuration with our shards: `tfds build` offers no per-dataset default."""
+
+    def get_shard_config(self) -> _ShardConfig:
+        return _ShardConfig(num_shards=self.num_shards)
+
+
+_Item = tuple[source.Record, images.Facts]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ArchiveEncoder:
+    """Turns files into examples; plain data, so that Beam can send it to its workers."""
+
+    archive: source.Archive
+    image_size: int | None
+
+    @property
+    def records(self) -> tuple[source.Record, ...]:
+        return self.archive.records
+
+    def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self.archive.reader() as read:
+            yield from _encode(items, lambda record: self._encode_file(read(record)))
+
+    def _encode_file(self, data: bytes) -> bytes:
+        if self.image_size is None:
+            return images.encode_original(data)
+        return images.encode_resized(data, self.image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PhantomEncoder:
+    """Turns phantom records into examples."""
+
+    records: tuple[source.Record, ...]
+
+    def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield from _encode(items, _encode_phantom)
+
+
+_Encoder = _ArchiveEncoder | _PhantomEncoder
+
+
+def _encode_phantom(record: source.Record) -> bytes:
+    return images.encode_jpeg(Image.fromarray(phantom.render(record)), images.JPEG_QUALITY)
+
+
+def _encode(
+    items: Iterable[_Item], encode_image: Callable[[source.Record], bytes]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    encoded = images.parallel_map(lambda item: encode_image(item[0]), items)
+    for (record, facts), jpeg in encoded:
+        yield (
+            record.key,
+            {
+                "image": io.BytesIO(jpeg),
+                "label": record.label,
+                "etiology": record.etiology,
+                "patient_id": record.patient_id,
+                "file_name": record.file_name,
+                "folder": record.folder,
+                "original_height": facts.height,
+                "original_width": facts.width,
+                "rgb_coded": facts.is_rgb_coded,
+            },
+        )
+
+
+def _phantom_facts() -> dict[str, images.Facts]:
+    # The recipe stands for the pixels: their last bit may differ between CPUs, the fingerprint
+    # must not.
+    return {
+        record.key: images.Facts(
+            height=phantom.SIDE,
+            width=phantom.SIDE,
+            is_rgb_coded=False,
+            content_hash=phantom.recipe(record),
+        )
+        for record in phantom.records()
+    }
+
+
+def _download_from_kaggle(dl_manager: Any) -> Any:
+    logging.info("No --manual_dir: downloading %s with the Kaggle CLI.", source.KAGGLE_DATASET)
+    try:
+        return dl_manager.download_kaggle_data(source.KAGGLE_DATASET)
+    except (RuntimeError, ValueError) as error:
+        raise source.SourceError(
+            f"The Kaggle command line failed ({str(error).splitlines()[0]}).\n"
+            f"Install it with `pip install kaggle`. Or without it:\n{source.HOW_TO_OBTAIN}"
+        ) from error
+
+
+def _count(
+    records: Iterable[source.Record],
+    splits: protocols.Splits,
+    field: Callable[[source.Record], str],
+) -> dict[str, dict[str, int]]:
+    """Returns {split: {value of field: number of images}}."""
+    counts = {name: collections.Counter[str]() for name in protocols.SPLITS}
+    for record in records:
+        counts[splits[record.key]][field(record)] += 1
+    return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+
+
+def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Yields lists of records: a Beam worker opens the archive once for each."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, _BEAM_CHUNK)):
+        yield chunk

@@ -1,0 +1,391 @@
+"""Procedural chest radiographs: the data set that is always there. NumPy only, no network.
+
+Each image is a sum of attenuations over a grid of (SIDE, SIDE): soft tissue, minus the air of two
+lungs, plus heart, mediastinum, spine, ribs, clavicles, vessels; seen through a film curve of random
+exposure, with scatter and quantum noise. As on a PA film the patient faces the viewer: the heart
+points to the right of the image.
+
+Bacterial pneumonia fills part of one lung (a lobar, mottled opacity with air bronchograms that
+swallows the border of heart or diaphragm behind it); viral pneumonia thickens the interstitium of
+both (streaks and rings around the hila, faint patches). Exposure and habitus vary more than disease
+does, so brightness alone does not tell the classes apart.
+
+    for record in phantom.records():
+        image = phantom.render(record)        # (128, 128) uint8
+
+A patient's habitus is drawn from the patient id and the rest of an image from its key, each by a
+generator of its own: neither order nor parallelism matters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_tfds import source
+
+SIDE: Final = 128
+SEED: Final = 20180222
+NUM_NORMAL: Final = 540
+NUM_PNEUMONIA: Final = 1460
+"""27 % to 73 %, as in the archive."""
+_MAX_IMAGES_PER_PATIENT: Final = 5
+_BACTERIA_SHARE: Final = 0.6
+
+_Field = NDArray[np.floating[Any]]
+"""(SIDE, SIDE) float32: an attenuation, a mask in [0, 1] or a coordinate in [-1, 1]."""
+
+
+@functools.cache
+def records() -> tuple[source.Record, ...]:
+    """Returns the phantom's records, named as Kaggle names its files, all in folder train."""
+    normal = [
+        f"train/NORMAL/IM-{patient:04d}-{image:04d}.jpeg"
+        for patient, image, _ in _number_images(NUM_NORMAL, "normal")
+    ]
+    ill = [
+        f"train/PNEUMONIA/person{patient}_{_draw_etiology(patient)}_{serial}.jpeg"
+        for patient, _, serial in _number_images(NUM_PNEUMONIA, "pneumonia")
+    ]
+    return tuple(_record_for(key) for key in sorted(normal + ill))
+
+
+def render(record: source.Record) -> NDArray[np.uint8]:
+    """Draws one radiograph.
+
+    Returns:
+      (SIDE, SIDE) uint8, bright where dense.
+    """
+    rng = _generator(record.key)
+    habitus = _Habitus.draw(_generator(record.patient_id))
+    anatomy = _Anatomy(habitus, rng)
+    opacity = _OPACITIES[record.etiology](anatomy, rng)
+    return _expose(anatomy.attenuation(opacity), rng)
+
+
+def recipe(record: source.Record) -> str:
+    """Returns a hash of what an image is drawn from, which stands for its content."""
+    return hashlib.sha256(f"phantom {SEED} {record.key}".encode()).hexdigest()
+
+
+def _number_images(total: int, salt: str) -> list[tuple[int, int, int]]:
+    """Returns (patient, image of the patient, serial), each from 1, for `total` images."""
+    rng = _generator(f"patients {salt}")
+    sizes = rng.integers(1, _MAX_IMAGES_PER_PATIENT + 1, size=total)
+    pairs = [(p, i) for p, size in enumerate(sizes, start=1) for i in range(1, size + 1)]
+    return [(p, i, serial) for serial, (p, i) in enumerate(pairs[:total], start=1)]
+
+
+def _draw_etiology(patient: int) -> str:
+    is_bacterial = _generator(f"etiology {patient}").random() < _BACTERIA_SHARE
+    return "bacteria" if is_bacterial else "virus"
+
+
+def _record_for(key: str) -> source.Record:
+    _, label, file_name = key.split("/")
+    etiology, patient_id = source.parse_name(file_name.removesuffix(".jpeg"))
+    return source.Record(key, label, etiology, patient_id, path=key)
+
+
+def _generator(text: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{SEED} {text}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Habitus:
+    """What stays the same in all images of a patient; lengths in half sides of the image."""
+
+    fat: float
+    lung_width: float
+    lung_apex: float
+    lung_fork: float
+    dome: float
+    heart_size: float
+    heart_tilt: float
+    rib_phase: float
+    rib_gap: float
+    rib_slope: float
+    bone: float
+    markings: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> _Habitus:
+        return cls(
+            fat=rng.uniform(0.0, 1.0),
+            lung_width=rng.uniform(0.30, 0.37),
+            lung_apex=rng.uniform(-0.86, -0.72),
+            lung_fork=rng.uniform(0.38, 0.43),
+            dome=rng.uniform(0.36, 0.56),
+            heart_size=rng.uniform(0.88, 1.15),
+            heart_tilt=rng.uniform(0.55, 0.95),
+            rib_phase=rng.uniform(0.0, 1.0),
+            rib_gap=rng.uniform(0.150, 0.185),
+            rib_slope=rng.uniform(0.20, 0.42),
+            bone=rng.uniform(0.7, 1.25),
+            markings=rng.uniform(0.6, 1.3),
+        )
+
+
+class _Anatomy:
+    """A healthy chest in one pose: where everything is, and what it attenuates.
+
+    Attributes:
+      x, y: coordinates of the body under each pixel, x to the right of the image, y down.
+      lungs: mask of aerated lung, heart and mediastinum left out.
+      field: mask of both lung fields, with what lies behind the heart.
+      noise: band-limited texture of zero mean and unit deviation.
+    """
+
+    def __init__(self, habitus: _Habitus, rng: np.random.Generator) -> None:
+        self._habitus = habitus
+        self._rng = rng
+        self.x, self.y = _pose(rng)
+        inspiration = rng.uniform(-0.05, 0.05)
+        self._domes = {-1: habitus.dome - 0.06 + inspiration, 1: habitus.dome + inspiration}
+        self.sides = {side: self._lung_field(side) for side in (-1, 1)}
+        self.field = self.sides[-1] + self.sides[1]
+        self._heart = self._draw_heart()
+        self.lungs = self.field * (1 - self._heart) * (1 - self._mediastinum())
+
+    def hilum(self, side: int) -> tuple[float, float]:
+        """Returns (x, y) where the vessels of a lung come from; side -1 is the image's left."""
+        return side * 0.17, -0.08 if side == 1 else -0.03
+
+    def dome(self, side: int) -> float:
+        """Returns y of the top of one half of the diaphragm."""
+        return self._domes[side]
+
+    def attenuation(self, opacity: _Field) -> _Field:
+        """Returns what the beam loses on its way; `opacity` is disease, within the lungs."""
+        fat = self._habitus.fat
+        soft = self._body() * (0.60 + 0.10 * fat + 0.10 * self._below_diaphragm())
+        air = (0.50 - 0.06 * fat) * self.lungs * (1 - 0.10 * np.abs(self.y))
+        bones = self._habitus.bone * (self._ribs() + self._clavicles() + self._spine())
+        vessels = 0.06 * self._habitus.markings * self._vessels() * self.lungs
+        disease = opacity * self.lungs
+        behind = 0.05 * self._heart * self.field + 0.04 * self._mediastinum()
+        return soft - air + bones + vessels + disease + behind - self._airways()
+
+    def _lung_field(self, side: int) -> _Field:
+        u = self.x * side
+        h = self._habitus
+        taper = 0.70 + 0.30 * _step(self.y + 0.40, 0.16)
+        across = (u - h.lung_fork - 0.05 * _step(self.y, 0.2)) / (h.lung_width * taper)
+        centre = (h.lung_apex + 0.95) / 2
+        along = (self.y - centre) / (0.95 - centre)
+        inside = _step(1 - np.abs(across) ** 2.4 - np.abs(along) ** 2.6, 0.045)
+        return inside * _step(self._diaphragm(side) - self.y, 0.016)
+
+    def _diaphragm(self, side: int) -> _Field:
+        """Returns y of the diaphragm under every x: a dome that falls to the costophrenic angle."""
+        offset = self.x * side - self._habitus.lung_fork + 0.06
+        return self._domes[side] + np.float32(1.45) * offset**2
+
+    def _below_diaphragm(self) -> _Field:
+        left = _step(self.y - self._diaphragm(-1), 0.02) * (self.x < 0)
+        right = _step(self.y - self._diaphragm(1), 0.02) * (self.x >= 0)
+        return left + right
+
+    def _draw_heart(self) -> _Field:
+        size, tilt = self._habitus.heart_size, self._habitus.heart_tilt
+        dx, dy = self.x - 0.14 * size, self.y - (self._domes[1] - 0.17)
+        along = (dx * np.cos(tilt) + dy * np.sin(tilt)) / (0.40 * size)
+        across = (-dx * np.sin(tilt) + dy * np.cos(tilt)) / (0.26 * size)
+        # Narrow towards the great vessels, broad towards the apex.
+        return _step(1 - along**2 - (across * (1.06 - 0.12 * along)) ** 2, 0.045)
+
+    def _mediastinum(self) -> _Field:
+        width = 0.105 + 0.05 * _step(self.y - 0.05, 0.12) + 0.03 * _step(-self.y - 0.45, 0.08)
+        band = _step(width - np.abs(self.x), 0.014)
+        aortic_knob = _blob(self.x - 0.125, self.y + 0.38, 0.075, 0.085)
+        return np.maximum(band, aortic_knob)
+
+    def _body(self) -> _Field:
+        shoulder = 0.30 + 0.75 * _step(self.y + 0.84 + 0.06 * self._habitus.fat, 0.045)
+        trunk = _step(shoulder - np.abs(self.x), 0.03)
+        return trunk * (1 - 0.22 * np.clip(np.abs(self.x), 0, 1.1) ** 4)
+
+    def _ribs(self) -> _Field:
+        h = self._habitus
+        u = np.abs(self.x)
+        # Behind, a rib rises from the spine and falls to the flank; in front it runs back inwards.
+        back = self.y + 0.10 * np.sin(np.pi * u / 0.62) - h.rib_slope * u**2 * 1.5
+        front = self.y - 0.55 * u + 0.18 * u**2
+        posterior = _comb(back, h.rib_gap, h.rib_phase, 0.30)
+        anterior = _comb(front, 1.25 * h.rib_gap, h.rib_phase + 0.3, 0.22)
+        cage = _step(0.80 - u, 0.02) * _step(self.y + 0.90, 0.04) * _step(0.74 - self.y, 0.08)
+        beside_spine = _step(u - 0.07, 0.02)
+        return cage * beside_spine * (0.115 * posterior + 0.05 * anterior * _step(u - 0.25, 0.05))
+
+    def _clavicles(self) -> _Field:
+        u = np.abs(self.x)
+        course = -0.60 - 0.16 * u + 0.035 * np.sin(7.0 * u)
+        bar = _ridge(self.y - course, 0.036)
+        return 0.13 * bar * _step(u - 0.07, 0.015) * _step(0.86 - u, 0.04)
+
+    def _spine(self) -> _Field:
+        column = _step(0.075 - np.abs(self.x), 0.012)
+        discs = 0.5 + 0.5 * np.cos(2 * np.pi * self.y / 0.135 + 6.28 * self._habitus.rib_phase)
+        return column * (0.10 + 0.035 * discs)
+
+    def _airways(self) -> _Field:
+        trachea = _step(0.036 - np.abs(self.x), 0.010) * _step(-0.30 - self.y, 0.02)
+        bronchi = _ridge(self.y + 0.30 - 0.75 * np.abs(self.x), 0.022) * _step(
+            0.15 - np.abs(self.x), 0.02
+        )
+        stomach = _blob(self.x - 0.34, self.y - self._domes[1] - 0.14, 0.12, 0.06)
+        return 0.13 * trachea + 0.07 * bronchi + 0.10 * stomach
+
+    def _vessels(self) -> _Field:
+        left, right = (_tree(self, side, self._rng, branches=16, width=0.017) for side in (-1, 1))
+        hila = [_blob(self.x - x, self.y - y, 0.075, 0.12) for x, y in map(self.hilum, (-1, 1))]
+        return left + right + 1.1 * (hila[0] + hila[1])
+
+
+def _draw_nothing(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
+    """Healthy lungs, at times with the haze of a shallow breath at both bases."""
+    haze = _step(anatomy.y - anatomy.dome(-1) + 0.22, 0.10)
+    return np.float32(0.07) * rng.random(dtype=np.float32) * haze
+
+
+def _draw_lobar(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
+    """Bacterial: one lobe, or part of one, filled; at times a second focus on the other side."""
+    side = int(rng.choice([-1, 1]))
+    opacity = _consolidate(anatomy, side, rng, strength=rng.uniform(0.30, 0.50))
+    if rng.random() < 0.25:
+        second = _consolidate(anatomy, -side, rng, strength=rng.uniform(0.20, 0.35))
+        opacity = np.maximum(opacity, second)
+    return opacity
+
+
+def _consolidate(anatomy: _Anatomy, side: int, rng: np.random.Generator, strength: float) -> _Field:
+    x0 = side * rng.uniform(0.30, 0.50)
+    y0 = rng.uniform(-0.48, anatomy.dome(side) - 0.06)
+    warp = _texture(rng, 4.0)
+    radius = np.hypot(
+        (anatomy.x - x0) / rng.uniform(0.24, 0.36), (anatomy.y - y0) / rng.uniform(0.22, 0.34)
+    )
+    blob = _step(1.0 + 0.28 * warp - radius, rng.uniform(0.06, 0.16))
+    # A fissure stops the consolidation along a line, above or below.
+    fissure = (anatomy.y - y0) - rng.uniform(-0.3, 0.3) * (anatomy.x - x0)
+    edge = rng.choice([-1, 1]) * fissure + rng.uniform(0.12, 0.28)
+    mottle = 1.0 + 0.22 * _texture(rng, 1.6)
+    bronchograms = _tree(anatomy, side, rng, branches=12, width=0.013)
+    filled = blob * _step(edge, 0.02) * anatomy.sides[side]
+    return np.float32(strength) * filled * (mottle - 0.55 * np.minimum(bronchograms, 1))
+
+
+def _draw_interstitial(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
+    """Viral: streaks and rings around both hila, and faint patches."""
+    strength = rng.uniform(1.3, 2.2)
+    reach = rng.uniform(0.30, 0.48)
+    mesh = np.maximum(_texture(rng, 1.4) - 0.2, 0)
+    patches = np.maximum(_texture(rng, 7.0) - 0.5, 0)
+    streaks: _Field = np.zeros_like(anatomy.x)
+    near: _Field = np.zeros_like(anatomy.x)
+    for side in (-1, 1):
+        x0, y0 = anatomy.hilum(side)
+        near += _blob(anatomy.x - x0 - side * 0.08, anatomy.y - y0 - 0.05, reach, 1.25 * reach)
+        streaks += _tree(anatomy, side, rng, branches=22, width=0.014)
+    return np.float32(strength) * near * (0.05 + 0.06 * mesh + 0.09 * streaks + 0.07 * patches)
+
+
+_OPACITIES: Final = {
+    "normal": _draw_nothing,
+    "bacteria": _draw_lobar,
+    "virus": _draw_interstitial,
+}
+
+
+def _pose(rng: np.random.Generator) -> tuple[_Field, _Field]:
+    """Returns body coordinates: the patient is turned, shifted and closer or farther."""
+    axis = (np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1
+    x, y = np.meshgrid(axis, axis)
+    angle = rng.normal(0, 0.035)
+    scale = rng.uniform(0.92, 1.06)
+    dx, dy = rng.normal(0, 0.03, size=2)
+    cos, sin = np.float32(np.cos(angle) * scale), np.float32(np.sin(angle) * scale)
+    return cos * x - sin * y + np.float32(dx), sin * x + cos * y + np.float32(dy)
+
+
+def _tree(
+    anatomy: _Anatomy, side: int, rng: np.random.Generator, *, branches: int, width: float
+) -> _Field:
+    """Draws curved lines from a hilum outwards, thinner and fainter with distance."""
+    x0, y0 = anatomy.hilum(side)
+    # A lung and its margin take little more than half of the columns; the others stay empty.
+    columns = np.s_[:, : SIDE * 9 // 16] if side == -1 else np.s_[:, SIDE * 7 // 16 :]
+    dx, dy = (anatomy.x[columns] - x0) * side, anatomy.y[columns] - y0
+    distance = np.hypot(dx, dy)
+    bearing = np.arctan2(dy, dx)
+    angles = np.sort(rng.uniform(-1.75, 1.75, size=(branches, 1, 1)).astype(np.float32), axis=0)
+    bends = rng.normal(0, 0.55, size=(branches, 1, 1)).astype(np.float32)
+    lengths = rng.uniform(0.18, 0.55, size=(branches, 1, 1)).astype(np.float32)
+    off_course = (bearing - angles - bends * distance) * distance
+    caliber = np.float32(width / 1.41) * np.clip(1.25 - 1.2 * distance, 0.45, None)
+    lines = _bump(np.square(off_course / caliber)) * np.clip((lengths - distance) / 0.2, 0, 1)
+    tree: _Field = np.zeros_like(anatomy.x)
+    tree[columns] = lines.max(axis=0)
+    return tree
+
+
+def _texture(rng: np.random.Generator, scale: float) -> _Field:
+    """Returns smooth noise of zero mean and unit deviation; `scale` in pixels."""
+    white = rng.standard_normal((SIDE, SIDE), dtype=np.float32)
+    smooth = np.fft.irfft2(np.fft.rfft2(white) * _gaussian_response(scale), s=(SIDE, SIDE))
+    return (smooth / smooth.std()).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian_response(scale: float) -> NDArray[np.float64]:
+    rows = np.fft.fftfreq(SIDE)[:, None]
+    columns = np.fft.rfftfreq(SIDE)[None, :]
+    return np.exp(-2 * (np.pi * scale) ** 2 * (rows**2 + columns**2))
+
+
+def _expose(attenuation: _Field, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Returns the film: scatter, exposure and contrast of the day, quantum noise."""
+    spectrum = np.fft.rfft2(attenuation)
+    sharp = np.fft.irfft2(spectrum * _gaussian_response(0.55), s=(SIDE, SIDE))
+    scatter = np.fft.irfft2(spectrum * _gaussian_response(12.0), s=(SIDE, SIDE))
+    signal = 0.9 * sharp + 0.1 * scatter
+    contrast = rng.uniform(3.6, 5.4)
+    middle = rng.uniform(0.40, 0.60)
+    film = 1 / (1 + np.exp(-contrast * (signal - middle)))
+    grain = _texture(rng, 0.5) * rng.uniform(0.008, 0.020)
+    return np.clip((film + grain) * 255, 0, 255).astype(np.uint8)
+
+
+def _step(value: _Field, width: float) -> _Field:
+    """Returns 0 to 1 as `value` crosses zero, over six widths; no `exp`, which differs by CPU."""
+    t = np.clip(value * np.float32(1 / (6 * width)) + np.float32(0.5), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _blob(dx: _Field, dy: _Field, rx: float, ry: float) -> _Field:
+    """Returns a spot, close to a Gaussian with these deviations."""
+    return _bump((dx * np.float32(1 / rx)) ** 2 + (dy * np.float32(1 / ry)) ** 2)
+
+
+def _bump(squared: _Field) -> _Field:
+    """Returns (1 - t²/8)⁴, which is close to exp(-t²/2) and ends at t² = 8; takes t²."""
+    t = np.clip(1 - squared * np.float32(0.125), 0, None)
+    return np.square(np.square(t))
+
+
+def _ridge(distance: _Field, width: float) -> _Field:
+    """Returns a bar across `distance` with brighter edges: bone is dense where it is cut along."""
+    t = np.abs(distance) / np.float32(width)
+    return _step(1 - t, 0.15) * (0.75 + 0.35 * np.clip(t, 0, 1) ** 2)
+
+
+def _comb(course: _Field, gap: float, phase: float, share: float) -> _Field:
+    """Returns parallel bars, one each `gap`, that fill `share` of it."""
+    offset = np.mod(course / np.float32(gap) + phase, 1) - np.float32(0.5)
+    return _ridge(offset, share / 2 * 1.3)

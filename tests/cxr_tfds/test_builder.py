@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import cxr_tfds
+from cxr_tfds import protocols, source
+from tests.cxr_tfds.conftest import Files, draw
+
+ROOT = pathlib.Path(cxr_tfds.__file__).parents[1]
+
+
+def build(
+    config: str, manual_dir: pathlib.Path | None, data_dir: pathlib.Path, **kwargs: Any
+) -> tfds.core.DatasetBuilder:
+    builder = tfds.builder(f"cxr_tfds/{config}", data_dir=data_dir)
+    manual = {"manual_dir": manual_dir} if manual_dir else {}
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**manual, **kwargs))
+    return builder
+
+
+def read(builder: tfds.core.DatasetBuilder, split: str = "all") -> dict[str, dict[str, Any]]:
+    """File name to example."""
+    examples = tfds.as_numpy(builder.as_dataset(split=split))
+    return {example["file_name"].decode(): example for example in examples}
+
+
+@pytest.fixture(scope="module")
+def grouped(
+    example_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> tfds.core.DatasetBuilder:
+    return build("grouped", example_dir, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def damaged_dir(files: Files, tmp_path: pathlib.Path) -> pathlib.Path:
+    files.content |= {
+        "chest_xray/train/NORMAL/IM-0000-0000.jpeg": b"",
+        "chest_xray/train/PNEUMONIA/IM-0777-0001.jpeg": draw(3),
+    }
+    return files.zip(tmp_path / "manual")
+
+
+class TestCxrTfds(tfds.testing.DatasetBuilderTestCase):
+    """TFDS's own contract for builders."""
+
+    DATASET_CLASS = cxr_tfds.Builder
+    BUILDER_CONFIG_NAMES_TO_TEST = ("grouped", "paper_299", "official_raw")
+    SPLITS = {"train": 78, "validation": 9, "test": 29}  # noqa: RUF012 - TFDS's signature.
+    OVERLAPPING_SPLITS = ("train",)
+
+    @pytest.fixture(autouse=True)
+    def _use_archive(self, example_dir: pathlib.Path) -> None:
+        type(self).EXAMPLE_DIR = str(example_dir)
+
+
+def test_configs_are_protocols_at_resolutions() -> None:
+    assert [config.name for config in cxr_tfds.Builder.BUILDER_CONFIGS] == [
+        *("grouped", "paper", "official"),
+        *("grouped_299", "paper_299", "official_299"),
+        *("grouped_raw", "paper_raw", "official_raw"),
+        "phantom",
+    ]
+
+
+def test_grouped_is_the_default(tmp_path: pathlib.Path) -> None:
+    assert tfds.builder("cxr_tfds", data_dir=tmp_path).builder_config.name == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ("grouped", (224, 224, 1)),
+        ("paper_299", (299, 299, 1)),
+        ("official_raw", (None, None, 1)),
+        ("phantom", (128, 128, 1)),
+    ],
+)
+def test_image_shape_follows_the_config(
+    config: str, shape: tuple[int | None, ...], tmp_path: pathlib.Path
+) -> None:
+    features = tfds.builder(f"cxr_tfds/{config}", data_dir=tmp_path).info.features
+    assert features["image"].shape == shape
+    assert features["image"].dtype == np.uint8
+
+
+def test_supervised_examples_are_image_and_label(grouped: tfds.core.DatasetBuilder) -> None:
+    image, label = next(iter(grouped.as_dataset(split="train", as_supervised=True)))
+    assert image.shape == (224, 224, 1)
+    assert label.shape == ()
+
+
+def test_record_says_all_that_is_known_of_an_image(grouped: tfds.core.DatasetBuilder) -> None:
+    features = grouped.info.features
+    example = read(grouped)["person21_bacteria_43.jpeg"]
+    assert features["label"].int2str(example["label"]) == "PNEUMONIA"
+    assert features["etiology"].int2str(example["etiology"]) == "bacteria"
+    assert features["folder"].int2str(example["folder"]) == "train"
+    assert example["patient_id"] == b"person21"
+    assert (example["original_height"], example["original_width"]) == (40, 48)
+    assert not example["rgb_coded"]
+
+
+def test_colour_coding_is_recorded(grouped: tfds.core.DatasetBuilder) -> None:
+    coded = [name for name, example in read(grouped).items() if example["rgb_coded"]]
+    assert coded == ["IM-0003-0006.jpeg"]
+
+
+def test_no_patient_is_on_two_sides_of_grouped(grouped: tfds.core.DatasetBuilder) -> None:
+    patients = [
+        {example["patient_id"] for example in read(grouped, split).values()}
+        for split in protocols.SPLITS
+    ]
+    assert sum(map(len, patients)) == len(set.union(*patients))
+
+
+def test_raw_keeps_the_bytes_of_grey_jpegs(files: Files, tmp_path: pathlib.Path) -> None:
+    builder = build("official_raw", files.zip(tmp_path / "manual"), tmp_path / "data")
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    stored = {
+        example["file_name"].decode(): example["image"]
+        for example in tfds.as_numpy(builder.as_dataset(split="test", decoders=decoders))
+    }
+    assert len(stored) == 12
+    originals = {pathlib.PurePosixPath(path).name: data for path, data in files.content.items()}
+    assert all(originals[name] == data for name, data in stored.items())
+
+
+def test_splits_are_sharded_for_many_readers(grouped: tfds.core.DatasetBuilder) -> None:
+    shards = {name: grouped.info.splits[name].num_shards for name in protocols.SPLITS}
+    assert shards == {"train": 16, "validation": 10, "test": 16}
+
+
+def test_the_callers_shard_count_wins(example_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    builder = build("paper", example_dir, tmp_path, num_shards=2)
+    assert builder.info.splits["train"].num_shards == 2
+
+
+def test_metadata_survives_a_reload(grouped: tfds.core.DatasetBuilder) -> None:
+    by_name = tfds.builder("cxr_tfds/grouped", data_dir=grouped.data_dir_root)
+    by_path = tfds.builder_from_directory(grouped.data_dir)
+    assert dict(by_name.info.metadata) == dict(by_path.info.metadata) == dict(grouped.info.metadata)
+
+
+def test_metadata_describes_the_data(grouped: tfds.core.DatasetBuilder) -> None:
+    metadata = grouped.info.metadata
+    assert metadata["protocol"] == "grouped"
+    assert metadata["image_size"] == 224
+    assert metadata["test_images_sharing_a_patient_with_train"] == 0
+    assert metadata["images"]["test"] == {"NORMAL": 12, "PNEUMONIA": 17}
+    assert metadata["rgb_coded_images"] == 1
+
+
+def test_paper_reports_its_shared_patients(
+    example_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    metadata = build("paper", example_dir, tmp_path).info.metadata
+    assert metadata["test_images_sharing_a_patient_with_train"] > 0
+
+
+def test_fingerprint_is_the_same_for_zip_and_folder_in_any_order(
+    grouped: tfds.core.DatasetBuilder, files: Files, tmp_path: pathlib.Path
+) -> None:
+    backwards = Files(dict(reversed(files.content.items())))
+    other = build("grouped", backwards.extract(tmp_path / "tree"), tmp_path / "data")
+    assert other.info.metadata["fingerprint"] == grouped.info.metadata["fingerprint"]
+
+
+def test_fingerprint_differs_between_configs(
+    grouped: tfds.core.DatasetBuilder, example_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    other = build("grouped_299", example_dir, tmp_path)
+    assert other.info.metadata["fingerprint"] != grouped.info.metadata["fingerprint"]
+
+
+def test_building_asks_no_bucket(
+    example_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> bool:
+        raise AssertionError(f"TFDS asked the network for {path}.")
+
+    monkeypatch.setattr(tfds.core.utils.gcs_utils, "exists", refuse)
+    build("official", example_dir, tmp_path)
+
+
+@pytest.mark.parametrize("exists_before", [True, False])
+def test_bad_files_fail_the_build_once_and_leave_no_records(
+    exists_before: bool, damaged_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    data_dir = tmp_path / "data"
+    if exists_before:
+        data_dir.mkdir()
+    with pytest.raises(source.SourceError) as caught:
+        build("grouped", damaged_dir, data_dir)
+    assert [issue.key for issue in caught.value.issues] == [
+        "train/NORMAL/IM-0000-0000.jpeg",
+        "train/PNEUMONIA/IM-0777-0001.jpeg",
+    ]
+    assert not list(data_dir.rglob("*1.0.0*"))
+    assert not list(data_dir.rglob("*.tfrecord*"))
+
+
+def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathlib.Path) -> None:
+    kept = {path: data for path, data in files.content.items() if "/test/" not in path}
+    with pytest.raises(source.SourceError, match="needs Kaggle's test folder"):
+        build("official", Files(kept).zip(tmp_path / "manual"), tmp_path / "data")
+
+
+def test_an_absent_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(source.SourceError, match="does not exist or is empty"):
+        build("grouped", tmp_path / "nowhere", tmp_path / "data")
+
+
+def test_an_empty_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "manual").mkdir()
+    with pytest.raises(source.SourceError, match=r"(?s)is empty\..*Download archive.zip"):
+        build("grouped", tmp_path / "manual", tmp_path / "data")
+
+
+def test_a_file_as_manual_dir_is_refused(manual_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(source.SourceError, match="Download archive"):
+        build("grouped", manual_dir / "archive.zip", tmp_path / "data")
+
+
+@pytest.fixture
+def kaggle_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """An executable in the place of Kaggle's, and credentials for it."""
+    command = tmp_path / "bin" / "kaggle"
+    command.parent.mkdir()
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", "0")
+    return command
+
+
+def write_script(path: pathlib.Path, body: str) -> None:
+    path.write_text(f"#!{sys.executable}\nimport shutil, sys\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_without_manual_dir_the_kaggle_command_downloads(
+    kaggle_command: pathlib.Path, manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    # kaggle datasets download --path FOLDER paultimothymooney/chest-xray-pneumonia
+    name = "sys.argv[4] + '/chest-xray-pneumonia.zip'"
+    write_script(kaggle_command, f"shutil.copy({str(manual_dir / 'archive.zip')!r}, {name})")
+    builder = build("grouped", None, tmp_path / "data")
+    assert builder.info.splits["test"].num_examples == 29
+
+
+def test_a_failing_kaggle_command_names_the_ways_out(
+    kaggle_command: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    write_script(kaggle_command, "sys.exit(1)")
+    with pytest.raises(source.SourceError, match=r"(?s)pip install kaggle.*Download archive.zip"):
+        build("grouped", None, tmp_path / "data")
+
+
+def test_without_manual_dir_and_credentials_the_error_says_what_to_download(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAGGLE_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(source.SourceError, match=source.KAGGLE_DATASET):
+        build("grouped", None, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import cxr_tfds, tensorflow_datasets as tfds",
+        "import tensorflow_datasets as tfds, cxr_tfds",
+    ],
+)
+def test_importing_registers_in_either_order(
+    imports: str, grouped: tfds.core.DatasetBuilder
+) -> None:
+    code = (
+        f"{imports}; import sys; sys.exit(len(tfds.load('cxr_tfds/grouped', split='test', "
+        f"data_dir={str(grouped.data_dir_root)!r}, download=False)) != 29)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("folder", "name"), [(".", ["cxr_tfds"]), ("cxr_tfds", [])])
+def test_tfds_build_builds_from_the_root_and_from_the_package(
+    folder: str,
+    name: list[str],
+    tfds_command: str,
+    example_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    arguments = ["--config=paper", f"--manual_dir={example_dir}", f"--data_dir={tmp_path}"]
+    subprocess.run([tfds_command, "build", *name, *arguments], check=True, cwd=ROOT / folder)
+    metadata = json.loads((tmp_path / "cxr_tfds/paper/1.0.0/metadata.json").read_text())
+    assert metadata["images"]["test"] == {"NORMAL": 12, "PNEUMONIA": 17}
+
+
+@pytest.mark.slow
+def test_beam_builds_the_same_examples(
+    grouped: tfds.core.DatasetBuilder,
+    tfds_command: str,
+    example_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    arguments = ["--config=grouped", f"--manual_dir={example_dir}", f"--data_dir={tmp_path}"]
+    beam = "--beam_pipeline_options=runner=DirectRunner"
+    subprocess.run([tfds_command, "build", "cxr_tfds", *arguments, beam], check=True, cwd=ROOT)
+    built = tfds.builder("cxr_tfds/grouped", data_dir=tmp_path)
+    assert built.info.metadata["fingerprint"] == grouped.info.metadata["fingerprint"]
+    for split in protocols.SPLITS:
+        expected, actual = read(grouped, split), read(built, split)
+        assert expected.keys() == actual.keys()
+        assert all(
+            np.array_equal(expected[name]["image"], actual[name]["image"]) for name in expected
+        )

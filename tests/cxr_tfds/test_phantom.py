@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+import cxr_tfds
+from cxr_tfds import images, phantom, protocols, source
+
+if TYPE_CHECKING:
+    import pathlib
+
+SAMPLE = phantom.records()[::5]
+
+
+@pytest.fixture(scope="module")
+def sample() -> np.ndarray:
+    """Every fifth image: (B, H, W) uint8."""
+    return np.stack([image for _, image in images.parallel_map(phantom.render, SAMPLE)])
+
+
+def test_classes_are_in_the_proportion_of_the_archive() -> None:
+    counts = collections.Counter(record.label for record in phantom.records())
+    assert counts == {"NORMAL": phantom.NUM_NORMAL, "PNEUMONIA": phantom.NUM_PNEUMONIA}
+    assert counts["NORMAL"] / counts.total() == pytest.approx(1_583 / 5_856, abs=0.005)
+
+
+def test_patients_have_several_images() -> None:
+    patients = collections.Counter(record.patient_id for record in phantom.records())
+    assert 1 < np.mean(list(patients.values())) < 5
+
+
+def test_a_patient_is_sick_of_one_thing() -> None:
+    causes = collections.defaultdict(set)
+    for record in phantom.records():
+        causes[record.patient_id].add(record.etiology)
+    assert {len(names) for names in causes.values()} == {1}
+
+
+def test_images_are_grey_squares(sample: np.ndarray) -> None:
+    assert sample.shape[1:] == (phantom.SIDE, phantom.SIDE)
+    assert sample.dtype == np.uint8
+    assert sample.std(axis=(1, 2)).min() > 25
+
+
+def test_an_image_depends_on_its_name_alone(sample: np.ndarray) -> None:
+    for i in (200, 3, 77):
+        np.testing.assert_array_equal(phantom.render(SAMPLE[i]), sample[i])
+
+
+def test_images_of_a_patient_differ() -> None:
+    first, second = [r for r in phantom.records() if r.patient_id == "IM-0002"][:2]
+    assert not np.array_equal(phantom.render(first), phantom.render(second))
+
+
+def test_the_heart_points_to_the_right_of_the_image(sample: np.ndarray) -> None:
+    left, right = sample[:, 75:90, 38:58], sample[:, 75:90, 70:90]
+    assert (right.mean(axis=(1, 2)) > left.mean(axis=(1, 2))).mean() > 0.8
+
+
+def test_lungs_are_darker_than_the_mediastinum(sample: np.ndarray) -> None:
+    lung, middle = sample[:, 30:60, 28:44], sample[:, 30:60, 60:68]
+    assert (lung.mean(axis=(1, 2)) < middle.mean(axis=(1, 2))).mean() > 0.98
+
+
+def test_mean_brightness_does_not_tell_the_classes_apart(sample: np.ndarray) -> None:
+    ill = np.array([record.label == "PNEUMONIA" for record in SAMPLE])
+    brightness = sample.mean(axis=(1, 2))[:, None] / 255
+    model = LogisticRegression(class_weight="balanced").fit(brightness, ill)
+    assert balanced_accuracy_score(ill, model.predict(brightness)) < 0.65
+
+
+def test_global_statistics_do_not_tell_the_classes_apart(sample: np.ndarray) -> None:
+    ill = np.array([record.label == "PNEUMONIA" for record in SAMPLE])
+    flat = sample.reshape(len(sample), -1) / 255
+    statistics = np.column_stack([flat.mean(1), flat.std(1), *np.percentile(flat, [5, 50, 95], 1)])
+    model = LogisticRegression(class_weight="balanced").fit(statistics, ill)
+    assert balanced_accuracy_score(ill, model.predict(statistics)) < 0.85
+
+
+def test_grouped_splits_the_phantom_without_sharing_patients() -> None:
+    records = phantom.records()
+    recipes = {record.key: phantom.recipe(record) for record in records}
+    splits = protocols.assign("grouped", records, recipes)
+    assert protocols.shared_patient_images(records, splits) == 0
+
+
+def test_recipes_are_distinct() -> None:
+    assert len({phantom.recipe(record) for record in SAMPLE}) == len(SAMPLE)
+
+
+def test_names_follow_kaggles_scheme() -> None:
+    for record in phantom.records():
+        etiology, patient_id = source.parse_name(record.file_name.removesuffix(".jpeg"))
+        assert (etiology, patient_id) == (record.etiology, record.patient_id)
+
+
+@pytest.mark.slow
+def test_phantom_builds_without_an_archive(tmp_path: pathlib.Path) -> None:
+    builder = cxr_tfds.Builder(config="phantom", data_dir=tmp_path)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
+    assert builder.info.splits.total_num_examples == len(phantom.records())
+    assert builder.info.splits["train"].num_shards == 16
+
+
+@pytest.mark.slow
+def test_a_small_cnn_learns_the_phantom() -> None:
+    import keras
+
+    records = phantom.records()
+    recipes = {record.key: phantom.recipe(record) for record in records}
+    splits = protocols.assign("grouped", records, recipes)
+    pixels = np.stack([image for _, image in images.parallel_map(phantom.render, records)])
+    ill = np.array([record.label == "PNEUMONIA" for record in records])
+    is_test = np.array([splits[record.key] == "test" for record in records])
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((128, 128, 1)), keras.layers.Rescaling(1 / 127.5, -1)])
+    for filters in (16, 32, 64, 128):
+        model.add(keras.layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        model.add(keras.layers.MaxPooling2D())
+    model.add(keras.layers.GlobalAveragePooling2D())
+    model.add(keras.layers.Dense(1, activation="sigmoid"))
+    model.compile(keras.optimizers.Adam(2e-3), "binary_crossentropy")
+    model.fit(pixels[~is_test, ..., None], ill[~is_test], batch_size=16, epochs=8, verbose=0)
+    scores = model.predict(pixels[is_test, ..., None], verbose=0)[:, 0]
+    assert np.mean((scores > 0.5) == ill[is_test]) >= 0.95
+    assert roc_auc_score(ill[is_test], scores) >= 0.98

@@ -1,0 +1,284 @@
+"""What one training run is: a frozen tree of options, the only place of defaults.
+
+Each field carries its help and its limits, from which `flags` makes the command line. The tree is
+saved and read as one flat JSON object of flag names, so that regrouping fields breaks no saved run.
+
+    config = Config.from_flat({"dataset": "paper", "backbone": "mobilenet_v2"})
+    config.model.backbone            # "mobilenet_v2"
+    config.to_flat()["batch_size"]   # 32
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+from trainer import backbones
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DATASETS = (
+    *(
+        f"{protocol}{size}"
+        for size in ("", "_299", "_raw")
+        for protocol in ("grouped", "paper", "official")
+    ),
+    "phantom",
+)
+ALL_LAYERS = "all"
+"""The value of `layers_to_unfreeze` that unfreezes the whole backbone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What the command line tells of a field, and what it refuses."""
+
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    below: float | None = None
+
+    def check(self, name: str, value: Any, default: Any) -> None:
+        """Raises ConfigError unless `value` has the type of `default` and lies in the limits."""
+        kind = type(default)
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{name} ({value}) must be one of {', '.join(self.choices)}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} ({value}) must be finite.")
+        if self.minimum is not None and value < self.minimum:
+            raise ConfigError(f"{name} ({value}) must be at least {self.minimum:g}.")
+        if self.below is not None and value >= self.below:
+            raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
+
+
+def option(default: Any, help_text: str, **limits: Any) -> Any:
+    """Declares a field of a group."""
+    return dataclasses.field(default=default, metadata={"option": Option(help_text, **limits)})
+
+
+class Group:
+    """A group of options, checked when it is made."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for the first option that is out of its limits."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and type(value) is int:
+                value = float(value)  # JSON and people write 1 for 1.0.
+                object.__setattr__(self, field.name, value)
+            field.metadata["option"].check(field.name, value, field.default)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Group):
+    """Which examples, and how they become batches."""
+
+    dataset: str = option("grouped", "config of cxr_tfds", choices=DATASETS)
+    manual_dir: str = option(
+        "", "folder with the Kaggle archive (zip or extracted); builds the data set if need be"
+    )
+    data_dir: str = option("", "where TFDS keeps the built records; empty: TFDS's own default")
+    batch_size: int = option(32, "samples per step, over all replicas", minimum=1)
+    fixed_step_size: int = option(100, "steps per epoch, where use_all_samples is false", minimum=1)
+    use_all_samples: bool = option(
+        True, "the steps of an epoch are those that use all samples; fixed_step_size is ignored"
+    )
+    tail: str = option(
+        "wrap",
+        "what fills the last training batch of an epoch: wrap around to the epoch's first samples, "
+        "or drop the incomplete batch (evaluation never loses a sample)",
+        choices=("wrap", "drop"),
+    )
+    augmentation: str = option(
+        "none", "random changes to training images", choices=("none", "light", "strong")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(Group):
+    """The network, and how much of its backbone trains."""
+
+    backbone: str = option("vgg16", "feature extractor", choices=tuple(backbones.REGISTRY))
+    weights: str = option(
+        "imagenet", "the backbone's weights: imagenet, none, or a .weights.h5, .h5 or .keras file"
+    )
+    image_size: int = option(
+        0, "side (px) that images are resized to for the backbone; 0: the backbone's own", minimum=0
+    )
+    layers_to_unfreeze: str = option(
+        "0",
+        f"number of the backbone's layers, from its top, that train too; '{ALL_LAYERS}': every one",
+    )
+    neurons: int = option(
+        256, "neurons in each fully connected layer before the softmax", minimum=1
+    )
+    dense_layers: int = option(1, "number of fully connected layers before the softmax", minimum=0)
+    dropout: float = option(
+        0.5, "dropout rate after each fully connected layer", minimum=0, below=1
+    )
+    pooling: str = option("avg", "from feature map to vector", choices=("avg", "flatten", "avgmax"))
+
+    def __post_init__(self) -> None:
+        """Checks the options, `layers_to_unfreeze` among them."""
+        # A number in a JSON file means the same as its text on the command line.
+        object.__setattr__(self, "layers_to_unfreeze", str(self.layers_to_unfreeze))
+        super().__post_init__()
+        if self.layers_to_unfreeze != ALL_LAYERS and not self.layers_to_unfreeze.isdecimal():
+            raise ConfigError(
+                f"layers_to_unfreeze ({self.layers_to_unfreeze}) must be a number of layers, "
+                f"0 or more, or '{ALL_LAYERS}'."
+            )
+
+    @property
+    def backbone_image_size(self) -> int:
+        """The side (px) of the images that the backbone sees."""
+        return self.image_size or backbones.REGISTRY[self.backbone].image_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(Group):
+    """How weights change, and when training stops."""
+
+    optimizer: str = option(
+        "adam", "update rule (sgd has momentum 0.9)", choices=("adam", "adamw", "sgd")
+    )
+    learning_rate: float = option(1e-3, "learning rate, after warm-up", minimum=0)
+    schedule: str = option(
+        "constant",
+        "learning rate over the run: constant, or cosine decay to 0 at max_epochs",
+        choices=("constant", "cosine"),
+    )
+    warmup_epochs: int = option(0, "epochs in which the learning rate rises from 0", minimum=0)
+    weight_decay: float = option(0.0, "decoupled weight decay (biases excepted)", minimum=0)
+    clip_norm: float = option(
+        0.0, "upper limit of the norm of the whole batch's gradient; 0: none", minimum=0
+    )
+    label_smoothing: float = option(
+        0.0, "share of each label that is spread over all classes", minimum=0, below=1
+    )
+    class_weights: str = option(
+        "none", "weight of each class in the loss", choices=("none", "balanced")
+    )
+    max_epochs: int = option(30, "upper limit of epochs", minimum=1)
+    patience: int = option(
+        5, "epochs without a lower validation loss before training stops", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the options, each and together."""
+        super().__post_init__()
+        if self.warmup_epochs > self.max_epochs:
+            raise ConfigError(
+                f"warmup_epochs ({self.warmup_epochs}) exceeds max_epochs ({self.max_epochs})."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Features(Group):
+    """The frozen prefix: what it computes is kept, and used again."""
+
+    feature_cache: str = option(
+        "auto",
+        "auto: compute what frozen layers give once and train from it, where that is possible; "
+        "off: run every layer at every step",
+        choices=("auto", "off"),
+    )
+    views: int = option(
+        0,
+        "augmented views of each training image that are cached, an epoch picks one of them; "
+        "0: augment on the fly, without a cache",
+        minimum=0,
+    )
+    cache_dir: str = option("", "where computed features are kept; empty: ~/.cache/cxr-trainer")
+    cache_budget_gb: float = option(
+        20.0, "disk space for computed features; the least recently used go first", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime(Group):
+    """All that is fixed before the first variable."""
+
+    strategy: str = option(
+        "auto",
+        "where to train: one_device, mirrored (every GPU of this machine, or the virtual devices), "
+        "multi_worker (TF_CONFIG), tpu; auto: tpu, mirrored or one_device, as the machine has it",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    tpu: str = option("local", "name or address of the TPU; local: this TPU VM")
+    num_virtual_devices: int = option(
+        0, "split the CPU into this many logical devices, to try --strategy=mirrored", minimum=0
+    )
+    precision: str = option(
+        "auto",
+        "what the layers compute in; auto: the best for the device",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0)
+    steps_per_call: int = option(
+        0, "training steps per call of the compiled loop; 0: chosen for the device", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run. Two runs with equal configs and equal data give equal results."""
+
+    data: Data = dataclasses.field(default_factory=Data)
+    model: Model = dataclasses.field(default_factory=Model)
+    optimization: Optimization = dataclasses.field(default_factory=Optimization)
+    features: Features = dataclasses.field(default_factory=Features)
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    model_dir: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks what no group can see alone."""
+        if self.features.views and self.data.augmentation == "none":
+            raise ConfigError(
+                f"views ({self.features.views}) needs --augmentation=light or strong: "
+                "views without augmentation are all alike."
+            )
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> Self:
+        """Makes a config from flag names and values; what is not named has its default.
+
+        Raises:
+          ConfigError: for an unknown name or a value out of its limits.
+        """
+        unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
+        if unknown:
+            raise ConfigError(f"unknown option {', '.join(unknown)}; --help lists them all.")
+        return cls(
+            **{
+                group.name: group.default_factory(
+                    **{f.name: values[f.name] for f in members if f.name in values}
+                )
+                for group, members in _groups()
+            },
+            model_dir=values.get("model_dir", ""),
+        )
+
+    def to_flat(self) -> dict[str, Any]:
+        """Returns every option by its flag's name; `from_flat` reads it back."""
+        options = {f.name: getattr(getattr(self, group), f.name) for group, f in fields()}
+        return {**options, "model_dir": self.model_dir}
+
+
+def _groups() -> Iterator[tuple[Any, tuple[dataclasses.Field[Any], ...]]]:
+    """Yields the field of each group in Config, with the group's own fields."""
+    for group in dataclasses.fields(Config):
+        if group.name != "model_dir":
+            yield group, dataclasses.fields(group.default_factory)  # type: ignore[arg-type]
+
+
+def fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Yields (group's name, field) of every option."""
+    for group, members in _groups():
+        for field in members:
+            yield group.name, field

@@ -1,0 +1,168 @@
+"""The train and evaluation loop, the same on every strategy.
+
+`Model.fit` fails under MultiWorkerMirroredStrategy, and under MirroredStrategy with several steps
+per call. This loop takes the parts of it that work everywhere: the model's own `train_step` and
+`test_step`, its metrics, and Keras's callbacks. It owns the steps; callbacks own all that is
+periodic; nobody else loops over batches.
+
+    driver = Driver(model, strategy, steps_per_call=8)
+    history = driver.fit(batches_of_epoch, epochs=30, validation=batches, callbacks=[...])
+    probabilities = driver.predict(batches)
+
+Batches are (x, y, weight) with a static, global batch size. In evaluation the last one is padded
+with examples of weight 0, so that each example counts once at every number of replicas.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trainer.batches import Batches
+
+Logs = dict[str, float]
+
+
+class Driver:
+    """Runs a compiled model over batches under a strategy."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        *,
+        steps_per_call: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes the compiled loops; they are traced at their first call.
+
+        Args:
+          model: built and compiled inside the strategy's scope, all its variables made.
+          strategy: where the steps run.
+          steps_per_call: steps between two returns to Python.
+          clock: seconds, for throughput.
+        """
+        self.model = model
+        self._strategy = strategy
+        self._steps_per_call = steps_per_call
+        self._clock = clock
+        self._train_steps = self._build_loop(model.train_step)
+        self._test_steps = self._build_loop(model.test_step)
+        self._predict_step = self._build_predict_step()
+
+    def fit(
+        self,
+        batches_of_epoch: Callable[[int], Batches],
+        *,
+        validation: Batches,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> dict[str, list[float]]:
+        """Trains until `epochs`, or until a callback sets `model.stop_training`.
+
+        Args:
+          batches_of_epoch: what an epoch (from 0) trains on; all epochs have the same steps.
+          validation: evaluated after every epoch; its logs get the prefix `val_`.
+          epochs: upper limit.
+          callbacks: Keras callbacks. Batch hooks run once a call of the loop.
+
+        Returns:
+          A list of values per epoch for `loss`, each metric, their `val_` twins,
+          `examples_per_s` and `input_wait` (the share of an epoch's time spent waiting for input).
+        """
+        hooks = keras.callbacks.CallbackList(
+            list(callbacks), add_history=True, model=self.model, epochs=epochs
+        )
+        self.model.stop_training = False
+        logs: Logs = {}
+        hooks.on_train_begin()
+        for epoch in range(epochs):
+            hooks.on_epoch_begin(epoch)
+            logs = self._train_epoch(batches_of_epoch(epoch), hooks)
+            logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
+            hooks.on_epoch_end(epoch, logs)
+            if self.model.stop_training:
+                break
+        hooks.on_train_end(logs)
+        return dict(self.model.history.history)
+
+    def evaluate(self, batches: Batches) -> Logs:
+        """Returns loss and metrics over every example once."""
+        self.model.reset_metrics()
+        iterator = self._iterate(batches)
+        for _, count in self._calls(batches.steps):
+            self._test_steps(iterator, count)
+        return self._read_metrics()
+
+    def predict(self, batches: Batches) -> np.ndarray:
+        """Returns the model's output for every example once, [N, …], in the order of the data."""
+        iterator = self._iterate(batches)
+        outputs = [
+            self._strategy.gather(self._predict_step(iterator), axis=0).numpy()
+            for _ in range(batches.steps)
+        ]
+        return np.concatenate(outputs)[: batches.num_examples]
+
+    def _train_epoch(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
+        self.model.reset_metrics()
+        start, waited_s = self._clock(), 0.0
+        iterator = self._iterate(batches)
+        for done, count in self._calls(batches.steps):
+            hooks.on_train_batch_begin(done)
+            waited_s += float(self._train_steps(iterator, count))
+            hooks.on_train_batch_end(done + int(count) - 1)
+        logs = self._read_metrics()
+        elapsed_s = max(self._clock() - start, 1e-9)
+        logs["examples_per_s"] = batches.num_examples / elapsed_s
+        logs["input_wait"] = min(waited_s / elapsed_s, 1.0)
+        return logs
+
+    def _iterate(self, batches: Batches) -> Any:
+        return iter(self._strategy.experimental_distribute_dataset(batches.dataset))
+
+    def _calls(self, steps: int) -> list[tuple[int, tf.Tensor]]:
+        """Cuts `steps` into calls: (steps done before, steps of this call)."""
+        return [
+            (done, tf.constant(min(self._steps_per_call, steps - done)))
+            for done in range(0, steps, self._steps_per_call)
+        ]
+
+    def _read_metrics(self) -> Logs:
+        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+
+    def _build_loop(self, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        """Compiles `count` steps into one call, which returns the seconds it waited for input."""
+
+        def replica_step(batch: Any) -> None:
+            step(batch)  # Its results stay in the metrics' variables: no host sync in the loop.
+
+        @tf.function
+        def run_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+            waited_s = tf.constant(0.0, tf.float64)
+            for _ in tf.range(count):
+                start = tf.timestamp()
+                with tf.control_dependencies([start]):
+                    batch = next(iterator)
+                with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                    waited_s += tf.timestamp() - start
+                self._strategy.run(replica_step, args=(batch,))
+            return waited_s
+
+        return run_steps
+
+    def _build_predict_step(self) -> Callable[[Any], Any]:
+        def replica_step(batch: Any) -> Any:
+            return self.model(batch[0], training=False)
+
+        @tf.function
+        def predict_step(iterator: Any) -> Any:
+            return self._strategy.run(replica_step, args=(next(iterator),))
+
+        return predict_step

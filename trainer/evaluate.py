@@ -1,0 +1,127 @@
+"""Judges a model on a split, every example once, and writes what it found into the run directory.
+
+judgement = evaluate.judge(run.path, probabilities, data, history, facts)
+judgement.guard_fired        # the result must not be used
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from trainer import console, metrics, pipeline, plots, report, runtime
+from trainer.driver import Driver
+from trainer.errors import RunError
+from trainer.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from trainer.config import Config
+
+SPLIT = "test"
+
+
+def run(config: Config) -> metrics.Judgement:
+    """Judges the model of a finished run again, on the data set that the config names.
+
+    Results for another data set than the run's own go to a folder of their own below it.
+
+    Raises:
+      RunError: when the run has no model.
+    """
+    context = runtime.build(config.runtime)
+    context.check_batch_size(config.data.batch_size)
+    trained = RunDirectory(pathlib.Path(config.model_dir).expanduser())
+    with context.strategy.scope():
+        model = load_model(trained.best_model)
+    data = pipeline.load(config.data, config.model)
+    data.require_image_shape(model.input.shape[1:])
+    batches = data.evaluation_batches(SPLIT, config.data.batch_size)
+    probabilities = Driver(model, context.strategy).predict(batches)
+    folder = trained.path
+    if config.data.dataset != trained.load_config()["dataset"]:
+        folder /= f"on_{config.data.dataset}"
+    return judge(folder, probabilities, data, trained.load_history(), facts_of(config, context))
+
+
+def load_model(path: pathlib.Path) -> keras.Model:
+    """Loads a saved model; nothing in the file is executed.
+
+    Raises:
+      RunError: when there is none, or it can't be read.
+    """
+    if not path.is_file():
+        raise RunError(f"there is no trained model at {path}; train one, or name its --model_dir.")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise RunError(f"{path} is not a readable model: {error}") from error
+
+
+def judge(
+    folder: pathlib.Path,
+    probabilities: np.ndarray,
+    data: pipeline.Data,
+    history: Mapping[str, Sequence[float]],
+    facts: Mapping[str, Any],
+) -> metrics.Judgement:
+    """Judges probabilities of the test split, says the text report and writes the files.
+
+    Args:
+      folder: where the files go.
+      probabilities: [N, K], in the order of the split.
+      data: the data set.
+      history: of training; may be empty.
+      facts: about the run, for `report.json`.
+    """
+    table = data.table(SPLIT)
+    predictions = metrics.Predictions(
+        class_names=data.class_names,
+        file_name=table.file_name,
+        patient_id=table.patient_id,
+        etiology=table.etiology,
+        label=table.label,
+        probabilities=probabilities,
+    )
+    judgement = metrics.judge(predictions)
+    result = report.Report(SPLIT, history, judgement, data.card(), facts)
+    predictions.save_csv(folder / f"predictions_{SPLIT}.csv")
+    result.save(folder)
+    _save_pictures(folder, data, predictions, judgement, history)
+    console.say(result.to_text(colour=console.wants_colour()))
+    return judgement
+
+
+def _save_pictures(
+    folder: pathlib.Path,
+    data: pipeline.Data,
+    predictions: metrics.Predictions,
+    judgement: metrics.Judgement,
+    history: Mapping[str, Sequence[float]],
+) -> None:
+    if history:
+        plots.save_curves(history, folder / "curves.png")
+    plots.save_confusion_matrix(judgement, folder / "confusion_matrix.png")
+    samples = metrics.choose_samples(predictions)
+    images = data.images(SPLIT, samples)
+    plots.save_samples(images, predictions.take(samples), folder / "samples.png")
+
+
+def facts_of(config: Config, context: runtime.Context) -> dict[str, Any]:
+    """Returns what a reader needs to run this again."""
+    return {
+        "command": " ".join(["python", "-m", "trainer", *sys.argv[1:]]),
+        "config": config.to_flat(),
+        "device": context.device,
+        "replicas": context.num_replicas,
+        "precision": context.precision,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }

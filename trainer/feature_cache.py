@@ -1,0 +1,197 @@
+"""The store of computed features: a folder that runs, seeds and search trials share.
+
+An entry is a folder named by the hash of its key, with the key in clear in `key.json` and the
+activations in `.npy` shards. A shard's name ends in its own checksum, and a shard appears by one
+rename: an interrupted pass goes on with the shards that are missing, and a damaged or foreign one
+is computed again, never used.
+
+    cache = feature_cache.Cache(root, budget_bytes)
+    arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: ...)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import storage
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable
+
+FORMAT_VERSION = 1
+"""Raise it by hand whenever the meaning of stored bytes changes."""
+SHARD_BYTES = 64 << 20
+SHARD_ROWS = 256
+"""Upper limits of a shard; an interrupted pass repeats at most one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """All that decides what the prefix gives for one view of one split; nothing else does.
+
+    The seed of the run is not in it: views have seeds of their own, so that runs share them.
+    """
+
+    data_fingerprint: str
+    split: str
+    backbone: str
+    weights_hash: str
+    image_shape: tuple[int, ...]
+    backbone_image_shape: tuple[int, ...]
+    cut_at: int
+    precision: str
+    dtype: str
+    augmentation: str
+    view: int | None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """The name of the entry's folder."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """How the rows of an entry are cut into files."""
+
+    num_examples: int
+    row_shape: tuple[int, ...]
+    dtype: tf.DType
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """What NumPy's own format can name."""
+        return np.dtype(np.uint16 if self.dtype == tf.bfloat16 else self.dtype.as_numpy_dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one example's activations."""
+        return math.prod(self.row_shape) * self.stored_dtype.itemsize
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all rows."""
+        return self.num_examples * self.row_bytes
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Depends on the size of a row alone, so that every run cuts alike."""
+        return max(1, min(SHARD_BYTES // self.row_bytes, SHARD_ROWS))
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """(first row, one past the last row) of each shard."""
+        step, count = self.rows_per_shard, self.num_examples
+        return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+class Cache:
+    """A folder of entries, shared by runs, seeds and trials, and bounded in size."""
+
+    def __init__(self, root: pathlib.Path, budget_bytes: float) -> None:
+        self._root = root
+        self._budget_bytes = budget_bytes
+
+    def load_or_compute(
+        self, key: Key, shards: Shards, compute: Callable[[int, int], np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        """Returns the shards of an entry, computing those that are missing or damaged.
+
+        One process computes at a time; another that wants the same entry waits and then reads it.
+
+        Args:
+          key: which entry.
+          shards: how it is cut.
+          compute: (start, stop) -> activations [stop - start, …] of `shards.dtype`.
+
+        Returns:
+          Arrays mapped from the entry's files.
+        """
+        entry = self._root / key.digest
+        entry.mkdir(parents=True, exist_ok=True)
+        with self._lock(entry):
+            storage.save_json(entry / "key.json", dataclasses.asdict(key))
+            paths = [
+                self._find(entry, shards, *rows) or self._write(entry, shards, *rows, compute)
+                for rows in shards.ranges()
+            ]
+            mapped = tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+        self._evict(keep=entry)
+        return mapped
+
+    def _lock(self, entry: pathlib.Path) -> filelock.BaseFileLock:
+        """The lock of an entry lies beside it, so that an entry can be removed under its lock."""
+        return filelock.FileLock(entry.with_suffix(".lock"))
+
+    def _find(
+        self, entry: pathlib.Path, shards: Shards, start: int, stop: int
+    ) -> pathlib.Path | None:
+        """Returns the valid file of a shard; a damaged one is removed with a message."""
+        for path in sorted(entry.glob(f"{start:08d}-{stop:08d}.*.npy")):
+            if path.name.split(".")[1] == _checksum(path) and _matches(path, shards, stop - start):
+                return path
+            logging.warning("Damaged features at %s: computing them again.", path)
+            path.unlink()
+        return None
+
+    def _write(
+        self,
+        entry: pathlib.Path,
+        shards: Shards,
+        start: int,
+        stop: int,
+        compute: Callable[[int, int], np.ndarray],
+    ) -> pathlib.Path:
+        activations = compute(start, stop)
+        partial = entry / f".partial-{start:08d}.npy"
+        with partial.open("wb") as file:
+            np.save(file, activations.view(shards.stored_dtype), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
+
+    def _evict(self, keep: pathlib.Path) -> None:
+        """Removes the entries used longest ago until the rest fits the budget.
+
+        An entry that another process holds is left; one that it has mapped stays readable to it.
+        """
+        used = sorted((key.stat().st_mtime, key.parent) for key in self._root.glob("*/key.json"))
+        sizes = {entry: sum(f.stat().st_size for f in entry.glob("*.npy")) for _, entry in used}
+        excess = sum(sizes.values()) - self._budget_bytes
+        for _, entry in used:
+            if excess <= 0:
+                return
+            if entry != keep and self._remove(entry):
+                excess -= sizes[entry]
+
+    def _remove(self, entry: pathlib.Path) -> bool:
+        try:
+            with self._lock(entry).acquire(blocking=False):
+                shutil.rmtree(entry)
+        except filelock.Timeout:
+            return False
+        logging.info("Removed features %s: over --cache_budget_gb.", entry.name)
+        return True
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _matches(path: pathlib.Path, shards: Shards, rows: int) -> bool:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.shape == (rows, *shards.row_shape) and array.dtype == shards.stored_dtype

@@ -1,0 +1,187 @@
+"""What trains, and what it is fed: the whole network on images, or its suffix on cached features.
+
+    feed = feeds.build(config, data, network, context)
+    driver = Driver(feed.model, context.strategy)
+    driver.fit(feed.training_batches, validation=feed.evaluation_batches("validation"), ...)
+
+Both feeds go through the same epochs (`batches.EpochPlan`), so that a run from the cache and one
+without it differ only in the order within a pass and in the rounding of what is stored.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+import pathlib
+import time
+from typing import TYPE_CHECKING
+
+import keras
+
+from trainer import config as config_lib
+from trainer import console, feature_cache, features
+from trainer.driver import Driver
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainer.batches import Batches
+    from trainer.model import Network
+    from trainer.pipeline import Data
+    from trainer.runtime import Context
+
+PASS_BATCH_SIZE = 32
+"""The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
+
+
+class Feed(abc.ABC):
+    """A model and the batches it trains and is judged on.
+
+    Attributes:
+      model: what trains; it shares its variables with the network.
+      reason: a sentence that says why this feed.
+    """
+
+    model: keras.Model
+    reason: str
+
+    @abc.abstractmethod
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns the batches of an epoch, from 0."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns every example of a split once, in the split's order."""
+
+
+class ImageFeed(Feed):
+    """Runs every layer at every step."""
+
+    def __init__(self, data: Data, network: Network, seed: int, reason: str) -> None:
+        # A model of its own: the network's stays free of optimizer and metrics, and saves as such.
+        self.model = keras.Model(network.whole.inputs, network.whole.outputs)
+        self.reason = reason
+        self._data, self._seed = data, seed
+
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns batches of images [B, H, W, 1]."""
+        return self._data.training_batches(epoch, self._seed)
+
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns batches of images [B, H, W, 1]."""
+        return self._data.evaluation_batches(split, self._data.config.batch_size)
+
+
+class FeatureFeed(Feed):
+    """Runs the frozen layers once for all epochs, and trains the others on what they gave."""
+
+    def __init__(
+        self,
+        config: config_lib.Config,
+        data: Data,
+        parts: features.Parts,
+        context: Context,
+        cache: feature_cache.Cache,
+    ) -> None:
+        self.model = parts.suffix
+        self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
+        self._config, self._data, self._parts, self._cache = config, data, parts, cache
+        self._replicas = context.num_replicas
+        self._driver = Driver(parts.prefix, context.strategy)
+
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns batches of features [B, …]."""
+        labels = self._data.table("train").label
+        seed = self._config.runtime.seed
+        return self._activations("train").training_batches(self._data.plan, labels, epoch, seed)
+
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns batches of features [B, …], of images without augmentation."""
+        labels = self._data.table(split).label
+        batch_size = self._config.data.batch_size
+        return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed a run; a split is opened once.
+    def _activations(self, split: str, *, augmented: bool = True) -> features.Activations:
+        views: tuple[int | None, ...] = (None,)
+        if augmented and self._config.features.views:
+            views = tuple(range(self._config.features.views))
+        stored = tuple(self._load_or_compute(split, view) for view in views)
+        return features.Activations(stored, self._data.num_examples(split), self._parts.dtype)
+
+    def _load_or_compute(self, split: str, view: int | None) -> tuple[np.ndarray, ...]:
+        key = self._key(split, view)
+        shards = shards_for(self._parts, self._data.num_examples(split))
+        label = f"features of {split}" + (f", view {view + 1}" if view is not None else "")
+        start, computed = time.monotonic(), 0
+        with console.bar(shards.num_examples, label, "img") as bar:
+
+            def compute(first: int, last: int) -> np.ndarray:
+                nonlocal computed
+                rows = self._run_prefix(split, first, last, view)
+                computed += last - first
+                bar.update(last - first)
+                return rows
+
+            arrays = self._cache.load_or_compute(key, shards, compute)
+        elapsed_s = time.monotonic() - start
+        cached = shards.num_examples - computed
+        rate = f", {computed / elapsed_s:.1f} img/s" if computed else ""
+        console.say(f"{label}: {cached} cached, {computed} computed in {elapsed_s:.1f} s{rate}")
+        return arrays
+
+    def _run_prefix(self, split: str, start: int, stop: int, view: int | None) -> np.ndarray:
+        batch_size = math.ceil(PASS_BATCH_SIZE / self._replicas) * self._replicas
+        images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
+        return features.to_stored(self._driver.predict(images), self._parts.dtype)
+
+    def _key(self, split: str, view: int | None) -> feature_cache.Key:
+        return feature_cache.Key(
+            data_fingerprint=self._data.metadata["fingerprint"],
+            split=split,
+            backbone=self._config.model.backbone,
+            weights_hash=self._weights_hash,
+            image_shape=self._data.image_shape,
+            backbone_image_shape=tuple(self._parts.prefix.layers[-1].input.shape[1:]),
+            cut_at=self._parts.cut_at[0],
+            precision=keras.mixed_precision.dtype_policy().name,
+            dtype=self._parts.dtype.name,
+            augmentation=self._config.data.augmentation if view is not None else "none",
+            view=view,
+        )
+
+    @functools.cached_property
+    def _weights_hash(self) -> str:
+        return features.weights_hash(self._parts.prefix)
+
+
+def shards_for(parts: features.Parts, num_examples: int) -> feature_cache.Shards:
+    """Returns how the features of a split are stored."""
+    return feature_cache.Shards(num_examples, tuple(parts.suffix.input.shape[1:]), parts.dtype)
+
+
+def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
+    """Chooses the feed; call it inside the strategy's scope."""
+    seed, budget_bytes = config.runtime.seed, config.features.cache_budget_gb * 2**30
+    parts = features.cut(network) if config.features.feature_cache == "auto" else None
+    if parts is None:
+        off = config.features.feature_cache == "off"
+        return ImageFeed(
+            data, network, seed, "--feature_cache=off." if off else "no layer is frozen."
+        )
+    if config.data.augmentation != "none" and not config.features.views:
+        reason = "augmentation draws anew in every epoch; --views=V caches V views instead."
+        return ImageFeed(data, network, seed, reason)
+    num_bytes = shards_for(parts, data.num_examples("train")).num_bytes * (
+        config.features.views or 1
+    )
+    if num_bytes > budget_bytes:
+        reason = (
+            f"the features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "
+            f"--cache_budget_gb={config.features.cache_budget_gb:g}."
+        )
+        return ImageFeed(data, network, seed, reason)
+    root = config.features.cache_dir or "~/.cache/cxr-trainer"
+    cache = feature_cache.Cache(pathlib.Path(root).expanduser(), budget_bytes)
+    return FeatureFeed(config, data, parts, context, cache)

@@ -1,0 +1,132 @@
+"""The command line, made from the fields of Config; the only module that reads absl's flags.
+
+Values come from, each over the one before: the defaults, `--recipe`, `--config_file` (a run's
+`config.json`, say), and the flags that were given.
+
+    app.run(main, flags_parser=flags.parse)      # main gets a Command
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import flags, logging
+
+from trainer import config as config_lib
+from trainer import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MODES = ("train", "evaluate")
+_FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the user asked for: one run, and what to do with it."""
+
+    mode: str
+    config: config_lib.Config
+    verbosity: int
+
+
+def define() -> None:
+    """Defines a flag for every option, and those that say where options come from."""
+    for _, field in config_lib.fields():
+        _define_option(field.name, field.default, field.metadata["option"])
+    flags.DEFINE_string(
+        "model_dir", "", "the run's directory; empty: a new one, runs/<dataset>-<backbone>-<time>"
+    )
+    flags.DEFINE_enum(
+        "mode", "train", MODES, "train and judge a model, or judge the one in --model_dir again"
+    )
+    flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
+    flags.DEFINE_string(
+        "config_file", None, "a JSON file of options, e.g. a run's config.json; flags override it"
+    )
+
+
+def _define_option(name: str, default: Any, option: config_lib.Option) -> None:
+    """Defines the flag of one option; its limits are checked by Config, in one place."""
+    if option.choices:
+        flags.DEFINE_enum(name, default, option.choices, option.help)
+    elif isinstance(default, bool):
+        flags.DEFINE_boolean(name, default, option.help)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(name, default, option.help)
+    elif isinstance(default, float):
+        flags.DEFINE_float(name, default, option.help)
+    else:
+        flags.DEFINE_string(name, default, option.help)
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Parses the command line into a Command.
+
+    Raises:
+      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
+    """
+    try:
+        rest = _FLAGS(list(argv))[1:]
+    except flags.Error as error:
+        raise errors.ConfigError(" ".join(str(error).split())) from error
+    if rest:
+        raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
+    given = {name: _FLAGS[name].value for name in _option_names() if _FLAGS[name].present}
+    base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
+    config = config_lib.Config.from_flat({**base, **given})
+    return Command(_FLAGS["mode"].value, config, _verbosity())
+
+
+def _verbosity() -> int:
+    """Warnings only, unless the user asks: TFDS alone logs a line for each split that is read."""
+    verbosity = _FLAGS["verbosity"]
+    return logging.WARNING if verbosity.using_default_value else verbosity.value
+
+
+def _option_names() -> list[str]:
+    return [field.name for _, field in config_lib.fields()] + ["model_dir"]
+
+
+def _load_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads --config_file; to judge a run again, its own config is the start."""
+    path = _FLAGS["config_file"].value
+    if path is None and _FLAGS["mode"].value == "evaluate":
+        if not given.get("model_dir"):
+            raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
+        path = pathlib.Path(given["model_dir"]) / "config.json"
+    return load_options(pathlib.Path(path)) if path else {}
+
+
+def _recipes() -> list[str]:
+    folder = importlib.resources.files("trainer") / "recipes"
+    return sorted(file.name.removesuffix(".json") for file in folder.iterdir())
+
+
+def _load_recipe(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    recipe = importlib.resources.files("trainer") / "recipes" / f"{name}.json"
+    return dict(json.loads(recipe.read_text("utf-8")))
+
+
+def load_options(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a flat JSON object of options.
+
+    Raises:
+      ConfigError: when the file is missing or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise errors.ConfigError(f"no options at {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise errors.ConfigError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise errors.ConfigError(f"{path} must hold one JSON object of options.")
+    return values

@@ -1,0 +1,165 @@
+"""How weights change: the optimizer, its learning rate over the run, the loss, the live metrics.
+
+optimization.compile_model(model, config.optimization, class_counts, steps_per_epoch)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainer import config as config_lib
+
+POSITIVE_CLASS = 1
+SGD_MOMENTUM = 0.9
+
+
+def compile_model(
+    model: keras.Model,
+    config: config_lib.Optimization,
+    class_counts: Sequence[int],
+    steps_per_epoch: int,
+) -> None:
+    """Compiles `model` ([…] -> [B, K] probabilities); call it inside the strategy's scope.
+
+    Every variable of optimizer and metrics exists afterwards: none may be made inside the loop.
+
+    Args:
+      model: what trains.
+      config: the optimization options.
+      class_counts: training examples of each class, for balanced class weights.
+      steps_per_epoch: the unit of warm-up and decay.
+    """
+    optimizer = build_optimizer(config, steps_per_epoch)
+    model.compile(
+        optimizer=optimizer,
+        loss=Crossentropy(
+            class_weights_for(config.class_weights, class_counts), config.label_smoothing
+        ),
+        # As weighted metrics they don't count padding, whose weight is 0. The one named `loss`
+        # takes the place of Keras's own, which does, and which class weights and smoothing change:
+        # the reported loss is the plain log loss of the examples, in training and in validation.
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="loss"),
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            PositiveAUC(name="auc"),
+        ],
+        # "auto" is True on TPU hosts and then fails outside a strategy's scope.
+        jit_compile=False,
+    )
+    # Compiling wraps the optimizer where the dtype policy needs loss scaling.
+    model.optimizer.build(model.trainable_variables)
+
+
+def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
+    """Returns the weight of each class; `balanced` is n / (K n_k), as in scikit-learn."""
+    if choice == "none":
+        return [1.0] * len(class_counts)
+    return [sum(class_counts) / (len(class_counts) * count) for count in class_counts]
+
+
+class Crossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels [B] and probabilities [B, K], in nats, by class weighted."""
+
+    def __init__(self, class_weights: Sequence[float], label_smoothing: float) -> None:
+        super().__init__(name="crossentropy")
+        self._class_weights = np.asarray(class_weights, np.float32)
+        self._label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of each example, [B]."""
+        target = keras.ops.one_hot(y_true, len(self._class_weights), dtype=y_pred.dtype)
+        target = target * (1 - self._label_smoothing) + self._label_smoothing / len(
+            self._class_weights
+        )
+        weight = keras.ops.take(self._class_weights, keras.ops.cast(y_true, "int32"))
+        return weight * keras.ops.categorical_crossentropy(target, y_pred)
+
+
+class PositiveAUC(keras.metrics.AUC):
+    """Area under the ROC curve of the positive class, from probabilities [B, K]."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts one batch."""
+        super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
+
+
+def build_optimizer(
+    config: config_lib.Optimization, steps_per_epoch: int
+) -> keras.optimizers.Optimizer:
+    """Builds the optimizer with its learning-rate schedule."""
+    constructor = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }[config.optimizer]
+    options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
+    if config.clip_norm:
+        constructor = clipping_after_reduction(constructor, config.clip_norm)
+    optimizer = constructor(
+        learning_rate=build_learning_rate(config, steps_per_epoch),
+        # Keras takes 0 for "decay by nothing at every step" and None for "do not decay".
+        weight_decay=config.weight_decay or None,
+        **options,
+    )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def build_learning_rate(
+    config: config_lib.Optimization, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns a number, or a schedule over steps whose horizon is `max_epochs`."""
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    total_steps = config.max_epochs * steps_per_epoch
+    after: Any = config.learning_rate
+    if config.schedule == "cosine" and total_steps > warmup_steps:
+        after = keras.optimizers.schedules.CosineDecay(after, total_steps - warmup_steps)
+    return LinearWarmup(after, config.learning_rate, warmup_steps) if warmup_steps else after
+
+
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from 0 to `peak` over `warmup_steps`, then follows `after` from its start."""
+
+    def __init__(self, after: Any, peak: float, warmup_steps: int) -> None:
+        self._after, self._peak, self._warmup_steps = after, peak, warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of `step`, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        past = step - self._warmup_steps
+        after = self._after(keras.ops.maximum(past, 0.0)) if callable(self._after) else self._after
+        return keras.ops.where(past < 0, self._peak * step / self._warmup_steps, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {"after": self._after, "peak": self._peak, "warmup_steps": self._warmup_steps}
+
+
+def clipping_after_reduction(
+    constructor: type[keras.optimizers.Optimizer], clip_norm: float
+) -> type[keras.optimizers.Optimizer]:
+    """Returns the optimizer class, made to clip the norm of the whole batch's gradient.
+
+    Keras clips each replica's gradient and then sums: what a norm means would depend on the number
+    of replicas. Here gradients are summed first.
+    """
+
+    class Clipping(constructor):  # type: ignore[valid-type,misc]
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            replica = tf.distribute.get_replica_context()
+            grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+            grads, _ = tf.clip_by_global_norm(grads, clip_norm)
+            # The optimizer sums over the replicas once more.
+            grads = [grad / replica.num_replicas_in_sync for grad in grads]
+            return super().apply(grads, trainable_variables)
+
+    Clipping.__name__ = constructor.__name__
+    return Clipping

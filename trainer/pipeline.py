@@ -1,0 +1,229 @@
+"""From a split of the data set to batches; the order of the stages is written once, here.
+
+read -> shuffle -> decode -> (resize) -> augment -> weight -> pad -> batch -> prefetch
+
+data = pipeline.load(config.data, config.model)
+data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
+data.evaluation_batches("test", batch_size=32)
+data.table("test").file_name               # who is in the split, in the same order
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import cxr_tfds  # noqa: F401 -- Registers the data set.
+from cxr_tfds import source
+from trainer import augment, batches
+from trainer import config as config_lib
+from trainer.errors import RunError
+
+SHUFFLE_BUFFER_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Who is in a split, in the order in which `evaluation_batches` reads it; arrays [N]."""
+
+    file_name: np.ndarray
+    patient_id: np.ndarray
+    etiology: np.ndarray
+    label: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A built data set and how this run reads it."""
+
+    builder: Any
+    config: config_lib.Data
+    resize_to: int | None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of labels."""
+        return tuple(self.builder.info.features["label"].names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 1) of every image in a batch."""
+        if self.resize_to is not None:
+            return (self.resize_to, self.resize_to, 1)
+        return tuple(self.builder.info.features["image"].shape)  # type: ignore[return-value]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the builder wrote of the data: its fingerprint, among others."""
+        return dict(self.builder.info.metadata)
+
+    def card(self) -> dict[str, Any]:
+        """Returns what a report says of the data."""
+        return {"name": self.builder.info.full_name, **self.metadata}
+
+    def require_image_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises RunError unless a model for images of `shape` can read this data set."""
+        if self.image_shape != tuple(shape):
+            raise RunError(
+                f"{self.builder.info.full_name} has images of shape {self.image_shape}, the model "
+                f"takes {tuple(shape)}; name a --dataset of that size, or a _raw one."
+            )
+
+    def num_examples(self, split: str) -> int:
+        """How many examples a split has."""
+        return int(self.builder.info.splits[split].num_examples)
+
+    @functools.cached_property
+    def plan(self) -> batches.EpochPlan:
+        """How epochs go through the training split."""
+        plan = batches.EpochPlan(
+            num_examples=self.num_examples("train"),
+            batch_size=self.config.batch_size,
+            fixed_steps=None if self.config.use_all_samples else self.config.fixed_step_size,
+            wrap=self.config.tail == "wrap",
+        )
+        if plan.steps == 0:
+            raise RunError(
+                f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples} training "
+                "examples; give a smaller one or --tail=wrap."
+            )
+        return plan
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; tables are small.
+    def table(self, split: str) -> Table:
+        """Reads all but the images of a split."""
+        names = ("file_name", "patient_id", "etiology", "label")
+        decoders = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
+        rows = self.builder.as_dataset(split=split, decoders=decoders).batch(4096)
+        columns = {
+            name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
+        }
+        text = {name: columns[name].astype(str) for name in ("file_name", "patient_id")}
+        etiologies = np.array(self.builder.info.features["etiology"].names)
+        return Table(**text, etiology=etiologies[columns["etiology"]], label=columns["label"])
+
+    def class_counts(self) -> list[int]:
+        """Training examples of each class."""
+        return np.bincount(self.table("train").label, minlength=len(self.class_names)).tolist()
+
+    def training_batches(self, epoch: int, seed: int) -> batches.Batches:
+        """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
+        examples = functools.reduce(
+            tf.data.Dataset.concatenate,
+            (
+                self._read_shuffled(batches.stable_seed(seed, turn)).skip(start).take(stop - start)
+                for turn, start, stop in self.plan.pieces(epoch)
+            ),
+        )
+        pixels = _parallel(examples, self._decoder(draw=batches.stable_seed(seed, epoch)))
+        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
+        return batches.pad(weighted, self.plan.batch_size, self.plan.steps * self.plan.batch_size)
+
+    def evaluation_batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        view: int | None = None,
+    ) -> batches.Batches:
+        """Returns a split in its own order, each example once, the last batch padded.
+
+        Args:
+          split: train, validation or test.
+          batch_size: global.
+          start: first example.
+          stop: one past the last example; None: to the end.
+          view: which augmented view of the images; None: as they are.
+        """
+        stop = self.num_examples(split) if stop is None else stop
+        examples = self._read(f"{split}[{start}:{stop}]")
+        pixels = _parallel(examples, self._decoder(draw=view))
+        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
+        return batches.pad(weighted, batch_size, stop - start)
+
+    def images(self, split: str, indices: np.ndarray) -> np.ndarray:
+        """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
+        decode = self._decoder(draw=None)
+        chosen = [
+            decode(next(iter(self._read(f"{split}[{index}:{index + 1}]"))))[0].numpy()
+            for index in indices
+        ]
+        return np.stack(chosen)
+
+    def _read(self, split: str, **options: Any) -> tf.data.Dataset:
+        """Reads examples whose images are still encoded: they shuffle in a tenth of the memory."""
+        return self.builder.as_dataset(
+            split=split,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False, **options),
+            shuffle_files="shuffle_seed" in options,
+        )
+
+    def _read_shuffled(self, seed: int) -> tf.data.Dataset:
+        info = self.builder.info.splits["train"]
+        buffer = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
+        examples = self._read("train", shuffle_seed=seed, shuffle_reshuffle_each_iteration=False)
+        return examples.shuffle(
+            min(buffer, info.num_examples), seed=seed, reshuffle_each_iteration=False
+        )
+
+    def _decoder(self, draw: int | None) -> Any:
+        """Returns example -> (image [H, W, 1] uint8, label), augmented where there is a draw."""
+        feature = self.builder.info.features["image"]
+
+        def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            image = feature.decode_example(example["image"])
+            if self.resize_to is not None:
+                size = (self.resize_to, self.resize_to)
+                resized = tf.image.resize(image, size, antialias=True)
+                image = tf.cast(tf.round(resized), tf.uint8)
+            image = tf.ensure_shape(image, self.image_shape)
+            if draw is not None and self.config.augmentation != "none":
+                example_id = tf.strings.to_hash_bucket_fast(example["file_name"], 1 << 31)
+                seed = tf.stack([example_id, tf.constant(draw, tf.int64)])
+                image = augment.apply(image, self.config.augmentation, seed)
+            return image, tf.cast(example["label"], tf.int32)
+
+        return decode
+
+
+def load(config: config_lib.Data, model: config_lib.Model) -> Data:
+    """Opens the data set; builds it first where the config says from what.
+
+    Raises:
+      RunError: when it isn't built and can't be.
+    """
+    data_dir = str(pathlib.Path(config.data_dir).expanduser()) if config.data_dir else None
+    builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+    if not builder.is_prepared():
+        _prepare(builder, config)
+    is_raw = None in builder.info.features["image"].shape
+    return Data(builder, config, model.backbone_image_size if is_raw else None)
+
+
+def _prepare(builder: Any, config: config_lib.Data) -> None:
+    if not config.manual_dir and config.dataset != "phantom":
+        raise RunError(
+            f"cxr_tfds/{config.dataset} is not built in {builder.data_root}. Give --manual_dir, "
+            "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
+            f"--config={config.dataset}` has built it."
+        )
+    manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+        )
+    except source.SourceError as error:
+        raise RunError(str(error)) from error
+
+
+def _parallel(examples: tf.data.Dataset, function: Any) -> tf.data.Dataset:
+    return examples.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

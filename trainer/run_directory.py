@@ -1,0 +1,94 @@
+"""What a run directory holds, and where.
+
+config.json              the run's options
+metrics.jsonl            an object per epoch
+tensorboard/             the same as TensorBoard events
+best.keras               the whole model of the best epoch: uint8 images in, probabilities out
+predictions_<split>.csv  a row per example
+report.json              judgement, history, facts about data and run
+curves.png  confusion_matrix.png  samples.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from trainer import storage
+from trainer.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    import keras
+
+    from trainer.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """A folder with one run in it."""
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The run's options; a folder that has it is a run directory."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The history of training."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """TensorBoard's log directory."""
+        return self.path / "tensorboard"
+
+    @property
+    def best_model(self) -> pathlib.Path:
+        """The saved model."""
+        return self.path / "best.keras"
+
+    def save_model(self, model: keras.Model) -> None:
+        """Saves the whole model, without optimizer."""
+        with storage.replacing(self.best_model) as partial:
+            model.save(partial)
+
+    def load_config(self) -> dict[str, Any]:
+        """Returns the run's options."""
+        return dict(json.loads(self.config.read_text("utf-8")))
+
+    def load_history(self) -> dict[str, list[float]]:
+        """Returns a list per metric, as `Driver.fit` does; empty where nothing was trained."""
+        if not self.metrics.exists():
+            return {}
+        rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
+
+
+def create(config: Config) -> RunDirectory:
+    """Makes the directory of a new run and saves its config there.
+
+    Raises:
+      ConfigError: when `model_dir` holds a run already.
+      RunError: when it can't be made.
+    """
+    run = RunDirectory(pathlib.Path(config.model_dir or _new_name(config)).expanduser())
+    if run.config.exists():
+        raise ConfigError(
+            f"model_dir ({run.path}) already holds a run; name another, or judge that run again "
+            "with --mode=evaluate."
+        )
+    try:
+        storage.save_json(run.config, {**config.to_flat(), "model_dir": str(run.path)})
+    except OSError as error:
+        raise RunError(f"run directory {run.path} can't be written: {error.strerror}.") from error
+    return run
+
+
+def _new_name(config: Config) -> str:
+    now = datetime.datetime.now().astimezone()
+    return f"runs/{config.data.dataset}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

@@ -1,0 +1,169 @@
+"""All that is fixed before the first variable: devices, strategy, dtype policy, seeds.
+
+Nothing falls back in silence: a device that was asked for and is not there ends the run.
+
+    context = runtime.build(config.runtime)
+    with context.strategy.scope(): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from trainer.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from trainer import config as config_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Where and in what a run computes.
+
+    Attributes:
+      strategy: the distribution strategy.
+      device: CPU, GPU or TPU.
+      precision: the Keras dtype policy in force.
+      steps_per_call: training steps per call of the compiled loop.
+      reasons: a sentence for each choice that was left to us.
+    """
+
+    strategy: tf.distribute.Strategy
+    device: str
+    precision: str
+    steps_per_call: int
+    reasons: tuple[str, ...]
+
+    @property
+    def num_replicas(self) -> int:
+        """How many copies of the model train in step."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run directory."""
+        resolver = self.strategy.cluster_resolver
+        return resolver is None or (resolver.task_id or 0) == 0
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises ConfigError unless every replica gets an equal share of a batch."""
+        if batch_size % self.num_replicas:
+            raise ConfigError(
+                f"batch_size ({batch_size}) is global and must be divisible by the "
+                f"{self.num_replicas} replicas."
+            )
+
+
+def build(config: config_lib.Runtime) -> Context:
+    """Sets devices, policy and seeds of this process, and builds the strategy.
+
+    Call it once, before TensorFlow computes anything.
+
+    Raises:
+      ConfigError: when options contradict each other or this machine.
+      RunError: when the devices are not there.
+    """
+    _split_cpu(config)
+    name = resolve_strategy(config)
+    strategy = _build_strategy(name, config)
+    device = (
+        "TPU" if name == "tpu" else ("GPU" if tf.config.list_physical_devices("GPU") else "CPU")
+    )
+    precision, why = resolve_precision(config.precision, device)
+    keras.mixed_precision.set_dtype_policy(precision)
+    keras.utils.set_random_seed(config.seed)
+    reasons = [why] if config.precision == "auto" else []
+    if config.strategy == "auto":
+        reasons.insert(0, f"strategy {name}: the best that this machine has ({device}).")
+    # A host call costs more beside a step on an accelerator than beside one on a CPU.
+    steps_per_call = config.steps_per_call or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
+    return Context(strategy, device, precision, steps_per_call, tuple(reasons))
+
+
+def _split_cpu(config: config_lib.Runtime) -> None:
+    count = config.num_virtual_devices
+    if not count:
+        return
+    if config.strategy != "mirrored":
+        raise ConfigError(f"num_virtual_devices ({count}) needs --strategy=mirrored.")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    split = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(cpu, split)
+    except RuntimeError as error:  # TensorFlow has started; the same split may be in force.
+        if len(tf.config.list_logical_devices("CPU")) != count:
+            raise ConfigError(
+                f"num_virtual_devices ({count}) must be set before TensorFlow starts."
+            ) from error
+
+
+def resolve_strategy(config: config_lib.Runtime) -> str:
+    """Returns the strategy's name, `auto` replaced by what the machine has."""
+    if config.strategy != "auto":
+        return config.strategy
+    if "TF_CONFIG" in os.environ:
+        return "multi_worker"
+    if tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def _build_strategy(name: str, config: config_lib.Runtime) -> tf.distribute.Strategy:
+    if name == "one_device":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return _build_mirrored(config)
+    if name == "multi_worker":
+        return _build_multi_worker()
+    return _build_tpu(config.tpu)
+
+
+def _build_mirrored(config: config_lib.Runtime) -> tf.distribute.Strategy:
+    kind = "CPU" if config.num_virtual_devices else "GPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if not devices:
+        raise RunError(
+            "--strategy=mirrored found no GPU; give --strategy=one_device, or "
+            "--num_virtual_devices=2 to try it on logical CPUs."
+        )
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _build_multi_worker() -> tf.distribute.Strategy:
+    if "TF_CONFIG" not in os.environ:
+        raise ConfigError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
+            "workers' addresses and this worker's index."
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _build_tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"--strategy=tpu found no TPU named {name!r} ({reason}). Run on a TPU VM with the "
+            "package's `tpu` extra installed, or choose another --strategy."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def resolve_precision(choice: str, device: str) -> tuple[str, str]:
+    """Returns the dtype policy's name and why it was chosen."""
+    if choice != "auto":
+        return choice, ""
+    return {
+        "TPU": ("mixed_bfloat16", "precision mixed_bfloat16: what a TPU multiplies natively."),
+        "GPU": ("mixed_float16", "precision mixed_float16: tensor cores, with loss scaling."),
+        "CPU": ("float32", "precision float32: the safe choice on a CPU."),
+    }[device]

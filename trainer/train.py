@@ -1,0 +1,81 @@
+"""One training run, from config to judgement; reads like its table of contents.
+
+judgement = train.run(config)
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainer import (
+    callbacks,
+    console,
+    evaluate,
+    feeds,
+    metrics,
+    model,
+    optimization,
+    pipeline,
+    run_directory,
+    runtime,
+)
+from trainer.driver import Driver
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+
+def run(config: Config) -> metrics.Judgement:
+    """Trains a model and judges it on the test split.
+
+    Raises:
+      ConfigError: when options contradict each other, the data or the machine.
+      RunError: when data, weights or devices can't be had, or training diverges.
+    """
+    start = time.monotonic()
+    context = runtime.build(config.runtime)
+    context.check_batch_size(config.data.batch_size)
+    data = pipeline.load(config.data, config.model)
+    with context.strategy.scope():
+        network = model.build(config.model, data.image_shape, len(data.class_names))
+        feed = feeds.build(config, data, network, context)
+        optimization.compile_model(
+            feed.model, config.optimization, data.class_counts(), data.plan.steps
+        )
+    directory = run_directory.create(config)
+    _announce(directory, context, data, network, feed)
+    driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
+    history = driver.fit(
+        feed.training_batches,
+        validation=feed.evaluation_batches("validation"),
+        epochs=config.optimization.max_epochs,
+        callbacks=callbacks.build(directory, config.optimization, data.plan.steps),
+    )
+    directory.save_model(network.whole)
+    probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
+    facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
+    return evaluate.judge(directory.path, probabilities, data, history, facts)
+
+
+def _announce(
+    directory: run_directory.RunDirectory,
+    context: runtime.Context,
+    data: pipeline.Data,
+    network: model.Network,
+    feed: feeds.Feed,
+) -> None:
+    """Says what is about to run, and every choice that was not the user's."""
+    sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
+    trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
+    console.say(f"run directory: {directory.path}")
+    for reason in context.reasons:
+        console.say(reason)
+    console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
+    console.say(
+        f"model: {network.trunk.name}, {network.whole.count_params():,} parameters, "
+        f"{trainable:,} of them train; {context.num_replicas} replica(s), {context.precision}"
+    )
+    console.say(f"feed: {feed.reason}")
