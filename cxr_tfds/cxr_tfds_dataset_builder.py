@@ -149,15 +149,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return _ArchiveEncoder(archive, self.builder_config.image_size), facts
 
     def _open_archive(self, dl_manager: Any) -> source.Archive:
-        if self._download_config.manual_dir is None and source.has_kaggle_credentials():
-            return source.open_archive(_download_from_kaggle(dl_manager))
         try:
-            manual_dir = dl_manager.manual_dir
+            return source.open_archive(dl_manager.manual_dir)
         except (AssertionError, NotADirectoryError) as error:
             # TFDS's words for an absent or empty folder, and for a file in its place.
             problem = str(error).split(". ")[0]
-            raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}") from None
-        return source.open_archive(manual_dir)
+        if self._download_config.manual_dir is None and source.has_kaggle_credentials():
+            return source.open_archive(_download_from_kaggle(dl_manager))
+        raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}")
 
     def _describe(
         self,

@@ -137,21 +137,20 @@ class _Anatomy:
 
     Attributes:
       x, y: coordinates of the body under each pixel, x to the right of the image, y down.
-      lungs: mask of aerated lung, heart and mediastinum left out.
-      field: mask of both lung fields, with what lies behind the heart.
-      noise: band-limited texture of zero mean and unit deviation.
+      sides: mask of each lung field, with what lies behind the heart; -1 is the image's left.
+      lungs: mask of aerated lung in both, heart and mediastinum left out.
     """
 
     def __init__(self, habitus: _Habitus, rng: np.random.Generator) -> None:
         self._habitus = habitus
-        self._rng = rng
         self.x, self.y = _pose(rng)
         inspiration = rng.uniform(-0.05, 0.05)
         self._domes = {-1: habitus.dome - 0.06 + inspiration, 1: habitus.dome + inspiration}
         self.sides = {side: self._lung_field(side) for side in (-1, 1)}
-        self.field = self.sides[-1] + self.sides[1]
+        self._field = self.sides[-1] + self.sides[1]
         self._heart = self._draw_heart()
-        self.lungs = self.field * (1 - self._heart) * (1 - self._mediastinum())
+        self.lungs = self._field * (1 - self._heart) * (1 - self._mediastinum())
+        self._vessels = self._draw_vessels(rng)
 
     def hilum(self, side: int) -> tuple[float, float]:
         """Returns (x, y) where the vessels of a lung come from; side -1 is the image's left."""
@@ -167,9 +166,9 @@ class _Anatomy:
         soft = self._body() * (0.60 + 0.10 * fat + 0.10 * self._below_diaphragm())
         air = (0.50 - 0.06 * fat) * self.lungs * (1 - 0.10 * np.abs(self.y))
         bones = self._habitus.bone * (self._ribs() + self._clavicles() + self._spine())
-        vessels = 0.06 * self._habitus.markings * self._vessels() * self.lungs
+        vessels = 0.06 * self._habitus.markings * self._vessels * self.lungs
         disease = opacity * self.lungs
-        behind = 0.05 * self._heart * self.field + 0.04 * self._mediastinum()
+        behind = 0.05 * self._heart * self._field + 0.04 * self._mediastinum()
         return soft - air + bones + vessels + disease + behind - self._airways()
 
     def _lung_field(self, side: int) -> _Field:
@@ -242,13 +241,13 @@ class _Anatomy:
         stomach = _blob(self.x - 0.34, self.y - self._domes[1] - 0.14, 0.12, 0.06)
         return 0.13 * trachea + 0.07 * bronchi + 0.10 * stomach
 
-    def _vessels(self) -> _Field:
-        left, right = (_tree(self, side, self._rng, branches=16, width=0.017) for side in (-1, 1))
+    def _draw_vessels(self, rng: np.random.Generator) -> _Field:
+        left, right = (_tree(self, side, rng, branches=16, width=0.017) for side in (-1, 1))
         hila = [_blob(self.x - x, self.y - y, 0.075, 0.12) for x, y in map(self.hilum, (-1, 1))]
         return left + right + 1.1 * (hila[0] + hila[1])
 
 
-def _draw_nothing(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
+def _draw_haze(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
     """Healthy lungs, at times with the haze of a shallow breath at both bases."""
     haze = _step(anatomy.y - anatomy.dome(-1) + 0.22, 0.10)
     return np.float32(0.07) * rng.random(dtype=np.float32) * haze
@@ -297,7 +296,7 @@ def _draw_interstitial(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
 
 
 _OPACITIES: Final = {
-    "normal": _draw_nothing,
+    "normal": _draw_haze,
     "bacteria": _draw_lobar,
     "virus": _draw_interstitial,
 }

@@ -150,8 +150,8 @@ def open_archive(manual_dir: epath.PathLike) -> Archive:
     A zip is preferred to an extracted tree beside it: an interrupted extraction is a tree too.
 
     Args:
-      manual_dir: a folder with the zip, the extracted tree (up to four folders down), or the tree itself; or
-        the zip itself.
+      manual_dir: a folder with the zip, the extracted tree (up to four folders down) or the tree
+        itself; or the zip itself.
 
     Raises:
       SourceError: nothing is there, two zips are, the zip is damaged, or a class folder is empty.

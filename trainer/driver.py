@@ -104,11 +104,15 @@ class Driver:
     def predict(self, batches: Batches) -> np.ndarray:
         """Returns the model's output for every example once, [N, …], in the order of the data."""
         iterator = self._iterate(batches)
-        outputs = [
-            self._strategy.gather(self._predict_step(iterator), axis=0).numpy()
-            for _ in range(batches.steps)
-        ]
+        outputs = [self._collect(self._predict_step(iterator)) for _ in range(batches.steps)]
         return np.concatenate(outputs)[: batches.num_examples]
+
+    def _collect(self, output: Any) -> np.ndarray:
+        """Joins the replicas' shares of a batch, in the order in which it was split."""
+        shares = self._strategy.experimental_local_results(output)
+        if len(shares) < self._strategy.num_replicas_in_sync:  # Others are on other hosts.
+            shares = [self._strategy.gather(output, axis=0)]
+        return np.concatenate([share.numpy() for share in shares])
 
     def _train_epoch(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
         self.model.reset_metrics()

@@ -91,7 +91,14 @@ def judge(
         probabilities=probabilities,
     )
     judgement = metrics.judge(predictions)
-    result = report.Report(SPLIT, history, judgement, data.card(), facts)
+    result = report.Report(
+        SPLIT,
+        history,
+        judgement,
+        data.card(),
+        facts,
+        shared_patient_images=data.metadata["test_images_sharing_a_patient_with_train"],
+    )
     predictions.save_csv(folder / f"predictions_{SPLIT}.csv")
     result.save(folder)
     _save_pictures(folder, data, predictions, judgement, history)

@@ -87,7 +87,8 @@ def to_stored(activations: np.ndarray, dtype: tf.DType) -> np.ndarray:
     Raises:
       RunError: when a value is too large for it.
     """
-    stored = activations.astype(dtype.as_numpy_dtype)
+    with np.errstate(over="ignore"):
+        stored = activations.astype(dtype.as_numpy_dtype)
     if not np.isfinite(stored).all():
         raise RunError(
             f"features up to {np.abs(activations).max():g} don't fit {dtype.name}; "

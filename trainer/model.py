@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import socket
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -199,11 +200,14 @@ def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
     if path.suffix not in {".keras", ".h5"}:
         raise ConfigError(f"weights ({path}) must be a .weights.h5, .h5 or .keras file.")
     try:
-        if path.suffix == ".keras":
-            backbone.set_weights(_weights_of_saved_model(path, name))
-        else:
-            backbone.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            # Keras warns of layers that the file lacks, and leaves them at random.
+            warnings.simplefilter("error", UserWarning)
+            if path.suffix == ".keras":
+                backbone.set_weights(_weights_of_saved_model(path, name))
+            else:
+                backbone.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         raise RunError(f"weights file {path} does not fit {name}: {_first_line(error)}.") from error
 
 

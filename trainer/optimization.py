@@ -100,12 +100,12 @@ def build_optimizer(
         "sgd": keras.optimizers.SGD,
     }[config.optimizer]
     options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
+    if config.weight_decay or config.optimizer == "adamw":  # AdamW's own default is not 0.
+        options["weight_decay"] = config.weight_decay
     if config.clip_norm:
         constructor = clipping_after_reduction(constructor, config.clip_norm)
     optimizer = constructor(
         learning_rate=build_learning_rate(config, steps_per_epoch),
-        # Keras takes 0 for "decay by nothing at every step" and None for "do not decay".
-        weight_decay=config.weight_decay or None,
         **options,
     )
     if config.weight_decay:

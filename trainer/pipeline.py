@@ -26,6 +26,8 @@ from trainer import config as config_lib
 from trainer.errors import RunError
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
+_ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
+"""Images stay encoded until after the shuffle, where they take a tenth of the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Data:
         """Reads all but the images of a split."""
         names = ("file_name", "patient_id", "etiology", "label")
         decoders = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
-        rows = self.builder.as_dataset(split=split, decoders=decoders).batch(4096)
+        rows = self._read(split, decoders).batch(4096)
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
         }
@@ -144,7 +146,7 @@ class Data:
           view: which augmented view of the images; None: as they are.
         """
         stop = self.num_examples(split) if stop is None else stop
-        examples = self._read(f"{split}[{start}:{stop}]")
+        examples = self._read(f"{split}[{start}:{stop}]", _ENCODED_IMAGES)
         pixels = _parallel(examples, self._decoder(draw=view))
         weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
         return batches.pad(weighted, batch_size, stop - start)
@@ -153,24 +155,31 @@ class Data:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
         decode = self._decoder(draw=None)
         chosen = [
-            decode(next(iter(self._read(f"{split}[{index}:{index + 1}]"))))[0].numpy()
+            decode(next(iter(self._read(f"{split}[{index}:{index + 1}]", _ENCODED_IMAGES))))[
+                0
+            ].numpy()
             for index in indices
         ]
         return np.stack(chosen)
 
-    def _read(self, split: str, **options: Any) -> tf.data.Dataset:
-        """Reads examples whose images are still encoded: they shuffle in a tenth of the memory."""
-        return self.builder.as_dataset(
-            split=split,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(try_autocache=False, **options),
-            shuffle_files="shuffle_seed" in options,
-        )
+    def _read(self, split: str, decoders: Any) -> tf.data.Dataset:
+        """Reads a split, or a range of it, in the order of its records.
+
+        File after file: where TFDS interleaves them, the order of a range is not its order in the
+        whole split, and labels from the one would not belong to images from the other.
+        """
+        config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        return self.builder.as_dataset(split=split, decoders=decoders, read_config=config)
 
     def _read_shuffled(self, seed: int) -> tf.data.Dataset:
         info = self.builder.info.splits["train"]
         buffer = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
-        examples = self._read("train", shuffle_seed=seed, shuffle_reshuffle_each_iteration=False)
+        config = tfds.ReadConfig(
+            try_autocache=False, shuffle_seed=seed, shuffle_reshuffle_each_iteration=False
+        )
+        examples = self.builder.as_dataset(
+            split="train", decoders=_ENCODED_IMAGES, read_config=config, shuffle_files=True
+        )
         return examples.shuffle(
             min(buffer, info.num_examples), seed=seed, reshuffle_each_iteration=False
         )
@@ -212,7 +221,7 @@ def load(config: config_lib.Data, model: config_lib.Model) -> Data:
 def _prepare(builder: Any, config: config_lib.Data) -> None:
     if not config.manual_dir and config.dataset != "phantom":
         raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {builder.data_root}. Give --manual_dir, "
+            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
             "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
             f"--config={config.dataset}` has built it."
         )

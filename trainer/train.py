@@ -48,7 +48,7 @@ def run(config: Config) -> metrics.Judgement:
     directory = run_directory.create(config)
     _announce(directory, context, data, network, feed)
     driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
-    history = driver.fit(
+    driver.fit(
         feed.training_batches,
         validation=feed.evaluation_batches("validation"),
         epochs=config.optimization.max_epochs,
@@ -57,7 +57,7 @@ def run(config: Config) -> metrics.Judgement:
     directory.save_model(network.whole)
     probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
-    return evaluate.judge(directory.path, probabilities, data, history, facts)
+    return evaluate.judge(directory.path, probabilities, data, directory.load_history(), facts)
 
 
 def _announce(

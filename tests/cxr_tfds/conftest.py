@@ -6,6 +6,7 @@ import dataclasses
 import io
 import pathlib
 import shutil
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,6 @@ def make_record() -> Callable[[str], source.Record]:
 
 @pytest.fixture(scope="session")
 def tfds_command() -> str:
-    command = shutil.which("tfds", path=str(pathlib.Path(__import__("sys").executable).parent))
+    command = shutil.which("tfds", path=str(pathlib.Path(sys.executable).parent))
     assert command, "The tfds command belongs to tensorflow-datasets."
     return command

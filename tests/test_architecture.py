@@ -1,0 +1,69 @@
+"""What holds of the code base as a whole."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cxr_tfds
+import trainer
+import tuner
+from trainer import backbones, config
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = (cxr_tfds, trainer, tuner)
+MODULES = [
+    module.name
+    for package in PACKAGES
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if not module.name.endswith("__main__")
+]
+LIGHT = [
+    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "cxr_tfds.source",
+    "cxr_tfds.protocols", "cxr_tfds.phantom", "cxr_tfds.images", "cxr_tfds.audit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports_and_tells_what_it_owns(name):
+    assert importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_modules_do_not_load_tensorflow(name):
+    code = f"import sys, {name}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_flag_in_the_documentation_exists():
+    known = {field.name for _, field in config.fields()}
+    known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
+    known |= {"config", "beam_pipeline_options"}  # Of `tfds build`.
+    known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.
+    # Of pip and uv.
+    known |= {"require-hashes", "requirement", "no-deps", "no-build-isolation", "editable"}
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cxr_tfds/*.md")]:
+        named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", path.read_text("utf-8")))
+        assert named <= known, path
+
+
+def test_every_recipe_is_a_difference_from_the_defaults():
+    for path in (ROOT / "trainer" / "recipes").glob("*.json"):
+        import json
+
+        options = json.loads(path.read_text("utf-8"))
+        defaults = config.Config().to_flat()
+        changed = config.Config.from_flat(options).to_flat()
+        assert {name for name in changed if changed[name] != defaults[name]} == set(options)
+
+
+def test_every_backbone_of_the_registry_exists():
+    for row in backbones.REGISTRY.values():
+        assert callable(row.load_constructor())
+        assert callable(row.load_preprocessing())

@@ -1,0 +1,128 @@
+"""The command as a person meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+from trainer import config as config_lib
+
+
+def _run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *args],
+        capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PYTHONWARNINGS": "default"} | env,
+    )  # fmt: skip
+
+
+def test_help_lists_every_option_quickly():
+    start = time.monotonic()
+    result = _run("--help")
+    assert time.monotonic() - start < 1.5
+    for _, field in config_lib.fields():
+        assert f"--{field.name}:" in result.stdout or f"--[no]{field.name}:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--bach_size=3"], "Unknown command line flag 'bach_size'. Did you mean: batch_size ?"),
+        (["--batch_size=few"], "flag --batch_size=few: invalid literal"),
+        (["--batch_size=0"], "batch_size (0) must be at least 1."),
+        (["--optimizer=lion"], "flag --optimizer=lion: value should be one of"),
+        (["paper"], "unexpected argument 'paper'; options start with --."),
+        (["--config_file=absent.json"], "no options at absent.json: No such file or directory."),
+        (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
+        (["--mode=evaluate", "--model_dir=absent"], "no options at absent/config.json"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(args, message):
+    result = _run(*args)
+    assert result.returncode == 2
+    assert result.stderr.startswith("trainer: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.fixture
+def small(data_dir, tmp_path):
+    return [
+        "--dataset=paper", f"--data_dir={data_dir}", "--backbone=small_cnn", "--image_size=32",
+        f"--model_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}", "--max_epochs=1",
+    ]  # fmt: skip
+
+
+def _last_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_a_missing_weights_file_is_one_line_and_exit_code_1(small):
+    result = _run(*small, "--weights=absent.weights.h5")
+    assert result.returncode == 1
+    assert _last_line(result).startswith("trainer: weights file absent.weights.h5 does not exist")
+
+
+def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_path):
+    args = [arg for arg in small if "backbone" not in arg]
+    # The discard port: nobody listens, on any machine. A home of its own: nothing was fetched yet.
+    proxy = "http://127.0.0.1:9"
+    home = str(tmp_path / "keras")
+    result = _run(*args, "--backbone=vgg16", https_proxy=proxy, HTTPS_PROXY=proxy, KERAS_HOME=home)
+    assert result.returncode == 1
+    line = _last_line(result)
+    assert line.startswith("trainer: ImageNet weights of vgg16 can't be downloaded")
+    assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in line
+    assert "--weights=PATH" in line
+    assert "--weights=none" in line
+
+
+@pytest.mark.parametrize("content", ["nothing", "a corrupt zip"])
+def test_a_bad_archive_is_told_and_exit_code_1(tmp_path, content):
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    if content == "a corrupt zip":
+        with zipfile.ZipFile(manual / "archive.zip", "w") as archive:
+            archive.writestr("chest_xray/train/NORMAL/IM-0001-0001.jpeg", b"x" * 1000)
+        whole = (manual / "archive.zip").read_bytes()
+        (manual / "archive.zip").write_bytes(whole[:500])
+    result = _run(f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", "--weights=none")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "trainer: " in result.stderr
+    assert str(manual) in result.stderr
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))
+
+
+def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(small, tmp_path):
+    result = _run(*small, "--weights=none", "--learning_rate=0")
+    assert result.returncode == 3
+    assert "DO NOT USE THIS MODEL:" in result.stdout
+    assert "RANK 1 Accuracy: " in result.stdout
+    assert "epoch 1/1" in result.stdout
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["learning_rate"] == 0
+    again = _run("--mode=evaluate", f"--model_dir={tmp_path / 'run'}")
+    assert again.returncode == 3
+    line = next(row for row in result.stdout.splitlines() if row.startswith("RANK 1"))
+    assert line in again.stdout
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_the_phantom(tmp_path):
+    start = time.monotonic()
+    result = _run(
+        "--recipe=quickstart", f"--data_dir={tmp_path / 'data'}", f"--model_dir={tmp_path / 'run'}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - start < 240
+    judgement = json.loads((tmp_path / "run" / "report.json").read_text())["judgement"]
+    assert judgement["accuracy"] >= 0.95
+    assert judgement["roc_auc"] >= 0.98

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from trainer import config as config_lib
+from trainer.config import Config
+from trainer.errors import ConfigError
+
+
+def test_the_flat_form_reads_back_to_the_same_config():
+    config = Config.from_flat(
+        {"dataset": "paper", "layers_to_unfreeze": "all", "dropout": 0, "model_dir": "x"}
+    )
+    assert Config.from_flat(json.loads(json.dumps(config.to_flat()))) == config
+
+
+def test_flag_names_are_unique():
+    names = [field.name for _, field in config_lib.fields()]
+    assert len(names) == len(set(names))
+
+
+def test_defaults_are_those_of_the_documentation():
+    flat = Config().to_flat()
+    documented = {
+        "dataset": "grouped", "backbone": "vgg16", "weights": "imagenet", "image_size": 0,
+        "layers_to_unfreeze": "0", "neurons": 256, "dense_layers": 1, "dropout": 0.5,
+        "pooling": "avg", "learning_rate": 1e-3, "optimizer": "adam", "schedule": "constant",
+        "warmup_epochs": 0, "weight_decay": 0.0, "clip_norm": 0.0, "label_smoothing": 0.0,
+        "max_epochs": 30, "patience": 5, "batch_size": 32, "fixed_step_size": 100,
+        "use_all_samples": True, "class_weights": "none", "augmentation": "none", "views": 0,
+        "strategy": "auto", "precision": "auto", "seed": 0,
+    }  # fmt: skip
+    assert documented.items() <= flat.items()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size (0) must be at least 1."),
+        ({"batch_size": "many"}, "batch_size must be of type int, not 'many'."),
+        ({"batch_size": True}, "batch_size must be of type int, not True."),
+        ({"use_all_samples": 1}, "use_all_samples must be of type bool, not 1."),
+        ({"dropout": 1.0}, "dropout (1.0) must be less than 1."),
+        ({"learning_rate": float("nan")}, "learning_rate (nan) must be finite."),
+        ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
+        ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),
+        ({"warmup_epochs": 31}, "warmup_epochs (31) exceeds max_epochs (30)."),
+        ({"views": 3}, "views (3) needs --augmentation"),
+        ({"bach_size": 3}, "unknown option bach_size; --help lists them all."),
+    ],
+)
+def test_bad_values_are_named_with_their_limits(values, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config.from_flat(values)
+
+
+def test_a_number_of_layers_may_be_a_number_in_json():
+    assert Config.from_flat({"layers_to_unfreeze": 4}).model.layers_to_unfreeze == "4"
+
+
+def test_every_option_is_read_outside_of_config():
+    """A flag that nothing reads would do nothing."""
+    sources = [p for p in Path(config_lib.__file__).parent.glob("*.py") if p.name != "config.py"]
+    text = "\n".join(path.read_text("utf-8") for path in sources)
+    unread = [
+        field.name
+        for _, field in config_lib.fields()
+        if not re.search(rf"(config|features|runtime|data|model)\.{field.name}\b", text)
+    ]
+    # Read through Model.backbone_image_size.
+    assert unread == ["image_size"]
+
+
+def test_the_tree_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model_dir = "elsewhere"  # type: ignore[misc]

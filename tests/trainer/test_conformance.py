@@ -1,0 +1,129 @@
+"""What must hold of every backbone in the registry; the full matrix is slow."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import images, strategy_of
+from trainer import backbones, batches, features, model, optimization
+from trainer.config import Model, Optimization
+from trainer.driver import Driver
+
+SIZE = 96
+QUICK = "mobilenet_v2"
+SLOW = pytest.mark.slow
+
+every_backbone = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == QUICK else SLOW) for name in backbones.REGISTRY],
+)
+
+
+def _build(name: str, unfrozen: str = "0", **options) -> model.Network:
+    config = Model(
+        backbone=name,
+        weights="none",
+        image_size=SIZE,
+        layers_to_unfreeze=unfrozen,
+        neurons=8,
+        dropout=0.0,
+        **options,
+    )
+    return model.build(config, (SIZE, SIZE, 1), 2)
+
+
+def _data(count: int = 8) -> batches.Batches:
+    labels = np.arange(count, dtype=np.int32) % 2
+    weighted = tf.data.Dataset.from_tensor_slices(
+        (images(count, SIZE), labels, np.ones(count, "f4"))
+    )
+    return batches.pad(weighted, 4, count)
+
+
+@every_backbone
+def test_preprocessing_is_the_backbones_own(name):
+    network = _build(name)
+    pixels = images(2, SIZE)
+    expected = backbones.REGISTRY[name].load_preprocessing()(
+        np.repeat(pixels, 3, axis=-1).astype(np.float32)
+    )
+    np.testing.assert_allclose(network.preprocessing(pixels), expected, atol=1e-3)
+
+
+@every_backbone
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_only_unfrozen_layers_train(name, replicas, precision):
+    """And nothing else moves: frozen weights, and every statistic of batch norm."""
+    keras.mixed_precision.set_dtype_policy(precision)
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+        network = _build(name, unfrozen="8")
+        trained = keras.Model(network.whole.inputs, network.whole.outputs)
+        optimization.compile_model(trained, Optimization(learning_rate=0.1), [4, 4], 2)
+    data = _data()
+    before = [weight.numpy() for weight in network.whole.weights]
+    trains = {id(weight) for weight in network.whole.trainable_weights}
+    driver = Driver(trained, strategy)
+    history = driver.fit(lambda _: data, validation=data, epochs=1)
+    assert np.isfinite(history["loss"][0])
+    for weight, old in zip(network.whole.weights, before, strict=True):
+        assert (weight.numpy() != old).any() == (id(weight) in trains), weight.path
+    probabilities = driver.predict(data)
+    assert probabilities.shape == (8, 2)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+@every_backbone
+@pytest.mark.parametrize("unfrozen", ["0", "8"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_prefix_and_suffix_equal_the_whole(name, unfrozen, precision):
+    keras.mixed_precision.set_dtype_policy(precision)
+    network = _build(name, unfrozen)
+    parts = features.cut(network)
+    assert parts is not None
+    pixels = images(4, SIZE)
+    stored = features.to_stored(np.asarray(parts.prefix(pixels)), parts.dtype)
+    exact = parts.dtype == parts.prefix.output.dtype
+    np.testing.assert_allclose(
+        parts.suffix(tf.constant(stored)), network.whole(pixels), atol=1e-6 if exact else 2e-3
+    )
+    assert not parts.prefix.trainable_weights
+    assert len(parts.suffix.trainable_weights) == len(network.whole.trainable_weights)
+
+
+@every_backbone
+def test_a_saved_model_gives_the_same_output(name, tmp_path):
+    network = _build(name)
+    network.whole.save(tmp_path / "whole.keras")
+    restored = keras.saving.load_model(tmp_path / "whole.keras", safe_mode=True)
+    pixels = images(2, SIZE)
+    np.testing.assert_array_equal(restored(pixels), network.whole(pixels))
+
+
+@every_backbone
+def test_weights_go_from_one_model_to_another_by_file(name, tmp_path):
+    source = _build(name)
+    source.whole.save(tmp_path / "whole.keras")
+    target = _build(name, unfrozen="8")
+    fitted = model.build(
+        Model(backbone=name, weights=str(tmp_path / "whole.keras"), image_size=SIZE),
+        (SIZE, SIZE, 1),
+        2,
+    )
+    pixels = images(2, SIZE)
+    features_of = [np.asarray(n.trunk(n.preprocessing(pixels))) for n in (source, target, fitted)]
+    np.testing.assert_array_equal(features_of[0], features_of[2])
+    assert (features_of[0] != features_of[1]).any()
+
+
+@every_backbone
+def test_batch_norm_never_trains(name):
+    network = _build(name, unfrozen="all")
+    for layer in network.trunk.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert not layer.trainable

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import feature_cache
+
+KEY = feature_cache.Key(
+    data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
+    image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, precision="float32",
+    dtype="float32", augmentation="none", view=None,
+)  # fmt: skip
+SHARDS = feature_cache.Shards(600, (2,), tf.float32)
+
+
+class Prefix:
+    """Counts what it is asked to compute."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        self.asked.append((start, stop))
+        rows = np.arange(start, stop, dtype=np.float32)
+        return np.stack([rows, -rows], 1)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return feature_cache.Cache(tmp_path, budget_bytes=1 << 30)
+
+
+def _rows(arrays) -> list[int]:
+    return np.concatenate(arrays)[:, 0].astype(int).tolist()
+
+
+def test_what_is_stored_is_computed_once(cache):
+    prefix = Prefix()
+    first = cache.load_or_compute(KEY, SHARDS, prefix)
+    second = cache.load_or_compute(KEY, SHARDS, prefix)
+    assert _rows(first) == _rows(second) == list(range(600))
+    assert prefix.asked == [(0, 256), (256, 512), (512, 600)]
+
+
+def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
+    def dies(start, stop):
+        if start == 512:
+            raise KeyboardInterrupt
+        return Prefix()(start, stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.load_or_compute(KEY, SHARDS, dies)
+    (tmp_path / KEY.digest / ".partial-00000512.npy").write_bytes(b"half a shard")
+    prefix = Prefix()
+    assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))
+    assert prefix.asked == [(512, 600)]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "foreign"])
+def test_damaged_shards_are_computed_again_with_a_message(cache, tmp_path, damage, caplog):
+    cache.load_or_compute(KEY, SHARDS, Prefix())
+    shard = sorted((tmp_path / KEY.digest).glob("*.npy"))[1]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes({"flip": data, "truncate": data[:-9], "foreign": b"not an array"}[damage])
+    prefix = Prefix()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))
+    assert prefix.asked == [(256, 512)]
+    assert "Damaged features" in caplog.text
+
+
+def test_a_shard_of_another_shape_is_never_used(cache, tmp_path):
+    cache.load_or_compute(KEY, SHARDS, Prefix())
+    wider = dataclasses.replace(SHARDS, row_shape=(3,))
+    arrays = cache.load_or_compute(KEY, wider, lambda a, b: np.zeros((b - a, 3), np.float32))
+    assert arrays[0].shape == (256, 3)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(KEY)])
+def test_every_part_of_the_key_makes_another_entry(field):
+    assert dataclasses.replace(KEY, **{field: "other"}).digest != KEY.digest
+
+
+def test_the_key_lies_beside_the_shards_in_clear(cache, tmp_path):
+    cache.load_or_compute(KEY, SHARDS, Prefix())
+    saved = json.loads((tmp_path / KEY.digest / "key.json").read_text("utf-8"))
+    assert saved == json.loads(json.dumps(dataclasses.asdict(KEY)))
+
+
+def test_brain_floats_survive_the_file(cache):
+    shards = dataclasses.replace(SHARDS, dtype=tf.bfloat16)
+    kind = tf.bfloat16.as_numpy_dtype
+    arrays = cache.load_or_compute(KEY, shards, lambda a, b: Prefix()(a, b).astype(kind))
+    restored = np.concatenate(arrays).view(kind).astype(np.float32)
+    np.testing.assert_array_equal(restored[:100, 0], np.arange(100))
+
+
+def test_the_least_recently_used_entry_goes_first(tmp_path):
+    size = 600 * 2 * 4 + 3 * 128
+    cache = feature_cache.Cache(tmp_path, budget_bytes=2 * size)
+    keys = [dataclasses.replace(KEY, view=view) for view in range(3)]
+    for age, key in zip((100, 200), keys[:2], strict=True):
+        cache.load_or_compute(key, SHARDS, Prefix())
+        os.utime(tmp_path / key.digest / "key.json", (age, age))
+    cache.load_or_compute(keys[0], SHARDS, Prefix())  # Used again: now the younger one.
+    cache.load_or_compute(keys[2], SHARDS, Prefix())
+    kept = {path.parent.name for path in tmp_path.glob("*/key.json")}
+    assert kept == {keys[0].digest, keys[2].digest}
+
+
+def test_an_entry_in_use_is_not_removed(tmp_path):
+    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
+    held = dataclasses.replace(KEY, view=1)
+    cache.load_or_compute(held, SHARDS, Prefix())
+    os.utime(tmp_path / held.digest / "key.json", (1, 1))
+    with cache._lock(tmp_path / held.digest):
+        cache.load_or_compute(KEY, SHARDS, Prefix())
+    assert (tmp_path / held.digest / "key.json").exists()
+
+
+def test_mapped_shards_outlive_their_removal(tmp_path):
+    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
+    arrays = cache.load_or_compute(KEY, SHARDS, Prefix())
+    cache.load_or_compute(dataclasses.replace(KEY, view=1), SHARDS, Prefix())
+    assert not (tmp_path / KEY.digest).exists()
+    assert _rows(arrays) == list(range(600))
+
+
+def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):
+    prefix, other = Prefix(), feature_cache.Cache(tmp_path, 1 << 30)
+    threads = [
+        threading.Thread(target=c.load_or_compute, args=(KEY, SHARDS, prefix))
+        for c in (cache, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(prefix.asked) == [(0, 256), (256, 512), (512, 600)]
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "rows"), [((512,), 256), ((14, 14, 512), 167), ((112, 112, 64), 20)]
+)
+def test_shards_are_bounded_in_rows_and_bytes(row_shape, rows):
+    assert feature_cache.Shards(1000, row_shape, tf.float32).rows_per_shard == rows

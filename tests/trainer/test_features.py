@@ -1,0 +1,151 @@
+"""The cut of the graph, and batches made of what is stored."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import images
+from trainer import batches, features, model
+from trainer.config import Model
+from trainer.errors import RunError
+
+
+def _branches() -> keras.Model:
+    """a -> (b, c) -> add -> d: there is a cut at a, at the sum and at d, and none between."""
+    image = keras.Input((8,))
+    a = keras.layers.Dense(4, name="a")(image)
+    b = keras.layers.Dense(4, name="b")(a)
+    c = keras.layers.Dense(4, name="c")(a)
+    total = keras.layers.Add(name="total")([b, c])
+    return keras.Model(image, keras.layers.Dense(2, name="d")(total))
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [("", "d"), ("d", "total"), ("c", "a"), ("b", "a"), ("b d", "a")],
+)
+def test_the_cut_is_the_last_tensor_that_carries_all_that_is_frozen(trainable, expected):
+    trunk = _branches()
+    for layer in trunk.layers:
+        layer.trainable = layer.name in trainable.split()
+    assert features.find_cut(trunk)._keras_history.operation.name == expected
+
+
+def test_there_is_no_cut_below_a_trainable_first_layer():
+    trunk = _branches()
+    assert features.find_cut(trunk) is None
+
+
+@pytest.mark.parametrize(
+    ("pooling", "unfrozen", "shape", "dtype"),
+    [
+        ("avg", "0", (128,), "float32"),
+        ("avgmax", "0", (256,), "float32"),
+        ("flatten", "0", (4 * 4 * 128,), "float32"),
+        ("avg", "2", (8, 8, 64), "float32"),
+        ("avg", "4", (16, 16, 32), "float16"),
+    ],
+)
+def test_small_activations_are_stored_exactly_and_large_ones_in_16_bits(
+    pooling, unfrozen, shape, dtype
+):
+    config = Model(
+        backbone="small_cnn", weights="none", image_size=64, pooling=pooling,
+        layers_to_unfreeze=unfrozen,
+    )  # fmt: skip
+    parts = features.cut(model.build(config, (64, 64, 1), 2))
+    assert parts.suffix.input.shape[1:] == shape
+    assert parts.dtype.name == dtype
+
+
+def test_too_large_a_value_for_16_bits_is_refused():
+    with pytest.raises(RunError, match="features up to 70000 don't fit float16"):
+        features.to_stored(np.array([[70_000.0]], np.float32), tf.float16)
+
+
+def test_the_hash_of_weights_sees_every_bit():
+    dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    before = features.weights_hash(dense)
+    kernel = dense.get_weights()
+    kernel[0][0, 0] = np.nextafter(kernel[0][0, 0], np.float32(9))
+    dense.set_weights(kernel)
+    assert features.weights_hash(dense) != before
+
+
+def _activations(num_views: int = 1, dtype: tf.DType = tf.float32) -> features.Activations:
+    """20 examples in shards of 8; an activation tells its view and row."""
+    rows = np.arange(20, dtype=np.float32)
+    views = [np.stack([rows, np.full_like(rows, view)], 1) for view in range(num_views)]
+    if dtype == tf.bfloat16:
+        views = [view.astype(dtype.as_numpy_dtype).view(np.uint16) for view in views]
+    cut = tuple((view[:8], view[8:16], view[16:]) for view in views)
+    return features.Activations(cut, 20, dtype)
+
+
+LABELS = np.arange(20) % 3
+PLAN = batches.EpochPlan(20, 8, None, wrap=True)
+
+
+def _read(data: batches.Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = list(data.dataset)
+    return tuple(np.concatenate([row[i].numpy() for row in rows]) for i in range(3))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
+    stored = _activations(3, dtype)
+    x, y, weight = _read(stored.training_batches(PLAN, LABELS, epoch=1, seed=0))
+    assert x.dtype == dtype.as_numpy_dtype
+    np.testing.assert_array_equal(y, LABELS[x[:, 0].astype(int)])
+    np.testing.assert_array_equal(weight, np.ones(24))
+    x, y, weight = _read(stored.evaluation_batches(LABELS, 8))
+    np.testing.assert_array_equal(x[weight > 0, 0].astype(int), np.arange(20))
+    np.testing.assert_array_equal(y[weight > 0], LABELS)
+
+
+def test_memory_and_files_give_the_same_batches(monkeypatch):
+    stored = _activations(3)
+    in_memory = _read(stored.training_batches(PLAN, LABELS, 2, 5))
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
+    for ours, theirs in zip(
+        in_memory, _read(stored.training_batches(PLAN, LABELS, 2, 5)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    stored = _activations()
+    order = {
+        key: tuple(_read(stored.training_batches(PLAN, LABELS, *key))[0][:, 0])
+        for key in [(0, 0), (1, 0), (0, 1)]
+    }
+    assert len(set(order.values())) == 3
+    assert all(set(rows) == set(range(20)) for rows in order.values())
+    assert order[0, 0] == tuple(_read(stored.training_batches(PLAN, LABELS, 0, 0))[0][:, 0])
+
+
+def test_each_epoch_draws_one_view_for_every_image():
+    stored = _activations(num_views=3)
+    views = []
+    for epoch in range(30):
+        x, _, _ = _read(stored.training_batches(PLAN, LABELS, epoch, 0))
+        by_row = {int(row): int(view) for row, view in x}
+        assert all(by_row[int(row)] == int(view) for row, view in x)  # Also where it wraps.
+        views.append([by_row[row] for row in range(20)])
+    counts = np.bincount(np.ravel(views), minlength=3) / (30 * 20)
+    np.testing.assert_allclose(counts, 1 / 3, atol=0.07)
+
+
+def test_prefix_and_suffix_share_variables_with_the_whole():
+    config = Model(backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2")
+    network = model.build(config, (32, 32, 1), 2)
+    parts = features.cut(network)
+    before = np.asarray(network.whole(images(2)))
+    parts.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
+    after = np.asarray(network.whole(images(2)))
+    assert (after[:, 0] > before[:, 0]).all()

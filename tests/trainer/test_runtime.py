@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import keras
+import pytest
+import tensorflow as tf
+
+from trainer import runtime
+from trainer.config import Runtime
+from trainer.errors import ConfigError, RunError
+
+
+def test_auto_says_what_it_chose():
+    context = runtime.build(Runtime())
+    assert context.num_replicas == 1
+    assert context.is_chief
+    assert context.reasons[0].startswith("strategy one_device")
+    assert context.reasons[1].startswith("precision float32")
+
+
+def test_mirrored_takes_the_logical_cpus():
+    context = runtime.build(Runtime(strategy="mirrored", num_virtual_devices=2))
+    assert context.num_replicas == 2
+    with pytest.raises(ConfigError, match=r"batch_size \(31\) .* divisible by the 2 replicas"):
+        context.check_batch_size(31)
+    context.check_batch_size(32)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_policy_is_set_before_the_first_layer(policy):
+    assert runtime.build(Runtime(precision=policy)).precision == policy
+    layer = keras.layers.Dense(1)
+    assert layer.compute_dtype == policy.removeprefix("mixed_")
+    assert layer.variable_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "policy"),
+    [("TPU", "mixed_bfloat16"), ("GPU", "mixed_float16"), ("CPU", "float32")],
+)
+def test_auto_precision_suits_the_device(device, policy):
+    chosen, why = runtime.resolve_precision("auto", device)
+    assert chosen == policy
+    assert policy in why
+
+
+def test_the_seed_decides_the_weights():
+    def kernel(seed: int):
+        runtime.build(Runtime(seed=seed))
+        return keras.layers.Dense(3).build((None, 4)) or keras.random.normal((3,)).numpy().tolist()
+
+    assert kernel(1) == kernel(1)
+    assert kernel(1) != kernel(2)
+
+
+def test_mirrored_without_gpus_is_an_error():
+    with pytest.raises(RunError, match="--strategy=mirrored found no GPU; give"):
+        runtime.build(Runtime(strategy="mirrored"))
+
+
+def test_a_tpu_that_is_not_there_is_an_error():
+    with pytest.raises(RunError, match="--strategy=tpu found no TPU named 'local'"):
+        runtime.build(Runtime(strategy="tpu"))
+
+
+def test_multi_worker_without_a_cluster_is_an_error(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ConfigError, match="needs the environment variable TF_CONFIG"):
+        runtime.build(Runtime(strategy="multi_worker"))
+
+
+def test_virtual_devices_without_mirrored_are_an_error():
+    with pytest.raises(ConfigError, match=r"num_virtual_devices \(2\) needs --strategy=mirrored"):
+        runtime.build(Runtime(strategy="one_device", num_virtual_devices=2))
+
+
+def test_virtual_devices_after_the_start_are_an_error():
+    tf.config.list_logical_devices("CPU")
+    with pytest.raises(ConfigError, match="must be set before TensorFlow starts"):
+        runtime.build(Runtime(strategy="mirrored", num_virtual_devices=7))

@@ -1,0 +1,181 @@
+"""Whole runs on a small archive: what they leave behind, and what must agree between them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from trainer import evaluate, metrics, model, pipeline, train
+from trainer.errors import ConfigError
+
+FILES = {
+    "config.json", "metrics.jsonl", "tensorboard", "best.keras", "predictions_test.csv",
+    "report.json", "curves.png", "confusion_matrix.png", "samples.png",
+}  # fmt: skip
+NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
+
+
+def _history(run_dir) -> dict[str, list[float]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {name: [row[name] for row in rows] for name in NAMES}
+
+
+def _train(make_config, run_dir, **options) -> dict[str, list[float]]:
+    train.run(make_config(model_dir=str(run_dir), **options))
+    return _history(run_dir)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Fills in one run for all tests that only look at what it left."""
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.fixture
+def run_dir(finished, make_config):
+    if not finished.exists():
+        train.run(make_config(model_dir=str(finished)))
+    return finished
+
+
+def test_a_run_leaves_its_files_and_nothing_else(run_dir):
+    assert {path.name for path in run_dir.iterdir()} == FILES
+
+
+def test_every_metric_equals_scikit_learns_on_the_predictions_file(run_dir):
+    with (run_dir / "predictions_test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "file_name", "patient_id", "etiology", "label", "predicted", "p_NORMAL", "p_PNEUMONIA",
+    ]  # fmt: skip
+    label, predicted = ([row[name] for row in rows] for name in ("label", "predicted"))
+    positive = np.array([float(row["p_PNEUMONIA"]) for row in rows])
+    reported = json.loads((run_dir / "report.json").read_text())["judgement"]
+    expected = {
+        "examples": 25,
+        "accuracy": sklearn.metrics.accuracy_score(label, predicted),
+        "macro_recall": sklearn.metrics.recall_score(label, predicted, average="macro"),
+        "roc_auc": sklearn.metrics.roc_auc_score(label, positive),
+        "pr_auc": sklearn.metrics.average_precision_score(label, positive, pos_label="PNEUMONIA"),
+        "mcc": sklearn.metrics.matthews_corrcoef(label, predicted),
+        "brier": sklearn.metrics.brier_score_loss(label, positive, pos_label="PNEUMONIA"),
+    }
+    assert {name: reported[name] for name in expected} == pytest.approx(expected)
+    matrix = sklearn.metrics.confusion_matrix(label, predicted)
+    assert reported["confusion_matrix"] == matrix.tolist()
+
+
+def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, make_config):
+    config = make_config()
+    data = pipeline.load(config.data, config.model)
+    loaded = keras.saving.load_model(run_dir / "best.keras", safe_mode=True)
+    images = data.images("test", np.arange(25))
+    saved = metrics.Predictions.load_csv(run_dir / "predictions_test.csv")
+    np.testing.assert_allclose(loaded(images), saved.probabilities, atol=1e-5)
+
+
+def test_judging_again_gives_the_same_predictions(run_dir, make_config):
+    before = (run_dir / "report.json").read_text()
+    first = metrics.Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    judgement = evaluate.run(make_config(model_dir=str(run_dir)))
+    again = metrics.Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    np.testing.assert_allclose(again, first, atol=1e-5)
+    report = json.loads(before)
+    assert judgement.accuracy == report["judgement"]["accuracy"]
+    assert json.loads((run_dir / "report.json").read_text())["history"] == report["history"]
+
+
+def test_the_model_of_the_best_epoch_is_kept(make_config, tmp_path):
+    """A learning rate that is far too high makes the last epoch worse than an earlier one."""
+    config = make_config(learning_rate=30.0, optimizer="sgd", max_epochs=5, patience=5)
+    train.run(config)
+    history = _history(tmp_path / "run")
+    best = int(np.argmin(history["val_loss"]))
+    assert history["val_loss"][best] < history["val_loss"][-1]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["best_epoch"] == best + 1
+    assert _validation_loss(config, tmp_path / "run") == pytest.approx(
+        history["val_loss"][best], rel=1e-4
+    )
+
+
+def _validation_loss(config, run_dir) -> float:
+    data = pipeline.load(config.data, config.model)
+    loaded = keras.saving.load_model(run_dir / "best.keras")
+    images = data.images("validation", np.arange(data.num_examples("validation")))
+    probabilities = np.asarray(loaded(images), float)
+    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return -float(np.mean(np.log(clipped[np.arange(len(clipped)), data.table("validation").label])))
+
+
+def test_patience_ends_training(make_config, tmp_path):
+    history = _train(make_config, tmp_path / "run", learning_rate=0.0, max_epochs=9, patience=2)
+    assert len(history["loss"]) == 3
+
+
+@pytest.mark.parametrize("unfrozen", ["0", "2"])
+def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
+    """One batch an epoch, so that the order within it changes nothing; no dropout."""
+    options = {
+        "batch_size": 67, "dropout": 0.0, "optimizer": "sgd", "learning_rate": 0.05,
+        "max_epochs": 3, "layers_to_unfreeze": unfrozen,
+    }  # fmt: skip
+    cached = _train(make_config, tmp_path / "cached", **options)
+    assert list((tmp_path / "cache").glob("*/*.npy"))
+    uncached = _train(make_config, tmp_path / "uncached", feature_cache="off", **options)
+    for name in NAMES:
+        np.testing.assert_allclose(cached[name], uncached[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
+    options = {
+        "dropout": 0.0, "optimizer": "sgd", "learning_rate": 0.05, "max_epochs": 2,
+        "feature_cache": feature_cache, "class_weights": "balanced", "clip_norm": 0.1,
+    }  # fmt: skip
+    one = _train(make_config, tmp_path / "one", **options)
+    mirrored = {"strategy": "mirrored", "num_virtual_devices": 2}
+    many = _train(make_config, tmp_path / "many", **options, **mirrored)
+    for name in NAMES:
+        np.testing.assert_allclose(many[name], one[name], atol=1e-5, err_msg=name)
+    probabilities = [
+        metrics.Predictions.load_csv(tmp_path / run / "predictions_test.csv").probabilities
+        for run in ("one", "many")
+    ]
+    np.testing.assert_allclose(*probabilities, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(make_config, tmp_path):
+    options = {"layers_to_unfreeze": "2", "augmentation": "light", "max_epochs": 1}
+    first = _train(make_config, tmp_path / "a", **options)
+    assert _train(make_config, tmp_path / "b", **options) == first
+    assert _train(make_config, tmp_path / "c", seed=1, **options) != first
+
+
+def test_views_are_cached_and_shared_between_seeds(make_config, tmp_path):
+    weights = str(tmp_path / "small_cnn.weights.h5")  # Random ones would differ by seed.
+    model.build(make_config().model, (224, 224, 1), 2).trunk.save_weights(weights)
+    options = {"augmentation": "light", "views": 2, "max_epochs": 1, "weights": weights}
+    _train(make_config, tmp_path / "a", **options)
+    entries = sorted(path.name for path in (tmp_path / "cache").glob("*/*.npy"))
+    assert len(entries) == 4  # Two views of train, validation and test as they are.
+    _train(make_config, tmp_path / "b", seed=1, **options)
+    assert sorted(path.name for path in (tmp_path / "cache").glob("*/*.npy")) == entries
+
+
+def test_a_run_directory_is_not_used_twice(run_dir, make_config):
+    with pytest.raises(ConfigError, match=r"model_dir \(.*\) already holds a run"):
+        train.run(make_config(model_dir=str(run_dir)))
+
+
+def test_the_paper_protocol_tells_how_many_patients_are_shared(run_dir, make_config, capsys):
+    evaluate.run(make_config(model_dir=str(run_dir)))
+    report = json.loads((run_dir / "report.json").read_text())
+    shared = report["shared_patient_images"]
+    assert shared > 0
+    assert f"Test images that share a patient with train: {shared} of 25" in capsys.readouterr().out
