@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -55,8 +56,6 @@ def test_every_flag_in_the_documentation_exists():
 
 def test_every_recipe_is_a_difference_from_the_defaults():
     for path in (ROOT / "trainer" / "recipes").glob("*.json"):
-        import json
-
         options = json.loads(path.read_text("utf-8"))
         defaults = config.Config().to_flat()
         changed = config.Config.from_flat(options).to_flat()

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import storage
+from trainer import augment, storage
 
 if TYPE_CHECKING:
     import pathlib
@@ -53,7 +53,7 @@ class Key:
     cut_at: int
     precision: str
     dtype: str
-    augmentation: str
+    augmentation: augment.Strength | None
     view: int | None
     format_version: int = FORMAT_VERSION
 

@@ -41,8 +41,8 @@ class Parts:
     Attributes:
       prefix: [B, H, W, 1] uint8 -> activations at the cut; nothing in it trains.
       suffix: activations -> [B, K] probabilities.
-      cut_at: the operation whose output is stored: its place in the trunk's graph, which is the same
-        in every process, and its name, which need not be.
+      cut_at: the operation whose output is stored: its place in the trunk's graph, which is the
+        same in every process, and its name, which need not be.
       dtype: what it is stored as: pooled vectors as they are, feature maps in 16 bits.
     """
 
@@ -146,7 +146,7 @@ def weights_hash(model: keras.Model) -> str:
     digest = hashlib.sha256()
     for value in model.get_weights():
         digest.update(f"{value.shape}{value.dtype}".encode())
-        digest.update(np.ascontiguousarray(value).view(np.uint8))
+        digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 

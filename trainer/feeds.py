@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from trainer import augment, console, feature_cache, features
 from trainer import config as config_lib
-from trainer import console, feature_cache, features
 from trainer.driver import Driver
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ class FeatureFeed(Feed):
             cut_at=self._parts.cut_at[0],
             precision=keras.mixed_precision.dtype_policy().name,
             dtype=self._parts.dtype.name,
-            augmentation=self._config.data.augmentation if view is not None else "none",
+            augmentation=None
+            if view is None
+            else augment.STRENGTHS[self._config.data.augmentation],
             view=view,
         )
 

@@ -152,7 +152,7 @@ def clipping_after_reduction(
     of replicas. Here gradients are summed first.
     """
 
-    class Clipping(constructor):  # type: ignore[valid-type,misc]
+    class Clipping(constructor):
         def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
             replica = tf.distribute.get_replica_context()
             grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))

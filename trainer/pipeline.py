@@ -58,7 +58,7 @@ class Data:
         """(H, W, 1) of every image in a batch."""
         if self.resize_to is not None:
             return (self.resize_to, self.resize_to, 1)
-        return tuple(self.builder.info.features["image"].shape)  # type: ignore[return-value]
+        return tuple(self.builder.info.features["image"].shape)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -6,9 +6,7 @@ import concurrent.futures
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -20,6 +18,10 @@ from cxr_tfds import phantom
 from trainer import config as config_lib
 from trainer import pipeline
 from trainer.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 REPLICAS = int(os.environ.get("TEST_REPLICAS", "2"))
 tf.config.set_logical_device_configuration(

@@ -28,11 +28,12 @@ def test_one_line_an_epoch_with_the_time_left():
     progress.on_epoch_begin(0)
     progress.on_train_batch_end(9)
     progress.on_epoch_end(0, LOGS)
-    assert lines == [
+    expected = (
         "epoch 1/5  train loss 0.5000  accuracy 0.7500  auc 0.8000  "
         "validation loss 0.2500  accuracy 0.8750  auc 0.9000  "
         "412 img/s  input wait 2%  at most 2:00 left"
-    ]
+    )
+    assert lines == [expected]
 
 
 def test_metrics_are_appended_as_json_lines(tmp_path):

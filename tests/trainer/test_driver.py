@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import keras
@@ -162,8 +163,6 @@ def test_time_spent_waiting_for_input_is_told():
 
 
 def _wait(x: np.ndarray) -> np.ndarray:
-    import time
-
     time.sleep(0.2)  # The slow input itself, not a wait for something to happen.
     return x
 
@@ -171,6 +170,7 @@ def _wait(x: np.ndarray) -> np.ndarray:
 def test_a_callback_can_stop_training():
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
+            del logs
             self.model.stop_training = epoch == 1
 
     data = _batches(BATCH)

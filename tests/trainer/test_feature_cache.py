@@ -15,7 +15,7 @@ from trainer import feature_cache
 KEY = feature_cache.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, precision="float32",
-    dtype="float32", augmentation="none", view=None,
+    dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 SHARDS = feature_cache.Shards(600, (2,), tf.float32)
 
@@ -77,7 +77,7 @@ def test_damaged_shards_are_computed_again_with_a_message(cache, tmp_path, damag
     assert "Damaged features" in caplog.text
 
 
-def test_a_shard_of_another_shape_is_never_used(cache, tmp_path):
+def test_a_shard_of_another_shape_is_never_used(cache):
     cache.load_or_compute(KEY, SHARDS, Prefix())
     wider = dataclasses.replace(SHARDS, row_shape=(3,))
     arrays = cache.load_or_compute(KEY, wider, lambda a, b: np.zeros((b - a, 3), np.float32))
