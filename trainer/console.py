@@ -10,11 +10,20 @@ from typing import Any
 
 import tqdm
 
+_muted = False
+
+
+def mute() -> None:
+    """Silences this process; of several that train together, one speaks."""
+    global _muted  # noqa: PLW0603 -- Standard output is global too.
+    _muted = True
+
 
 def say(text: str = "") -> None:
     """Writes a line at once, also into a pipe."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    if not _muted:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def wants_colour() -> bool:
@@ -30,5 +39,5 @@ def bar(total: int, label: str, unit: str) -> Any:
         unit=unit,
         leave=False,
         dynamic_ncols=True,
-        disable=not sys.stderr.isatty(),
+        disable=_muted or not sys.stderr.isatty(),
     )

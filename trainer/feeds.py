@@ -119,6 +119,8 @@ class FeatureFeed(Feed):
 
             def compute(first: int, last: int) -> np.ndarray:
                 nonlocal computed
+                if not computed:
+                    console.say(f"{label}: computing {shards.num_examples - first:,} images ...")
                 rows = self._run_prefix(split, first, last, view)
                 computed += last - first
                 bar.update(last - first)
@@ -137,6 +139,7 @@ class FeatureFeed(Feed):
         return features.to_stored(self._driver.predict(images), self._parts.dtype)
 
     def _key(self, split: str, view: int | None) -> feature_cache.Key:
+        drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
         return feature_cache.Key(
             data_fingerprint=self._data.metadata["fingerprint"],
             split=split,
@@ -147,9 +150,7 @@ class FeatureFeed(Feed):
             cut_at=self._parts.cut_at[0],
             precision=keras.mixed_precision.dtype_policy().name,
             dtype=self._parts.dtype.name,
-            augmentation=None
-            if view is None
-            else augment.STRENGTHS[self._config.data.augmentation],
+            augmentation=drawn,
             view=view,
         )
 
@@ -165,25 +166,37 @@ def shards_for(parts: features.Parts, num_examples: int) -> feature_cache.Shards
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
     """Chooses the feed; call it inside the strategy's scope."""
-    seed, budget_bytes = config.runtime.seed, config.features.cache_budget_gb * 2**30
-    parts = features.cut(network) if config.features.feature_cache == "auto" else None
-    if parts is None:
-        off = config.features.feature_cache == "off"
-        return ImageFeed(
-            data, network, seed, "--feature_cache=off." if off else "no layer is frozen."
-        )
-    if config.data.augmentation != "none" and not config.features.views:
-        reason = "augmentation draws anew in every epoch; --views=V caches V views instead."
-        return ImageFeed(data, network, seed, reason)
-    num_bytes = shards_for(parts, data.num_examples("train")).num_bytes * (
-        config.features.views or 1
-    )
-    if num_bytes > budget_bytes:
-        reason = (
-            f"the features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "
-            f"--cache_budget_gb={config.features.cache_budget_gb:g}."
-        )
-        return ImageFeed(data, network, seed, reason)
+    parts = features.cut(network)
+    budget_bytes = config.features.cache_budget_gb * 2**30
+    obstacle = _obstacle_to_caching(config, data, parts, context, budget_bytes)
+    if parts is None or obstacle:
+        return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
     root = config.features.cache_dir or "~/.cache/cxr-trainer"
     cache = feature_cache.Cache(pathlib.Path(root).expanduser(), budget_bytes)
     return FeatureFeed(config, data, parts, context, cache)
+
+
+def _obstacle_to_caching(
+    config: config_lib.Config,
+    data: Data,
+    parts: features.Parts | None,
+    context: Context,
+    budget_bytes: float,
+) -> str:
+    """Says what speaks against training from features; empty where nothing does."""
+    views = config.features.views
+    if config.features.feature_cache == "off":
+        return "--feature_cache=off"
+    if parts is None:
+        return "no layer below the first trainable one is frozen"
+    if context.is_multi_host:
+        return "several hosts don't share features yet"
+    if config.data.augmentation != "none" and not views:
+        return "augmentation draws anew in every epoch (--views=V would cache V views)"
+    num_bytes = shards_for(parts, data.num_examples("train")).num_bytes * (views or 1)
+    if num_bytes > budget_bytes:
+        return (
+            f"features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "
+            f"--cache_budget_gb={config.features.cache_budget_gb:g}"
+        )
+    return ""

@@ -11,10 +11,13 @@ curves.png  confusion_matrix.png  samples.png
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import datetime
 import json
 import pathlib
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from trainer import storage
@@ -69,14 +72,17 @@ class RunDirectory:
         return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
 
 
-def create(config: Config) -> RunDirectory:
+def create(config: Config, *, is_chief: bool) -> RunDirectory:
     """Makes the directory of a new run and saves its config there.
+
+    Of several processes that train together, the others than the chief write what they must write
+    into a temporary directory, which ends with them.
 
     Raises:
       ConfigError: when `model_dir` holds a run already.
       RunError: when it can't be made.
     """
-    run = RunDirectory(pathlib.Path(config.model_dir or _new_name(config)).expanduser())
+    run = RunDirectory(_path_for(config, is_chief))
     if run.config.exists():
         raise ConfigError(
             f"model_dir ({run.path}) already holds a run; name another, or judge that run again "
@@ -87,6 +93,14 @@ def create(config: Config) -> RunDirectory:
     except OSError as error:
         raise RunError(f"run directory {run.path} can't be written: {error.strerror}.") from error
     return run
+
+
+def _path_for(config: Config, is_chief: bool) -> pathlib.Path:  # noqa: FBT001
+    if is_chief:
+        return pathlib.Path(config.model_dir or _new_name(config)).expanduser()
+    path = tempfile.mkdtemp(prefix="cxr-trainer-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return pathlib.Path(path)
 
 
 def _new_name(config: Config) -> str:

@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from trainer import config as config_lib
+from trainer import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +46,14 @@ class Context:
         return self.strategy.num_replicas_in_sync
 
     @property
+    def is_multi_host(self) -> bool:
+        """Whether processes on several hosts train together."""
+        return isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    @property
     def is_chief(self) -> bool:
-        """Whether this process writes the run directory."""
-        resolver = self.strategy.cluster_resolver
-        return resolver is None or (resolver.task_id or 0) == 0
+        """Whether this process speaks to the user and writes the run directory."""
+        return not self.is_multi_host or self.strategy.cluster_resolver.task_id == 0
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ConfigError unless every replica gets an equal share of a batch."""
@@ -82,7 +87,10 @@ def build(config: config_lib.Runtime) -> Context:
         reasons.insert(0, f"strategy {name}: the best that this machine has ({device}).")
     # A host call costs more beside a step on an accelerator than beside one on a CPU.
     steps_per_call = config.steps_per_call or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
-    return Context(strategy, device, precision, steps_per_call, tuple(reasons))
+    context = Context(strategy, device, precision, steps_per_call, tuple(reasons))
+    if not context.is_chief:
+        console.mute()
+    return context
 
 
 def _split_cpu(config: config_lib.Runtime) -> None:

@@ -45,7 +45,7 @@ def run(config: Config) -> metrics.Judgement:
         optimization.compile_model(
             feed.model, config.optimization, data.class_counts(), data.plan.steps
         )
-    directory = run_directory.create(config)
+    directory = run_directory.create(config, is_chief=context.is_chief)
     _announce(directory, context, data, network, feed)
     driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
     driver.fit(

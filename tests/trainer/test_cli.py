@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,40 @@ def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(small, tmp_
     assert again.returncode == 3
     line = next(row for row in result.stdout.splitlines() if row.startswith("RANK 1"))
     assert line in again.stdout
+
+
+@pytest.mark.slow
+def test_two_workers_over_loopback_equal_one_device(small, tmp_path):
+    options = ["--weights=none", "--dropout=0", "--optimizer=sgd", "--layers_to_unfreeze=all"]
+    one = _run(*small, *options, f"--model_dir={tmp_path / 'one'}", "--strategy=one_device")
+    assert one.returncode in (0, 3), one.stderr
+    addresses = [f"127.0.0.1:{_free_port()}" for _ in range(2)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainer", *small, *options, f"--model_dir={tmp_path / 'two'}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"TF_CONFIG": json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            )},
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    outputs = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [one.returncode] * 2, outputs
+    assert "2 replica(s)" in outputs[0][0]
+    assert outputs[1][0] == ""  # Only the chief speaks and writes.
+    logs = [
+        json.loads((tmp_path / run / "metrics.jsonl").read_text().splitlines()[-1])
+        for run in ("one", "two")
+    ]
+    for name in ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"):
+        assert logs[0][name] == pytest.approx(logs[1][name], abs=1e-5), name
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.mark.slow
