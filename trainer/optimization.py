@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer import config as config_lib
+from trainer.errors import ConfigError
 
 POSITIVE_CLASS = 1
 SGD_MOMENTUM = 0.9
@@ -58,9 +59,17 @@ def compile_model(
 
 
 def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
-    """Returns the weight of each class; `balanced` is n / (K n_k), as in scikit-learn."""
+    """Returns the weight of each class; `balanced` is n / (K n_k), as in scikit-learn.
+
+    Raises:
+      ConfigError: when a class has no example to be weighted.
+    """
     if choice == "none":
         return [1.0] * len(class_counts)
+    if 0 in class_counts:
+        raise ConfigError(
+            f"class_weights (balanced) needs training examples of every class, not {class_counts}."
+        )
     return [sum(class_counts) / (len(class_counts) * count) for count in class_counts]
 
 

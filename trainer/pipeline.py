@@ -101,8 +101,8 @@ class Data:
     def table(self, split: str) -> Table:
         """Reads all but the images of a split."""
         names = ("file_name", "patient_id", "etiology", "label")
-        decoders = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
-        rows = self._read(split, decoders).batch(4096)
+        examples = self._read(split)
+        rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
         }
@@ -146,7 +146,7 @@ class Data:
           view: which augmented view of the images; None: as they are.
         """
         stop = self.num_examples(split) if stop is None else stop
-        examples = self._read(f"{split}[{start}:{stop}]", _ENCODED_IMAGES)
+        examples = self._read(f"{split}[{start}:{stop}]")
         pixels = _parallel(examples, self._decoder(draw=view))
         weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
         return batches.pad(weighted, batch_size, stop - start)
@@ -154,22 +154,18 @@ class Data:
     def images(self, split: str, indices: np.ndarray) -> np.ndarray:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
         decode = self._decoder(draw=None)
-        chosen = [
-            decode(next(iter(self._read(f"{split}[{index}:{index + 1}]", _ENCODED_IMAGES))))[
-                0
-            ].numpy()
-            for index in indices
-        ]
+        ranges = (self._read(f"{split}[{index}:{index + 1}]") for index in indices)
+        chosen = [decode(next(iter(examples)))[0].numpy() for examples in ranges]
         return np.stack(chosen)
 
-    def _read(self, split: str, decoders: Any) -> tf.data.Dataset:
+    def _read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
 
         File after file: where TFDS interleaves them, the order of a range is not its order in the
         whole split, and labels from the one would not belong to images from the other.
         """
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-        return self.builder.as_dataset(split=split, decoders=decoders, read_config=config)
+        return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
 
     def _read_shuffled(self, seed: int) -> tf.data.Dataset:
         info = self.builder.info.splits["train"]

@@ -10,6 +10,7 @@ import sklearn.utils.class_weight
 
 from trainer import optimization
 from trainer.config import Optimization
+from trainer.errors import ConfigError
 
 
 def _rates(steps: int, **options) -> list[float]:
@@ -49,6 +50,11 @@ def test_balanced_weights_are_those_of_scikit_learn():
     )
     assert optimization.class_weights_for("balanced", [27, 73]) == pytest.approx(expected)
     assert optimization.class_weights_for("none", [27, 73]) == [1.0, 1.0]
+
+
+def test_a_class_without_examples_cannot_be_balanced():
+    with pytest.raises(ConfigError, match=r"needs training examples of every class, not \[0, 3\]"):
+        optimization.class_weights_for("balanced", [0, 3])
 
 
 def test_crossentropy_by_hand():
