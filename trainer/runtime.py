@@ -9,6 +9,7 @@ Nothing falls back in silence: a device that was asked for and is not there ends
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,16 @@ def _build_mirrored(config: config_lib.Runtime) -> tf.distribute.Strategy:
             "--strategy=mirrored found no GPU; give --strategy=one_device, or "
             "--num_virtual_devices=2 to try it on logical CPUs."
         )
+    return mirrored(tuple(devices))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Returns the one strategy of this process over these devices.
+
+    TensorFlow numbers the collectives of each strategy anew: the numbers of a second one over the
+    same devices would collide with those of the first.
+    """
     return tf.distribute.MirroredStrategy(devices)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cxr_tfds import phantom
 from trainer import config as config_lib
-from trainer import pipeline
+from trainer import pipeline, runtime
 from trainer.config import Config
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def strategy_of(replicas: int) -> tf.distribute.Strategy:
     if replicas == 1:
         return tf.distribute.get_strategy()
     assert replicas == REPLICAS
-    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
+    return runtime.mirrored(tuple(cpu.name for cpu in tf.config.list_logical_devices("CPU")))
 
 
 def run_with_replicas(replicas: int, function: Callable[..., None], *args: Any) -> None:
