@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from trainer import console, metrics, pipeline, plots, report, runtime
+from trainer import predictions as predictions_lib
 from trainer.driver import Driver
 from trainer.errors import RunError
 from trainer.run_directory import RunDirectory
@@ -82,7 +83,7 @@ def judge(
       facts: about the run, for `report.json`.
     """
     table = data.table(SPLIT)
-    predictions = metrics.Predictions(
+    predictions = predictions_lib.Predictions(
         class_names=data.class_names,
         file_name=table.file_name,
         patient_id=table.patient_id,
@@ -109,14 +110,14 @@ def judge(
 def _save_pictures(
     folder: pathlib.Path,
     data: pipeline.Data,
-    predictions: metrics.Predictions,
+    predictions: predictions_lib.Predictions,
     judgement: metrics.Judgement,
     history: Mapping[str, Sequence[float]],
 ) -> None:
     if history:
         plots.save_curves(history, folder / "curves.png")
     plots.save_confusion_matrix(judgement, folder / "confusion_matrix.png")
-    samples = metrics.choose_samples(predictions)
+    samples = predictions_lib.choose_samples(predictions)
     images = data.images(SPLIT, samples)
     plots.save_samples(images, predictions.take(samples), folder / "samples.png")
 

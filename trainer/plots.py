@@ -5,8 +5,8 @@ Figures are made without pyplot, so the caller's backend and open figures are le
 Matplotlib's default style, and hold neither time nor version: the same input gives the same bytes.
 
     plots.save_curves(history, run_dir / "curves.png")
-    chosen = metrics.choose_samples(predictions)
-    plots.save_samples(images[chosen], predictions.take(chosen), run_dir / "samples.png")
+    chosen = predictions.choose_samples(table)
+    plots.save_samples(images[chosen], table.take(chosen), run_dir / "samples.png")
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import matplotlib.ticker
 import numpy as np
 import numpy.typing as npt
 
+from trainer import history as history_lib
 from trainer import metrics, storage
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
+
+    from trainer.predictions import Predictions
 
 _DPI = 120
 _BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#595959"
@@ -59,14 +62,14 @@ def save_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> N
 
 
 def _curves(history: Mapping[str, Sequence[float]]) -> matplotlib.figure.Figure:
-    groups = metrics.curves(history)
+    groups = history_lib.curves(history)
     if not groups:
         raise ValueError(
             "The history holds no curve (loss, accuracy, auc, or their val_): nothing to draw."
         )
     figure = _figure(4.6 * len(groups), 4.4)
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    best = metrics.best_epoch(history)
+    best = history_lib.best_epoch(history)
     for axes, (title, lines) in zip(panels, groups.items(), strict=True):
         _draw_curves(axes, title, lines, best)
     return figure
@@ -77,12 +80,12 @@ def _draw_curves(
 ) -> None:
     for side, values in lines.items():
         epochs = range(1, len(values) + 1)
-        label = f"{side:<10} {metrics.span(values)}"
+        label = f"{side:<10} {history_lib.span(values)}"
         axes.plot(epochs, values, label=label, markersize=3, linewidth=1.5, **_LINES[side])
     if best is not None:
         label = f"best epoch: {best} (lowest validation loss)"
         axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
-    axes.set_title(title[0].upper() + title[1:])
+    axes.set_title(title[0].upper() + title[1:])  # `capitalize` would make it Roc-auc.
     axes.set_xlabel("epoch")
     axes.set_ylabel(_AXIS_LABELS.get(title, title))
     axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
@@ -134,7 +137,7 @@ def _confusion_matrix(judgement: metrics.Judgement) -> matplotlib.figure.Figure:
 
 @_in_default_style
 def save_samples(
-    images: npt.NDArray[np.uint8], predictions: metrics.Predictions, path: pathlib.Path
+    images: npt.NDArray[np.uint8], predictions: Predictions, path: pathlib.Path
 ) -> None:
     """Draws radiographs with predicted class and its probability, true class and file name.
 
@@ -146,11 +149,11 @@ def save_samples(
     Raises:
       ValueError: The images are of another type or shape, or none.
     """
-    _save(_samples(_check_images(images, len(predictions)), predictions), path)
+    _save(_samples(_grey_images(images, len(predictions)), predictions), path)
 
 
-def _check_images(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """The images as [M, H, W]."""
+def _grey_images(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """The images as [M, H, W]; refused if they are not `count` grey ones."""
     if images.dtype != np.uint8:
         raise ValueError(f"images hold {images.dtype}, not uint8.")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 1):
@@ -160,9 +163,7 @@ def _check_images(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.u
     return images.reshape(images.shape[:3])
 
 
-def _samples(
-    grey: npt.NDArray[np.uint8], predictions: metrics.Predictions
-) -> matplotlib.figure.Figure:
+def _samples(grey: npt.NDArray[np.uint8], predictions: Predictions) -> matplotlib.figure.Figure:
     columns = min(max(len(grey), 2), _COLUMNS)  # The heading needs the width of two.
     rows = math.ceil(len(grey) / columns)
     height, width = grey.shape[1:]
@@ -183,7 +184,7 @@ def _samples(
 
 
 def _draw_sample(
-    axes: Any, image: npt.NDArray[np.uint8], predictions: metrics.Predictions, row: int
+    axes: Any, image: npt.NDArray[np.uint8], predictions: Predictions, row: int
 ) -> None:
     names, true = predictions.class_names, predictions.label[row]
     predicted = predictions.predicted[row]

@@ -1,7 +1,7 @@
 """What a run says of itself at its end: the paper's report on the console, and `report.json`.
 
-Both are views of one `Report`; every figure is made in `trainer.metrics` and none here. A report of
-a run that must not be used ends with `DO_NOT_USE` and the reasons.
+Both are views of one `Report`; its figures are made in `trainer.metrics` and `trainer.history`, and
+only laid out here. A report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
 
     report = Report(split="test", history=history, judgement=metrics.judge(predictions), ...)
     report.save(run_dir)
@@ -14,6 +14,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from trainer import history as history_lib
 from trainer import metrics, storage
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 SCHEMA_VERSION = 1  # Rises when a key of report.json changes its meaning or goes away.
-FILE_NAME = "report.json"
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 
 _BAR_WIDTH = 40
@@ -58,8 +58,8 @@ class Report:
             "split": self.split,
             "judgement": self.judgement.to_json(),
             "shared_patient_images": self.shared_patient_images,
-            "best_epoch": metrics.best_epoch(self.history),
-            "history": {key: _finite(values) for key, values in self.history.items()},
+            "best_epoch": history_lib.best_epoch(self.history),
+            "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
             "run": dict(self.run),
         }
@@ -72,7 +72,7 @@ class Report:
         """
         sections = (
             self._heading(),
-            *_curves(self.history),
+            *_training(self.history),
             _headline(self.judgement),
             _confusion_matrix(self.judgement),
             ("Classification report", self.judgement.classification_report_text.rstrip("\n")),
@@ -87,7 +87,7 @@ class Report:
 
     def save(self, run_dir: pathlib.Path) -> None:
         """Writes `report.json` into the run directory."""
-        storage.save_json(run_dir / FILE_NAME, self.to_json())
+        storage.save_json(run_dir / "report.json", self.to_json())
 
     def _heading(self) -> Sequence[str]:
         facts = [
@@ -112,18 +112,18 @@ class Report:
         return (f"{subject} {shared} of {examples} ({share}): the figures above are optimistic.",)
 
 
-def _finite(values: Iterable[float]) -> list[float | None]:
-    """Python's floats of the values, whatever array type they come in."""
+def _finite_or_none(values: Iterable[float]) -> list[float | None]:
+    """The values as JSON can hold them: Python's floats, or None for what is not finite."""
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def _curves(history: Mapping[str, Sequence[float]]) -> Iterator[Sequence[str]]:
-    """The summary of each curve, in the form of livelossplot."""
-    best = metrics.best_epoch(history)
+def _training(history: Mapping[str, Sequence[float]]) -> Iterator[Sequence[str]]:
+    """The best epoch, then the summary of each curve in the form of livelossplot."""
+    best = history_lib.best_epoch(history)
     if best is not None:
         yield (f"Best epoch (lowest validation loss): {best} of {len(history['val_loss'])}",)
-    for title, lines in metrics.curves(history).items():
-        yield (title, *(f"  {side:<10} {metrics.span(line)}" for side, line in lines.items()))
+    for title, lines in history_lib.curves(history).items():
+        yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
 
 def _headline(judgement: metrics.Judgement) -> Sequence[str]:
@@ -154,7 +154,7 @@ def _table(rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def _with_bars(lines: Iterable[str], shares: Iterable[float]) -> list[str]:
-    """Ends each line with a bar of plain characters; whatever is not nothing shows."""
+    """Ends each line with a bar of plain characters: at least one, unless the share is zero."""
     return [
         f"{line}  {'#' * math.ceil(share * _BAR_WIDTH)}".rstrip()
         for line, share in zip(lines, shares, strict=True)
@@ -185,7 +185,7 @@ def _clinical_figures(judgement: metrics.Judgement) -> Sequence[str]:
 
 
 def _output_distribution(judgement: metrics.Judgement) -> Sequence[str]:
-    distribution = judgement.output_distribution
+    names, distribution = judgement.class_names, judgement.output_distribution
     header = ("", "true", "predicted", "mean probability")
     rows = [
         (
@@ -194,9 +194,9 @@ def _output_distribution(judgement: metrics.Judgement) -> Sequence[str]:
             distribution.predicted_counts[name],
             _number(distribution.mean_probability[name]),
         )
-        for name in judgement.class_names
+        for name in names
     ]
-    shares = [row[2] / judgement.examples for row in rows]
+    shares = [distribution.predicted_counts[name] / judgement.examples for name in names]
     head, *lines = _table([header, *rows])
     return ("Output distribution", head, *_with_bars(lines, shares))
 

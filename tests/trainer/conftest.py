@@ -36,6 +36,12 @@ def _fresh_state() -> Iterator[None]:
     keras.utils.set_random_seed(0)
     yield
     keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_memory() -> Iterator[None]:
+    """Drops the models of a module at its end; after each test it would cost minutes."""
+    yield
     keras.backend.clear_session()
 
 

@@ -57,7 +57,7 @@ def test_preprocessing_is_the_backbones_own(name):
 
 @every_backbone
 @pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=SLOW)])
 def test_only_unfrozen_layers_train(name, replicas, precision):
     """And nothing else moves: frozen weights, and every statistic of batch norm."""
     keras.mixed_precision.set_dtype_policy(precision)

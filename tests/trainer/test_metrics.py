@@ -1,4 +1,4 @@
-"""The table of predictions, its judgement, and the choice of samples."""
+"""Every final figure, and the guard."""
 
 from __future__ import annotations
 
@@ -9,63 +9,27 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
-import numpy.typing as npt
 import pytest
 import sklearn.metrics
 from hypothesis import strategies as st
 
+from tests.trainer.tables import (
+    CLASSES,
+    LABEL,
+    POSITIVE,
+    predictions_of,
+    predictions_with_matrix,
+    tables,
+)
 from trainer import metrics
 
 if TYPE_CHECKING:
-    import pathlib
-
-CLASSES = ("NORMAL", "PNEUMONIA")
-
-# Eight examples worked by hand: label, p(PNEUMONIA), hence prediction and cell.
-#   0  .1 -> N  TN      1  .9 -> P  TP
-#   0  .2 -> N  TN      1  .8 -> P  TP
-#   0  .6 -> P  FP      1  .7 -> P  TP
-#                       1  .4 -> N  FN
-#                       1  .3 -> N  FN
-# TN 2, FP 1, FN 2, TP 3; three NORMAL, five PNEUMONIA.
-LABEL = (0, 0, 0, 1, 1, 1, 1, 1)
-POSITIVE = (0.1, 0.2, 0.6, 0.9, 0.8, 0.7, 0.4, 0.3)
-ETIOLOGY = ("normal", "normal", "normal", "bacteria", "bacteria", "virus", "virus", "virus")
-
-
-def predictions_of(
-    label: npt.ArrayLike,
-    positive: npt.ArrayLike,
-    etiology: npt.ArrayLike | None = None,
-    names: npt.ArrayLike | None = None,
-) -> metrics.Predictions:
-    label, positive = np.asarray(label, int), np.asarray(positive, float)
-    numbers = [f"{i:04}" for i in range(len(label))]
-    return metrics.Predictions(
-        class_names=CLASSES,
-        file_name=np.array(numbers if names is None else names, str),
-        patient_id=np.array(numbers, str),
-        etiology=np.array(ETIOLOGY[: len(label)] if etiology is None else etiology, str),
-        label=label,
-        probabilities=np.stack([1 - positive, positive], axis=1),
-    )
-
-
-def predictions_with_matrix(matrix: tuple[tuple[int, int], tuple[int, int]]) -> metrics.Predictions:
-    """Predictions that have this confusion matrix."""
-    label = np.repeat([0, 0, 1, 1], np.ravel(matrix))
-    predicted = np.repeat([0, 1, 0, 1], np.ravel(matrix))
-    return predictions_of(label, 0.1 + 0.8 * predicted, np.where(label, "virus", "normal"))
+    from trainer.predictions import Predictions
 
 
 @pytest.fixture
-def predictions() -> metrics.Predictions:
-    return predictions_of(LABEL, POSITIVE, ETIOLOGY)
-
-
-@pytest.fixture
-def judgement(predictions: metrics.Predictions) -> metrics.Judgement:
-    return metrics.judge(predictions)
+def judgement() -> metrics.Judgement:
+    return metrics.judge(predictions_of(LABEL, POSITIVE))
 
 
 GOLDEN = {
@@ -244,9 +208,9 @@ def test_a_confident_error_keeps_its_small_probability_in_the_log_loss() -> None
     assert metrics.judge(predictions).log_loss == pytest.approx(-math.log(1e-9))
 
 
-def test_nothing_cannot_be_judged(predictions: metrics.Predictions) -> None:
+def test_nothing_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="There is no example to judge"):
-        metrics.judge(predictions.take([]))
+        metrics.judge(predictions_of([], []))
 
 
 def test_three_classes_cannot_be_judged() -> None:
@@ -257,205 +221,8 @@ def test_three_classes_cannot_be_judged() -> None:
         metrics.judge(predictions)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"class_names": ("A", "A")}, "two or more distinct names"),
-        ({"class_names": ("A",)}, "two or more distinct names"),
-        ({"file_name": np.array(["a"])}, r"file_name has shape \(1,\), but label has \(8,\)"),
-        ({"patient_id": np.array([b"a"] * 8)}, r"patient_id holds \|S1, not text"),
-        ({"probabilities": np.ones((8, 3)) / 3}, r"shape \(8, 3\).* there are 2 classes"),
-        ({"label": np.zeros(8)}, "label holds float64, not integers"),
-        ({"label": np.array([0] * 7 + [2])}, "Label 2 is none of"),
-        ({"label": np.array([0] * 7 + [-1])}, "Label -1 is none of"),
-        ({"probabilities": np.ones((8, 2))}, r"outputs for 0000 are not prob.*\[1.0, 1.0\]"),
-        ({"probabilities": np.tile([-1.0, 2.0], (8, 1))}, r"\[-1.0, 2.0\]"),
-    ],
-)
-def test_a_table_that_contradicts_itself_is_refused(
-    change: dict[str, object], message: str, predictions: metrics.Predictions
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(predictions, **change)  # type: ignore[arg-type]
-
-
-def test_equal_probabilities_predict_the_first_class() -> None:
-    assert predictions_of([1], [0.5]).predicted.tolist() == [0]
-
-
-def test_score_is_the_probability_of_the_predicted_class() -> None:
-    assert predictions_of([0, 0], [0.25, 0.75]).score.tolist() == [0.75, 0.75]
-
-
-def test_take_keeps_rows_together(predictions: metrics.Predictions) -> None:
-    taken = predictions.take([6, 2, 2])
-    assert taken.file_name.tolist() == ["0006", "0002", "0002"]
-    assert taken.patient_id.tolist() == ["0006", "0002", "0002"]
-    assert taken.etiology.tolist() == ["virus", "normal", "normal"]
-    assert taken.label.tolist() == [1, 0, 0]
-    assert taken.probabilities[:, 1].tolist() == [0.4, 0.6, 0.6]
-
-
-# Tables
-
-
-def assert_equal(left: metrics.Predictions, right: metrics.Predictions) -> None:
-    assert left.class_names == right.class_names
-    for name in ("file_name", "patient_id", "etiology", "label", "predicted", "probabilities"):
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
-
-
-def test_the_table_has_classes_by_name(
-    tmp_path: pathlib.Path, predictions: metrics.Predictions
-) -> None:
-    path = tmp_path / "predictions_test.csv"
-    predictions.save_csv(path)
-    assert path.read_text().splitlines()[:4] == [
-        "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA",
-        "0000,0000,normal,NORMAL,NORMAL,0.9,0.1",
-        "0001,0001,normal,NORMAL,NORMAL,0.8,0.2",
-        "0002,0002,normal,NORMAL,PNEUMONIA,0.4,0.6",
-    ]
-
-
-# What NumPy's fixed-width strings can hold: no surrogates, no NUL at the end.
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> metrics.Predictions:
-    positive = draw(st.lists(st.floats(0, 1, width=32) | st.just(math.nan), max_size=8))
-    size = len(positive)
-    columns = [draw(st.lists(TEXT, min_size=size, max_size=size)) for _ in range(3)]
-    probabilities = np.array([[np.float32(1) - p, p] for p in positive], np.float32)
-    return metrics.Predictions(
-        class_names=CLASSES,
-        file_name=np.array(columns[0], str),
-        patient_id=np.array(columns[1], str),
-        etiology=np.array(columns[2], str),
-        label=np.array(draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)), np.int32),
-        probabilities=probabilities.reshape(size, 2),
-    )
-
-
-@hypothesis.given(table=tables())
-@hypothesis.settings(deadline=None)
-def test_the_table_reads_back_exactly(
-    table: metrics.Predictions, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("table") / "predictions.csv"
-    table.save_csv(path)
-    assert_equal(metrics.Predictions.load_csv(path), table)
-
-
 @hypothesis.given(table=tables().filter(len), data=st.data())
 @hypothesis.settings(deadline=None)
-def test_row_order_does_not_change_the_judgement(
-    table: metrics.Predictions, data: st.DataObject
-) -> None:
+def test_row_order_does_not_change_the_judgement(table: Predictions, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(table))))
     assert metrics.judge(table.take(order)) == metrics.judge(table)
-
-
-HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is not a table of predictions: its columns are none, not file_name, patient_id"),
-        ("a,b\n1,2\n", "its columns are a, b, not"),
-        (HEADER.replace("p_N", "q_N"), "is not a table of predictions"),
-        (HEADER + "a,b,normal,NORMAL\n", "row 1 has 4 fields, not 7"),
-        (HEADER + "a,b,normal,COVID,NORMAL,1,0\n", "row 1: label 'COVID' is none of NORMAL, PNEU"),
-        (HEADER + "a,b,normal,NORMAL,NORMAL,1,x\n", "row 1: 'x' is not a probability"),
-        (HEADER + "a,b,normal,NORMAL,NORMAL,0.2,0.8\n", "row 1: predicted is NORMAL, but .* PNEU"),
-    ],
-)
-def test_a_damaged_table_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
-    path = tmp_path / "predictions.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        metrics.Predictions.load_csv(path)
-
-
-# Samples
-
-
-def cells(predictions: metrics.Predictions, chosen: npt.NDArray[np.intp]) -> list[list[int]]:
-    taken = predictions.take(chosen)
-    matrix = sklearn.metrics.confusion_matrix(taken.label, taken.predicted, labels=[0, 1])
-    return [list(row) for row in matrix]
-
-
-@pytest.mark.parametrize(
-    ("matrix", "chosen"),
-    [
-        (((340, 56), (26, 1043)), [[4, 4], [4, 4]]),
-        (((340, 56), (1, 1043)), [[4, 7], [1, 4]]),  # The other error fills up.
-        (((340, 1), (0, 1043)), [[8, 1], [0, 7]]),  # The right answers fill up.
-        (((2, 394), (1, 1051)), [[2, 7], [1, 6]]),
-        (((3, 50), (50, 0)), [[3, 4], [4, 0]]),  # Errors never take more than half.
-    ],
-)
-def test_samples_are_balanced_over_the_cells(
-    matrix: tuple[tuple[int, int], tuple[int, int]], chosen: list[list[int]]
-) -> None:
-    predictions = predictions_with_matrix(matrix)
-    assert cells(predictions, metrics.choose_samples(predictions)) == chosen
-
-
-def test_samples_come_by_cell_and_are_spread_over_the_names(
-    predictions: metrics.Predictions,
-) -> None:
-    many = predictions_with_matrix(((100, 0), (0, 100)))
-    assert metrics.choose_samples(many, count=4).tolist() == [0, 50, 100, 150]
-    assert metrics.choose_samples(predictions).tolist() == [0, 1, 2, 6, 7, 3, 4, 5]
-
-
-@hypothesis.given(order=st.permutations(range(len(LABEL))), count=st.integers(0, 9))
-@hypothesis.settings(deadline=None)
-def test_row_order_does_not_change_the_samples(order: list[int], count: int) -> None:
-    predictions = predictions_of(LABEL, POSITIVE)
-    moved = predictions.take(order)
-    chosen = predictions.take(metrics.choose_samples(predictions, count=count))
-    assert_equal(moved.take(metrics.choose_samples(moved, count=count)), chosen)
-    assert len(chosen) <= count
-
-
-# History
-
-
-def test_curves_are_sorted_and_other_entries_left_out() -> None:
-    history = {
-        "val_loss": [1.0],
-        "loss": [2.0],
-        "auc": [0.5],
-        "learning_rate": [0.1],
-        "val_auc": [],
-    }
-    assert metrics.curves(history) == {
-        "log-loss": {"training": [2.0], "validation": [1.0]},
-        "ROC-AUC": {"training": [0.5]},
-    }
-
-
-def test_span_has_the_form_of_the_paper() -> None:
-    assert metrics.span([0.3, 0.1234, 0.4564, 0.2]) == "(min: 0.123, max: 0.456, cur: 0.200)"
-
-
-def test_span_does_not_take_nan_for_an_extreme() -> None:
-    assert metrics.span([0.1, 0.2, math.nan]) == "(min: 0.100, max: 0.200, cur: nan)"
-    assert metrics.span([math.nan]) == "(min: nan, max: nan, cur: nan)"
-
-
-@pytest.mark.parametrize(
-    ("losses", "epoch"),
-    [([3.0, 1.0, 2.0], 2), ([1.0, 1.0], 1), ([math.nan, 2.0, 1.0], 3), ([math.nan], None)],
-)
-def test_best_epoch_has_the_lowest_validation_loss(losses: list[float], epoch: int | None) -> None:
-    assert metrics.best_epoch({"val_loss": losses}) == epoch
-
-
-def test_without_validation_no_epoch_is_best() -> None:
-    assert metrics.best_epoch({"loss": [1.0]}) is None

@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 
 from trainer import metrics, plots
+from trainer.predictions import Predictions
 
 if TYPE_CHECKING:
     import pathlib
@@ -29,9 +30,9 @@ HISTORY = {
 }
 
 
-def predictions_of(label: list[int], positive: list[float]) -> metrics.Predictions:
+def predictions_of(label: list[int], positive: list[float]) -> Predictions:
     names = np.array([f"person{i}_virus_{i}.jpeg" for i in range(len(label))], str)
-    return metrics.Predictions(
+    return Predictions(
         class_names=("NORMAL", "PNEUMONIA"),
         file_name=names,
         patient_id=names,

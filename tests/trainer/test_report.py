@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trainer import metrics, report
+from trainer.predictions import Predictions
 
 if TYPE_CHECKING:
     import pathlib
@@ -27,7 +28,7 @@ def judgement_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Judgement:
     """A judgement of this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
     label = np.repeat([0, 0, 1, 1], (tn, fp, fn, tp))
     positive = np.repeat([0.25, 0.75, 0.25, 0.75], (tn, fp, fn, tp))
-    predictions = metrics.Predictions(
+    predictions = Predictions(
         class_names=("NORMAL", "PNEUMONIA"),
         file_name=np.arange(label.size).astype(str),
         patient_id=np.arange(label.size).astype(str),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from trainer import evaluate, metrics, model, pipeline, train
+from trainer import evaluate, model, pipeline, train
 from trainer.errors import ConfigError
+from trainer.predictions import Predictions
 
 FILES = {
     "config.json", "metrics.jsonl", "tensorboard", "best.keras", "predictions_test.csv",
@@ -75,15 +76,15 @@ def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, mak
     data = pipeline.load(config.data, config.model)
     loaded = keras.saving.load_model(run_dir / "best.keras", safe_mode=True)
     images = data.images("test", np.arange(25))
-    saved = metrics.Predictions.load_csv(run_dir / "predictions_test.csv")
+    saved = Predictions.load_csv(run_dir / "predictions_test.csv")
     np.testing.assert_allclose(loaded(images), saved.probabilities, atol=1e-5)
 
 
 def test_judging_again_gives_the_same_predictions(run_dir, make_config):
     before = (run_dir / "report.json").read_text()
-    first = metrics.Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    first = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
     judgement = evaluate.run(make_config(model_dir=str(run_dir)))
-    again = metrics.Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    again = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
     np.testing.assert_allclose(again, first, atol=1e-5)
     report = json.loads(before)
     assert judgement.accuracy == report["judgement"]["accuracy"]
@@ -132,7 +133,7 @@ def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
         np.testing.assert_allclose(cached[name], uncached[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+@pytest.mark.parametrize("feature_cache", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
     options = {
         "dropout": 0.0, "optimizer": "sgd", "learning_rate": 0.05, "max_epochs": 2,
@@ -144,7 +145,7 @@ def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
     for name in NAMES:
         np.testing.assert_allclose(many[name], one[name], atol=1e-5, err_msg=name)
     probabilities = [
-        metrics.Predictions.load_csv(tmp_path / run / "predictions_test.csv").probabilities
+        Predictions.load_csv(tmp_path / run / "predictions_test.csv").probabilities
         for run in ("one", "many")
     ]
     np.testing.assert_allclose(*probabilities, atol=1e-5)
