@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 """Raise it by hand whenever the meaning of stored bytes changes."""
+PASS_BATCH_SIZE = 32
+"""The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 256
-"""Upper limits of a shard; an interrupted pass repeats at most one."""
+"""Upper limits of a shard (of several batches); an interrupted pass repeats at most one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Key:
     image_shape: tuple[int, ...]
     backbone_image_shape: tuple[int, ...]
     cut_at: int
+    row_shape: tuple[int, ...]
     precision: str
     dtype: str
     augmentation: augment.Strength | None
@@ -89,8 +92,9 @@ class Shards:
 
     @property
     def rows_per_shard(self) -> int:
-        """Depends on the size of a row alone, so that every run cuts alike."""
-        return max(1, min(SHARD_BYTES // self.row_bytes, SHARD_ROWS))
+        """Whole batches of the pass; the size of a row alone decides, so every run cuts alike."""
+        batches = min(SHARD_BYTES // self.row_bytes, SHARD_ROWS) // PASS_BATCH_SIZE
+        return max(1, batches) * PASS_BATCH_SIZE
 
     def ranges(self) -> list[tuple[int, int]]:
         """(first row, one past the last row) of each shard."""
@@ -104,6 +108,7 @@ class Cache:
     def __init__(self, root: pathlib.Path, budget_bytes: float) -> None:
         self._root = root
         self._budget_bytes = budget_bytes
+        self._opened: set[pathlib.Path] = set()
 
     def load_or_compute(
         self, key: Key, shards: Shards, compute: Callable[[int, int], np.ndarray]
@@ -121,7 +126,7 @@ class Cache:
           Arrays mapped from the entry's files.
         """
         entry = self._root / key.digest
-        entry.mkdir(parents=True, exist_ok=True)
+        self._root.mkdir(parents=True, exist_ok=True)
         with self._lock(entry):
             storage.save_json(entry / "key.json", dataclasses.asdict(key))
             paths = [
@@ -129,7 +134,8 @@ class Cache:
                 for rows in shards.ranges()
             ]
             mapped = tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-        self._evict(keep=entry)
+        self._opened.add(entry)
+        self._evict()
         return mapped
 
     def _lock(self, entry: pathlib.Path) -> filelock.BaseFileLock:
@@ -163,18 +169,23 @@ class Cache:
             os.fsync(file.fileno())
         return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
 
-    def _evict(self, keep: pathlib.Path) -> None:
+    def _evict(self) -> None:
         """Removes the entries used longest ago until the rest fits the budget.
 
-        An entry that another process holds is left; one that it has mapped stays readable to it.
+        What this cache has opened stays, and an entry that another process is filling; one that
+        another process has mapped stays readable to it. One process removes at a time.
         """
+        with filelock.FileLock(self._root / "eviction.lock"):
+            self._evict_alone()
+
+    def _evict_alone(self) -> None:
         used = sorted((key.stat().st_mtime, key.parent) for key in self._root.glob("*/key.json"))
-        sizes = {entry: sum(f.stat().st_size for f in entry.glob("*.npy")) for _, entry in used}
+        sizes = {entry: sum(map(_size, entry.glob("*.npy"))) for _, entry in used}
         excess = sum(sizes.values()) - self._budget_bytes
         for _, entry in used:
             if excess <= 0:
                 return
-            if entry != keep and self._remove(entry):
+            if entry not in self._opened and self._remove(entry):
                 excess -= sizes[entry]
 
     def _remove(self, entry: pathlib.Path) -> bool:
@@ -185,6 +196,13 @@ class Cache:
             return False
         logging.info("Removed features %s: over --cache_budget_gb.", entry.name)
         return True
+
+
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # Another process has just renamed it, or found it damaged.
+        return 0
 
 
 def _checksum(path: pathlib.Path) -> str:

@@ -109,18 +109,21 @@ def find_cut(trunk: keras.Model) -> Any:
 
     Walks the graph in topological order and counts the tensors that later operations still need:
     where one is left, every path to the output goes through it. A cut inside a branch would lose
-    the other branch, so those places don't count.
+    the other branch, so those places don't count; nor does one that only scaled or padded images
+    lie below.
     """
     operations = trunk.operations
     needed_until = _last_uses(trunk)
     live: set[int] = set()
-    best = None
+    best, has_learned = None, False
     for position, operation in enumerate(operations):
-        if operation.trainable_weights if isinstance(operation, keras.Layer) else ():
+        weights = operation.weights if isinstance(operation, keras.Layer) else []
+        if any(weight.trainable for weight in weights):
             break
+        has_learned |= bool(weights) and not isinstance(operation, keras.layers.Normalization)
         live.add(position)
         live = {source for source in live if needed_until.get(source, -1) > position}
-        if live == {position} and not isinstance(operation, keras.layers.InputLayer):
+        if live == {position} and has_learned:
             best = operation.output
     return best
 
@@ -221,7 +224,8 @@ class Activations:
 
     @functools.cached_property
     def _in_memory(self) -> tf.Tensor:
-        return tf.constant(np.concatenate([shard for shards in self.views for shard in shards]))
+        with tf.device("CPU:0"):  # Where the input pipeline runs, also on a machine with a GPU.
+            return tf.constant(np.concatenate([shard for shards in self.views for shard in shards]))
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
         """Copies rows out of the mapped shards; only the pages that they lie on are read."""

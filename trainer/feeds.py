@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from trainer.pipeline import Data
     from trainer.runtime import Context
 
-PASS_BATCH_SIZE = 32
-"""The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
-
 
 class Feed(abc.ABC):
     """A model and the batches it trains and is judged on.
@@ -45,6 +42,9 @@ class Feed(abc.ABC):
 
     model: keras.Model
     reason: str
+
+    def prepare(self) -> None:  # noqa: B027 -- Most feeds have nothing to do.
+        """Computes what training needs, before the clock of the first epoch starts."""
 
     @abc.abstractmethod
     def training_batches(self, epoch: int) -> Batches:
@@ -90,6 +90,11 @@ class FeatureFeed(Feed):
         self._replicas = context.num_replicas
         self._driver = Driver(parts.prefix, context.strategy)
 
+    def prepare(self) -> None:
+        """Runs the frozen layers over what training needs."""
+        self._activations("train")
+        self._activations("validation", augmented=False)
+
     def training_batches(self, epoch: int) -> Batches:
         """Returns batches of features [B, …]."""
         labels = self._data.table("train").label
@@ -134,7 +139,7 @@ class FeatureFeed(Feed):
         return arrays
 
     def _run_prefix(self, split: str, start: int, stop: int, view: int | None) -> np.ndarray:
-        batch_size = math.ceil(PASS_BATCH_SIZE / self._replicas) * self._replicas
+        batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / self._replicas) * self._replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
         return features.to_stored(self._driver.predict(images), self._parts.dtype)
 
@@ -148,6 +153,7 @@ class FeatureFeed(Feed):
             image_shape=self._data.image_shape,
             backbone_image_shape=tuple(self._parts.prefix.layers[-1].input.shape[1:]),
             cut_at=self._parts.cut_at[0],
+            row_shape=tuple(self._parts.suffix.input.shape[1:]),
             precision=keras.mixed_precision.dtype_policy().name,
             dtype=self._parts.dtype.name,
             augmentation=drawn,
@@ -193,7 +199,9 @@ def _obstacle_to_caching(
         return "several hosts don't share features yet"
     if config.data.augmentation != "none" and not views:
         return "augmentation draws anew in every epoch (--views=V would cache V views)"
-    num_bytes = shards_for(parts, data.num_examples("train")).num_bytes * (views or 1)
+    rows = data.num_examples("train") * (views or 1)
+    rows += data.num_examples("validation") + data.num_examples("test")
+    num_bytes = shards_for(parts, rows).num_bytes
     if num_bytes > budget_bytes:
         return (
             f"features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "

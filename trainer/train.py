@@ -48,6 +48,7 @@ def run(config: Config) -> metrics.Judgement:
     directory = run_directory.create(config, is_chief=context.is_chief)
     _announce(directory, context, data, network, feed)
     driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
+    feed.prepare()
     driver.fit(
         feed.training_batches,
         validation=feed.evaluation_batches("validation"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import logging
@@ -14,8 +15,8 @@ from trainer import feature_cache
 
 KEY = feature_cache.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
-    image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, precision="float32",
-    dtype="float32", augmentation=None, view=None,
+    image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(2,),
+    precision="float32", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 SHARDS = feature_cache.Shards(600, (2,), tf.float32)
 
@@ -105,21 +106,24 @@ def test_brain_floats_survive_the_file(cache):
 
 def test_the_least_recently_used_entry_goes_first(tmp_path):
     size = 600 * 2 * 4 + 3 * 128
-    cache = feature_cache.Cache(tmp_path, budget_bytes=2 * size)
     keys = [dataclasses.replace(KEY, view=view) for view in range(3)]
+
+    def use(key):  # Each time as a run of its own.
+        feature_cache.Cache(tmp_path, budget_bytes=2 * size).load_or_compute(key, SHARDS, Prefix())
+
     for age, key in zip((100, 200), keys[:2], strict=True):
-        cache.load_or_compute(key, SHARDS, Prefix())
+        use(key)
         os.utime(tmp_path / key.digest / "key.json", (age, age))
-    cache.load_or_compute(keys[0], SHARDS, Prefix())  # Used again: now the younger one.
-    cache.load_or_compute(keys[2], SHARDS, Prefix())
+    use(keys[0])  # Used again: now the younger one.
+    use(keys[2])
     kept = {path.parent.name for path in tmp_path.glob("*/key.json")}
     assert kept == {keys[0].digest, keys[2].digest}
 
 
 def test_an_entry_in_use_is_not_removed(tmp_path):
-    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
     held = dataclasses.replace(KEY, view=1)
-    cache.load_or_compute(held, SHARDS, Prefix())
+    feature_cache.Cache(tmp_path, budget_bytes=1).load_or_compute(held, SHARDS, Prefix())
+    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
     os.utime(tmp_path / held.digest / "key.json", (1, 1))
     with cache._lock(tmp_path / held.digest):
         cache.load_or_compute(KEY, SHARDS, Prefix())
@@ -127,11 +131,31 @@ def test_an_entry_in_use_is_not_removed(tmp_path):
 
 
 def test_mapped_shards_outlive_their_removal(tmp_path):
-    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
-    arrays = cache.load_or_compute(KEY, SHARDS, Prefix())
-    cache.load_or_compute(dataclasses.replace(KEY, view=1), SHARDS, Prefix())
+    arrays = feature_cache.Cache(tmp_path, budget_bytes=1).load_or_compute(KEY, SHARDS, Prefix())
+    other = feature_cache.Cache(tmp_path, budget_bytes=1)
+    other.load_or_compute(dataclasses.replace(KEY, view=1), SHARDS, Prefix())
     assert not (tmp_path / KEY.digest).exists()
     assert _rows(arrays) == list(range(600))
+
+
+def test_what_a_run_has_opened_stays_whatever_the_budget(tmp_path):
+    cache = feature_cache.Cache(tmp_path, budget_bytes=1)
+    keys = [dataclasses.replace(KEY, split=split) for split in ("train", "validation", "test")]
+    for key in keys:
+        cache.load_or_compute(key, SHARDS, Prefix())
+    assert len(list(tmp_path.glob("*/key.json"))) == 3
+
+
+def test_runs_that_evict_each_others_entries_do_not_fail(tmp_path):
+    def work(offset):
+        for i in range(25):
+            key = dataclasses.replace(KEY, view=(i + offset) % 4)
+            cache = feature_cache.Cache(tmp_path, budget_bytes=1)
+            assert _rows(cache.load_or_compute(key, SHARDS, Prefix())) == list(range(600))
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for result in [pool.submit(work, offset) for offset in range(3)]:
+            result.result()
 
 
 def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):
@@ -148,7 +172,7 @@ def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row_shape", "rows"), [((512,), 256), ((14, 14, 512), 167), ((112, 112, 64), 20)]
+    ("row_shape", "rows"), [((512,), 256), ((14, 14, 512), 160), ((112, 112, 64), 32)]
 )
 def test_shards_are_bounded_in_rows_and_bytes(row_shape, rows):
     assert feature_cache.Shards(1000, row_shape, tf.float32).rows_per_shard == rows

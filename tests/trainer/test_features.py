@@ -34,6 +34,13 @@ def test_the_cut_is_the_last_tensor_that_carries_all_that_is_frozen(trainable, e
     assert features.find_cut(trunk)._keras_history.operation.name == expected
 
 
+def test_padded_or_normalised_images_are_not_worth_storing():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=0.5, variance=2.0)(image)
+    x = keras.layers.Conv2D(2, 3)(keras.layers.ZeroPadding2D()(x))
+    assert features.find_cut(keras.Model(image, x)) is None
+
+
 def test_there_is_no_cut_below_a_trainable_first_layer():
     trunk = _branches()
     assert features.find_cut(trunk) is None
