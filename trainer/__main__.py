@@ -28,7 +28,7 @@ def main(command: flags.Command) -> int:
         judgement = run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)
-    except errors.RunError as error:
+    except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted.", INTERRUPTED)

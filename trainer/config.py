@@ -154,7 +154,7 @@ class Optimization(Group):
         choices=("constant", "cosine"),
     )
     warmup_epochs: int = option(0, "epochs in which the learning rate rises from 0", minimum=0)
-    weight_decay: float = option(0.0, "decoupled weight decay (biases excepted)", minimum=0)
+    weight_decay: float = option(0.0, "decoupled weight decay, of matrices and kernels", minimum=0)
     clip_norm: float = option(
         0.0, "upper limit of the norm of the whole batch's gradient; 0: none", minimum=0
     )
@@ -219,7 +219,7 @@ class Runtime(Group):
         "what the layers compute in; auto: the best for the device",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
-    seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0)
+    seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0, below=2**32)
     steps_per_call: int = option(
         0, "training steps per call of the compiled loop; 0: chosen for the device", minimum=0
     )
@@ -238,11 +238,27 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks what no group can see alone."""
+        for name, path in self._paths().items():
+            if "://" in path:
+                raise ConfigError(f"{name} ({path}) must be a local path: only those are read yet.")
+        if self.features.views and self.features.feature_cache == "off":
+            raise ConfigError(
+                f"views ({self.features.views}) are cached features, and feature_cache is off."
+            )
         if self.features.views and self.data.augmentation == "none":
             raise ConfigError(
                 f"views ({self.features.views}) needs --augmentation=light or strong: "
                 "views without augmentation are all alike."
             )
+
+    def _paths(self) -> dict[str, str]:
+        return {
+            "manual_dir": self.data.manual_dir,
+            "data_dir": self.data.data_dir,
+            "cache_dir": self.features.cache_dir,
+            "model_dir": self.model_dir,
+            "weights": self.model.weights,
+        }
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:

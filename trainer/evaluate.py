@@ -6,21 +6,21 @@ judgement.guard_fired        # the result must not be used
 
 from __future__ import annotations
 
-import pathlib
 import sys
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
-from trainer import console, metrics, pipeline, plots, report, runtime
+from trainer import console, metrics, pipeline, plots, report, run_directory, runtime
 from trainer import predictions as predictions_lib
 from trainer.driver import Driver
 from trainer.errors import RunError
-from trainer.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import pathlib
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
 
@@ -32,24 +32,30 @@ SPLIT = "test"
 def run(config: Config) -> metrics.Judgement:
     """Judges the model of a finished run again, on the data set that the config names.
 
-    Results for another data set than the run's own go to a folder of their own below it.
+    What it finds goes to a folder of its own below the run, named by the data.
 
     Raises:
       RunError: when the run has no model.
     """
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
-    trained = RunDirectory(pathlib.Path(config.model_dir).expanduser())
+    trained = run_directory.at(config.model_dir)
     with context.strategy.scope():
         model = load_model(trained.best_model)
-    data = pipeline.load(config.data, config.model)
+    data = pipeline.load(config.data, image_size=model.input.shape[1])
     data.require_image_shape(model.input.shape[1:])
     batches = data.evaluation_batches(SPLIT, config.data.batch_size)
     probabilities = Driver(model, context.strategy).predict(batches)
-    folder = trained.path
-    if config.data.dataset != trained.load_config()["dataset"]:
-        folder /= f"on_{config.data.dataset}"
-    return judge(folder, probabilities, data, trained.load_history(), facts_of(config, context))
+    folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
+    facts = {**facts_of(config, context), "precision": _precision_of(model)}
+    patients = trained.load_training_patients()
+    return judge(folder, probabilities, data, trained.load_history(), facts, patients)
+
+
+def _precision_of(model: keras.Model) -> str:
+    """Returns the policy that the model was saved under; it computes in no other."""
+    policies = {layer.dtype_policy.name for layer in model._flatten_layers()}  # noqa: SLF001
+    return next((name for name in sorted(policies) if name.startswith("mixed")), "float32")
 
 
 def load_model(path: pathlib.Path) -> keras.Model:
@@ -62,7 +68,7 @@ def load_model(path: pathlib.Path) -> keras.Model:
         raise RunError(f"there is no trained model at {path}; train one, or name its --model_dir.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} is not a readable model: {error}") from error
 
 
@@ -72,6 +78,7 @@ def judge(
     data: pipeline.Data,
     history: Mapping[str, Sequence[float]],
     facts: Mapping[str, Any],
+    training_patients: Collection[str],
 ) -> metrics.Judgement:
     """Judges probabilities of the test split, says the text report and writes the files.
 
@@ -81,6 +88,7 @@ def judge(
       data: the data set.
       history: of training; may be empty.
       facts: about the run, for `report.json`.
+      training_patients: whom the model was trained on; the report says how many come up again.
     """
     table = data.table(SPLIT)
     predictions = predictions_lib.Predictions(
@@ -98,7 +106,7 @@ def judge(
         judgement,
         data.card(),
         facts,
-        shared_patient_images=data.metadata["test_images_sharing_a_patient_with_train"],
+        shared_patient_images=sum(patient in training_patients for patient in table.patient_id),
     )
     predictions.save_csv(folder / f"predictions_{SPLIT}.csv")
     result.save(folder)

@@ -146,7 +146,7 @@ class FeatureFeed(Feed):
     def _key(self, split: str, view: int | None) -> feature_cache.Key:
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
         return feature_cache.Key(
-            data_fingerprint=self._data.metadata["fingerprint"],
+            data_fingerprint=self._data.fingerprint,
             split=split,
             backbone=self._config.model.backbone,
             weights_hash=self._weights_hash,

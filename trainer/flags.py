@@ -78,7 +78,13 @@ def parse(argv: Sequence[str]) -> Command:
     if rest:
         raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
     given = {name: _FLAGS[name].value for name in _option_names() if _FLAGS[name].present}
+    if _FLAGS["recipe"].value and _FLAGS["config_file"].value:
+        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
+    if _FLAGS["mode"].value == "evaluate":
+        _refuse_training_options(given)
     base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
+    if _FLAGS["mode"].value == "train":
+        base.pop("model_dir", None)  # Of the run that the options come from.
     config = config_lib.Config.from_flat({**base, **given})
     return Command(_FLAGS["mode"].value, config, _verbosity())
 
@@ -87,6 +93,17 @@ def _verbosity() -> int:
     """Warnings only, unless the user asks: TFDS alone logs a line for each split that is read."""
     verbosity = _FLAGS["verbosity"]
     return logging.WARNING if verbosity.using_default_value else verbosity.value
+
+
+def _refuse_training_options(given: Mapping[str, Any]) -> None:
+    """A saved model is judged as it is: options of its making would change nothing."""
+    kept = {"model", "optimization", "features"}
+    fixed = {field.name for group, field in config_lib.fields() if group in kept} | {"precision"}
+    for name in given:
+        if name in fixed:
+            raise errors.ConfigError(
+                f"{name} was fixed in training; --mode=evaluate takes it over."
+            )
 
 
 def _option_names() -> list[str]:
@@ -100,7 +117,7 @@ def _load_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
         if not given.get("model_dir"):
             raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
         path = pathlib.Path(given["model_dir"]) / "config.json"
-    return load_options(pathlib.Path(path)) if path else {}
+    return load_options(pathlib.Path(path).expanduser()) if path else {}
 
 
 def _recipes() -> list[str]:

@@ -15,6 +15,7 @@ import dataclasses
 import pathlib
 import socket
 import warnings
+import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -119,8 +120,8 @@ def _build_preprocessing(
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
     if image_shape[:2] != (size, size):
-        smaller = size < image_shape[0]
-        x = keras.layers.Resizing(size, size, antialias=smaller, dtype="float32", name="resize")(x)
+        # Larger images are resized by the pipeline: XLA compiles no antialiasing.
+        x = keras.layers.Resizing(size, size, dtype="float32", name="resize")(x)
     x = keras.layers.Concatenate(dtype="float32", name="grey_to_rgb")([x, x, x])
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="scale")(x)
     return keras.Model(image, x, name="preprocessing")
@@ -207,7 +208,7 @@ def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
                 backbone.set_weights(_weights_of_saved_model(path, name))
             else:
                 backbone.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
+    except (ValueError, OSError, KeyError, TypeError, UserWarning, zipfile.BadZipFile) as error:
         raise RunError(f"weights file {path} does not fit {name}: {_first_line(error)}.") from error
 
 

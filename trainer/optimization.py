@@ -54,6 +54,10 @@ def compile_model(
         # "auto" is True on TPU hosts and then fails outside a strategy's scope.
         jit_compile=False,
     )
+    if config.weight_decay:
+        # Biases, and the scales and shifts of normalisation.
+        vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
+        optimizer.exclude_from_weight_decay(var_list=vectors)
     # Compiling wraps the optimizer where the dtype policy needs loss scaling.
     model.optimizer.build(model.trainable_variables)
 
@@ -113,13 +117,10 @@ def build_optimizer(
         options["weight_decay"] = config.weight_decay
     if config.clip_norm:
         constructor = clipping_after_reduction(constructor, config.clip_norm)
-    optimizer = constructor(
+    return constructor(
         learning_rate=build_learning_rate(config, steps_per_epoch),
         **options,
     )
-    if config.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return optimizer
 
 
 def build_learning_rate(

@@ -2,7 +2,7 @@
 
 read -> shuffle -> decode -> (resize) -> augment -> weight -> pad -> batch -> prefetch
 
-data = pipeline.load(config.data, config.model)
+data = pipeline.load(config.data, image_size=224)
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
 data.evaluation_batches("test", batch_size=32)
 data.table("test").file_name               # who is in the split, in the same order
@@ -65,6 +65,11 @@ class Data:
         """What the builder wrote of the data: its fingerprint, among others."""
         return dict(self.builder.info.metadata)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the images, their splits and their resolution, and with nothing else."""
+        return str(self.metadata["fingerprint"])
+
     def card(self) -> dict[str, Any]:
         """Returns what a report says of the data."""
         return {"name": self.builder.info.full_name, **self.metadata}
@@ -74,7 +79,7 @@ class Data:
         if self.image_shape != tuple(shape):
             raise RunError(
                 f"{self.builder.info.full_name} has images of shape {self.image_shape}, the model "
-                f"takes {tuple(shape)}; name a --dataset of that size, or a _raw one."
+                f"takes {tuple(shape)}; name a --dataset of that size or larger."
             )
 
     def num_examples(self, split: str) -> int:
@@ -200,8 +205,14 @@ class Data:
         return decode
 
 
-def load(config: config_lib.Data, model: config_lib.Model) -> Data:
+def load(config: config_lib.Data, image_size: int) -> Data:
     """Opens the data set; builds it first where the config says from what.
+
+    Args:
+      config: which data set, and how it is read.
+      image_size: the side (px) that the model works on. Larger images, and those of original size,
+        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
+        to the model, so that fewer bytes go to the device.
 
     Raises:
       RunError: when it isn't built and can't be.
@@ -210,8 +221,8 @@ def load(config: config_lib.Data, model: config_lib.Model) -> Data:
     builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
     if not builder.is_prepared():
         _prepare(builder, config)
-    is_raw = None in builder.info.features["image"].shape
-    return Data(builder, config, model.backbone_image_size if is_raw else None)
+    side = builder.info.features["image"].shape[0]
+    return Data(builder, config, image_size if side is None or side > image_size else None)
 
 
 def _prepare(builder: Any, config: config_lib.Data) -> None:
@@ -226,7 +237,7 @@ def _prepare(builder: Any, config: config_lib.Data) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
         )
-    except source.SourceError as error:
+    except (source.SourceError, OSError) as error:
         raise RunError(str(error)) from error
 
 

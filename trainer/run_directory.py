@@ -3,10 +3,12 @@
 config.json              the run's options
 metrics.jsonl            an object per epoch
 tensorboard/             the same as TensorBoard events
+trained_on.json          the data's fingerprint, and whose images were trained on
 best.keras               the whole model of the best epoch: uint8 images in, probabilities out
 predictions_<split>.csv  a row per example
 report.json              judgement, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
+on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import json
 import pathlib
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer import storage
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import keras
 
     from trainer.config import Config
@@ -60,9 +64,15 @@ class RunDirectory:
         with storage.replacing(self.best_model) as partial:
             model.save(partial)
 
-    def load_config(self) -> dict[str, Any]:
-        """Returns the run's options."""
-        return dict(json.loads(self.config.read_text("utf-8")))
+    def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
+        """Notes whose images a model has seen, so that it can't be judged on them unnoticed."""
+        record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
+        storage.save_json(self.path / "trained_on.json", record)
+
+    def load_training_patients(self) -> frozenset[str]:
+        """Returns the patients of the training split."""
+        record = json.loads((self.path / "trained_on.json").read_text("utf-8"))
+        return frozenset(record["patients"])
 
     def load_history(self) -> dict[str, list[float]]:
         """Returns a list per metric, as `Driver.fit` does; empty where nothing was trained."""
@@ -70,6 +80,11 @@ class RunDirectory:
             return {}
         rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
         return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
+
+
+def at(path: str) -> RunDirectory:
+    """Returns the directory at a path that a user gave."""
+    return RunDirectory(pathlib.Path(path).expanduser())
 
 
 def create(config: Config, *, is_chief: bool) -> RunDirectory:
@@ -83,16 +98,25 @@ def create(config: Config, *, is_chief: bool) -> RunDirectory:
       RunError: when it can't be made.
     """
     run = RunDirectory(_path_for(config, is_chief))
-    if run.config.exists():
-        raise ConfigError(
-            f"model_dir ({run.path}) already holds a run; name another, or judge that run again "
-            "with --mode=evaluate."
-        )
+    require_unused(run)
     try:
         storage.save_json(run.config, {**config.to_flat(), "model_dir": str(run.path)})
     except OSError as error:
         raise RunError(f"run directory {run.path} can't be written: {error.strerror}.") from error
     return run
+
+
+def require_unused(run: RunDirectory) -> None:
+    """Raises ConfigError when the directory holds a run, finished or not."""
+    if run.best_model.exists():
+        raise ConfigError(
+            f"model_dir ({run.path}) already holds a run; name another, or judge that run again "
+            "with --mode=evaluate."
+        )
+    if run.config.exists():
+        raise ConfigError(
+            f"model_dir ({run.path}) holds a run that did not finish; name another, or remove it."
+        )
 
 
 def _path_for(config: Config, is_chief: bool) -> pathlib.Path:  # noqa: FBT001

@@ -77,9 +77,7 @@ def build(config: config_lib.Runtime) -> Context:
     _split_cpu(config)
     name = resolve_strategy(config)
     strategy = _build_strategy(name, config)
-    device = (
-        "TPU" if name == "tpu" else ("GPU" if tf.config.list_physical_devices("GPU") else "CPU")
-    )
+    device = _device_of(name, config)
     precision, why = resolve_precision(config.precision, device)
     keras.mixed_precision.set_dtype_policy(precision)
     keras.utils.set_random_seed(config.seed)
@@ -130,6 +128,13 @@ def _build_strategy(name: str, config: config_lib.Runtime) -> tf.distribute.Stra
     if name == "multi_worker":
         return _build_multi_worker()
     return _build_tpu(config.tpu)
+
+
+def _device_of(strategy: str, config: config_lib.Runtime) -> str:
+    if strategy == "tpu":
+        return "TPU"
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "GPU" if has_gpu and not config.num_virtual_devices else "CPU"
 
 
 def _build_mirrored(config: config_lib.Runtime) -> tf.distribute.Strategy:

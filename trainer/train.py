@@ -36,9 +36,11 @@ def run(config: Config) -> metrics.Judgement:
       RunError: when data, weights or devices can't be had, or training diverges.
     """
     start = time.monotonic()
+    if config.model_dir:  # Before anything that takes time.
+        run_directory.require_unused(run_directory.at(config.model_dir))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
-    data = pipeline.load(config.data, config.model)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
     with context.strategy.scope():
         network = model.build(config.model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
@@ -56,9 +58,12 @@ def run(config: Config) -> metrics.Judgement:
         callbacks=callbacks.build(directory, config.optimization, data.plan.steps),
     )
     directory.save_model(network.whole)
+    patients = frozenset(data.table("train").patient_id.tolist())
+    directory.save_trained_on(data.fingerprint, patients)
     probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
-    return evaluate.judge(directory.path, probabilities, data, directory.load_history(), facts)
+    history = directory.load_history()
+    return evaluate.judge(directory.path, probabilities, data, history, facts, patients)
 
 
 def _announce(

@@ -89,7 +89,7 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where cxr_tfds/paper of the archive is built."""
     folder = tmp_path_factory.mktemp("data")
     options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
-    pipeline.load(options, config_lib.Model())
+    pipeline.load(options, image_size=224)
     return folder
 
 

@@ -41,6 +41,8 @@ def test_help_lists_every_option_quickly():
         (["paper"], "unexpected argument 'paper'; options start with --."),
         (["--config_file=absent.json"], "no options at absent.json: No such file or directory."),
         (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
+        (["--mode=evaluate", "--model_dir=x", "--neurons=9"], "neurons was fixed in training;"),
+        (["--recipe=paper", "--config_file=x.json"], "recipe and config_file both say where"),
         (["--mode=evaluate", "--model_dir=absent"], "no options at absent/config.json"),
     ],
 )

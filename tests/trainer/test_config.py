@@ -51,6 +51,9 @@ def test_defaults_are_those_of_the_documentation():
         ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),
         ({"warmup_epochs": 31}, "warmup_epochs (31) exceeds max_epochs (30)."),
         ({"views": 3}, "views (3) needs --augmentation"),
+        ({"views": 3, "augmentation": "light", "feature_cache": "off"}, "feature_cache is off"),
+        ({"seed": 2**32}, "seed (4294967296) must be less than"),
+        ({"model_dir": "gs://bucket/run"}, "model_dir (gs://bucket/run) must be a local path"),
         ({"bach_size": 3}, "unknown option bach_size; --help lists them all."),
     ],
 )

@@ -104,6 +104,16 @@ def test_weight_decay_spares_biases():
     np.testing.assert_array_equal(bias.numpy(), [1.0, 1.0])
 
 
+def test_weight_decay_spares_scales_and_shifts():
+    norm = keras.layers.LayerNormalization()
+    model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(2, activation="softmax")])
+    optimization.compile_model(
+        model, Optimization(optimizer="sgd", learning_rate=0.1, weight_decay=0.5), [1, 3], 10
+    )
+    model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
+    np.testing.assert_array_equal(norm.gamma.numpy(), np.ones(3))
+
+
 def test_the_reported_loss_is_the_plain_log_loss():
     """Class weights and label smoothing change what is minimised, not what is reported."""
     model = _compiled(class_weights="balanced", label_smoothing=0.3)

@@ -16,7 +16,7 @@ from trainer.predictions import Predictions
 
 FILES = {
     "config.json", "metrics.jsonl", "tensorboard", "best.keras", "predictions_test.csv",
-    "report.json", "curves.png", "confusion_matrix.png", "samples.png",
+    "report.json", "trained_on.json", "curves.png", "confusion_matrix.png", "samples.png",
 }  # fmt: skip
 NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
 
@@ -45,7 +45,8 @@ def run_dir(finished, make_config):
 
 
 def test_a_run_leaves_its_files_and_nothing_else(run_dir):
-    assert {path.name for path in run_dir.iterdir()} == FILES
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith("on_")}
+    assert names == FILES
 
 
 def test_every_metric_equals_scikit_learns_on_the_predictions_file(run_dir):
@@ -73,7 +74,7 @@ def test_every_metric_equals_scikit_learns_on_the_predictions_file(run_dir):
 
 def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, make_config):
     config = make_config()
-    data = pipeline.load(config.data, config.model)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
     loaded = keras.saving.load_model(run_dir / "best.keras", safe_mode=True)
     images = data.images("test", np.arange(25))
     saved = Predictions.load_csv(run_dir / "predictions_test.csv")
@@ -81,14 +82,31 @@ def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, mak
 
 
 def test_judging_again_gives_the_same_predictions(run_dir, make_config):
-    before = (run_dir / "report.json").read_text()
-    first = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    before = (run_dir / "report.json").read_bytes()
     judgement = evaluate.run(make_config(model_dir=str(run_dir)))
-    again = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    (folder,) = run_dir.glob("on_paper_*")
+    first, again = (
+        Predictions.load_csv(path / "predictions_test.csv").probabilities
+        for path in (run_dir, folder)
+    )
     np.testing.assert_allclose(again, first, atol=1e-5)
-    report = json.loads(before)
-    assert judgement.accuracy == report["judgement"]["accuracy"]
-    assert json.loads((run_dir / "report.json").read_text())["history"] == report["history"]
+    assert judgement.accuracy == json.loads(before)["judgement"]["accuracy"]
+    reports = [json.loads((path / "report.json").read_text()) for path in (run_dir, folder)]
+    assert reports[0]["history"] == reports[1]["history"]
+    assert reports[0]["shared_patient_images"] == reports[1]["shared_patient_images"]
+    assert (run_dir / "report.json").read_bytes() == before  # What training found stays.
+
+
+def test_patients_of_training_are_counted_on_another_data_set(run_dir, make_config, archive):
+    """No patient is on two sides of `grouped`; but this model was trained on sides of `paper`."""
+    config = make_config(model_dir=str(run_dir), dataset="grouped", manual_dir=str(archive))
+    evaluate.run(config)
+    (folder,) = run_dir.glob("on_grouped_*")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["data"]["test_images_sharing_a_patient_with_train"] == 0
+    trained_on = json.loads((run_dir / "trained_on.json").read_text())["patients"]
+    test = Predictions.load_csv(folder / "predictions_test.csv")
+    assert report["shared_patient_images"] == np.isin(test.patient_id, trained_on).sum() > 0
 
 
 def test_the_model_of_the_best_epoch_is_kept(make_config, tmp_path):
@@ -106,7 +124,7 @@ def test_the_model_of_the_best_epoch_is_kept(make_config, tmp_path):
 
 
 def _validation_loss(config, run_dir) -> float:
-    data = pipeline.load(config.data, config.model)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
     loaded = keras.saving.load_model(run_dir / "best.keras")
     images = data.images("validation", np.arange(data.num_examples("validation")))
     probabilities = np.asarray(loaded(images), float)
@@ -174,9 +192,16 @@ def test_a_run_directory_is_not_used_twice(run_dir, make_config):
         train.run(make_config(model_dir=str(run_dir)))
 
 
+def test_an_unfinished_run_is_told_apart(make_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    with pytest.raises(ConfigError, match=r"holds a run that did not finish"):
+        train.run(make_config())
+
+
 def test_the_paper_protocol_tells_how_many_patients_are_shared(run_dir, make_config, capsys):
     evaluate.run(make_config(model_dir=str(run_dir)))
     report = json.loads((run_dir / "report.json").read_text())
     shared = report["shared_patient_images"]
-    assert shared > 0
+    assert shared == report["data"]["test_images_sharing_a_patient_with_train"] > 0
     assert f"Test images that share a patient with train: {shared} of 25" in capsys.readouterr().out
