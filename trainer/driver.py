@@ -110,8 +110,6 @@ class Driver:
     def _collect(self, output: Any) -> np.ndarray:
         """Joins the replicas' shares of a batch, in the order in which it was split."""
         shares = self._strategy.experimental_local_results(output)
-        if len(shares) < self._strategy.num_replicas_in_sync:  # Others are on other hosts.
-            shares = [self._strategy.gather(output, axis=0)]
         return np.concatenate([share.numpy() for share in shares])
 
     def _train_epoch(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
@@ -165,8 +163,13 @@ class Driver:
         def replica_step(batch: Any) -> Any:
             return self.model(batch[0], training=False)
 
+        # Other hosts' shares have to be fetched; inside of the function, or it would trace anew for
+        # every batch.
+        spans_hosts = isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
         @tf.function
         def predict_step(iterator: Any) -> Any:
-            return self._strategy.run(replica_step, args=(next(iterator),))
+            output = self._strategy.run(replica_step, args=(next(iterator),))
+            return self._strategy.gather(output, axis=0) if spans_hosts else output
 
         return predict_step

@@ -38,8 +38,10 @@ def compile_model(
       steps_per_epoch: the unit of warm-up and decay.
     """
     optimizer = build_optimizer(config, steps_per_epoch)
+    needs_scaling = keras.mixed_precision.dtype_policy().name == "mixed_float16"
     model.compile(
-        optimizer=optimizer,
+        optimizer=LossScaling(optimizer) if needs_scaling else optimizer,
+        auto_scale_loss=False,  # Keras's own looks at the first replica alone.
         loss=Crossentropy(
             class_weights_for(config.class_weights, class_counts), config.label_smoothing
         ),
@@ -58,7 +60,6 @@ def compile_model(
         # Biases, and the scales and shifts of normalisation.
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
         optimizer.exclude_from_weight_decay(var_list=vectors)
-    # Compiling wraps the optimizer where the dtype policy needs loss scaling.
     model.optimizer.build(model.trainable_variables)
 
 
@@ -153,6 +154,25 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return {"after": self._after, "peak": self._peak, "warmup_steps": self._warmup_steps}
 
 
+class LossScaling(keras.optimizers.LossScaleOptimizer):
+    """Dynamic loss scaling that skips a step where the gradient of any replica overflows.
+
+    Keras tests the gradients of the first replica and then applies those of all. Here they are
+    summed before the test, so that one overflow is seen by every replica.
+    """
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Applies the sum of the replicas' scaled gradients, or halves the scale."""
+        return super().apply(_reduced(grads), trainable_variables)
+
+
+def _reduced(grads: Any) -> list[Any]:
+    """Sums gradients over the replicas; divided, because the optimizer sums once more."""
+    replica = tf.distribute.get_replica_context()
+    summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+    return [grad / replica.num_replicas_in_sync for grad in summed]
+
+
 def clipping_after_reduction(
     constructor: type[keras.optimizers.Optimizer], clip_norm: float
 ) -> type[keras.optimizers.Optimizer]:
@@ -164,11 +184,8 @@ def clipping_after_reduction(
 
     class Clipping(constructor):
         def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-            replica = tf.distribute.get_replica_context()
-            grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-            grads, _ = tf.clip_by_global_norm(grads, clip_norm)
-            # The optimizer sums over the replicas once more.
-            grads = [grad / replica.num_replicas_in_sync for grad in grads]
+            replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+            grads, _ = tf.clip_by_global_norm(_reduced(grads), clip_norm / replicas)
             return super().apply(grads, trainable_variables)
 
     Clipping.__name__ = constructor.__name__

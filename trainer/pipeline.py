@@ -15,6 +15,7 @@ import functools
 import pathlib
 from typing import Any
 
+import filelock
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -234,9 +235,13 @@ def _prepare(builder: Any, config: config_lib.Data) -> None:
         )
     manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
     try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
+        # Processes that train together on one disk build once: the others wait and find it built.
+        lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock):
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
     except (source.SourceError, OSError) as error:
         raise RunError(str(error)) from error
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import sklearn.utils.class_weight
+import tensorflow as tf
 
-from trainer import optimization
+from tests.trainer.conftest import strategy_of
+from trainer import batches, driver, optimization
 from trainer.config import Optimization
 from trainer.errors import ConfigError
 
@@ -112,6 +114,45 @@ def test_weight_decay_spares_scales_and_shifts():
     )
     model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
     np.testing.assert_array_equal(norm.gamma.numpy(), np.ones(3))
+
+
+@pytest.mark.parametrize("bad_replica", [0, 1])
+def test_an_overflow_on_any_replica_skips_the_step_everywhere(bad_replica):
+    strategy = strategy_of(2)
+    with strategy.scope():
+        layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        layer.build((None, 1))
+        optimizer = optimization.LossScaling(keras.optimizers.SGD(0.5), initial_scale=8.0)
+        optimizer.build(layer.trainable_variables)
+
+    def replica_step(infinite):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.where(infinite and replica == bad_replica, np.inf, 8.0)
+        optimizer.apply([tf.reshape(gradient, (1, 1))], layer.trainable_variables)
+
+    @tf.function
+    def step(infinite):
+        strategy.run(replica_step, args=(infinite,))
+
+    step(tf.constant(value=True))
+    assert layer.kernel.numpy() == 1.0
+    assert optimizer.dynamic_scale.numpy() == 4.0
+    step(tf.constant(value=False))  # Two replicas of 8 at a scale of 4: a gradient of 4.
+    assert layer.kernel.numpy() == 1.0 - 0.5 * 4
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_float16_trains_under_loss_scaling(replicas):
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+        model = _compiled(optimizer="sgd", learning_rate=0.1, clip_norm=1.0)
+    x, y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.array([0, 1, 1, 0], np.int32)
+    weighted = tf.data.Dataset.from_tensor_slices((x, y, np.ones(4, np.float32))).repeat(20)
+    data = batches.pad(weighted, 4, 80)
+    history = driver.Driver(model, strategy).fit(lambda _: data, validation=data, epochs=3)
+    assert isinstance(model.optimizer, optimization.LossScaling)
+    assert history["val_loss"][2] < history["val_loss"][0] < 1.0
 
 
 def test_the_reported_loss_is_the_plain_log_loss():
