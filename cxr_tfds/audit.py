@@ -80,7 +80,7 @@ class Report:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the archive can be built and no promise is broken."""
+        """Whether every image is good and no protocol that can be built breaks its promise."""
         failures = [leak for leak in self.leaks.values() if isinstance(leak, Leak)]
         return not self.issues and not any(leak.is_failure for leak in failures)
 
