@@ -20,11 +20,14 @@ check: .venv
 	$(BIN)/lint-imports
 
 # A broken install is removed, so that the next call starts afresh instead of trusting it.
+# The lock is complete, so pip resolves nothing (--no-deps): its resolver asks for the newest release
+# of a package that another one wants with extras, and then misses that release's hash in the lock.
 .venv: requirements.lock
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	($(BIN)/pip install --quiet --require-hashes --requirement requirements.lock \
-	  && $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .) \
+	($(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements.lock \
+	  && $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . \
+	  && $(BIN)/pip check) \
 	  || (rm -rf .venv; exit 1)
 	touch .venv
 
