@@ -25,14 +25,14 @@ def main(command: flags.Command) -> int:
     # TensorFlow is imported only now, so that --help and typing errors answer at once.
     run = importlib.import_module(f"trainer.{command.mode}").run
     try:
-        judgement = run(command.config)
+        outcome = run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)
     except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted.", INTERRUPTED)
-    return DO_NOT_USE if judgement.guard_fired else DONE
+    return DO_NOT_USE if outcome is not None and outcome.guard_fired else DONE
 
 
 def _parse(argv: Sequence[str]) -> flags.Command:
