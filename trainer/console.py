@@ -6,9 +6,15 @@ Text goes to standard output, bars and library logs to standard error.
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any, Self
 
 import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE_EVERY_S = 60
 
 _muted = False
 
@@ -32,12 +38,50 @@ def wants_colour() -> bool:
 
 
 def bar(total: int, label: str, unit: str) -> Any:
-    """Returns a tqdm bar that leaves nothing behind and shows on a terminal only."""
-    return tqdm.tqdm(
-        total=total,
-        desc=label,
-        unit=unit,
-        leave=False,
-        dynamic_ncols=True,
-        disable=_muted or not sys.stderr.isatty(),
-    )
+    """Returns a tqdm bar on a terminal, and elsewhere a line every LINE_EVERY_S seconds."""
+    if _muted or sys.stderr.isatty():
+        return tqdm.tqdm(
+            total=total, desc=label, unit=unit, leave=False, dynamic_ncols=True, disable=_muted
+        )
+    return Lines(total, label, unit)
+
+
+class Lines:
+    """Tells how far something is in plain lines, as a log file wants it; used like a tqdm bar."""
+
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        unit: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = say,
+    ) -> None:
+        self.n = 0
+        self._total, self._label, self._unit = total, label, unit
+        self._clock, self._say = clock, say
+        self._start = self._last = clock()
+
+    def update(self, count: int) -> None:
+        """Goes on by `count`."""
+        self.n += count
+        now = self._clock()
+        if now - self._last < LINE_EVERY_S or not self.n:
+            return
+        self._last = now
+        rate = self.n / (now - self._start)
+        minutes, seconds = divmod(round((self._total - self.n) / rate), 60)
+        self._say(
+            f"{self._label}: {self.n:,} of {self._total:,} {self._unit}, {rate:.1f} {self._unit}/s, "
+            f"{minutes}:{seconds:02d} left"
+        )
+
+    def close(self) -> None:
+        """Leaves nothing behind."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

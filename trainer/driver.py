@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trainer.batches import Batches
 
@@ -103,9 +103,20 @@ class Driver:
 
     def predict(self, batches: Batches) -> np.ndarray:
         """Returns the model's output for every example once, [N, …], in the order of the data."""
-        iterator = self._iterate(batches)
-        outputs = [self._collect(self._predict_step(iterator)) for _ in range(batches.steps)]
-        return np.concatenate(outputs)[: batches.num_examples]
+        return np.concatenate(list(self.predict_blocks(batches)))
+
+    def predict_blocks(self, batches: Batches) -> Iterator[np.ndarray]:
+        """Yields what `predict` returns batch by batch, the last one without its padding."""
+        iterator, left = self._iterate(batches), batches.num_examples
+        # One batch ahead, so that a device computes while the host copies what it gave.
+        ahead = self._predict_step(iterator)
+        for step in range(1, batches.steps + 1):
+            output = ahead
+            if step < batches.steps:
+                ahead = self._predict_step(iterator)
+            block = self._collect(output)[:left]
+            left -= len(block)
+            yield block
 
     def _collect(self, output: Any) -> np.ndarray:
         """Joins the replicas' shares of a batch, in the order in which it was split."""

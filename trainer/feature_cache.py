@@ -5,14 +5,20 @@ activations in `.npy` shards. A shard's name ends in its own checksum, and a sha
 rename: an interrupted pass goes on with the shards that are missing, and a damaged or foreign one
 is computed again, never used.
 
+Shards are locked in sections. Processes that want the same entry, on one host or on several that
+share the folder, divide its sections among themselves: nothing is computed twice.
+
     cache = feature_cache.Cache(root, budget_bytes)
-    arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: ...)
+    arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: iter([...]))
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -28,7 +34,7 @@ from trainer import augment, storage
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FORMAT_VERSION = 1
 """Raise it by hand whenever the meaning of stored bytes changes."""
@@ -36,7 +42,12 @@ PASS_BATCH_SIZE = 32
 """The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 256
-"""Upper limits of a shard (of several batches); an interrupted pass repeats at most one."""
+"""Upper limits of a shard (of several batches); an interrupted pass repeats at most two."""
+SECTIONS = 8
+"""Into how many parts an entry is locked; a section is a run of shards."""
+
+Rows = tuple[int, int]
+"""(first row, one past the last row) of a shard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,51 +107,109 @@ class Shards:
         batches = min(SHARD_BYTES // self.row_bytes, SHARD_ROWS) // PASS_BATCH_SIZE
         return max(1, batches) * PASS_BATCH_SIZE
 
-    def ranges(self) -> list[tuple[int, int]]:
-        """(first row, one past the last row) of each shard."""
+    def ranges(self) -> list[Rows]:
+        """The rows of each shard."""
         step, count = self.rows_per_shard, self.num_examples
         return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def sections(self) -> list[list[Rows]]:
+        """The shards, in at most SECTIONS runs of equal length (the last ones may be shorter)."""
+        ranges = self.ranges()
+        length = math.ceil(len(ranges) / SECTIONS)
+        return [ranges[i : i + length] for i in range(0, len(ranges), length)]
 
 
 class Cache:
     """A folder of entries, shared by runs, seeds and trials, and bounded in size."""
 
-    def __init__(self, root: pathlib.Path, budget_bytes: float) -> None:
+    def __init__(
+        self, root: pathlib.Path, budget_bytes: float, *, place: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Takes the folder; makes nothing yet.
+
+        Args:
+          root: the folder.
+          budget_bytes: what all entries may take, those in use apart.
+          place: (index, count) of this process among those that train together; each starts at
+            another section.
+        """
         self._root = root
         self._budget_bytes = budget_bytes
+        self._place = place
         self._opened: set[pathlib.Path] = set()
 
     def load_or_compute(
-        self, key: Key, shards: Shards, compute: Callable[[int, int], np.ndarray]
+        self, key: Key, shards: Shards, compute: Callable[[int, int], Iterable[np.ndarray]]
     ) -> tuple[np.ndarray, ...]:
         """Returns the shards of an entry, computing those that are missing or damaged.
 
-        One process computes at a time; another that wants the same entry waits and then reads it.
+        What another process is computing at the same time is waited for and then read.
 
         Args:
           key: which entry.
           shards: how it is cut.
-          compute: (start, stop) -> activations [stop - start, …] of `shards.dtype`.
+          compute: (start, stop) -> the activations of these rows, as blocks [n, …] of
+            `shards.dtype`; called once for each run of missing shards in a section.
 
         Returns:
           Arrays mapped from the entry's files.
         """
         entry = self._root / key.digest
         self._root.mkdir(parents=True, exist_ok=True)
-        with self._lock(entry):
-            storage.save_json(entry / "key.json", dataclasses.asdict(key))
-            paths = [
-                self._find(entry, shards, *rows) or self._write(entry, shards, *rows, compute)
-                for rows in shards.ranges()
-            ]
-            mapped = tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
         self._opened.add(entry)
+        sections = shards.sections()
+        index, count = self._place
+        order = np.roll(np.arange(len(sections)), -(len(sections) * index // count)).tolist()
+        mapped: dict[int, list[np.ndarray]] = {}
+        for wait in (False, True):  # First what nobody else is at.
+            for section in [i for i in order if i not in mapped]:
+                with contextlib.suppress(filelock.Timeout), self._lock(entry, section, wait):
+                    mapped[section] = self._load_section(entry, key, shards, section, compute)
         self._evict()
-        return mapped
+        return tuple(itertools.chain.from_iterable(mapped[i] for i in sorted(mapped)))
 
-    def _lock(self, entry: pathlib.Path) -> filelock.BaseFileLock:
-        """The lock of an entry lies beside it, so that an entry can be removed under its lock."""
-        return filelock.FileLock(entry.with_suffix(".lock"))
+    @contextlib.contextmanager
+    def _lock(self, entry: pathlib.Path, section: int, wait: bool) -> Iterator[None]:  # noqa: FBT001
+        """Holds a section's lock; it lies beside the entry, which is removed under all of them."""
+        lock = filelock.FileLock(entry.with_suffix(f".{section}.lock"))
+        with lock.acquire(blocking=wait):
+            yield
+
+    def _load_section(
+        self,
+        entry: pathlib.Path,
+        key: Key,
+        shards: Shards,
+        section: int,
+        compute: Callable[[int, int], Iterable[np.ndarray]],
+    ) -> list[np.ndarray]:
+        storage.save_json(entry / "key.json", dataclasses.asdict(key))
+        ranges = shards.sections()[section]
+        paths = {rows: self._find(entry, shards, *rows) for rows in ranges}
+        for run in _runs_of_missing(paths):
+            paths |= self._compute(entry, shards, run, compute)
+        # Mapped under the lock: from then on the rows stay readable, whoever removes the file.
+        return [np.load(paths[rows], mmap_mode="r", allow_pickle=False) for rows in ranges]
+
+    def _compute(
+        self,
+        entry: pathlib.Path,
+        shards: Shards,
+        run: Sequence[Rows],
+        compute: Callable[[int, int], Iterable[np.ndarray]],
+    ) -> dict[Rows, pathlib.Path]:
+        """Computes a run of shards in one go; a shard is written while the next is computed."""
+        written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
+        blocks = _cut(compute(run[0][0], run[-1][1]), [stop - start for start, stop in run])
+        with concurrent.futures.ThreadPoolExecutor(1) as writer:
+            previous = None
+            for rows in run:
+                activations = next(blocks)
+                if previous is not None:
+                    previous.result()  # Two shards in memory, not more; and a full disk is told.
+                previous = writer.submit(_write, entry, shards, *rows, activations)
+                written[rows] = previous
+        return {rows: future.result() for rows, future in written.items()}
 
     def _find(
         self, entry: pathlib.Path, shards: Shards, start: int, stop: int
@@ -152,22 +221,6 @@ class Cache:
             logging.warning("Damaged features at %s: computing them again.", path)
             path.unlink()
         return None
-
-    def _write(
-        self,
-        entry: pathlib.Path,
-        shards: Shards,
-        start: int,
-        stop: int,
-        compute: Callable[[int, int], np.ndarray],
-    ) -> pathlib.Path:
-        activations = compute(start, stop)
-        partial = entry / f".partial-{start:08d}.npy"
-        with partial.open("wb") as file:
-            np.save(file, activations.view(shards.stored_dtype), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
 
     def _evict(self) -> None:
         """Removes the entries used longest ago until the rest fits the budget.
@@ -190,12 +243,44 @@ class Cache:
 
     def _remove(self, entry: pathlib.Path) -> bool:
         try:
-            with self._lock(entry).acquire(blocking=False):
+            with contextlib.ExitStack() as locks:
+                for section in range(SECTIONS):
+                    locks.enter_context(self._lock(entry, section, wait=False))
                 shutil.rmtree(entry)
         except filelock.Timeout:
             return False
         logging.info("Removed features %s: over --cache_budget_gb.", entry.name)
         return True
+
+
+def _runs_of_missing(paths: dict[Rows, pathlib.Path | None]) -> list[list[Rows]]:
+    """Groups the shards that have no file into runs of neighbours."""
+    groups = itertools.groupby(paths, key=lambda rows: paths[rows] is None)
+    return [list(run) for is_missing, run in groups if is_missing]
+
+
+def _cut(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """Cuts a stream of blocks [n, …] anew, into blocks of these sizes."""
+    source = iter(blocks)
+    held: list[np.ndarray] = []
+    for size in sizes:
+        while sum(map(len, held)) < size:
+            held.append(next(source))
+        joined = np.concatenate(held)
+        held = [joined[size:].copy()]  # A view would keep the whole block alive.
+        yield joined[:size]
+
+
+def _write(
+    entry: pathlib.Path, shards: Shards, start: int, stop: int, activations: np.ndarray
+) -> pathlib.Path:
+    """Writes a shard under a name that tells its rows and its checksum."""
+    partial = entry / f".partial-{start:08d}.npy"
+    with partial.open("wb") as file:
+        np.save(file, activations.view(shards.stored_dtype), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
 
 
 def _size(path: pathlib.Path) -> int:

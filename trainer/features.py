@@ -6,7 +6,7 @@ for a split, and `Activations` makes batches of it, from which the upper part tr
 
     parts = features.cut(network)                    # None: nothing worth keeping is frozen
     stored = features.Activations((shards,), num_examples, dtype)
-    stored.training_batches(plan, labels, epoch, seed)
+    stored.training_batches(rows, labels, batch_size, lot)
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from trainer.model import Network
 
-IN_MEMORY_BYTES = 2 << 30
+IN_MEMORY_BYTES = 512 << 20
+"""More than this is read from the mapped files: a copy would be held twice while it is made."""
 EXACT_SIZE = 4096
 """Activations of up to this many numbers an example are stored without rounding."""
 
@@ -174,21 +175,19 @@ class Activations:
         return sum(shard.nbytes for shards in self.views for shard in shards)
 
     def training_batches(
-        self, plan: batches.EpochPlan, labels: np.ndarray, epoch: int, seed: int
+        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, lot: int
     ) -> batches.Batches:
         """Returns the batches of an epoch, as `pipeline.Data.training_batches` does of images.
 
-        Where there are several views, every image gets one of them by lot, anew in each epoch.
+        Args:
+          rows: which examples, in order; whole batches of them.
+          labels: of the split, [N].
+          batch_size: global.
+          lot: seed of the epoch's draw of one view for every image.
         """
         count = self.num_examples
-        passes = (
-            np.random.default_rng(batches.stable_seed(seed, turn)).permutation(count)[start:stop]
-            for turn, start, stop in plan.pieces(epoch)
-        )
-        rows = np.concatenate(list(passes))
-        lot = np.random.default_rng(batches.stable_seed(seed, epoch, len(self.views)))
-        view_of_row = lot.integers(len(self.views), size=count)
-        return self._batches(rows + view_of_row[rows] * count, labels[rows], plan.batch_size)
+        view_of_row = np.random.default_rng(lot).integers(len(self.views), size=count)
+        return self._batches(rows + view_of_row[rows] * count, labels[rows], batch_size)
 
     def evaluation_batches(self, labels: np.ndarray, batch_size: int) -> batches.Batches:
         """Returns every example of the first view once, in order, the last batch padded."""

@@ -4,8 +4,8 @@
     driver = Driver(feed.model, context.strategy)
     driver.fit(feed.training_batches, validation=feed.evaluation_batches("validation"), ...)
 
-Both feeds go through the same epochs (`batches.EpochPlan`), so that a run from the cache and one
-without it differ only in the order within a pass and in the rounding of what is stored.
+Both feeds go through the same examples in the same order, so that a run from the cache and one
+without it differ in the rounding of what is stored, and in nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import time
 from typing import TYPE_CHECKING
 
 import keras
+import tensorflow as tf
 
 from trainer import augment, console, feature_cache, features
 from trainer import config as config_lib
+from trainer.batches import stable_seed
 from trainer.driver import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
     from trainer.batches import Batches
@@ -87,8 +91,10 @@ class FeatureFeed(Feed):
         self.model = parts.suffix
         self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
         self._config, self._data, self._parts, self._cache = config, data, parts, cache
-        self._replicas = context.num_replicas
-        self._driver = Driver(parts.prefix, context.strategy)
+        # Several hosts divide the pass by sections of the cache: each works through its own alone.
+        strategy = tf.distribute.get_strategy() if context.is_multi_host else context.strategy
+        self._replicas = strategy.num_replicas_in_sync
+        self._driver = Driver(parts.prefix, strategy)
 
     def prepare(self) -> None:
         """Runs the frozen layers over what training needs."""
@@ -97,9 +103,13 @@ class FeatureFeed(Feed):
 
     def training_batches(self, epoch: int) -> Batches:
         """Returns batches of features [B, …]."""
-        labels = self._data.table("train").label
         seed = self._config.runtime.seed
-        return self._activations("train").training_batches(self._data.plan, labels, epoch, seed)
+        return self._activations("train").training_batches(
+            self._data.training_rows(epoch, seed),
+            self._data.table("train").label,
+            self._config.data.batch_size,
+            lot=stable_seed(seed, epoch),
+        )
 
     def evaluation_batches(self, split: str) -> Batches:
         """Returns batches of features [B, …], of images without augmentation."""
@@ -122,26 +132,29 @@ class FeatureFeed(Feed):
         start, computed = time.monotonic(), 0
         with console.bar(shards.num_examples, label, "img") as bar:
 
-            def compute(first: int, last: int) -> np.ndarray:
+            def compute(first: int, last: int) -> Iterator[np.ndarray]:
                 nonlocal computed
                 if not computed:
-                    console.say(f"{label}: computing {shards.num_examples - first:,} images ...")
-                rows = self._run_prefix(split, first, last, view)
-                computed += last - first
-                bar.update(last - first)
-                return rows
+                    console.say(f"{label}: computing them ...")
+                for block in self._run_prefix(split, first, last, view):
+                    yield block
+                    computed += len(block)
+                    bar.update(len(block))
 
             arrays = self._cache.load_or_compute(key, shards, compute)
         elapsed_s = time.monotonic() - start
         cached = shards.num_examples - computed
         rate = f", {computed / elapsed_s:.1f} img/s" if computed else ""
-        console.say(f"{label}: {cached} cached, {computed} computed in {elapsed_s:.1f} s{rate}")
+        console.say(f"{label}: {cached:,} cached, {computed:,} computed in {elapsed_s:.1f} s{rate}")
         return arrays
 
-    def _run_prefix(self, split: str, start: int, stop: int, view: int | None) -> np.ndarray:
+    def _run_prefix(
+        self, split: str, start: int, stop: int, view: int | None
+    ) -> Iterator[np.ndarray]:
         batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / self._replicas) * self._replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
-        return features.to_stored(self._driver.predict(images), self._parts.dtype)
+        for block in self._driver.predict_blocks(images):
+            yield features.to_stored(block, self._parts.dtype)
 
     def _key(self, split: str, view: int | None) -> feature_cache.Key:
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
@@ -178,7 +191,8 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     if parts is None or obstacle:
         return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
     root = config.features.cache_dir or "~/.cache/cxr-trainer"
-    cache = feature_cache.Cache(pathlib.Path(root).expanduser(), budget_bytes)
+    folder = pathlib.Path(root).expanduser()
+    cache = feature_cache.Cache(folder, budget_bytes, place=context.place)
     return FeatureFeed(config, data, parts, context, cache)
 
 
@@ -195,8 +209,6 @@ def _obstacle_to_caching(
         return "--feature_cache=off"
     if parts is None:
         return "no layer below the first trainable one is frozen"
-    if context.is_multi_host:
-        return "several hosts don't share features yet"
     if config.data.augmentation != "none" and not views:
         return "augmentation draws anew in every epoch (--views=V would cache V views)"
     rows = data.num_examples("train") * (views or 1)

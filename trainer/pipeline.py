@@ -120,18 +120,37 @@ class Data:
         """Training examples of each class."""
         return np.bincount(self.table("train").label, minlength=len(self.class_names)).tolist()
 
+    def training_rows(self, epoch: int, seed: int) -> np.ndarray:
+        """Returns which rows of the split's table an epoch trains on, in order, [steps * B]."""
+        rows = self._order(tf.data.Dataset.range(self.num_examples("train")), epoch, seed)
+        return next(rows.batch(self.plan.steps * self.plan.batch_size).as_numpy_iterator())
+
     def training_batches(self, epoch: int, seed: int) -> batches.Batches:
         """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
-        examples = functools.reduce(
-            tf.data.Dataset.concatenate,
-            (
-                self._read_shuffled(batches.stable_seed(seed, turn)).skip(start).take(stop - start)
-                for turn, start, stop in self.plan.pieces(epoch)
-            ),
-        )
+        examples = self._order(self._read("train"), epoch, seed)
         pixels = _parallel(examples, self._decoder(draw=batches.stable_seed(seed, epoch)))
         weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
         return batches.pad(weighted, self.plan.batch_size, self.plan.steps * self.plan.batch_size)
+
+    def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
+        """Arranges the training split, or anything else that has its length, for an epoch.
+
+        TensorFlow's shuffle depends on the seed and the number of elements, not on what they are:
+        images and cached features come in one and the same order.
+        """
+        info = self.builder.info.splits["train"]
+        rows = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
+        pieces = (
+            split.shuffle(
+                min(rows, info.num_examples),
+                seed=batches.stable_seed(seed, turn),
+                reshuffle_each_iteration=False,
+            )
+            .skip(start)
+            .take(stop - start)
+            for turn, start, stop in self.plan.pieces(epoch)
+        )
+        return functools.reduce(tf.data.Dataset.concatenate, pieces)
 
     def evaluation_batches(
         self,
@@ -172,19 +191,6 @@ class Data:
         """
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
-
-    def _read_shuffled(self, seed: int) -> tf.data.Dataset:
-        info = self.builder.info.splits["train"]
-        buffer = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
-        config = tfds.ReadConfig(
-            try_autocache=False, shuffle_seed=seed, shuffle_reshuffle_each_iteration=False
-        )
-        examples = self.builder.as_dataset(
-            split="train", decoders=_ENCODED_IMAGES, read_config=config, shuffle_files=True
-        )
-        return examples.shuffle(
-            min(buffer, info.num_examples), seed=seed, reshuffle_each_iteration=False
-        )
 
     def _decoder(self, draw: int | None) -> Any:
         """Returns example -> (image [H, W, 1] uint8, label), augmented where there is a draw."""

@@ -54,7 +54,15 @@ class Context:
     @property
     def is_chief(self) -> bool:
         """Whether this process speaks to the user and writes the run directory."""
-        return not self.is_multi_host or self.strategy.cluster_resolver.task_id == 0
+        return self.place[0] == 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(index, count) of this process among those that train together."""
+        if not self.is_multi_host:
+            return 0, 1
+        resolver = self.strategy.cluster_resolver
+        return resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ConfigError unless every replica gets an equal share of a batch."""

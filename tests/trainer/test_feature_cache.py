@@ -5,6 +5,9 @@ import dataclasses
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -27,10 +30,11 @@ class Prefix:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def __call__(self, start: int, stop: int) -> np.ndarray:
+    def __call__(self, start: int, stop: int):
         self.asked.append((start, stop))
-        rows = np.arange(start, stop, dtype=np.float32)
-        return np.stack([rows, -rows], 1)
+        for first in range(start, stop, 33):  # Not a divisor of a shard, as with three replicas.
+            rows = np.arange(first, min(first + 33, stop), dtype=np.float32)
+            yield np.stack([rows, -rows], 1)
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
     def dies(start, stop):
         if start == 512:
             raise KeyboardInterrupt
-        return Prefix()(start, stop)
+        yield from Prefix()(start, stop)
 
     with pytest.raises(KeyboardInterrupt):
         cache.load_or_compute(KEY, SHARDS, dies)
@@ -81,7 +85,7 @@ def test_damaged_shards_are_computed_again_with_a_message(cache, tmp_path, damag
 def test_a_shard_of_another_shape_is_never_used(cache):
     cache.load_or_compute(KEY, SHARDS, Prefix())
     wider = dataclasses.replace(SHARDS, row_shape=(3,))
-    arrays = cache.load_or_compute(KEY, wider, lambda a, b: np.zeros((b - a, 3), np.float32))
+    arrays = cache.load_or_compute(KEY, wider, lambda a, b: [np.zeros((b - a, 3), np.float32)])
     assert arrays[0].shape == (256, 3)
 
 
@@ -99,7 +103,7 @@ def test_the_key_lies_beside_the_shards_in_clear(cache, tmp_path):
 def test_brain_floats_survive_the_file(cache):
     shards = dataclasses.replace(SHARDS, dtype=tf.bfloat16)
     kind = tf.bfloat16.as_numpy_dtype
-    arrays = cache.load_or_compute(KEY, shards, lambda a, b: Prefix()(a, b).astype(kind))
+    arrays = cache.load_or_compute(KEY, shards, lambda a, b: (x.astype(kind) for x in Prefix()(a, b)))
     restored = np.concatenate(arrays).view(kind).astype(np.float32)
     np.testing.assert_array_equal(restored[:100, 0], np.arange(100))
 
@@ -125,7 +129,7 @@ def test_an_entry_in_use_is_not_removed(tmp_path):
     feature_cache.Cache(tmp_path, budget_bytes=1).load_or_compute(held, SHARDS, Prefix())
     cache = feature_cache.Cache(tmp_path, budget_bytes=1)
     os.utime(tmp_path / held.digest / "key.json", (1, 1))
-    with cache._lock(tmp_path / held.digest):
+    with cache._lock(tmp_path / held.digest, 2, wait=True):
         cache.load_or_compute(KEY, SHARDS, Prefix())
     assert (tmp_path / held.digest / "key.json").exists()
 
@@ -156,6 +160,78 @@ def test_runs_that_evict_each_others_entries_do_not_fail(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         for result in [pool.submit(work, offset) for offset in range(3)]:
             result.result()
+
+
+def test_a_run_of_missing_shards_is_computed_in_one_go(cache, tmp_path):
+    """Starting the input pipeline costs as much as many images on a fast device."""
+    shards = dataclasses.replace(SHARDS, num_examples=20 * 256)  # Sections of three shards.
+    cache.load_or_compute(KEY, shards, Prefix())
+    for start in (0, 256, 1024):
+        next((tmp_path / KEY.digest).glob(f"{start:08d}-*.npy")).unlink()
+    prefix = Prefix()
+    assert _rows(cache.load_or_compute(KEY, shards, prefix)) == list(range(20 * 256))
+    assert prefix.asked == [(0, 512), (1024, 1280)]
+
+
+def test_an_interrupted_run_of_shards_keeps_those_that_were_finished(cache):
+    shards = dataclasses.replace(SHARDS, num_examples=20 * 256)
+
+    def dies(start, stop):
+        for block in Prefix()(start, stop):
+            if block[0, 0] > 600:
+                raise KeyboardInterrupt
+            yield block
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.load_or_compute(KEY, shards, dies)
+    prefix = Prefix()
+    cache.load_or_compute(KEY, shards, prefix)
+    assert prefix.asked[0] == (512, 768)
+
+
+def test_processes_that_train_together_divide_the_sections(tmp_path):
+    """Each starts at its own; what the other holds is read when it is there."""
+    shards = dataclasses.replace(SHARDS, num_examples=16 * 256)
+    prefixes, arrays = [Prefix(), Prefix()], [None, None]
+    both_started = threading.Barrier(2)
+
+    def work(index):
+        def compute(start, stop):
+            if not prefixes[index].asked:
+                both_started.wait(timeout=30)
+            yield from prefixes[index](start, stop)
+
+        cache = feature_cache.Cache(tmp_path, 1 << 30, place=(index, 2))
+        arrays[index] = cache.load_or_compute(KEY, shards, compute)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _rows(arrays[0]) == _rows(arrays[1]) == list(range(16 * 256))
+    asked = prefixes[0].asked + prefixes[1].asked
+    assert len(asked) == len(set(asked)) == feature_cache.SECTIONS
+    assert prefixes[0].asked[0] == (0, 512)
+    assert prefixes[1].asked[0] == (8 * 256, 8 * 256 + 512)
+
+
+def test_a_killed_process_leaves_its_section_free(cache, tmp_path):
+    """SIGKILL between two shards: the lock ends with its owner, the finished shards are used."""
+    code = (
+        "import os, signal, pathlib, numpy as np\n"
+        "from tests.trainer import test_feature_cache as t\n"
+        "def dies(start, stop):\n"
+        "    if start == 512: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    yield from t.Prefix()(start, stop)\n"
+        f"cache = t.feature_cache.Cache(pathlib.Path({str(tmp_path)!r}), 1 << 30)\n"
+        "cache.load_or_compute(t.KEY, t.SHARDS, dies)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    prefix = Prefix()
+    assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))
+    assert prefix.asked == [(512, 600)]
 
 
 def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):

@@ -58,6 +58,19 @@ def test_an_epoch_is_a_shuffled_pass_over_all_examples(open_data):
     assert len(set(orders.values())) == 3
 
 
+@pytest.mark.parametrize("fixed", [{}, {"use_all_samples": False, "fixed_step_size": 3}])
+@pytest.mark.parametrize("window", [1 << 30, 3_000])
+def test_rows_tell_the_order_of_the_images(open_data, fixed, window, monkeypatch):
+    """Cached features are gathered by these rows: both feeds train on the same batches."""
+    monkeypatch.setattr(pipeline, "SHUFFLE_BUFFER_BYTES", window)
+    data = open_data(batch_size=16, **fixed)
+    names = data.table("train").file_name
+    for epoch in (0, 3):
+        rows = data.training_rows(epoch, 1)
+        pixels, _, _ = _read(data.training_batches(epoch, 1))
+        assert _names(pixels, data, "train") == names[rows].tolist()
+
+
 def test_the_same_epoch_is_read_alike_each_time(open_data):
     first, again = (_read(open_data().training_batches(3, 7)) for _ in range(2))
     for ours, theirs in zip(first, again, strict=True):
