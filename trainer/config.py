@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
 from trainer import backbones
@@ -199,6 +200,11 @@ class Features(Group):
         20.0, "disk space for computed features; the least recently used go first", minimum=0
     )
 
+    @property
+    def cache_root(self) -> pathlib.Path:
+        """The folder of what is kept between runs."""
+        return pathlib.Path(self.cache_dir or "~/.cache/cxr-trainer").expanduser()
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime(Group):
@@ -216,7 +222,8 @@ class Runtime(Group):
     )
     precision: str = option(
         "auto",
-        "what the layers compute in; auto: the best for the device",
+        "what the layers compute in; auto: the best for the device (on a CPU, the faster of "
+        "float32 and bfloat16, measured once)",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0, below=2**32)
@@ -284,6 +291,12 @@ class Config:
         """Returns every option by its flag's name; `from_flat` reads it back."""
         options = {f.name: getattr(getattr(self, group), f.name) for group, f in fields()}
         return {**options, "model_dir": self.model_dir}
+
+    def with_precision(self, policy: str) -> Self:
+        """Returns this config with a dtype policy in place of `auto`."""
+        return dataclasses.replace(
+            self, runtime=dataclasses.replace(self.runtime, precision=policy)
+        )
 
 
 def _groups() -> Iterator[tuple[Any, tuple[dataclasses.Field[Any], ...]]]:

@@ -73,15 +73,17 @@ class Lines:
         rate = self.n / (now - self._start)
         minutes, seconds = divmod(round((self._total - self.n) / rate), 60)
         self._say(
-            f"{self._label}: {self.n:,} of {self._total:,} {self._unit}, {rate:.1f} {self._unit}/s, "
-            f"{minutes}:{seconds:02d} left"
+            f"{self._label}: {self.n:,} of {self._total:,} {self._unit}, "
+            f"{rate:.1f} {self._unit}/s, {minutes}:{seconds:02d} left"
         )
 
     def close(self) -> None:
         """Leaves nothing behind."""
 
     def __enter__(self) -> Self:
+        """Returns itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Closes it."""
         self.close()

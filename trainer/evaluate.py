@@ -137,7 +137,7 @@ def facts_of(config: Config, context: runtime.Context) -> dict[str, Any]:
         "config": config.to_flat(),
         "device": context.device,
         "replicas": context.num_replicas,
-        "precision": context.precision,
+        "precision": config.runtime.precision,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }

@@ -185,8 +185,9 @@ class Cache:
     ) -> list[np.ndarray]:
         storage.save_json(entry / "key.json", dataclasses.asdict(key))
         ranges = shards.sections()[section]
-        paths = {rows: self._find(entry, shards, *rows) for rows in ranges}
-        for run in _runs_of_missing(paths):
+        found = {rows: self._find(entry, shards, *rows) for rows in ranges}
+        paths = {rows: path for rows, path in found.items() if path is not None}
+        for run in _runs_of_missing(found):
             paths |= self._compute(entry, shards, run, compute)
         # Mapped under the lock: from then on the rows stay readable, whoever removes the file.
         return [np.load(paths[rows], mmap_mode="r", allow_pickle=False) for rows in ranges]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import abc
 import functools
 import math
-import pathlib
 import time
 from typing import TYPE_CHECKING
 
@@ -187,12 +186,10 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     """Chooses the feed; call it inside the strategy's scope."""
     parts = features.cut(network)
     budget_bytes = config.features.cache_budget_gb * 2**30
-    obstacle = _obstacle_to_caching(config, data, parts, context, budget_bytes)
+    obstacle = _obstacle_to_caching(config, data, parts, budget_bytes)
     if parts is None or obstacle:
         return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
-    root = config.features.cache_dir or "~/.cache/cxr-trainer"
-    folder = pathlib.Path(root).expanduser()
-    cache = feature_cache.Cache(folder, budget_bytes, place=context.place)
+    cache = feature_cache.Cache(config.features.cache_root, budget_bytes, place=context.place)
     return FeatureFeed(config, data, parts, context, cache)
 
 
@@ -200,7 +197,6 @@ def _obstacle_to_caching(
     config: config_lib.Config,
     data: Data,
     parts: features.Parts | None,
-    context: Context,
     budget_bytes: float,
 ) -> str:
     """Says what speaks against training from features; empty where nothing does."""

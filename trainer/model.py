@@ -56,7 +56,7 @@ def build(config: config_lib.Model, image_shape: tuple[int, int, int], num_class
       ConfigError: when the backbone can't have this image size or this many unfrozen layers.
       RunError: when the weights can't be had or don't fit.
     """
-    backbone = _build_backbone(config)
+    backbone = build_backbone(config)
     load_weights(backbone, config)
     freeze(backbone, config.layers_to_unfreeze)
     pooled = _pool(config.pooling, backbone.output)
@@ -70,7 +70,12 @@ def build(config: config_lib.Model, image_shape: tuple[int, int, int], num_class
     return Network(whole, preprocessing, trunk, head)
 
 
-def _build_backbone(config: config_lib.Model) -> keras.Model:
+def build_backbone(config: config_lib.Model) -> keras.Model:
+    """Builds the feature extractor with random weights.
+
+    Raises:
+      ConfigError: when it can't have this image size.
+    """
     size = config.backbone_image_size
     constructor = backbones.REGISTRY[config.backbone].load_constructor()
     try:

@@ -1,4 +1,4 @@
-"""All that is fixed before the first variable: devices, strategy, dtype policy, seeds.
+"""All that is fixed before the first variable: devices, strategy, seeds.
 
 Nothing falls back in silence: a device that was asked for and is not there ends the run.
 
@@ -16,28 +16,26 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
+from trainer import console
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from trainer import config as config_lib
-from trainer import console
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where and in what a run computes.
+    """Where a run computes.
 
     Attributes:
       strategy: the distribution strategy.
       device: CPU, GPU or TPU.
-      precision: the Keras dtype policy in force.
       steps_per_call: training steps per call of the compiled loop.
       reasons: a sentence for each choice that was left to us.
     """
 
     strategy: tf.distribute.Strategy
     device: str
-    precision: str
     steps_per_call: int
     reasons: tuple[str, ...]
 
@@ -74,7 +72,7 @@ class Context:
 
 
 def build(config: config_lib.Runtime) -> Context:
-    """Sets devices, policy and seeds of this process, and builds the strategy.
+    """Sets devices and seeds of this process, and builds the strategy.
 
     Call it once, before TensorFlow computes anything.
 
@@ -86,15 +84,13 @@ def build(config: config_lib.Runtime) -> Context:
     name = resolve_strategy(config)
     strategy = _build_strategy(name, config)
     device = _device_of(name, config)
-    precision, why = resolve_precision(config.precision, device)
-    keras.mixed_precision.set_dtype_policy(precision)
     keras.utils.set_random_seed(config.seed)
-    reasons = [why] if config.precision == "auto" else []
+    reasons: tuple[str, ...] = ()
     if config.strategy == "auto":
-        reasons.insert(0, f"strategy {name}: the best that this machine has ({device}).")
+        reasons = (f"strategy {name}: the best that this machine has ({device}).",)
     # A host call costs more beside a step on an accelerator than beside one on a CPU.
     steps_per_call = config.steps_per_call or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
-    context = Context(strategy, device, precision, steps_per_call, tuple(reasons))
+    context = Context(strategy, device, steps_per_call, reasons)
     if not context.is_chief:
         console.mute()
     return context
@@ -188,14 +184,3 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
             "package's `tpu` extra installed, or choose another --strategy."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def resolve_precision(choice: str, device: str) -> tuple[str, str]:
-    """Returns the dtype policy's name and why it was chosen."""
-    if choice != "auto":
-        return choice, ""
-    return {
-        "TPU": ("mixed_bfloat16", "precision mixed_bfloat16: what a TPU multiplies natively."),
-        "GPU": ("mixed_float16", "precision mixed_float16: tensor cores, with loss scaling."),
-        "CPU": ("float32", "precision float32: the safe choice on a CPU."),
-    }[device]

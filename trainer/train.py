@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from trainer import (
@@ -19,12 +20,15 @@ from trainer import (
     model,
     optimization,
     pipeline,
+    precision,
     run_directory,
     runtime,
 )
 from trainer.driver import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainer.config import Config
 
 
@@ -40,6 +44,8 @@ def run(config: Config) -> metrics.Judgement:
         run_directory.require_unused(run_directory.at(config.model_dir))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
+    choice = precision.settle(config, context)
+    config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
     data = pipeline.load(config.data, config.model.backbone_image_size)
     with context.strategy.scope():
         network = model.build(config.model, data.image_shape, len(data.class_names))
@@ -48,7 +54,9 @@ def run(config: Config) -> metrics.Judgement:
             feed.model, config.optimization, data.class_counts(), data.plan.steps
         )
     directory = run_directory.create(config, is_chief=context.is_chief)
-    _announce(directory, context, data, network, feed)
+    _announce(
+        directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
+    )
     driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
     feed.prepare()
     driver.fit(
@@ -68,7 +76,8 @@ def run(config: Config) -> metrics.Judgement:
 
 def _announce(
     directory: run_directory.RunDirectory,
-    context: runtime.Context,
+    reasons: Sequence[str],
+    num_replicas: int,
     data: pipeline.Data,
     network: model.Network,
     feed: feeds.Feed,
@@ -77,11 +86,12 @@ def _announce(
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory.path}")
-    for reason in context.reasons:
+    for reason in filter(None, reasons):
         console.say(reason)
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(
         f"model: {network.trunk.name}, {network.whole.count_params():,} parameters, "
-        f"{trainable:,} of them train; {context.num_replicas} replica(s), {context.precision}"
+        f"{trainable:,} of them train; {num_replicas} replica(s), "
+        f"{keras.mixed_precision.dtype_policy().name}"
     )
     console.say(f"feed: {feed.reason}")

@@ -75,8 +75,8 @@ def test_every_option_is_read_outside_of_config():
         for _, field in config_lib.fields()
         if not re.search(rf"(config|features|runtime|data|model)\.{field.name}\b", text)
     ]
-    # Read through Model.backbone_image_size.
-    assert unread == ["image_size"]
+    # Read through Model.backbone_image_size and Features.cache_root.
+    assert unread == ["image_size", "cache_dir"]
 
 
 def test_the_tree_is_frozen():

@@ -112,7 +112,7 @@ def test_a_saved_model_gives_the_same_output(name, tmp_path):
 def test_weights_go_from_one_model_to_another_by_file(name, tmp_path):
     source = _build(name).whole
     source.save(tmp_path / "whole.keras")
-    target = model._build_backbone(Model(backbone=name, image_size=SIZE))
+    target = model.build_backbone(Model(backbone=name, image_size=SIZE))
     before = target.get_weights()
     model.load_weights(target, Model(backbone=name, weights=str(tmp_path / "whole.keras")))
     after = target.get_weights()
@@ -123,7 +123,7 @@ def test_weights_go_from_one_model_to_another_by_file(name, tmp_path):
 
 @every_backbone
 def test_batch_norm_never_trains(name):
-    backbone = model._build_backbone(Model(backbone=name, image_size=SIZE))
+    backbone = model.build_backbone(Model(backbone=name, image_size=SIZE))
     model.freeze(backbone, "all")
     for layer in backbone.layers:
         assert layer.trainable != isinstance(layer, keras.layers.BatchNormalization)

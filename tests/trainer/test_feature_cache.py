@@ -103,7 +103,9 @@ def test_the_key_lies_beside_the_shards_in_clear(cache, tmp_path):
 def test_brain_floats_survive_the_file(cache):
     shards = dataclasses.replace(SHARDS, dtype=tf.bfloat16)
     kind = tf.bfloat16.as_numpy_dtype
-    arrays = cache.load_or_compute(KEY, shards, lambda a, b: (x.astype(kind) for x in Prefix()(a, b)))
+    arrays = cache.load_or_compute(
+        KEY, shards, lambda a, b: (x.astype(kind) for x in Prefix()(a, b))
+    )
     restored = np.concatenate(arrays).view(kind).astype(np.float32)
     np.testing.assert_array_equal(restored[:100, 0], np.arange(100))
 

@@ -14,7 +14,6 @@ def test_auto_says_what_it_chose():
     assert context.num_replicas == 1
     assert context.is_chief
     assert context.reasons[0].startswith("strategy one_device")
-    assert context.reasons[1].startswith("precision float32")
 
 
 def test_mirrored_takes_the_logical_cpus():
@@ -23,24 +22,6 @@ def test_mirrored_takes_the_logical_cpus():
     with pytest.raises(ConfigError, match=r"batch_size \(31\) .* divisible by the 2 replicas"):
         context.check_batch_size(31)
     context.check_batch_size(32)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_the_policy_is_set_before_the_first_layer(policy):
-    assert runtime.build(Runtime(precision=policy)).precision == policy
-    layer = keras.layers.Dense(1)
-    assert layer.compute_dtype == policy.removeprefix("mixed_")
-    assert layer.variable_dtype == "float32"
-
-
-@pytest.mark.parametrize(
-    ("device", "policy"),
-    [("TPU", "mixed_bfloat16"), ("GPU", "mixed_float16"), ("CPU", "float32")],
-)
-def test_auto_precision_suits_the_device(device, policy):
-    chosen, why = runtime.resolve_precision("auto", device)
-    assert chosen == policy
-    assert policy in why
 
 
 def test_the_seed_decides_the_weights():
