@@ -233,6 +233,17 @@ class Runtime(Group):
 
 
 @dataclasses.dataclass(frozen=True)
+class Benchmark(Group):
+    """How --mode=benchmark measures."""
+
+    benchmark_images: int = option(
+        1000,
+        "training and validation images that plain Keras is timed on, scaled to all; 0: all",
+        minimum=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One training run. Two runs with equal configs and equal data give equal results."""
 
@@ -241,6 +252,7 @@ class Config:
     optimization: Optimization = dataclasses.field(default_factory=Optimization)
     features: Features = dataclasses.field(default_factory=Features)
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    benchmark: Benchmark = dataclasses.field(default_factory=Benchmark)
     model_dir: str = ""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import batches
+from trainer import batches, feature_cache
 from trainer.errors import RunError
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class Parts:
     suffix: keras.Model
     cut_at: tuple[int, str]
     dtype: tf.DType
+
+    def shards(self, num_examples: int) -> feature_cache.Shards:
+        """Returns how the features of so many examples are stored."""
+        row_shape = tuple(self.suffix.input.shape[1:])
+        return feature_cache.Shards(num_examples, row_shape, self.dtype)
 
 
 def cut(network: Network) -> Parts | None:

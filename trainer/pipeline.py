@@ -107,7 +107,7 @@ class Data:
     def table(self, split: str) -> Table:
         """Reads all but the images of a split."""
         names = ("file_name", "patient_id", "etiology", "label")
-        examples = self._read(split)
+        examples = self.read(split)
         rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
@@ -127,7 +127,7 @@ class Data:
 
     def training_batches(self, epoch: int, seed: int) -> batches.Batches:
         """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
-        examples = self._order(self._read("train"), epoch, seed)
+        examples = self._order(self.read("train"), epoch, seed)
         pixels = _parallel(examples, self._decoder(draw=batches.stable_seed(seed, epoch)))
         weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
         return batches.pad(weighted, self.plan.batch_size, self.plan.steps * self.plan.batch_size)
@@ -171,7 +171,7 @@ class Data:
           view: which augmented view of the images; None: as they are.
         """
         stop = self.num_examples(split) if stop is None else stop
-        examples = self._read(f"{split}[{start}:{stop}]")
+        examples = self.read(f"{split}[{start}:{stop}]")
         pixels = _parallel(examples, self._decoder(draw=view))
         weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
         return batches.pad(weighted, batch_size, stop - start)
@@ -179,11 +179,11 @@ class Data:
     def images(self, split: str, indices: np.ndarray) -> np.ndarray:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
         decode = self._decoder(draw=None)
-        ranges = (self._read(f"{split}[{index}:{index + 1}]") for index in indices)
+        ranges = (self.read(f"{split}[{index}:{index + 1}]") for index in indices)
         chosen = [decode(next(iter(examples)))[0].numpy() for examples in ranges]
         return np.stack(chosen)
 
-    def _read(self, split: str) -> tf.data.Dataset:
+    def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
 
         File after file: where TFDS interleaves them, the order of a range is not its order in the

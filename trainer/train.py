@@ -44,9 +44,9 @@ def run(config: Config) -> metrics.Judgement:
         run_directory.require_unused(run_directory.at(config.model_dir))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
     choice = precision.settle(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
-    data = pipeline.load(config.data, config.model.backbone_image_size)
     with context.strategy.scope():
         network = model.build(config.model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
