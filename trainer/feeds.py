@@ -129,7 +129,7 @@ class FeatureFeed(Feed):
         shards = self.parts.shards(self._data.num_examples(split))
         label = f"features of {split}" + (f", view {view + 1}" if view is not None else "")
         start, computed = time.monotonic(), 0
-        with console.bar(shards.num_examples, label, "img") as bar:
+        with console.bar(self._cache.count_missing(key, shards), label, "img") as bar:
 
             def compute(first: int, last: int) -> Iterator[np.ndarray]:
                 nonlocal computed
