@@ -159,6 +159,12 @@ class Optimization(Group):
     clip_norm: float = option(
         0.0, "upper limit of the norm of the whole batch's gradient; 0: none", minimum=0
     )
+    accumulate_steps: int = option(
+        1,
+        "steps whose gradients are averaged before the weights change: the batch of an update is "
+        "so many times batch_size, in the memory of one step",
+        minimum=1,
+    )
     label_smoothing: float = option(
         0.0, "share of each label that is spread over all classes", minimum=0, below=1
     )
