@@ -1,6 +1,6 @@
 """From a split of the data set to batches; the order of the stages is written once, here.
 
-read -> shuffle -> decode -> (resize) -> augment -> weight -> pad -> batch -> prefetch
+read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
 
 data = pipeline.load(config.data, image_size=224)
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
@@ -128,9 +128,9 @@ class Data:
     def training_batches(self, epoch: int, seed: int) -> batches.Batches:
         """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
         examples = self._order(self._read("train"), epoch, seed)
-        pixels = _parallel(examples, self._decoder(draw=batches.stable_seed(seed, epoch)))
-        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
-        return batches.pad(weighted, self.plan.batch_size, self.plan.steps * self.plan.batch_size)
+        decode = self._decoder(draw=batches.stable_seed(seed, epoch))
+        count = self.plan.steps * self.plan.batch_size
+        return batches.pad(examples, self.plan.batch_size, count, load=_weighted(decode))
 
     def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
         """Arranges the training split, or anything else that has its length, for an epoch.
@@ -172,9 +172,8 @@ class Data:
         """
         stop = self.num_examples(split) if stop is None else stop
         examples = self._read(f"{split}[{start}:{stop}]")
-        pixels = _parallel(examples, self._decoder(draw=view))
-        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
-        return batches.pad(weighted, batch_size, stop - start)
+        load = _weighted(self._decoder(draw=view))
+        return batches.pad(examples, batch_size, stop - start, load=load)
 
     def images(self, split: str, indices: np.ndarray) -> np.ndarray:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
@@ -252,5 +251,6 @@ def _prepare(builder: Any, config: config_lib.Data) -> None:
         raise RunError(str(error)) from error
 
 
-def _parallel(examples: tf.data.Dataset, function: Any) -> tf.data.Dataset:
-    return examples.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+def _weighted(decode: Any) -> Any:
+    """Returns example -> (image, label, weight 1)."""
+    return lambda example: (*decode(example), 1.0)
