@@ -226,6 +226,14 @@ class Runtime(Group):
     num_virtual_devices: int = option(
         0, "split the CPU into this many logical devices, to try --strategy=mirrored", minimum=0
     )
+    local_workers: int = option(
+        0, "run so many workers on this machine, to try --strategy=multi_worker", minimum=0
+    )
+    worker_timeout_s: float = option(
+        300.0,
+        "seconds without an answer after which another host counts as lost and the run ends",
+        minimum=10,
+    )
     precision: str = option(
         "auto",
         "what the layers compute in; auto: the best for the device (on a CPU, the faster of "
@@ -236,6 +244,15 @@ class Runtime(Group):
     steps_per_call: int = option(
         0, "training steps per call of the compiled loop; 0: chosen for the device", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        """Checks the options, each and together."""
+        super().__post_init__()
+        if self.local_workers and self.strategy not in ("auto", "multi_worker"):
+            raise ConfigError(
+                f"local_workers ({self.local_workers}) needs --strategy=multi_worker, not "
+                f"{self.strategy}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "selfcheck")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -43,7 +43,11 @@ def define() -> None:
         "model_dir", "", "the run's directory; empty: a new one, runs/<dataset>-<backbone>-<time>"
     )
     flags.DEFINE_enum(
-        "mode", "train", MODES, "train and judge a model, or judge the one in --model_dir again"
+        "mode",
+        "train",
+        MODES,
+        "train and judge a model; judge the one in --model_dir again; or check that the strategy "
+        "computes what one device does",
     )
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(
@@ -83,7 +87,7 @@ def parse(argv: Sequence[str]) -> Command:
     if _FLAGS["mode"].value == "evaluate":
         _refuse_training_options(given)
     base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
-    if _FLAGS["mode"].value == "train":
+    if _FLAGS["mode"].value != "evaluate":
         base.pop("model_dir", None)  # Of the run that the options come from.
     config = config_lib.Config.from_flat({**base, **given})
     return Command(_FLAGS["mode"].value, config, _verbosity())
