@@ -19,12 +19,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from trainer import sockets
+from trainer import peers, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-CLUSTER = "TF_CONFIG"
 FINE = (0, 3, 75)
 """Exit codes of a worker that came to its end: done, do not use, stopped with everything saved."""
 GRACE_S = 15
@@ -42,7 +41,7 @@ class Worker:
         self.index = index
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer", *argv],
-            env=os.environ | {CLUSTER: json.dumps(task)},
+            env=os.environ | {peers.CLUSTER: json.dumps(task)},
             stdout=None if index == 0 else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
