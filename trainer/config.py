@@ -95,6 +95,11 @@ class Data(Group):
         "or drop the incomplete batch (evaluation never loses a sample)",
         choices=("wrap", "drop"),
     )
+    data_service: str = option(
+        "",
+        "a tf.data service dispatcher, grpc://host:port, whose workers decode and augment images "
+        "in place of this machine; order and results stay the same",
+    )
     augmentation: str = option(
         "none", "random changes to training images", choices=("none", "light", "strong")
     )
