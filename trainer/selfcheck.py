@@ -115,11 +115,10 @@ def _train(config: config_lib.Config, strategy: tf.distribute.Strategy, batch_si
 def _phantoms(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws images [count, H, W, 1] uint8 and labels [count] of both classes by turns."""
     by_class = (
-        (record for record in phantom.records() if record.label == name)
+        [record for record in phantom.records() if record.label == name]
         for name in ("NORMAL", "PNEUMONIA")
     )
-    pairs = itertools.chain.from_iterable(zip(*by_class, strict=False))
-    records = list(itertools.islice(pairs, count))
+    records = list(itertools.chain.from_iterable(zip(*by_class, strict=False)))[:count]
     images = np.stack([phantom.render(record) for record in records])
     labels = np.array([record.label == "PNEUMONIA" for record in records], np.int32)
     return images.reshape(*images.shape[:3], 1), labels
