@@ -206,12 +206,7 @@ class Activations:
         weighted = index.map(lambda position, label: (position, label, 1.0))
         padded = batches.pad(weighted, batch_size, len(positions))
         gather = self._build_gather()
-        dataset = padded.dataset.map(
-            lambda position, label, weight: (gather(position), label, weight),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return dataclasses.replace(padded, dataset=dataset.prefetch(tf.data.AUTOTUNE))
+        return padded.map(lambda position, label, weight: (gather(position), label, weight))
 
     def _build_gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns positions [B] -> activations [B, …]; from memory where they fit into it."""

@@ -22,7 +22,7 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate", "benchmark")
+MODES = ("train", "evaluate", "benchmark", "selfcheck")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -47,7 +47,7 @@ def define() -> None:
         "train",
         MODES,
         "train and judge a model; evaluate: judge the one in --model_dir again; benchmark: time "
-        "training against plain Keras",
+        "training against plain Keras; selfcheck: compare the strategy with one device",
     )
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str]) -> Command:
     if _FLAGS["mode"].value == "evaluate":
         _refuse_training_options(given)
     base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
-    if _FLAGS["mode"].value == "train":
+    if _FLAGS["mode"].value != "evaluate":
         base.pop("model_dir", None)  # Of the run that the options come from.
     config = config_lib.Config.from_flat({**base, **given})
     return Command(_FLAGS["mode"].value, config, _verbosity())

@@ -19,6 +19,7 @@ from trainer import (
     metrics,
     model,
     optimization,
+    peers,
     pipeline,
     precision,
     run_directory,
@@ -69,6 +70,7 @@ def run(config: Config) -> metrics.Judgement:
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
     probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
+    peers.part()
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
     history = directory.load_history()
     return evaluate.judge(directory.path, probabilities, data, history, facts, patients)
