@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import errors, flags, local_workers, peers
+from trainer import errors, flags, local_workers, peers, signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DONE, FAILED, USAGE, DO_NOT_USE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, DO_NOT_USE = 0, 1, 2, 3
 
 
 def main(command: flags.Command) -> int:
@@ -28,14 +28,14 @@ def main(command: flags.Command) -> int:
     # TensorFlow is imported only now, so that --help and typing errors answer at once.
     run = importlib.import_module(f"trainer.{command.mode}").run
     try:
-        with peers.watched(command.config.runtime.worker_timeout_s):
+        with signals.watched(), peers.watched(command.config.runtime.worker_timeout_s):
             outcome = run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)
     except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
         return _fail(error, FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted.", INTERRUPTED)
+    except errors.Stopped as stop:
+        return _fail(f"{stop}; the same command goes on with what is saved.", stop.exit_code)
     return DO_NOT_USE if outcome is not None and outcome.guard_fired else DONE
 
 

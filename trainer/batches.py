@@ -30,11 +30,13 @@ class Share:
       host: index of the host, from 0.
       num_hosts: how many read.
       num_replicas: of all hosts together.
+      first_step: the global batches before it are left out, and not loaded.
     """
 
     host: int = 0
     num_hosts: int = 1
     num_replicas: int = 1
+    first_step: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +133,14 @@ def pad(
 
     def read(share: Share) -> tf.data.Dataset:
         width = batch_size // share.num_hosts
-        mine = rows
+        mine = rows.skip(share.first_step * batch_size)
         if share.num_hosts > 1:
-            mine = rows.enumerate().filter(lambda i, _: i % batch_size // width == share.host)
+            mine = mine.enumerate().filter(lambda i, _: i % batch_size // width == share.host)
             mine = mine.map(lambda _, row: row)
         examples = parallel(mine, load) if load else mine
-        padded = examples.concatenate(_zeros(examples.element_spec)).take(steps * width)
+        padded = examples.concatenate(_zeros(examples.element_spec)).take(
+            (steps - share.first_step) * width
+        )
         batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 

@@ -1,55 +1,212 @@
 """All that happens periodically in training, as Keras callbacks.
 
-driver.fit(..., callbacks=callbacks.build(directory, config.optimization, steps))
+stopping = EarlyStopping(model, patience=5)
+hooks = callbacks.build(directory, epochs, steps_per_epoch, stopping)
+driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, hooks, config.checkpoints)])
 """
 
 from __future__ import annotations
 
+import abc
 import json
 import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 
-from trainer import console
-from trainer.errors import RunError
+from trainer import console, signals, storage
+from trainer.driver import Position
+from trainer.errors import DivergedError
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trainer import config as config_lib
+    from trainer.checkpoint import Checkpoints
     from trainer.run_directory import RunDirectory
 
 
 def build(
-    directory: RunDirectory, config: config_lib.Optimization, steps_per_epoch: int
+    directory: RunDirectory, max_epochs: int, steps_per_epoch: int, stopping: EarlyStopping
 ) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks of a training run; early stopping comes last, after every record."""
+    """Returns the callbacks of a training run; what decides comes after what records."""
     return [
         StopAtDivergence(),
-        Progress(config.max_epochs, steps_per_epoch),
+        Progress(max_epochs, steps_per_epoch),
         MetricsLog(directory.metrics),
         keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False),
-        keras.callbacks.EarlyStopping(
-            "val_loss", mode="min", patience=config.patience, restore_best_weights=True
-        ),
+        stopping,
     ]
 
 
-class StopAtDivergence(keras.callbacks.Callback):
-    """Ends the run when the training loss is no longer a number."""
+class Remembering(abc.ABC):
+    """A callback whose memory a checkpoint keeps.
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Raises RunError for a loss that is NaN or infinite."""
-        loss = (logs or {})["loss"]
+    Attributes:
+      variables: the part of it that is made of tensors.
+    """
+
+    variables: Sequence[Any] = ()
+
+    @abc.abstractmethod
+    def state(self) -> Any:
+        """Returns the rest of its memory, as JSON has it."""
+
+    @abc.abstractmethod
+    def restore(self, state: Any) -> None:
+        """Takes back what `state` returned, before training goes on."""
+
+
+class StopAtDivergence(keras.callbacks.Callback):
+    """Ends training when the loss is no longer a number, before anything is saved of it."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes which epoch it is."""
+        del logs
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Raises DivergedError for a loss that is NaN or infinite."""
+        del logs
+        loss = float(_reported_loss(self.model).result())
         if not math.isfinite(loss):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            raise RunError(
-                f"the loss is {loss} after epoch {epoch + 1} at learning rate {rate:g}; "
-                "give a lower --learning_rate or --clip_norm=1."
+            raise DivergedError(
+                f"the loss is {loss} in epoch {self._epoch + 1} at step {batch + 1}, "
+                f"at learning rate {rate:g}"
             )
+
+
+def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
+    """Returns the metric `loss` that the logs have; Keras's own of that name counts padding."""
+    return [metric for metric in model.metrics if metric.name == "loss"][-1]
+
+
+class EarlyStopping(keras.callbacks.Callback, Remembering):
+    """Stops after `patience` epochs without a lower validation loss; keeps the best weights.
+
+    Keras's own keeps every weight of the model, frozen ones too, and nothing of it outlives the
+    process.
+    """
+
+    def __init__(self, model: keras.Model, patience: int) -> None:
+        super().__init__()
+        self._patience = patience
+        self._best: float | None = None
+        self._wait = 0
+        self._weights = list(model.trainable_variables)
+        with tf.device("CPU:0"):
+            self.variables = [
+                tf.Variable(keras.ops.convert_to_numpy(weight), trainable=False)
+                for weight in self._weights
+            ]
+
+    def state(self) -> dict[str, Any]:
+        """Returns the lowest loss, and how many epochs ago it was."""
+        return {"best": self._best, "wait": self._wait}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on waiting."""
+        self._best, self._wait = state["best"], state["wait"]
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Stops a run that had waited long enough when it was interrupted."""
+        del logs
+        self._stop_if_due()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps the weights of a better epoch, or waits."""
+        del epoch
+        loss = (logs or {})["val_loss"]
+        self._wait += 1
+        if math.isfinite(loss) and (self._best is None or loss < self._best):
+            self._best, self._wait = loss, 0
+            for best, weight in zip(self.variables, self._weights, strict=True):
+                best.assign(keras.ops.convert_to_numpy(weight))
+        self._stop_if_due()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Puts the best weights back."""
+        del logs
+        if self._best is not None:
+            for best, weight in zip(self.variables, self._weights, strict=True):
+                weight.assign(best.numpy())
+
+    def _stop_if_due(self) -> None:
+        if self._wait and self._wait >= self._patience:
+            self.model.stop_training = True
+
+
+class Checkpointing(keras.callbacks.Callback):
+    """Saves the run now and then, at the end of every epoch, and when it is asked to stop."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        others: Sequence[keras.callbacks.Callback],
+        config: config_lib.Checkpoints,
+        *,
+        is_multi_host: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Comes after all other callbacks, so that an epoch is saved with what they made of it.
+
+        Args:
+          checkpoints: where to save.
+          others: whose memory is saved, where they have one.
+          config: how often.
+          is_multi_host: whether hosts train together: they save together, so that neither a clock
+            nor a signal, which each has for itself, can start it within an epoch.
+          clock: seconds.
+        """
+        super().__init__()
+        self._checkpoints, self._config, self._clock = checkpoints, config, clock
+        self._is_multi_host = is_multi_host
+        self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
+
+    def restore(self) -> Position:
+        """Takes the newest checkpoint, or writes the first; returns where training goes on."""
+        found = self._checkpoints.restore()
+        if found is None:
+            self._save(Position())
+            return Position()
+        for name, other in self._others.items():
+            other.restore(found.notes[name])
+        return found.position
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts to count."""
+        del logs
+        self._epoch, self._saved_step, self._saved_s = epoch, 0, self._clock()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Saves the steps up to `batch`, if it is time or the run was asked to stop."""
+        del logs
+        if self._is_due(batch + 1):
+            self._save(Position(self._epoch, batch + 1))
+            self._saved_step, self._saved_s = batch + 1, self._clock()
+        signals.raise_if_requested()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Saves the epoch."""
+        del logs
+        self._save(Position(epoch + 1))
+        signals.raise_if_requested()
+
+    def _is_due(self, step: int) -> bool:
+        every_s, every_steps = self._config.checkpoint_every_s, self._config.checkpoint_every_steps
+        if every_steps and step - self._saved_step >= every_steps:
+            return True
+        if self._is_multi_host:
+            return False
+        return signals.is_requested() or bool(every_s and self._clock() - self._saved_s >= every_s)
+
+    def _save(self, position: Position) -> None:
+        notes = {name: other.state() for name, other in self._others.items()}
+        self._checkpoints.save(position, notes)
 
 
 class Progress(keras.callbacks.Callback):
@@ -113,13 +270,23 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
     )
 
 
-class MetricsLog(keras.callbacks.Callback):
-    """Appends a JSON object per epoch (counted from 1) to a file."""
+class MetricsLog(keras.callbacks.Callback, Remembering):
+    """Writes a JSON object per epoch (counted from 1) to a file."""
 
     def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._path, self._clock = path, clock
+        self._rows: list[dict[str, float]] = []
         self._start = 0.0
+
+    def state(self) -> list[dict[str, float]]:
+        """Returns all rows."""
+        return self._rows
+
+    def restore(self, state: list[dict[str, float]]) -> None:
+        """Makes the file what it was: an epoch that was logged may not have been saved."""
+        self._rows = list(state)
+        self._write()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the clock."""
@@ -131,5 +298,9 @@ class MetricsLog(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "learning_rate": rate, **(logs or {})}
         row["epoch_s"] = round(self._clock() - self._start, 3)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        with storage.replacing(self._path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self._rows), "utf-8")

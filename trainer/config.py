@@ -41,6 +41,8 @@ class Option:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     below: float | None = None
+    of_result: bool = True
+    """Whether runs that differ in it may differ in their results; a resumed run may not."""
 
     def check(self, name: str, value: Any, default: Any) -> None:
         """Raises ConfigError unless `value` has the type of `default` and lies in the limits."""
@@ -261,6 +263,40 @@ class Runtime(Group):
 
 
 @dataclasses.dataclass(frozen=True)
+class Checkpoints(Group):
+    """What is saved while a run trains, and what becomes of it."""
+
+    resume: str = option(
+        "auto",
+        "what to do with a run that --model_dir holds: auto: go on with it, never: refuse, must: "
+        "refuse where there is none",
+        choices=("auto", "never", "must"),
+        of_result=False,
+    )
+    checkpoint_every_s: float = option(
+        300.0,
+        "seconds between checkpoints within an epoch, on one host; 0: only where epochs end",
+        minimum=0,
+        of_result=False,
+    )
+    checkpoint_every_steps: int = option(
+        0, "steps between checkpoints within an epoch; 0: by time alone", minimum=0, of_result=False
+    )
+    keep_checkpoints: int = option(
+        2,
+        "newest checkpoints that are kept; each has the best weights too",
+        minimum=1,
+        of_result=False,
+    )
+    max_recoveries: int = option(
+        2,
+        "times that a run whose loss is no longer a number goes back to its last checkpoint and "
+        "halves the learning rate",
+        minimum=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark(Group):
     """How --mode=benchmark measures."""
 
@@ -280,6 +316,7 @@ class Config:
     optimization: Optimization = dataclasses.field(default_factory=Optimization)
     features: Features = dataclasses.field(default_factory=Features)
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     benchmark: Benchmark = dataclasses.field(default_factory=Benchmark)
     model_dir: str = ""
 
@@ -331,6 +368,12 @@ class Config:
         """Returns every option by its flag's name; `from_flat` reads it back."""
         options = {f.name: getattr(getattr(self, group), f.name) for group, f in fields()}
         return {**options, "model_dir": self.model_dir}
+
+    def changes_from(self, other: Config) -> dict[str, tuple[Any, Any]]:
+        """Returns (other's value, ours) of each option by which the results may differ."""
+        ours, theirs = self.to_flat(), other.to_flat()
+        names = [f.name for _, f in fields() if f.metadata["option"].of_result]
+        return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
 
     def with_precision(self, policy: str) -> Self:
         """Returns this config with a dtype policy in place of `auto`."""

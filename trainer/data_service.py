@@ -135,7 +135,7 @@ def distribute(
 def _cut(column: np.ndarray, batch_size: int, share: batches.Share) -> np.ndarray:
     """Returns a host's share of a column, [replica batches, examples]."""
     by_host = column.reshape(-1, share.num_hosts, batch_size // share.num_hosts)
-    return by_host[:, share.host].reshape(-1, batch_size // share.num_replicas)
+    return by_host[share.first_step :, share.host].reshape(-1, batch_size // share.num_replicas)
 
 
 def _loader(load: Callable[[tf.Tensor], Any], size: int) -> Callable[..., tf.data.Dataset]:

@@ -15,6 +15,7 @@ with examples of weight 0, so that each example counts once at every number of r
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from trainer.batches import Batches
 
 Logs = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Position:
+    """How far a run has come: so many whole epochs, and so many steps of the next."""
+
+    epoch: int = 0
+    step: int = 0
 
 
 class Driver:
@@ -66,6 +75,7 @@ class Driver:
         validation: Batches,
         epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        start: Position = Position(),
     ) -> dict[str, list[float]]:
         """Trains until `epochs`, or until a callback sets `model.stop_training`.
 
@@ -73,10 +83,12 @@ class Driver:
           batches_of_epoch: what an epoch (from 0) trains on; all epochs have the same steps.
           validation: evaluated after every epoch; its logs get the prefix `val_`.
           epochs: upper limit.
-          callbacks: Keras callbacks. Batch hooks run once a call of the loop.
+          callbacks: Keras callbacks. Batch hooks run once a call of the loop; one that sets
+            `stop_training` when training begins finds that there is nothing left to do.
+          start: where to go on; the variables have to be what they were there.
 
         Returns:
-          A list of values per epoch for `loss`, each metric, their `val_` twins,
+          A list of values per epoch that was run for `loss`, each metric, their `val_` twins,
           `examples_per_s` and `input_wait` (the share of an epoch's time spent waiting for input).
         """
         hooks = keras.callbacks.CallbackList(
@@ -85,13 +97,14 @@ class Driver:
         self.model.stop_training = False
         logs: Logs = {}
         hooks.on_train_begin()
-        for epoch in range(epochs):
-            hooks.on_epoch_begin(epoch)
-            logs = self._train_epoch(batches_of_epoch(epoch), hooks)
-            logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
-            hooks.on_epoch_end(epoch, logs)
+        for epoch in range(start.epoch, epochs):
             if self.model.stop_training:
                 break
+            hooks.on_epoch_begin(epoch)
+            first_step = start.step if epoch == start.epoch else 0
+            logs = self._train_epoch(batches_of_epoch(epoch), first_step, hooks)
+            logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
+            hooks.on_epoch_end(epoch, logs)
         hooks.on_train_end(logs)
         return dict(self.model.history.history)
 
@@ -99,7 +112,7 @@ class Driver:
         """Returns loss and metrics over every example once."""
         self.model.reset_metrics()
         iterator = self._iterate(batches)
-        for _, count in self._calls(batches.steps):
+        for _, count in self._calls(0, batches.steps):
             self._test_steps(iterator, count)
         return self._read_metrics()
 
@@ -125,35 +138,44 @@ class Driver:
         shares = self._strategy.experimental_local_results(output)
         return np.concatenate([share.numpy() for share in shares])
 
-    def _train_epoch(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
-        self.model.reset_metrics()
+    def _train_epoch(
+        self, batches: Batches, first_step: int, hooks: keras.callbacks.CallbackList
+    ) -> Logs:
+        if not first_step:  # Else they are in the middle of their sums.
+            self.model.reset_metrics()
         start, waited_s = self._clock(), 0.0
-        iterator = self._iterate(batches)
-        for done, count in self._calls(batches.steps):
+        iterator = self._iterate(batches, first_step)
+        for done, count in self._calls(first_step, batches.steps):
             hooks.on_train_batch_begin(done)
             waited_s += float(self._train_steps(iterator, count))
             hooks.on_train_batch_end(done + int(count) - 1)
         logs = self._read_metrics()
         elapsed_s = max(self._clock() - start, 1e-9)
-        logs["examples_per_s"] = batches.num_examples / elapsed_s
+        share = 1 - first_step / batches.steps
+        logs["examples_per_s"] = batches.num_examples * share / elapsed_s
         logs["input_wait"] = min(waited_s / elapsed_s, 1.0)
         return logs
 
-    def _iterate(self, batches: Batches) -> Any:
+    def _iterate(self, batches: Batches, first_step: int = 0) -> Any:
         """Reads this host's share; all shares together are the global batches, in order."""
 
         def read(host: tf.distribute.InputContext) -> tf.data.Dataset:
             return batches.read(
-                Share(host.input_pipeline_id, host.num_input_pipelines, host.num_replicas_in_sync)
+                Share(
+                    host.input_pipeline_id,
+                    host.num_input_pipelines,
+                    host.num_replicas_in_sync,
+                    first_step,
+                )
             )
 
         return iter(self._strategy.distribute_datasets_from_function(read))
 
-    def _calls(self, steps: int) -> list[tuple[int, tf.Tensor]]:
-        """Cuts `steps` into calls: (steps done before, steps of this call)."""
+    def _calls(self, first_step: int, steps: int) -> list[tuple[int, tf.Tensor]]:
+        """Cuts the steps from the first one on into calls: (steps done before, steps of it)."""
         return [
             (done, tf.constant(min(self._steps_per_call, steps - done)))
-            for done in range(0, steps, self._steps_per_call)
+            for done in range(first_step, steps, self._steps_per_call)
         ]
 
     def _read_metrics(self) -> Logs:

@@ -9,3 +9,15 @@ class ConfigError(ValueError):
 
 class RunError(Exception):
     """The run cannot go on, for a reason outside the code; the message says what to do."""
+
+
+class DivergedError(RunError):
+    """The training loss is no longer a number."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop; like KeyboardInterrupt, nothing else should catch it."""
+
+    def __init__(self, signal_name: str, exit_code: int) -> None:
+        super().__init__(f"stopped by {signal_name}")
+        self.exit_code = exit_code

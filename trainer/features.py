@@ -25,7 +25,7 @@ from trainer import batches, feature_cache
 from trainer.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trainer.model import Network
 
@@ -150,10 +150,10 @@ def _producer(tensor: Any) -> Any:
     return tensor._keras_history.operation  # noqa: SLF001 -- Keras has no public way to ask.
 
 
-def weights_hash(model: keras.Model) -> str:
-    """Returns the SHA-256 of a model's weights: their shapes, types and values."""
+def weights_hash(weights: Sequence[Any]) -> str:
+    """Returns the SHA-256 of weights: their shapes, types and values."""
     digest = hashlib.sha256()
-    for value in model.get_weights():
+    for value in map(keras.ops.convert_to_numpy, weights):
         digest.update(f"{value.shape}{value.dtype}".encode())
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()

@@ -176,7 +176,7 @@ class FeatureFeed(Feed):
 
     @functools.cached_property
     def _weights_hash(self) -> str:
-        return features.weights_hash(self.parts.prefix)
+        return features.weights_hash(self.parts.prefix.weights)
 
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:

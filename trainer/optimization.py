@@ -27,7 +27,7 @@ def compile_model(
     config: config_lib.Optimization,
     class_counts: Sequence[int],
     steps_per_epoch: int,
-) -> None:
+) -> list[Any]:
     """Compiles `model` ([…] -> [B, K] probabilities); call it inside the strategy's scope.
 
     Every variable of optimizer and metrics exists afterwards: none may be made inside the loop.
@@ -37,6 +37,9 @@ def compile_model(
       config: the optimization options.
       class_counts: training examples of each class, for balanced class weights.
       steps_per_epoch: the unit of warm-up and decay.
+
+    Returns:
+      The variables that a step changes: weights, states of dropout, optimizer and metrics.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes, or a class no example.
@@ -64,6 +67,16 @@ def compile_model(
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
         optimizer.rule.exclude_from_weight_decay(var_list=vectors)
     optimizer.build(model.trainable_variables)
+    # Keras would build them in the first step, after a resumed run has put back what they counted.
+    outputs = np.full((1, len(class_counts)), 1 / len(class_counts), np.float32)
+    model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
+    weights = {id(weight) for weight in model.weights}
+    return [
+        *model.trainable_variables,
+        *(variable for variable in model.variables if id(variable) not in weights),
+        *optimizer.variables,
+        *(variable for metric in model.metrics for variable in metric.variables),
+    ]
 
 
 def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
@@ -121,11 +134,12 @@ def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> up
     options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
     if config.weight_decay or config.optimizer == "adamw":  # AdamW's own default is not 0.
         options["weight_decay"] = config.weight_decay
-    rule = updates.taking_sums(constructor)(
-        learning_rate=build_learning_rate(config, steps_per_epoch), **options
-    )
+    factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
+    schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
+    rule = updates.taking_sums(constructor)(learning_rate=schedule, **options)
     return updates.GlobalUpdate(
         rule,
+        learning_rate_factor=factor,
         accumulate_steps=config.accumulate_steps,
         clip_norm=config.clip_norm,
         scales_loss=keras.mixed_precision.dtype_policy().name == "mixed_float16",
@@ -151,6 +165,21 @@ def build_learning_rate(
     if config.schedule == "cosine" and total_updates > warmup_updates:
         after = keras.optimizers.schedules.CosineDecay(after, total_updates - warmup_updates)
     return LinearWarmup(after, config.learning_rate, warmup_updates) if warmup_updates else after
+
+
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate, or a schedule, times a variable, which a run lowers after a divergence."""
+
+    def __init__(self, of: Any, factor: Any) -> None:
+        self._of, self._factor = of, factor
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of the update `step`, counted from 0."""
+        return (self._of(step) if callable(self._of) else self._of) * self._factor
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {"of": self._of, "factor": self._factor}
 
 
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):

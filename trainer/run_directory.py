@@ -2,6 +2,7 @@
 
 config.json              the run's options
 metrics.jsonl            an object per epoch
+checkpoints/             what an interrupted run goes on from; see trainer.checkpoint
 tensorboard/             the same as TensorBoard events
 trained_on.json          the data's fingerprint, and whose images were trained on
 best.keras               the whole model of the best epoch: uint8 images in, probabilities out
@@ -48,6 +49,11 @@ class RunDirectory:
     def metrics(self) -> pathlib.Path:
         """The history of training."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """What a run that was interrupted goes on from."""
+        return self.path / "checkpoints"
 
     @property
     def tensorboard(self) -> pathlib.Path:

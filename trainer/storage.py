@@ -33,6 +33,24 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         partial.replace(path)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `path` that takes its place when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".partial-", dir=path.parent, ignore_cleanup_errors=True
+    ) as directory:
+        partial = pathlib.Path(directory) / path.name
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if path.exists():  # A folder that is not empty can't be replaced by renaming alone.
+            path.replace(pathlib.Path(directory) / "replaced")
+        partial.replace(path)
+
+
 def save_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as indented JSON; NaN and infinity are refused (they are not JSON)."""
     with replacing(path) as partial:

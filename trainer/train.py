@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from trainer import (
-    callbacks,
     console,
     evaluate,
     feeds,
+    fitting,
     metrics,
     model,
     optimization,
@@ -25,7 +25,6 @@ from trainer import (
     run_directory,
     runtime,
 )
-from trainer.driver import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,21 +50,14 @@ def run(config: Config) -> metrics.Judgement:
     with context.strategy.scope():
         network = model.build(config.model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
-        optimization.compile_model(
+        state = optimization.compile_model(
             feed.model, config.optimization, data.class_counts(), data.plan.steps
         )
     directory = run_directory.create(config, is_chief=context.is_chief)
     _announce(
         directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
     )
-    driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
-    feed.prepare()
-    driver.fit(
-        feed.training_batches,
-        validation=feed.evaluation_batches("validation"),
-        epochs=config.optimization.max_epochs,
-        callbacks=callbacks.build(directory, config.optimization, data.plan.steps),
-    )
+    driver = fitting.fit(config, context, network, feed, state, directory, data.plan.steps)
     directory.save_model(network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)

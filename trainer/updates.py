@@ -47,6 +47,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         self,
         rule: keras.optimizers.Optimizer,
         *,
+        learning_rate_factor: Any = None,
         accumulate_steps: int = 1,
         clip_norm: float = 0.0,
         scales_loss: bool = False,
@@ -55,12 +56,14 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
         Args:
           rule: of a class made by `taking_sums`.
+          learning_rate_factor: a variable that the rule's schedule multiplies by, if it has one.
           accumulate_steps: batches in an update.
           clip_norm: upper limit of the norm of an update's gradient; 0: none.
           scales_loss: whether to multiply the loss, so that small gradients survive float16.
         """
         super().__init__(learning_rate=0.0, name="global_update")
         self.rule = rule
+        self.learning_rate_factor = learning_rate_factor
         self._accumulate_steps = accumulate_steps
         self._clip_norm = clip_norm
         self._scales_loss = scales_loss
@@ -81,7 +84,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[Any]:
         """Those of this optimizer and of its rule."""
-        return [*self._variables, *self.rule.variables]
+        factor = [] if self.learning_rate_factor is None else [self.learning_rate_factor]
+        return [*self._variables, *factor, *self.rule.variables]
 
     @property
     def iterations(self) -> Any:

@@ -75,11 +75,11 @@ def test_too_large_a_value_for_16_bits_is_refused():
 
 def test_the_hash_of_weights_sees_every_bit():
     dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    before = features.weights_hash(dense)
+    before = features.weights_hash(dense.weights)
     kernel = dense.get_weights()
     kernel[0][0, 0] = np.nextafter(kernel[0][0, 0], np.float32(9))
     dense.set_weights(kernel)
-    assert features.weights_hash(dense) != before
+    assert features.weights_hash(dense.weights) != before
 
 
 def _activations(num_views: int = 1, dtype: tf.DType = tf.float32) -> features.Activations:

@@ -1,0 +1,75 @@
+"""Requests to stop: SIGTERM of a scheduler that takes the machine back, SIGINT of a person.
+
+A request ends at once what the process is doing, with `Stopped`; only training first finishes the
+steps that it is in and saves them. A second request ends the process as it is.
+
+    with signals.watched():            # in the main thread, around a whole run
+        ...
+        with signals.deferred():       # in here a request is kept until somebody asks
+            signals.raise_if_requested()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from trainer.errors import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+
+_requests: list[signal.Signals] = []
+_deferred = False
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Turns signals into `Stopped`; leaves them alone in another thread than the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _requests.clear()
+    before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Keeps a request until `raise_if_requested`, or to the end of the block."""
+    global _deferred  # noqa: PLW0603 -- Signal handlers are global too.
+    _deferred = True
+    try:
+        yield
+    finally:
+        _deferred = False
+    raise_if_requested()
+
+
+def is_requested() -> bool:
+    """Whether somebody wants the run to stop."""
+    return bool(_requests)
+
+
+def raise_if_requested() -> None:
+    """Raises Stopped if somebody wants the run to stop."""
+    if _requests:
+        raise Stopped(_requests[0].name, EXIT_CODES[_requests[0]])
+
+
+def _on_signal(number: int, frame: object) -> None:
+    del frame
+    if _requests:
+        os._exit(EXIT_CODES[signal.Signals(number)])
+    _requests.append(signal.Signals(number))
+    if not _deferred:
+        raise_if_requested()
