@@ -22,7 +22,7 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "tpu_check")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -43,7 +43,11 @@ def define() -> None:
         "model_dir", "", "the run's directory; empty: a new one, runs/<dataset>-<backbone>-<time>"
     )
     flags.DEFINE_enum(
-        "mode", "train", MODES, "train and judge a model, or judge the one in --model_dir again"
+        "mode",
+        "train",
+        MODES,
+        "train and judge a model, judge the one in --model_dir again, or compile the training step "
+        "for --tpu_topology, without data and without a TPU",
     )
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(
