@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 GIB = tpu_topologies.GIB
 FULL = 0.99
 """A batch that fills this share of memory is called the largest: more would cost compilations."""
+AIM = 0.995
+"""The share of memory that the search aims at: a little below, so that it hits from below."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +190,10 @@ def largest_batch(memory: Callable[[int], float], known: dict[int, float], avail
         refused = min((batch for batch in needed if needed[batch] > available), default=None)
         if needed[fits] >= FULL * available or refused == fits + 1:
             return fits
-        batch = max(_foretold(needed, fits, refused, (1 + FULL) / 2 * available), fits + 1)
+        # From one small batch alone, half of memory is as far as a guess is safe: to compile what
+        # does not fit takes the longest.
+        wanted = (0.5 if len(needed) == 1 and needed[fits] < available / 4 else AIM) * available
+        batch = max(_foretold(needed, fits, refused, wanted), fits + 1)
         if refused is not None:
             batch = min(batch, refused - 1)
         needed[batch] = memory(batch)
