@@ -115,6 +115,7 @@ class Step:
         num_classes = len(data.class_names)
         self.model = model.build(untrained, data.image_shape, num_classes).whole
         optimization.compile_model(self.model, config.optimization, [1] * num_classes, 1)
+        self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
 
     def describe(self) -> str:
         """Says what is about to be compiled, for how many chips."""
@@ -123,7 +124,7 @@ class Step:
             f"{keras.mixed_precision.dtype_policy().name}, "
             f"layers_to_unfreeze {self._config.model.layers_to_unfreeze}, "
             f"batch {self._config.data.batch_size:,} on {self._topology.name} "
-            f"({self._topology.chips} chips)"
+            f"({self._topology.chips} chip(s))"
         )
 
     def compile(self, replica_batch_size: int) -> Program:
@@ -135,11 +136,13 @@ class Step:
         try:
             return self._compile(replica_batch_size)
         except self._aot.OutOfMemoryError as error:
-            available = self._topology.chip.hbm_bytes
+            available = self._topology.chip.hbm_bytes / GIB
+            known = math.isfinite(error.needed_bytes)
+            needed = f"{error.needed_bytes / GIB:.2f} of" if known else "more than"
             raise RunError(
                 f"batch_size ({replica_batch_size * self._topology.chips}) does not fit "
-                f"{self._topology.name}: a chip needs {error.needed_bytes / GIB:.2f} of "
-                f"{available / GIB:.2f} GiB. Give a smaller --batch_size or more chips."
+                f"{self._topology.name}: a chip needs {needed} {available:.2f} GiB. Give a "
+                "smaller --batch_size or more chips."
             ) from error
 
     def memory(self, replica_batch_size: int) -> float:
@@ -148,12 +151,18 @@ class Step:
             needed = float(self._compile(replica_batch_size).memory_bytes)
         except self._aot.OutOfMemoryError as error:
             needed = error.needed_bytes
+        except RunError:  # What compiled at a smaller size can be too large in other ways.
+            needed = math.inf
         console.say(f"  tried {replica_batch_size:,} a chip: {needed / GIB:.2f} GiB")
         return needed
 
     def _compile(self, replica_batch_size: int) -> Program:
-        spec = tracing.batch_spec(self._image_shape, replica_batch_size * self._topology.chips)
-        return self._aot.compile_for(self._topology, tracing.train_step(self.model, spec), spec)
+        return self._aot.compile_for(
+            self._topology, self._step, self._batch_spec(replica_batch_size)
+        )
+
+    def _batch_spec(self, replica_batch_size: int) -> tuple[tf.TensorSpec, ...]:
+        return tracing.batch_spec(self._image_shape, replica_batch_size * self._topology.chips)
 
 
 def _describe(program: Program, analytic_flops: float, topology: Topology) -> list[str]:
@@ -165,7 +174,7 @@ def _describe(program: Program, analytic_flops: float, topology: Topology) -> li
         f"compute: {program.flops / 1e9:,.1f} GFLOP a chip and step, as compiled",
         f"         {analytic_flops / 1e9:,.1f} GFLOP counted from the layers ({excess:+.1%})",
         f"intensity: {intensity:.0f} FLOP a byte; memory is the limit below {balance:.0f}",
-        f"all-reduces: {program.all_reduces}",
+        f"all-reduces: {program.all_reduces} (0 on one chip; 2 on more, if only the head trains)",
         f"compiled in {program.compile_s:.1f} s",
     ]
 

@@ -61,7 +61,7 @@ def train_step(model: keras.Model, spec: tuple[tf.TensorSpec, ...]) -> Callable[
 
     Args:
       model: built and compiled under the default strategy.
-      spec: a batch, see `batch_spec`.
+      spec: a batch to trace with, see `batch_spec`; the step takes others as well.
     """
     recorder = _Recorder()
     loop: Any = Driver(model, recorder)._train_steps  # noqa: SLF001
