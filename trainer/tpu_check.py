@@ -175,7 +175,7 @@ def _describe(program: Program, analytic_flops: float, topology: Topology) -> li
         f"         {analytic_flops / 1e9:,.1f} GFLOP counted from the layers ({excess:+.1%})",
         f"intensity: {intensity:.0f} FLOP a byte; memory is the limit below {balance:.0f}",
         f"all-reduces: {program.all_reduces} (0 on one chip; 2 on more, if only the head trains)",
-        f"compiled in {program.compile_s:.1f} s",
+        f"compiled in {program.compile_s:.0f} s of CPU",
     ]
 
 

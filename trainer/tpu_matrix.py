@@ -27,7 +27,7 @@ TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "v6e:1x1")
 REPLICA_BATCH_SIZE = 32
 _COLUMNS = (
     "backbone", "px", "topology", "batch", "GiB of HBM a chip", "GFLOP a chip, compiled",
-    "counted", "FLOP a byte", "all-reduces", "compile s", "largest batch",
+    "counted", "FLOP a byte", "all-reduces", "compile CPU s", "largest batch",
 )  # fmt: skip
 _HEADER = f"| {' | '.join(_COLUMNS)} |"
 _RULE = "|---" * len(_COLUMNS) + "|"
