@@ -26,9 +26,9 @@ MODULES = [
     if not module.name.endswith(("__main__", "tpu_aot"))  # Needs an extra; has tests of its own.
 ]
 LIGHT = [
-    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.tpu_topologies",
-    "trainer.__main__", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
-    "cxr_tfds.images", "cxr_tfds.audit",
+    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.peers",
+    "trainer.local_workers", "trainer.sockets", "trainer.tpu_topologies", "cxr_tfds.source",
+    "cxr_tfds.protocols", "cxr_tfds.phantom", "cxr_tfds.images", "cxr_tfds.audit",
 ]  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def test_every_flag_in_the_documentation_exists():
     known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
     known |= {"config", "beam_pipeline_options"}  # Of `tfds build`.
     known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.
+    # Of gcloud and kubectl.
+    known |= {"zone", "accelerator-type", "version", "spot", "quiet", "follow", "selector"}
     # Of pip and uv.
     known |= {"require-hashes", "requirement", "no-deps", "no-build-isolation", "editable"}
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cxr_tfds/*.md")]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import errors, flags
+from trainer import errors, flags, local_workers, peers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,14 @@ def main(command: flags.Command) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    count = command.config.runtime.local_workers
+    if count and peers.CLUSTER not in os.environ:  # Where it is set, this is a worker.
+        return local_workers.run(sys.argv[1:], count)
     # TensorFlow is imported only now, so that --help and typing errors answer at once.
     run = importlib.import_module(f"trainer.{command.mode}").run
     try:
-        outcome = run(command.config)
+        with peers.watched(command.config.runtime.worker_timeout_s):
+            outcome = run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)
     except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.

@@ -4,19 +4,37 @@ plan = EpochPlan(num_examples=3_531, batch_size=32, fixed_steps=None, wrap=True)
 plan.steps                      # 111
 list(plan.pieces(epoch=4))      # [(4, 0, 3531), (4, 0, 21)]: pass 4, then its first 21 again
 pad(weighted, 32, 1_465).steps  # 46; the last batch has 7 examples of weight 0
+
+Hosts that train together part every global batch among them, so that together they go through the
+examples in the order of one device. They part rows, not files: fewer files than hosts are enough.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every global batch that one host reads, cut as its replicas take it.
+
+    Attributes:
+      host: index of the host, from 0.
+      num_hosts: how many read.
+      num_replicas: of all hosts together.
+    """
+
+    host: int = 0
+    num_hosts: int = 1
+    num_replicas: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +42,28 @@ class Batches:
     """A finite run of full batches.
 
     Attributes:
-      dataset: yields (x [B, …], y [B] int32, weight [B] float32), `steps` times at least.
+      read: a host's share of them: replica batches of (x [b, …], y [b] int32, weight [b] float32),
+        in which those of its replicas follow one another. Only what is in the share is loaded.
       steps: number of batches.
       num_examples: number of examples, without padding.
     """
 
-    dataset: tf.data.Dataset
+    read: Callable[[Share], tf.data.Dataset]
     steps: int
     num_examples: int
+
+    @property
+    def dataset(self) -> tf.data.Dataset:
+        """The global batches."""
+        return self.read(Share())
+
+    def map(self, function: Callable[..., Any]) -> Batches:
+        """Applies `function` to each (x, y, weight), in parallel and in order."""
+
+        def read(share: Share) -> tf.data.Dataset:
+            return parallel(self.read(share), function).prefetch(tf.data.AUTOTUNE)
+
+        return dataclasses.replace(self, read=read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +112,43 @@ def stable_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
-def pad(weighted: tf.data.Dataset, batch_size: int, num_examples: int) -> Batches:
-    """Pads (x, label, weight) with examples of weight 0 to whole batches of a static shape."""
+def pad(
+    rows: tf.data.Dataset,
+    batch_size: int,
+    num_examples: int,
+    load: Callable[..., Any] | None = None,
+) -> Batches:
+    """Makes whole batches of a static shape; padding has weight 0.
+
+    Args:
+      rows: what examples are loaded from, in the order of the data.
+      batch_size: global.
+      num_examples: in `rows`.
+      load: row -> (x, label, weight); None: rows are that already. It runs after the hosts' shares
+        are parted, so that a host decodes what its own replicas see and no more.
+    """
     steps = math.ceil(num_examples / batch_size)
-    padding = tf.nest.map_structure(
-        lambda spec: tf.zeros([steps * batch_size - num_examples, *spec.shape], spec.dtype),
-        weighted.element_spec,
-    )
-    padded = weighted.concatenate(tf.data.Dataset.from_tensor_slices(padding))
-    options = tf.data.Options()
-    # Several hosts each take their share of every batch, however many files there are.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    batches = padded.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return Batches(batches.with_options(options), steps, num_examples)
+
+    def read(share: Share) -> tf.data.Dataset:
+        width = batch_size // share.num_hosts
+        mine = rows
+        if share.num_hosts > 1:
+            mine = rows.enumerate().filter(lambda i, _: i % batch_size // width == share.host)
+            mine = mine.map(lambda _, row: row)
+        examples = parallel(mine, load) if load else mine
+        padded = examples.concatenate(_zeros(examples.element_spec)).take(steps * width)
+        batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    return Batches(read, steps, num_examples)
+
+
+def parallel(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """Maps in parallel and in order."""
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _zeros(spec: Any) -> tf.data.Dataset:
+    """Repeats an example of zeros, whose weight is 0 as well."""
+    zeros = tf.nest.map_structure(lambda tensor: tf.zeros(tensor.shape, tensor.dtype), spec)
+    return tf.data.Dataset.from_tensors(zeros).repeat()

@@ -116,13 +116,20 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
 class MetricsLog(keras.callbacks.Callback):
     """Appends a JSON object per epoch (counted from 1) to a file."""
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._clock = path, clock
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock."""
+        del epoch, logs
+        self._start = self._clock()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the epoch's logs, and its learning rate."""
+        """Writes the epoch's logs, its learning rate and its seconds, validation included."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "learning_rate": rate, **(logs or {})}
+        row["epoch_s"] = round(self._clock() - self._start, 3)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

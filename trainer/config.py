@@ -95,6 +95,11 @@ class Data(Group):
         "or drop the incomplete batch (evaluation never loses a sample)",
         choices=("wrap", "drop"),
     )
+    data_service: str = option(
+        "",
+        "a tf.data service dispatcher, grpc://host:port, whose workers decode and augment images "
+        "in place of this machine; order and results stay the same",
+    )
     augmentation: str = option(
         "none", "random changes to training images", choices=("none", "light", "strong")
     )
@@ -158,6 +163,12 @@ class Optimization(Group):
     weight_decay: float = option(0.0, "decoupled weight decay, of matrices and kernels", minimum=0)
     clip_norm: float = option(
         0.0, "upper limit of the norm of the whole batch's gradient; 0: none", minimum=0
+    )
+    accumulate_steps: int = option(
+        1,
+        "steps whose gradients are averaged before the weights change: the batch of an update is "
+        "so many times batch_size, in the memory of one step",
+        minimum=1,
     )
     label_smoothing: float = option(
         0.0, "share of each label that is spread over all classes", minimum=0, below=1
@@ -224,6 +235,14 @@ class Runtime(Group):
     num_virtual_devices: int = option(
         0, "split the CPU into this many logical devices, to try --strategy=mirrored", minimum=0
     )
+    local_workers: int = option(
+        0, "run so many workers on this machine, to try --strategy=multi_worker", minimum=0
+    )
+    worker_timeout_s: float = option(
+        300.0,
+        "seconds without an answer after which another host counts as lost and the run ends",
+        minimum=10,
+    )
     precision: str = option(
         "auto",
         "what the layers compute in; auto: the best for the device (on a CPU, the faster of "
@@ -236,9 +255,25 @@ class Runtime(Group):
     )
 
     def __post_init__(self) -> None:
-        """Checks the options, the name of the topology among them."""
+        """Checks the options, each and together."""
         super().__post_init__()
         tpu_topologies.parse(self.tpu_topology)
+        if self.local_workers and self.strategy not in ("auto", "multi_worker"):
+            raise ConfigError(
+                f"local_workers ({self.local_workers}) needs --strategy=multi_worker, not "
+                f"{self.strategy}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark(Group):
+    """How --mode=benchmark measures."""
+
+    benchmark_images: int = option(
+        1000,
+        "training and validation images that plain Keras is timed on, scaled to all; 0: all",
+        minimum=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +285,7 @@ class Config:
     optimization: Optimization = dataclasses.field(default_factory=Optimization)
     features: Features = dataclasses.field(default_factory=Features)
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    benchmark: Benchmark = dataclasses.field(default_factory=Benchmark)
     model_dir: str = ""
 
     def __post_init__(self) -> None:

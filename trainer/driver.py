@@ -22,6 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.batches import Share
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -138,7 +140,14 @@ class Driver:
         return logs
 
     def _iterate(self, batches: Batches) -> Any:
-        return iter(self._strategy.experimental_distribute_dataset(batches.dataset))
+        """Reads this host's share; all shares together are the global batches, in order."""
+
+        def read(host: tf.distribute.InputContext) -> tf.data.Dataset:
+            return batches.read(
+                Share(host.input_pipeline_id, host.num_input_pipelines, host.num_replicas_in_sync)
+            )
+
+        return iter(self._strategy.distribute_datasets_from_function(read))
 
     def _calls(self, steps: int) -> list[tuple[int, tf.Tensor]]:
         """Cuts `steps` into calls: (steps done before, steps of this call)."""

@@ -168,6 +168,13 @@ class Cache:
         self._evict()
         return tuple(itertools.chain.from_iterable(mapped[i] for i in sorted(mapped)))
 
+    def count_missing(self, key: Key, shards: Shards) -> int:
+        """Returns how many rows have no file yet; a damaged one is found out when it is read."""
+        entry = self._root / key.digest
+        return sum(
+            stop - start for start, stop in shards.ranges() if not _files(entry, start, stop)
+        )
+
     @contextlib.contextmanager
     def _lock(self, entry: pathlib.Path, section: int, wait: bool) -> Iterator[None]:  # noqa: FBT001
         """Holds a section's lock; it lies beside the entry, which is removed under all of them."""
@@ -216,7 +223,7 @@ class Cache:
         self, entry: pathlib.Path, shards: Shards, start: int, stop: int
     ) -> pathlib.Path | None:
         """Returns the valid file of a shard; a damaged one is removed with a message."""
-        for path in sorted(entry.glob(f"{start:08d}-{stop:08d}.*.npy")):
+        for path in _files(entry, start, stop):
             if path.name.split(".")[1] == _checksum(path) and _matches(path, shards, stop - start):
                 return path
             logging.warning("Damaged features at %s: computing them again.", path)
@@ -252,6 +259,11 @@ class Cache:
             return False
         logging.info("Removed features %s: over --cache_budget_gb.", entry.name)
         return True
+
+
+def _files(entry: pathlib.Path, start: int, stop: int) -> list[pathlib.Path]:
+    """Returns what is there of a shard: nothing, or one file, unless somebody meddled."""
+    return sorted(entry.glob(f"{start:08d}-{stop:08d}.*.npy"))
 
 
 def _runs_of_missing(paths: dict[Rows, pathlib.Path | None]) -> list[list[Rows]]:

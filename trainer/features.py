@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import batches
+from trainer import batches, feature_cache
 from trainer.errors import RunError
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class Parts:
     suffix: keras.Model
     cut_at: tuple[int, str]
     dtype: tf.DType
+
+    def shards(self, num_examples: int) -> feature_cache.Shards:
+        """Returns how the features of so many examples are stored."""
+        row_shape = tuple(self.suffix.input.shape[1:])
+        return feature_cache.Shards(num_examples, row_shape, self.dtype)
 
 
 def cut(network: Network) -> Parts | None:
@@ -201,12 +206,7 @@ class Activations:
         weighted = index.map(lambda position, label: (position, label, 1.0))
         padded = batches.pad(weighted, batch_size, len(positions))
         gather = self._build_gather()
-        dataset = padded.dataset.map(
-            lambda position, label, weight: (gather(position), label, weight),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return dataclasses.replace(padded, dataset=dataset.prefetch(tf.data.AUTOTUNE))
+        return padded.map(lambda position, label, weight: (gather(position), label, weight))
 
     def _build_gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns positions [B] -> activations [B, …]; from memory where they fit into it."""

@@ -89,7 +89,7 @@ class FeatureFeed(Feed):
     ) -> None:
         self.model = parts.suffix
         self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
-        self._config, self._data, self._parts, self._cache = config, data, parts, cache
+        self._config, self._data, self.parts, self._cache = config, data, parts, cache
         # Several hosts divide the pass by sections of the cache: each works through its own alone.
         strategy = tf.distribute.get_strategy() if context.is_multi_host else context.strategy
         self._replicas = strategy.num_replicas_in_sync
@@ -122,23 +122,23 @@ class FeatureFeed(Feed):
         if augmented and self._config.features.views:
             views = tuple(range(self._config.features.views))
         stored = tuple(self._load_or_compute(split, view) for view in views)
-        return features.Activations(stored, self._data.num_examples(split), self._parts.dtype)
+        return features.Activations(stored, self._data.num_examples(split), self.parts.dtype)
 
     def _load_or_compute(self, split: str, view: int | None) -> tuple[np.ndarray, ...]:
-        key = self._key(split, view)
-        shards = shards_for(self._parts, self._data.num_examples(split))
+        key = self.key(split, view)
+        shards = self.parts.shards(self._data.num_examples(split))
         label = f"features of {split}" + (f", view {view + 1}" if view is not None else "")
         start, computed = time.monotonic(), 0
-        with console.bar(shards.num_examples, label, "img") as bar:
+        with console.bar(self._cache.count_missing(key, shards), label, "img") as bar:
 
             def compute(first: int, last: int) -> Iterator[np.ndarray]:
                 nonlocal computed
                 if not computed:
                     console.say(f"{label}: computing them ...")
-                for block in self._run_prefix(split, first, last, view):
-                    yield block
+                for block in self.run_prefix(split, view, first, last):
                     computed += len(block)
                     bar.update(len(block))
+                    yield block  # Nothing after it: nobody asks for more than the last block.
 
             arrays = self._cache.load_or_compute(key, shards, compute)
         elapsed_s = time.monotonic() - start
@@ -147,15 +147,17 @@ class FeatureFeed(Feed):
         console.say(f"{label}: {cached:,} cached, {computed:,} computed in {elapsed_s:.1f} s{rate}")
         return arrays
 
-    def _run_prefix(
-        self, split: str, start: int, stop: int, view: int | None
+    def run_prefix(
+        self, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[np.ndarray]:
+        """Yields what the frozen layers give for rows of a split, in blocks [n, …]."""
         batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / self._replicas) * self._replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
         for block in self._driver.predict_blocks(images):
-            yield features.to_stored(block, self._parts.dtype)
+            yield features.to_stored(block, self.parts.dtype)
 
-    def _key(self, split: str, view: int | None) -> feature_cache.Key:
+    def key(self, split: str, view: int | None) -> feature_cache.Key:
+        """Returns all that decides what is stored for a view of a split."""
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
         return feature_cache.Key(
             data_fingerprint=self._data.fingerprint,
@@ -163,23 +165,18 @@ class FeatureFeed(Feed):
             backbone=self._config.model.backbone,
             weights_hash=self._weights_hash,
             image_shape=self._data.image_shape,
-            backbone_image_shape=tuple(self._parts.prefix.layers[-1].input.shape[1:]),
-            cut_at=self._parts.cut_at[0],
-            row_shape=tuple(self._parts.suffix.input.shape[1:]),
+            backbone_image_shape=tuple(self.parts.prefix.layers[-1].input.shape[1:]),
+            cut_at=self.parts.cut_at[0],
+            row_shape=tuple(self.parts.suffix.input.shape[1:]),
             precision=keras.mixed_precision.dtype_policy().name,
-            dtype=self._parts.dtype.name,
+            dtype=self.parts.dtype.name,
             augmentation=drawn,
             view=view,
         )
 
     @functools.cached_property
     def _weights_hash(self) -> str:
-        return features.weights_hash(self._parts.prefix)
-
-
-def shards_for(parts: features.Parts, num_examples: int) -> feature_cache.Shards:
-    """Returns how the features of a split are stored."""
-    return feature_cache.Shards(num_examples, tuple(parts.suffix.input.shape[1:]), parts.dtype)
+        return features.weights_hash(self.parts.prefix)
 
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
@@ -209,7 +206,7 @@ def _obstacle_to_caching(
         return "augmentation draws anew in every epoch (--views=V would cache V views)"
     rows = data.num_examples("train") * (views or 1)
     rows += data.num_examples("validation") + data.num_examples("test")
-    num_bytes = shards_for(parts, rows).num_bytes
+    num_bytes = parts.shards(rows).num_bytes
     if num_bytes > budget_bytes:
         return (
             f"features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "

@@ -22,7 +22,7 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate", "tpu_check")
+MODES = ("train", "evaluate", "benchmark", "selfcheck", "tpu_check")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -46,8 +46,9 @@ def define() -> None:
         "mode",
         "train",
         MODES,
-        "train and judge a model, judge the one in --model_dir again, or compile the training step "
-        "for --tpu_topology, without data and without a TPU",
+        "train and judge a model; evaluate: judge the one in --model_dir again; benchmark: time "
+        "training against plain Keras; selfcheck: compare the strategy with one device; "
+        "tpu_check: compile the training step for --tpu_topology, without data and without a TPU",
     )
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(
@@ -87,7 +88,7 @@ def parse(argv: Sequence[str]) -> Command:
     if _FLAGS["mode"].value == "evaluate":
         _refuse_training_options(given)
     base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
-    if _FLAGS["mode"].value == "train":
+    if _FLAGS["mode"].value != "evaluate":
         base.pop("model_dir", None)  # Of the run that the options come from.
     config = config_lib.Config.from_flat({**base, **given})
     return Command(_FLAGS["mode"].value, config, _verbosity())

@@ -13,21 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import socket
 import warnings
 import zipfile
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from trainer import backbones
+from trainer import backbones, sockets
 from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DOWNLOAD_TIMEOUT_S = 30
 
@@ -177,7 +171,8 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
     if name == "small_cnn":
         raise ConfigError("small_cnn has no ImageNet weights; give --weights=none.")
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT_S):
+        # Keras's download has no time limit of its own and would hang on a silent network.
+        with sockets.default_timeout(DOWNLOAD_TIMEOUT_S):
             constructor = backbones.REGISTRY[name].load_constructor()
             return constructor(weights="imagenet", include_top=False).get_weights()
     except Exception as error:
@@ -187,17 +182,6 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
             "the file named there on a connected machine and give --weights=PATH, or train from "
             "random weights with --weights=none."
         ) from error
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Keras's download has no time limit of its own and would hang on a silent network."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:

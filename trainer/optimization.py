@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from trainer import updates
+from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer import config as config_lib
-from trainer.errors import ConfigError
 
 POSITIVE_CLASS = 1
 SGD_MOMENTUM = 0.9
@@ -36,12 +37,14 @@ def compile_model(
       config: the optimization options.
       class_counts: training examples of each class, for balanced class weights.
       steps_per_epoch: the unit of warm-up and decay.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes, or a class no example.
     """
     optimizer = build_optimizer(config, steps_per_epoch)
-    needs_scaling = keras.mixed_precision.dtype_policy().name == "mixed_float16"
     model.compile(
-        optimizer=LossScaling(optimizer) if needs_scaling else optimizer,
-        auto_scale_loss=False,  # Keras's own looks at the first replica alone.
+        optimizer=optimizer,
+        auto_scale_loss=False,  # The optimizer does it; Keras's own looks at one replica alone.
         loss=Crossentropy(
             class_weights_for(config.class_weights, class_counts), config.label_smoothing
         ),
@@ -59,8 +62,8 @@ def compile_model(
     if config.weight_decay:
         # Biases, and the scales and shifts of normalisation.
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
-        optimizer.exclude_from_weight_decay(var_list=vectors)
-    model.optimizer.build(model.trainable_variables)
+        optimizer.rule.exclude_from_weight_decay(var_list=vectors)
+    optimizer.build(model.trainable_variables)
 
 
 def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
@@ -104,10 +107,12 @@ class PositiveAUC(keras.metrics.AUC):
         super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
 
 
-def build_optimizer(
-    config: config_lib.Optimization, steps_per_epoch: int
-) -> keras.optimizers.Optimizer:
-    """Builds the optimizer with its learning-rate schedule."""
+def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> updates.GlobalUpdate:
+    """Builds the update rule with its learning-rate schedule, and what goes before it.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes.
+    """
     constructor = {
         "adam": keras.optimizers.Adam,
         "adamw": keras.optimizers.AdamW,
@@ -116,77 +121,51 @@ def build_optimizer(
     options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
     if config.weight_decay or config.optimizer == "adamw":  # AdamW's own default is not 0.
         options["weight_decay"] = config.weight_decay
-    if config.clip_norm:
-        constructor = clipping_after_reduction(constructor, config.clip_norm)
-    return constructor(
-        learning_rate=build_learning_rate(config, steps_per_epoch),
-        **options,
+    rule = updates.taking_sums(constructor)(
+        learning_rate=build_learning_rate(config, steps_per_epoch), **options
+    )
+    return updates.GlobalUpdate(
+        rule,
+        accumulate_steps=config.accumulate_steps,
+        clip_norm=config.clip_norm,
+        scales_loss=keras.mixed_precision.dtype_policy().name == "mixed_float16",
     )
 
 
 def build_learning_rate(
     config: config_lib.Optimization, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Returns a number, or a schedule over steps whose horizon is `max_epochs`."""
-    warmup_steps = config.warmup_epochs * steps_per_epoch
-    total_steps = config.max_epochs * steps_per_epoch
+    """Returns a number, or a schedule over updates whose horizon is `max_epochs`.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes.
+    """
+    warmup_updates = config.warmup_epochs * steps_per_epoch // config.accumulate_steps
+    total_updates = config.max_epochs * steps_per_epoch // config.accumulate_steps
+    if not total_updates:
+        raise ConfigError(
+            f"accumulate_steps ({config.accumulate_steps}) exceeds the "
+            f"{config.max_epochs * steps_per_epoch} steps of the run: nothing would be learned."
+        )
     after: Any = config.learning_rate
-    if config.schedule == "cosine" and total_steps > warmup_steps:
-        after = keras.optimizers.schedules.CosineDecay(after, total_steps - warmup_steps)
-    return LinearWarmup(after, config.learning_rate, warmup_steps) if warmup_steps else after
+    if config.schedule == "cosine" and total_updates > warmup_updates:
+        after = keras.optimizers.schedules.CosineDecay(after, total_updates - warmup_updates)
+    return LinearWarmup(after, config.learning_rate, warmup_updates) if warmup_updates else after
 
 
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to `peak` over `warmup_steps`, then follows `after` from its start."""
+    """Rises linearly from 0 to `peak` over `warmup_updates`, then follows `after` from 0."""
 
-    def __init__(self, after: Any, peak: float, warmup_steps: int) -> None:
-        self._after, self._peak, self._warmup_steps = after, peak, warmup_steps
+    def __init__(self, after: Any, peak: float, warmup_updates: int) -> None:
+        self._after, self._peak, self._warmup_updates = after, peak, warmup_updates
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate of `step`, counted from 0."""
+        """Returns the learning rate of the update `step`, counted from 0."""
         step = keras.ops.cast(step, "float32")
-        past = step - self._warmup_steps
+        past = step - self._warmup_updates
         after = self._after(keras.ops.maximum(past, 0.0)) if callable(self._after) else self._after
-        return keras.ops.where(past < 0, self._peak * step / self._warmup_steps, after)
+        return keras.ops.where(past < 0, self._peak * step / self._warmup_updates, after)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor takes."""
-        return {"after": self._after, "peak": self._peak, "warmup_steps": self._warmup_steps}
-
-
-class LossScaling(keras.optimizers.LossScaleOptimizer):
-    """Dynamic loss scaling that skips a step where the gradient of any replica overflows.
-
-    Keras tests the gradients of the first replica and then applies those of all. Here they are
-    summed before the test, so that one overflow is seen by every replica.
-    """
-
-    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-        """Applies the sum of the replicas' scaled gradients, or halves the scale."""
-        return super().apply(_reduced(grads), trainable_variables)
-
-
-def _reduced(grads: Any) -> list[Any]:
-    """Sums gradients over the replicas; divided, because the optimizer sums once more."""
-    replica = tf.distribute.get_replica_context()
-    summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-    return [grad / replica.num_replicas_in_sync for grad in summed]
-
-
-def clipping_after_reduction(
-    constructor: type[keras.optimizers.Optimizer], clip_norm: float
-) -> type[keras.optimizers.Optimizer]:
-    """Returns the optimizer class, made to clip the norm of the whole batch's gradient.
-
-    Keras clips each replica's gradient and then sums: what a norm means would depend on the number
-    of replicas. Here gradients are summed first.
-    """
-
-    class Clipping(constructor):
-        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-            replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-            grads, _ = tf.clip_by_global_norm(_reduced(grads), clip_norm / replicas)
-            return super().apply(grads, trainable_variables)
-
-    Clipping.__name__ = constructor.__name__
-    return Clipping
+        return {"after": self._after, "peak": self._peak, "warmup_updates": self._warmup_updates}

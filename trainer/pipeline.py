@@ -1,6 +1,6 @@
 """From a split of the data set to batches; the order of the stages is written once, here.
 
-read -> shuffle -> decode -> (resize) -> augment -> weight -> pad -> batch -> prefetch
+read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
 
 data = pipeline.load(config.data, image_size=224)
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 
 import cxr_tfds  # noqa: F401 -- Registers the data set.
 from cxr_tfds import source
-from trainer import augment, batches
+from trainer import augment, batches, data_service
 from trainer import config as config_lib
 from trainer.errors import RunError
 
@@ -107,7 +107,7 @@ class Data:
     def table(self, split: str) -> Table:
         """Reads all but the images of a split."""
         names = ("file_name", "patient_id", "etiology", "label")
-        examples = self._read(split)
+        examples = self.read(split)
         rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
@@ -127,10 +127,12 @@ class Data:
 
     def training_batches(self, epoch: int, seed: int) -> batches.Batches:
         """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
-        examples = self._order(self._read("train"), epoch, seed)
-        pixels = _parallel(examples, self._decoder(draw=batches.stable_seed(seed, epoch)))
-        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
-        return batches.pad(weighted, self.plan.batch_size, self.plan.steps * self.plan.batch_size)
+        load = _weighted(self._decoder(draw=batches.stable_seed(seed, epoch)))
+        size = self.plan.batch_size
+        if self.config.data_service:
+            return self._distributed("train", self.training_rows(epoch, seed), size, load)
+        examples = self._order(self.read("train"), epoch, seed)
+        return batches.pad(examples, size, self.plan.steps * size, load=load)
 
     def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
         """Arranges the training split, or anything else that has its length, for an epoch.
@@ -171,19 +173,33 @@ class Data:
           view: which augmented view of the images; None: as they are.
         """
         stop = self.num_examples(split) if stop is None else stop
-        examples = self._read(f"{split}[{start}:{stop}]")
-        pixels = _parallel(examples, self._decoder(draw=view))
-        weighted = _parallel(pixels, lambda image, label: (image, label, 1.0))
-        return batches.pad(weighted, batch_size, stop - start)
+        load = _weighted(self._decoder(draw=view))
+        if self.config.data_service:
+            return self._distributed(split, np.arange(start, stop), batch_size, load)
+        examples = self.read(f"{split}[{start}:{stop}]")
+        return batches.pad(examples, batch_size, stop - start, load=load)
+
+    def _distributed(self, split: str, rows: np.ndarray, size: int, load: Any) -> batches.Batches:
+        """Loads rows of a split on the workers of --data_service."""
+        parse = functools.partial(
+            self.builder.info.features.deserialize_example, decoders=_ENCODED_IMAGES
+        )
+        return data_service.distribute(
+            self.config.data_service, self._records(split), rows, size, lambda x: load(parse(x))
+        )
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; a few numbers a record.
+    def _records(self, split: str) -> data_service.Records:
+        paths = self.builder.info.splits[split].filepaths
+        return data_service.locate([str(path) for path in paths])
 
     def images(self, split: str, indices: np.ndarray) -> np.ndarray:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
-        decode = self._decoder(draw=None)
-        ranges = (self._read(f"{split}[{index}:{index + 1}]") for index in indices)
-        chosen = [decode(next(iter(examples)))[0].numpy() for examples in ranges]
-        return np.stack(chosen)
+        rows = "+".join(f"{split}[{index}:{index + 1}]" for index in indices)
+        pixels = batches.parallel(self.read(rows), self._decoder(draw=None))
+        return next(pixels.batch(len(indices)).as_numpy_iterator())[0]
 
-    def _read(self, split: str) -> tf.data.Dataset:
+    def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
 
         File after file: where TFDS interleaves them, the order of a range is not its order in the
@@ -220,8 +236,11 @@ def load(config: config_lib.Data, image_size: int) -> Data:
       image_size: the side (px) that the model works on, see `describe`.
 
     Raises:
-      RunError: when it isn't built and can't be.
+      ConfigError: when --data_service is not an address.
+      RunError: when it isn't built and can't be, or --data_service does not answer.
     """
+    if config.data_service:
+        data_service.require(config.data_service)
     data = describe(config, image_size)
     if not data.builder.is_prepared():
         _prepare(data.builder, config)
@@ -263,5 +282,6 @@ def _prepare(builder: Any, config: config_lib.Data) -> None:
         raise RunError(str(error)) from error
 
 
-def _parallel(examples: tf.data.Dataset, function: Any) -> tf.data.Dataset:
-    return examples.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+def _weighted(decode: Any) -> Any:
+    """Returns example -> (image, label, weight 1)."""
+    return lambda example: (*decode(example), 1.0)

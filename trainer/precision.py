@@ -48,7 +48,10 @@ class Choice:
 
 
 def settle(config: config_lib.Config, context: Context) -> Choice:
-    """Chooses the policy and puts it in force; call it before the first layer is built."""
+    """Chooses the policy and puts it in force; call it right before the first layer is built.
+
+    It seeds as well: what libraries drew until now, to build a data set say, shifts no weight.
+    """
     choice = _choose(config, context)
     # A run whose policy was measured equals one that names it: same draws, same layer names.
     keras.backend.clear_session()

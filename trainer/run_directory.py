@@ -121,12 +121,13 @@ def require_unused(run: RunDirectory) -> None:
 
 def _path_for(config: Config, is_chief: bool) -> pathlib.Path:  # noqa: FBT001
     if is_chief:
-        return pathlib.Path(config.model_dir or _new_name(config)).expanduser()
+        return pathlib.Path(config.model_dir or new_name(config.data.dataset, config)).expanduser()
     path = tempfile.mkdtemp(prefix="cxr-trainer-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return pathlib.Path(path)
 
 
-def _new_name(config: Config) -> str:
+def new_name(what: str, config: Config) -> str:
+    """Returns a path that tells what the run is about, and when it began."""
     now = datetime.datetime.now().astimezone()
-    return f"runs/{config.data.dataset}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"
+    return f"runs/{what}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

@@ -11,16 +11,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
-from trainer import console
+from trainer import console, sockets
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from trainer import config as config_lib
+
+TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
+"""Where chips of a TPU VM appear: up to v4, and from v5e on."""
+TPU_TIMEOUT_S = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +178,27 @@ def _build_multi_worker() -> tf.distribute.Strategy:
 
 def _build_tpu(name: str) -> tf.distribute.Strategy:
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-        if name != "local":
-            tf.config.experimental_connect_to_cluster(resolver)
+        resolver = _find_tpu(name)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
+    except (ValueError, ImportError, OSError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(
             f"--strategy=tpu found no TPU named {name!r} ({reason}). Run on a TPU VM with the "
             "package's `tpu` extra installed, or choose another --strategy."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
+    """Looks for the TPU before TensorFlow does, which would go on looking for minutes."""
+    if name == "local":
+        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in TPU_DEVICES):
+            raise OSError("this machine has no TPU device in /dev")
+        return tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+    with sockets.default_timeout(TPU_TIMEOUT_S):
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        address = resolver.master()
+    if not sockets.answers(address, TPU_TIMEOUT_S):
+        raise OSError(f"nothing answers at {address}")
+    tf.config.experimental_connect_to_cluster(resolver)
+    return resolver

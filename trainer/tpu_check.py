@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from trainer.tpu_topologies import Topology
 
 GIB = tpu_topologies.GIB
+STEPS = 1_000
+"""Steps of an epoch, a number inside of the compiled schedule; no shape depends on it."""
 FULL = 0.99
 """A batch that fills this share of memory is called the largest: more would cost compilations."""
 AIM = 0.995
@@ -114,7 +116,7 @@ class Step:
         untrained = dataclasses.replace(config.model, weights="none")
         num_classes = len(data.class_names)
         self.model = model.build(untrained, data.image_shape, num_classes).whole
-        optimization.compile_model(self.model, config.optimization, [1] * num_classes, 1)
+        optimization.compile_model(self.model, config.optimization, [1] * num_classes, STEPS)
         self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
 
     def describe(self) -> str:

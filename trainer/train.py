@@ -19,6 +19,7 @@ from trainer import (
     metrics,
     model,
     optimization,
+    peers,
     pipeline,
     precision,
     run_directory,
@@ -44,9 +45,9 @@ def run(config: Config) -> metrics.Judgement:
         run_directory.require_unused(run_directory.at(config.model_dir))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
     choice = precision.settle(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
-    data = pipeline.load(config.data, config.model.backbone_image_size)
     with context.strategy.scope():
         network = model.build(config.model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
@@ -69,6 +70,7 @@ def run(config: Config) -> metrics.Judgement:
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
     probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
+    peers.part()
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
     history = directory.load_history()
     return evaluate.judge(directory.path, probabilities, data, history, facts, patients)

@@ -67,3 +67,28 @@ def test_padding_keeps_every_example_once_in_order(n, batch_size):
 def test_seeds_of_near_numbers_differ():
     seeds = {batches.stable_seed(a, b) for a in range(30) for b in range(30)}
     assert len(seeds) == 900
+
+
+@hypothesis.given(sizes, st.integers(1, 4), st.sampled_from([1, 2, 3]), st.integers(1, 3))
+@hypothesis.settings(deadline=None, max_examples=30)
+def test_hosts_shares_are_the_global_batches_and_each_row_is_loaded_once(n, width, hosts, replicas):
+    """Each host has `replicas` of them, each replica `width` examples of a batch."""
+    batch_size = width * hosts * replicas
+    loaded: list[int] = []
+
+    def load(row):
+        tf.numpy_function(lambda i: loaded.append(int(i)), [row], [], stateful=True)
+        return row, row, 1.0
+
+    whole = batches.pad(tf.data.Dataset.range(n).map(lambda i: (i, i, 1.0)), batch_size, n)
+    shared = batches.pad(tf.data.Dataset.range(n), batch_size, n, load=load)
+    shares = [
+        list(shared.read(batches.Share(host, hosts, hosts * replicas)).as_numpy_iterator())
+        for host in range(hosts)
+    ]
+    for step, batch in enumerate(whole.dataset.as_numpy_iterator()):
+        pieces = [mine[step * replicas + r] for mine in shares for r in range(replicas)]
+        for column in (0, 2):
+            joined = np.concatenate([piece[column] for piece in pieces])
+            np.testing.assert_array_equal(joined, batch[column])
+    assert sorted(loaded) == list(range(n))

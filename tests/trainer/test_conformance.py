@@ -86,7 +86,18 @@ def test_only_unfrozen_layers_train(name, replicas, precision):
 )
 def test_prefix_and_suffix_equal_the_whole(name, unfrozen, precision):
     keras.mixed_precision.set_dtype_policy(precision)
-    network = _build(name, unfrozen)
+    _assert_parts_equal_the_whole(_build(name, unfrozen))
+
+
+@every_backbone
+@pytest.mark.slow
+@pytest.mark.parametrize("eighths", [1, 2, 3, 5, 6])
+def test_wherever_it_is_cut_prefix_and_suffix_equal_the_whole(name, eighths):
+    layers = len(model.build_backbone(Model(backbone=name, image_size=SIZE)).layers)
+    _assert_parts_equal_the_whole(_build(name, str(layers * eighths // 8)))
+
+
+def _assert_parts_equal_the_whole(network):
     parts = features.cut(network)
     assert parts is not None
     pixels = images(4, SIZE)

@@ -60,8 +60,10 @@ def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
             raise KeyboardInterrupt
         yield from Prefix()(start, stop)
 
+    assert cache.count_missing(KEY, SHARDS) == 600
     with pytest.raises(KeyboardInterrupt):
         cache.load_or_compute(KEY, SHARDS, dies)
+    assert cache.count_missing(KEY, SHARDS) == 88
     (tmp_path / KEY.digest / ".partial-00000512.npy").write_bytes(b"half a shard")
     prefix = Prefix()
     assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))

@@ -42,7 +42,7 @@ def _trace(strategy, name, *, extra=(), precision="mixed_bfloat16", **options):
         for layer in extra:
             outputs = layer(outputs)
         trained = keras.Model(whole.inputs, outputs)
-        optimization.compile_model(trained, Optimization(**options), [1, 1], 1)
+        optimization.compile_model(trained, Optimization(**options), [1, 1], 2)
     spec = tracing.batch_spec((SIZE, SIZE, 1), BATCH_SIZE)
     return tracing.loops(Driver(trained, strategy), strategy, spec)
 
@@ -62,6 +62,7 @@ def test_a_tpu_runs_every_op_of_every_step(strategy, name):
         {"optimizer": "sgd", "clip_norm": 1.0},
         {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 1},
         {"class_weights": "balanced", "label_smoothing": 0.1},
+        {"accumulate_steps": 2},
     ],
 )
 def test_a_tpu_runs_every_way_of_optimizing(strategy, options):

@@ -1,0 +1,171 @@
+"""Workers on one machine, each a real process, on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainer import config, pipeline, sockets
+from trainer.config import Runtime
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
+WORKERS = ("--local_workers=2", "--strategy=multi_worker")
+TIMEOUT_S = 900
+
+
+@pytest.fixture(scope="module")
+def phantom_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    pipeline.load(config.Data(dataset="phantom", data_dir=str(folder)), image_size=32)
+    return folder
+
+
+@pytest.fixture
+def command(phantom_dir, tmp_path):
+    """Returns a maker of commands for a short run on the phantoms."""
+
+    def make(run: str, *flags: str) -> list[str]:
+        return [
+            sys.executable, "-m", "trainer", "--dataset=phantom", f"--data_dir={phantom_dir}",
+            "--backbone=small_cnn", "--weights=none", "--image_size=32", "--neurons=8",
+            "--batch_size=32", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.02",
+            "--max_epochs=2", "--precision=float32", f"--cache_dir={tmp_path / 'cache'}",
+            f"--model_dir={tmp_path / run}", *flags,
+        ]  # fmt: skip
+
+    return make
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def _history(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+@pytest.mark.slow
+def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_cache):
+    cache = f"--feature_cache={feature_cache}"
+    one = _run(command("one", cache, "--strategy=one_device"))
+    two = _run(command("two", cache, *WORKERS))
+    assert one.returncode in (0, 3), one.stderr
+    assert two.returncode == one.returncode, two.stderr
+    for ours, theirs in zip(_history(tmp_path / "one"), _history(tmp_path / "two"), strict=True):
+        assert [theirs[name] for name in NAMES] == pytest.approx(
+            [ours[name] for name in NAMES], abs=1e-4
+        )
+    assert two.stdout.count("RANK 1 Accuracy: ") == 1  # Only the chief speaks.
+    runs = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert runs == ({"one", "two", "cache"} if feature_cache == "auto" else {"one", "two"})
+
+
+def test_a_workers_error_is_told_with_its_index_and_exit_code(command):
+    """2 is wrong usage: batch_size must be divisible by the replicas; both workers say so."""
+    result = _run(command("run", "--batch_size=33", *WORKERS))
+    assert result.returncode == 2
+    assert "batch_size (33) is global and must be divisible by the 2 replicas." in result.stderr
+    assert re.search(r"trainer: worker [01] failed with 2; the other workers", result.stderr)
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+
+
+def _wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.communicate())
+
+
+def _children(pid: int) -> list[int]:
+    """The launcher's workers, in the order in which they were started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 -- Not a file on disk.
+        return [int(child) for child in file.read().split()]
+
+
+LONG = ("--max_epochs=100000", "--patience=100000", "--feature_cache=off")
+
+
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
+    launcher = _start(command("run", *WORKERS, *LONG))
+    _wait_for(launcher, "epoch 1/")
+    workers = _children(launcher.pid)
+    killed = time.monotonic()
+    os.kill(workers[victim], signal.SIGKILL)
+    _, errors = launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode == 1
+    assert f"worker {victim} was killed by SIGKILL" in errors
+    assert time.monotonic() - killed < 60
+    assert not any(_is_running(pid) for pid in workers)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, None)]
+)
+@pytest.mark.slow
+def test_signals_reach_every_worker(command, number, code):
+    launcher = _start(command("run", *WORKERS, *LONG))
+    _wait_for(launcher, "epoch 1/")
+    workers = _children(launcher.pid)
+    launcher.send_signal(number)
+    launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode in ({code} if code else {75, 143})
+    assert not any(_is_running(pid) for pid in workers)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, victim):
+    """As on several hosts: nobody watches but the workers themselves."""
+    addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(2)]
+    workers = []
+    for index in range(2):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        workers.append(
+            subprocess.Popen(
+                command("run", "--strategy=multi_worker", "--worker_timeout_s=40", *LONG),
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env=os.environ | {"TF_CONFIG": json.dumps(cluster)},
+            )
+        )  # fmt: skip
+    _wait_for(workers[0], "epoch 1/")
+    killed = time.monotonic()
+    workers[victim].kill()
+    _, errors = workers[1 - victim].communicate(timeout=TIMEOUT_S)
+    assert time.monotonic() - killed < 40 + 60  # The rest is for a busy machine.
+    assert workers[1 - victim].returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"trainer: worker {victim} at {addresses[victim]} is lost"), errors
+    workers[victim].communicate()
+
+
+def test_local_workers_are_a_cluster():
+    with pytest.raises(ConfigError, match=r"local_workers \(2\) needs --strategy=multi_worker"):
+        Runtime(local_workers=2, strategy="mirrored")

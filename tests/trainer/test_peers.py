@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainer import peers, sockets
+from trainer.errors import ConfigError, RunError
+
+
+@pytest.fixture
+def listener():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _cluster(*addresses: str, index: int = 0) -> str:
+    cluster = {"worker": list(addresses)}
+    return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+
+
+def test_the_others_are_all_but_this_one():
+    assert peers.others_of(_cluster("a:1", "b:2", "c:3", index=1)) == {
+        "worker 0": "a:1",
+        "worker 2": "c:3",
+    }
+    assert peers.others_of("{}") == {}
+
+
+@pytest.mark.parametrize("text", ["x", "[]", '{"cluster": {"worker": ["nowhere"]}}'])
+def test_a_tf_config_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError, match=r"TF_CONFIG \(.*\) must be JSON of the form"):
+        peers.others_of(text)
+
+
+def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):
+    gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
+    monkeypatch.setenv("TF_CONFIG", _cluster(listener, gone))
+    with (
+        pytest.raises(RunError, match=f"worker 1 at {gone} is lost"),
+        peers.watched(timeout_s=300),
+    ):
+        raise ValueError("of a step")
+
+
+def test_an_error_while_all_answer_stays_what_it_is(monkeypatch, listener):
+    monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
+    with pytest.raises(ValueError, match="of a step"), peers.watched(timeout_s=300):
+        raise ValueError("of a step")
+
+
+def test_a_worker_whom_tensorflow_takes_for_dead_is_named(monkeypatch, listener):
+    """It may answer and still be stopped."""
+    monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
+    text = "tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe"
+    with pytest.raises(RunError, match="worker 1 at"), peers.watched(timeout_s=300):
+        raise ValueError(text)
+
+
+STUCK = """
+import time
+from trainer import peers
+peers.PROBE_S = 0.2
+with peers.watched(timeout_s=1):
+    {parted}
+    time.sleep(4)  # A step that waits for the other worker.
+"""
+
+
+@pytest.mark.parametrize(("parted", "code"), [("pass", 1), ("peers.part()", 0)])
+def test_a_step_that_waits_for_a_worker_who_never_came_ends(parted, code):
+    gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-c", STUCK.format(parted=parted)],
+        env={"TF_CONFIG": _cluster("127.0.0.1:9", gone)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == code, result.stderr
+    assert (f"trainer: worker 1 at {gone} is lost" in result.stderr) == bool(code)
+    assert time.monotonic() - start < 50

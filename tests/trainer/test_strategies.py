@@ -1,0 +1,120 @@
+"""Every strategy gives what one device gives, in real processes: replicas of one, and workers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STRATEGIES = {"one_device": 1, "mirrored_2": 2, "mirrored_4": 4, "multi_worker": 2}
+OTHERS = [name for name in STRATEGIES if name != "one_device"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Returns (strategy, *flags) -> what tests.trainer.one_strategy wrote there; runs it once."""
+    folder = tmp_path_factory.mktemp("strategies")
+
+    @functools.cache
+    def result(name: str, *flags: str) -> dict[str, np.ndarray]:
+        out = folder / f"{name}{len(list(folder.iterdir()))}.npz"
+        _run(name, out, flags)
+        with np.load(out) as arrays:
+            return dict(arrays)
+
+    return result
+
+
+def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
+    """Runs a strategy's process, or its two workers; the chief writes `out`."""
+    if name != "multi_worker":
+        environments, outs = [{}], [out]
+        flags = (*flags, f"--replicas={STRATEGIES[name]}")
+    else:
+        addresses = [f"127.0.0.1:{_free_port()}" for _ in range(2)]
+        environments = [
+            {"TF_CONFIG": json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            )}
+            for index in range(2)
+        ]  # fmt: skip
+        outs = [out, out.with_name(f"other_{out.name}")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer.one_strategy", f"--out={path}", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | extra,
+        )
+        for path, extra in zip(outs, environments, strict=True)
+    ]  # fmt: skip
+    for process in processes:
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, output
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _weights(result: dict[str, np.ndarray], when: str) -> list[np.ndarray]:
+    return [result[f"{when}_{i}"] for i in range(len(result["trainable"]))]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_step_and_weight_equals_one_devices(results, name):
+    """30 steps of SGD with momentum, class weights, clipping and updates of two batches."""
+    one, many = results("one_device"), results(name)
+    assert many["replicas"] == STRATEGIES[name]
+    assert many["updates"] == one["updates"] == 15
+    np.testing.assert_allclose(many["losses"], one["losses"], atol=1e-5)
+    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=1e-5)
+    for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_with_adam_they_agree_to_its_rounding(results, name):
+    """Adam divides by the root of the mean square: of a gradient near 0, the rounding decides.
+
+    A weight moves by at most about the learning rate (0.02) an update, whatever the gradient's
+    size; a few of those whose gradient is all rounding may differ by a share of that. Losses don't
+    depend on such weights.
+    """
+    one, many = results("one_device", "--optimizer=adam"), results(name, "--optimizer=adam")
+    np.testing.assert_allclose(many["losses"], one["losses"], atol=1e-4)
+    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=1e-4)
+    for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_prime_number_of_examples_is_judged_once_each(results, name):
+    one, many = results("one_device"), results(name)
+    assert many["probabilities"].shape == (61, 2)
+    np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["one_device", "mirrored_2", pytest.param("mirrored_4", marks=pytest.mark.slow),
+             pytest.param("multi_worker", marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_what_is_frozen_does_not_move_by_one_bit(results, name):
+    """60 steps of a backbone whose every block has batch norm, its last 20 layers unfrozen."""
+    result = results(name, "--backbone=mobilenet_v2", "--layers_to_unfreeze=20", "--epochs=4")
+    moved = [
+        not np.array_equal(before, after)
+        for before, after in zip(_weights(result, "before"), _weights(result, "after"), strict=True)
+    ]
+    assert moved == result["trainable"].tolist()
+    assert 0 < sum(moved) < len(moved)

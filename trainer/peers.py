@@ -1,0 +1,121 @@
+"""The other hosts of a run: whether they are still there, and what it means when they are not.
+
+TensorFlow notices within half a minute that a worker has stopped, and then ends the step that waits
+for it with an error that names neither host nor way out. It does not notice a worker that never
+came, and a step that is stuck elsewhere stays so. So each worker looks after the others itself.
+
+    with peers.watched(timeout_s=300):     # does nothing but where TF_CONFIG names others
+        ...
+        peers.part()                       # From here on they may come to their end before us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from trainer import sockets
+from trainer.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLUSTER = "TF_CONFIG"
+PROBE_S = 5
+"""How often the others are called, and how long each may take to answer."""
+
+_parted = threading.Event()
+
+
+@contextlib.contextmanager
+def watched(timeout_s: float) -> Iterator[None]:
+    """Ends the process when another worker has not answered for so long.
+
+    Raises:
+      ConfigError: when TF_CONFIG is not what it has to be.
+      RunError: when the run fails while another worker is gone.
+    """
+    others = others_of(os.environ.get(CLUSTER, "{}"))
+    if not others:
+        yield
+        return
+    _parted.clear()
+    threading.Thread(target=_watch, args=(others, timeout_s), daemon=True).start()
+    try:
+        yield
+    except (ConfigError, RunError):
+        raise
+    except Exception as error:
+        lost = _lost(others, str(error))
+        if lost is None:
+            raise
+        raise RunError(explanation(lost, others[lost])) from error
+    finally:
+        part()
+
+
+def part() -> None:
+    """Stops watching: nobody waits for anybody any more."""
+    _parted.set()
+
+
+def others_of(cluster: str) -> dict[str, str]:
+    """Returns the address of each worker but this one, by its name in the cluster (`worker 1`).
+
+    Raises:
+      ConfigError: when the text is not a TF_CONFIG.
+    """
+    try:
+        parsed = json.loads(cluster)
+        addresses = {
+            f"{job} {index}": address
+            for job, tasks in parsed.get("cluster", {}).items()
+            for index, address in enumerate(tasks)
+        }
+        me = parsed.get("task", {})
+        addresses.pop(f"{me.get('type')} {me.get('index')}", None)
+        for address in addresses.values():
+            sockets.parse(address)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"TF_CONFIG ({cluster}) must be JSON of the form "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
+        ) from error
+    return addresses
+
+
+def explanation(name: str, address: str) -> str:
+    """Returns what to tell of a lost worker."""
+    return (
+        f"{name} at {address} is lost: it ended, or the network between us did. Its own output "
+        "says why; start all workers again."
+    )
+
+
+def _lost(others: dict[str, str], error: str) -> str | None:
+    """Returns which worker does not answer, or whom TensorFlow takes for dead."""
+    for name, address in others.items():
+        if not sockets.answers(address, PROBE_S):
+            return name
+    named = re.search(r"unhealthy.*?/job:(\w+)/replica:0/task:(\d+)", error, re.DOTALL)
+    name = " ".join(named.groups()) if named else ""
+    return name if name in others else None
+
+
+def _watch(others: dict[str, str], timeout_s: float) -> None:
+    """Calls the others by turns; the main thread may be deep in a step that never returns."""
+    heard = dict.fromkeys(others, time.monotonic())
+    while not _parted.wait(PROBE_S):
+        for name, address in others.items():
+            if sockets.answers(address, PROBE_S):
+                heard[name] = time.monotonic()
+            elif time.monotonic() - heard[name] > timeout_s and not _parted.is_set():
+                sys.stderr.write(f"trainer: {explanation(name, address)}\n")
+                sys.stderr.flush()
+                os._exit(1)

@@ -1,0 +1,54 @@
+"""Who answers on the network, and how long we wait for it: libraries wait for minutes, or for ever.
+
+sockets.answers("grpc://10.0.0.2:8470", timeout_s=5)    # whether something listens there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def default_timeout(seconds: float) -> Iterator[None]:
+    """Limits the waiting of libraries that set no limit of their own, downloads for one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def answers(address: str, timeout_s: float) -> bool:
+    """Whether something accepts connections at `host:port` (before it, perhaps, `scheme://`)."""
+    try:
+        with socket.create_connection(parse(address), timeout_s):
+            return True
+    except OSError:
+        return False
+
+
+def parse(address: str) -> tuple[str, int]:
+    """Returns host and port of `scheme://host:port` or `host:port`.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{address} is not host:port.")
+    return host.strip("[]"), int(port)
+
+
+def free_ports(count: int) -> list[int]:
+    """Finds ports of this host that nobody listens on; held together, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]

@@ -1,0 +1,172 @@
+"""From the gradients of the replicas to one update of the weights, the same on every strategy.
+
+Keras clips before it sums over the replicas, accumulates what is not summed yet, and tests one
+replica's gradients for all: what an option means would depend on the number of replicas. Here the
+order is written once, and each stage sees the gradient of the whole batch:
+
+    sum over replicas -> test for overflow -> accumulate -> clip -> update rule
+
+    rule = updates.taking_sums(keras.optimizers.Adam)(1e-3)
+    optimizer = updates.GlobalUpdate(rule, accumulate_steps=4, clip_norm=1.0)
+    model.compile(optimizer, loss, auto_scale_loss=False)
+
+The loss is a sum over a replica's examples, divided by the size of the global batch (so Keras does
+it); the sum of the replicas' gradients is therefore the gradient of the global batch's mean. Class
+weights multiply terms of that sum and not its divisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+INITIAL_LOSS_SCALE = 2.0**15
+GROWTH_STEPS = 2000
+"""Finite steps in a row after which the loss scale doubles; both as in Keras."""
+
+
+class GlobalUpdate(keras.optimizers.Optimizer):
+    """Feeds an update rule with gradients of global, accumulated, clipped batches.
+
+    An update takes the mean gradient of `accumulate_steps` batches. They are counted through the
+    whole run, across the ends of epochs: no update is of fewer batches than another, and the last
+    few steps of a run may be left without one. Under loss scaling, a batch whose gradient
+    overflows on any replica is left out and the update waits for one more.
+
+    `iterations` counts updates; schedules go by it. All state is in `variables`, on each replica
+    alike, so that a checkpoint between two steps of one update loses nothing.
+    """
+
+    def __init__(
+        self,
+        rule: keras.optimizers.Optimizer,
+        *,
+        accumulate_steps: int = 1,
+        clip_norm: float = 0.0,
+        scales_loss: bool = False,
+    ) -> None:
+        """Wraps an update rule.
+
+        Args:
+          rule: of a class made by `taking_sums`.
+          accumulate_steps: batches in an update.
+          clip_norm: upper limit of the norm of an update's gradient; 0: none.
+          scales_loss: whether to multiply the loss, so that small gradients survive float16.
+        """
+        super().__init__(learning_rate=0.0, name="global_update")
+        self.rule = rule
+        self._accumulate_steps = accumulate_steps
+        self._clip_norm = clip_norm
+        self._scales_loss = scales_loss
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes every variable; call it inside the strategy's scope."""
+        self.rule.build(variables)
+        super().build(variables)
+        if self._accumulate_steps > 1:
+            self._pending = self.add_variable((), dtype="int32", name="pending_batches")
+            self._sums = self.add_optimizer_variables(variables, "gradient_sum")
+        if self._scales_loss:
+            self._scale = self.add_variable(
+                (), keras.initializers.Constant(INITIAL_LOSS_SCALE), "float32", name="loss_scale"
+            )
+            self._finite_steps = self.add_variable((), dtype="int32", name="finite_steps")
+
+    @property
+    def variables(self) -> list[Any]:
+        """Those of this optimizer and of its rule."""
+        return [*self._variables, *self.rule.variables]
+
+    @property
+    def iterations(self) -> Any:
+        """Updates so far."""
+        return self.rule.iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        """Of the next update."""
+        return self.rule.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self.rule.learning_rate = value
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Returns what is differentiated; `train_step` asks."""
+        return loss * self._scale if self._scales_loss else loss
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Takes a step: `grads` are this replica's, of the scaled loss."""
+        del trainable_variables  # Those that it was built for.
+        gradients, is_due = _sum_over_replicas(grads), None
+        if self._scales_loss:
+            gradients = [gradient / self._scale for gradient in gradients]
+            is_due = _all_finite(gradients)
+            self._adapt_scale(is_due)
+        if self._accumulate_steps > 1:
+            gradients, is_due = self._accumulate(gradients, is_due)
+        if self._clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        with _undone_unless(is_due, [*self._trainable_variables, *self.rule.variables]):
+            self.rule.apply(gradients)
+
+    def _accumulate(self, gradients: Sequence[Any], is_finite: Any) -> tuple[list[Any], Any]:
+        """Adds a batch, unless it overflowed; returns the mean so far and whether it is due."""
+        taken = 1 if is_finite is None else tf.cast(is_finite, tf.int32)
+        pending = self._pending + taken
+        is_due = pending == self._accumulate_steps
+        self._pending.assign(tf.where(is_due, 0, pending))
+        means = []
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            added = total + (gradient if is_finite is None else tf.where(is_finite, gradient, 0.0))
+            total.assign(tf.where(is_due, 0.0, added))
+            means.append(added / self._accumulate_steps)
+        return means, is_due
+
+    def _adapt_scale(self, is_finite: Any) -> None:
+        """Halves the loss scale at an overflow, doubles it after a long time without."""
+        steps = tf.where(is_finite, self._finite_steps + 1, 0)
+        grows = steps == GROWTH_STEPS
+        self._finite_steps.assign(tf.where(grows, 0, steps))
+        self._scale.assign(self._scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5))
+
+
+def taking_sums(
+    constructor: type[keras.optimizers.Optimizer],
+) -> type[keras.optimizers.Optimizer]:
+    """Returns the optimizer class, made to take gradients that are summed over the replicas."""
+
+    class TakingSums(constructor):
+        def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+            return grads_and_vars  # Summed once, in `GlobalUpdate`; Keras would sum again.
+
+    TakingSums.__name__ = constructor.__name__
+    return TakingSums
+
+
+def _sum_over_replicas(gradients: Sequence[Any]) -> list[Any]:
+    replica = tf.distribute.get_replica_context()
+    return list(replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients)))
+
+
+def _all_finite(gradients: Sequence[Any]) -> Any:
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+
+
+@contextlib.contextmanager
+def _undone_unless(condition: Any, variables: Sequence[Any]) -> Iterator[None]:
+    """Puts `variables` back to what they were, to the bit, unless `condition`; None: never.
+
+    A `tf.cond` around the update would be the obvious way, but MirroredStrategy joins its replicas
+    inside the update, which it can't within a branch; and a TPU compiles both branches anyway.
+    """
+    before = [] if condition is None else [tf.identity(variable.value) for variable in variables]
+    yield
+    for variable, old in zip(variables, before, strict=False):
+        variable.assign(tf.where(condition, variable.value, old))
