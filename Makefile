@@ -1,8 +1,9 @@
 # The environment is made from requirements.lock by plain pip.
 PYTHON ?= python3.11
 BIN := .venv/bin
+TPU_BIN := .venv-tpu/bin
 
-.PHONY: demo test check test-slow lock clean
+.PHONY: demo test check test-slow tpu-check-small tpu-check lock clean
 
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
@@ -19,22 +20,36 @@ check: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Compiles for TPU chips that are not there; JAX and TPU's compiler are in an environment apart.
+# The small check has one small backbone; the other makes every row of docs/tpu.md anew, for hours.
+tpu-check-small: .venv-tpu
+	$(TPU_BIN)/python -m pytest -m tpu_aot --durations=5
+
+tpu-check: .venv-tpu
+	$(TPU_BIN)/python -m trainer.tpu_matrix docs/tpu.md
+
 # A broken install is removed, so that the next call starts afresh instead of trusting it.
 # The lock is complete, so pip resolves nothing (--no-deps): its resolver asks for the newest release
 # of a package that another one wants with extras, and then misses that release's hash in the lock.
 .venv: requirements.lock
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
-	($(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements.lock \
-	  && $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . \
-	  && $(BIN)/pip check) \
-	  || (rm -rf .venv; exit 1)
-	touch .venv
+.venv-tpu: requirements-tpu-aot.lock
+.venv .venv-tpu:
+	rm -rf $@
+	$(PYTHON) -m venv $@
+	($@/bin/pip install --quiet --require-hashes --no-deps --requirement $< \
+	  && $@/bin/pip install --quiet --no-deps --no-build-isolation --editable . \
+	  && $@/bin/pip check) \
+	  || (rm -rf $@; exit 1)
+	touch $@
 
 # Needs uv (https://docs.astral.sh/uv/) on the PATH. Names no index: pip takes the user's own.
+# The second lock starts from the first, so that what both have has one version.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --extra cpu --extra dev
 lock:
-	uv pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --upgrade --output-file requirements.lock
+	$(LOCK) --upgrade --output-file requirements.lock
+	cp requirements.lock requirements-tpu-aot.lock
+	$(LOCK) --extra tpu-aot --output-file requirements-tpu-aot.lock
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-tpu build dist *.egg-info

@@ -23,11 +23,11 @@ MODULES = [
     module.name
     for package in PACKAGES
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    if not module.name.endswith("__main__")
+    if not module.name.endswith(("__main__", "tpu_aot"))  # Needs an extra; has tests of its own.
 ]
 LIGHT = [
     "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.peers",
-    "trainer.local_workers", "trainer.sockets", "cxr_tfds.source",
+    "trainer.local_workers", "trainer.sockets", "trainer.tpu_topologies", "cxr_tfds.source",
     "cxr_tfds.protocols", "cxr_tfds.phantom", "cxr_tfds.images", "cxr_tfds.audit",
 ]  # fmt: skip
 
@@ -55,6 +55,21 @@ def test_every_flag_in_the_documentation_exists():
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cxr_tfds/*.md")]:
         named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", path.read_text("utf-8")))
         assert named <= known, path
+
+
+def test_jax_is_imported_by_one_module_alone():
+    imports = re.compile(r"^\s*(import|from) (jax|libtpu)\b", re.MULTILINE)
+    sources = [path for package in PACKAGES for path in Path(package.__path__[0]).rglob("*.py")]
+    assert [p.stem for p in sources if imports.search(p.read_text("utf-8"))] == ["tpu_aot"]
+
+
+def test_the_lock_for_tpu_adds_to_the_other_and_changes_nothing():
+    pins, more = (
+        set(re.findall(r"^\S+==\S+(?: ;.*)?", (ROOT / name).read_text("utf-8"), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-tpu-aot.lock")
+    )
+    assert pins < more
+    assert {pin.partition("==")[0] for pin in more - pins} >= {"jax", "jaxlib", "libtpu"}
 
 
 def test_every_recipe_is_a_difference_from_the_defaults():

@@ -15,7 +15,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones
+from trainer import backbones, tpu_topologies
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -230,6 +230,10 @@ class Runtime(Group):
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     tpu: str = option("local", "name or address of the TPU; local: this TPU VM")
+    tpu_topology: str = option(
+        "v5e:1x1",
+        "chips that --mode=tpu_check compiles for: v5e, v5p or v6e, and their grid, as v5e:2x4",
+    )
     num_virtual_devices: int = option(
         0, "split the CPU into this many logical devices, to try --strategy=mirrored", minimum=0
     )
@@ -255,6 +259,7 @@ class Runtime(Group):
     def __post_init__(self) -> None:
         """Checks the options, each and together."""
         super().__post_init__()
+        tpu_topologies.parse(self.tpu_topology)
         if self.local_workers and self.strategy not in ("auto", "multi_worker"):
             raise ConfigError(
                 f"local_workers ({self.local_workers}) needs --strategy=multi_worker, not "

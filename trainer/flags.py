@@ -22,7 +22,7 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate", "benchmark", "selfcheck")
+MODES = ("train", "evaluate", "benchmark", "selfcheck", "tpu_check")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -47,7 +47,8 @@ def define() -> None:
         "train",
         MODES,
         "train and judge a model; evaluate: judge the one in --model_dir again; benchmark: time "
-        "training against plain Keras; selfcheck: compare the strategy with one device",
+        "training against plain Keras; selfcheck: compare the strategy with one device; "
+        "tpu_check: compile the training step for --tpu_topology, without data and without a TPU",
     )
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(

@@ -233,9 +233,7 @@ def load(config: config_lib.Data, image_size: int) -> Data:
 
     Args:
       config: which data set, and how it is read.
-      image_size: the side (px) that the model works on. Larger images, and those of original size,
-        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
-        to the model, so that fewer bytes go to the device.
+      image_size: the side (px) that the model works on, see `describe`.
 
     Raises:
       ConfigError: when --data_service is not an address.
@@ -243,10 +241,23 @@ def load(config: config_lib.Data, image_size: int) -> Data:
     """
     if config.data_service:
         data_service.require(config.data_service)
+    data = describe(config, image_size)
+    if not data.builder.is_prepared():
+        _prepare(data.builder, config)
+    return data
+
+
+def describe(config: config_lib.Data, image_size: int) -> Data:
+    """Names the data set, built or not: its classes and the shape of its images, no example.
+
+    Args:
+      config: which data set, and how it is read.
+      image_size: the side (px) that the model works on. Larger images, and those of original size,
+        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
+        to the model, so that fewer bytes go to the device.
+    """
     data_dir = str(pathlib.Path(config.data_dir).expanduser()) if config.data_dir else None
     builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
-    if not builder.is_prepared():
-        _prepare(builder, config)
     side = builder.info.features["image"].shape[0]
     return Data(builder, config, image_size if side is None or side > image_size else None)
 

@@ -43,6 +43,7 @@ def test_help_lists_every_option_quickly():
         (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
         (["--mode=evaluate", "--model_dir=x", "--neurons=9"], "neurons was fixed in training;"),
         (["--recipe=paper", "--config_file=x.json"], "recipe and config_file both say where"),
+        (["--tpu_topology=v9:1x1"], "tpu_topology (v9:1x1) must be a chip (v5e, v5p, v6e) and a"),
         (["--mode=evaluate", "--model_dir=absent"], "no options at absent/config.json"),
     ],
 )

@@ -23,7 +23,8 @@ from trainer.predictions import Predictions
 
 FILES = {
     "config.json", "metrics.jsonl", "tensorboard", "best.keras", "predictions_test.csv",
-    "report.json", "trained_on.json", "checkpoints", "curves.png", "confusion_matrix.png", "samples.png",
+    "report.json", "trained_on.json", "checkpoints", "curves.png", "confusion_matrix.png",
+    "samples.png",
 }  # fmt: skip
 NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
 
