@@ -88,8 +88,8 @@ def test_with_adam_they_agree_to_its_rounding(results, name):
     """Adam divides by the root of the mean square: of a gradient near 0, the rounding decides.
 
     A weight moves by about the learning rate (0.02) an update, whatever the gradient's size. Where
-    that is all rounding, strategies may part by a share of it: 1e-4 is 1 in 200, and a hundred times
-    what was seen. Losses hardly depend on such weights.
+    that is all rounding, strategies may part by a share of it: 1e-4 is 1 in 200, and a hundred
+    times what was seen. Losses hardly depend on such weights.
     """
     one, many = results("one_device", "--optimizer=adam"), results(name, "--optimizer=adam")
     np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-5)
