@@ -177,12 +177,14 @@ def test_loops_are_traced_once(replicas):
 
 
 def test_time_spent_waiting_for_input_is_told():
-    slow = _batches(64)
-    delayed = slow.map(lambda x, y, w: (tf.numpy_function(_wait, [x], tf.uint8), y, w)).map(
-        lambda x, y, w: (tf.ensure_shape(x, (BATCH, 8, 8, 1)), y, w)
-    )
-    driver = _driver(1)
     fast = _batches(64)
+
+    def delay(x, y, weight):
+        waited = tf.numpy_function(_wait, [x], tf.uint8)
+        return tf.ensure_shape(waited, (BATCH, 8, 8, 1)), y, weight
+
+    delayed = batches.Batches(lambda share: fast.read(share).map(delay), fast.steps, 64)
+    driver = _driver(1)
     history = driver.fit(lambda _: fast, validation=fast, epochs=2)
     assert history["input_wait"][1] < 0.4
     history = driver.fit(lambda _: delayed, validation=fast, epochs=1)
