@@ -28,7 +28,7 @@ def main(command: flags.Command) -> int:
     # TensorFlow is imported only now, so that --help and typing errors answer at once.
     run = importlib.import_module(f"trainer.{command.mode}").run
     try:
-        with signals.watched(), peers.watched(command.config.runtime.worker_timeout_s):
+        with signals.watched(), peers.watched(command.config.runtime):
             outcome = run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)

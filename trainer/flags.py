@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MODES = ("train", "evaluate", "benchmark", "selfcheck", "tpu_check")
+MACHINES = ("strategy", "tpu", "num_virtual_devices", "local_workers", "data_service")
+"""Options that say which machines work together."""
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
@@ -90,6 +92,8 @@ def parse(argv: Sequence[str]) -> Command:
     base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
     if _FLAGS["mode"].value != "evaluate":
         base.pop("model_dir", None)  # Of the run that the options come from.
+    else:  # A model is judged on this machine, wherever it was trained.
+        base = {name: value for name, value in base.items() if name not in MACHINES}
     config = config_lib.Config.from_flat({**base, **given})
     return Command(_FLAGS["mode"].value, config, _verbosity())
 
@@ -104,6 +108,8 @@ def _refuse_training_options(given: Mapping[str, Any]) -> None:
     """A saved model is judged as it is: options of its making would change nothing."""
     kept = {"model", "optimization", "features"}
     fixed = {field.name for group, field in config_lib.fields() if group in kept} | {"precision"}
+    if given.get("local_workers"):
+        raise errors.ConfigError("--mode=evaluate judges on one host: leave out --local_workers.")
     for name in given:
         if name in fixed:
             raise errors.ConfigError(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 FINE = (0, 3, 75)
 """Exit codes of a worker that came to its end: done, do not use, stopped with everything saved."""
-GRACE_S = 15
-"""What a worker gets to end by itself before it is killed."""
+GRACE_S = 30
+"""What workers get to end by themselves, and save what they have, before they are killed."""
 POLL_S = 0.1
 LINES = 20
 """Of a failed worker's error output, the last ones are shown."""
@@ -74,31 +74,33 @@ def run(argv: Sequence[str], count: int) -> int:
     addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(count)]
     workers = [Worker(index, addresses, argv) for index in range(count)]
     with _forwarded_signals(workers) as received:
-        first = _wait_for_failure(workers)
-        if first is None:
-            return next((code for w in workers if (code := w.process.returncode)), 0)
-        code = first.process.returncode
-        if received:
-            _stop(workers)
-            return code if code >= 0 else 128 - code
-        _tell(first)
-        _stop(workers)
-        return code if code > 0 else 1
+        while _are_running(workers) and not received:
+            time.sleep(POLL_S)
+        failed = _first_failed(workers)
+        if failed and not received:
+            _tell(failed)
+        if failed:
+            _send_all(workers, signal.SIGTERM)
+        _wait_or_kill(workers)
+        code = next((c for w in (failed, *workers) if w and (c := w.process.returncode)), 0)
+    return _exit_code(code, was_stopped=bool(received))
 
 
-def _wait_for_failure(workers: Sequence[Worker]) -> Worker | None:
-    """Returns the first worker that fails, or None when all have come to their end."""
-    while True:
-        running = False
-        for worker in workers:
-            code = worker.process.poll()
-            if code is None:
-                running = True
-            elif code not in FINE:
-                return worker
-        if not running:
-            return None
-        time.sleep(POLL_S)
+def _are_running(workers: Sequence[Worker]) -> bool:
+    """Whether the cluster goes on: none has failed, and not all have come to their end."""
+    codes = [worker.process.poll() for worker in workers]
+    return None in codes and all(code in (None, *FINE) for code in codes)
+
+
+def _first_failed(workers: Sequence[Worker]) -> Worker | None:
+    codes = {worker: worker.process.returncode for worker in workers}
+    return next((w for w, code in codes.items() if code not in (None, *FINE)), None)
+
+
+def _exit_code(code: int, *, was_stopped: bool) -> int:
+    if code >= 0:
+        return code
+    return 128 - code if was_stopped else 1
 
 
 def _tell(worker: Worker) -> None:
@@ -108,22 +110,21 @@ def _tell(worker: Worker) -> None:
     sys.stderr.write(f"trainer: worker {worker.index} {how}; the other workers are stopped.\n")
 
 
-def _stop(workers: Sequence[Worker]) -> None:
-    """Ends those that still run; a worker that waits for a lost one answers to nothing milder."""
-    deadline = time.monotonic() + GRACE_S
+def _send_all(workers: Sequence[Worker], number: int) -> None:
     for worker in workers:
-        _send(worker, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.send_signal(number)
+
+
+def _wait_or_kill(workers: Sequence[Worker]) -> None:
+    """Waits for GRACE_S: one that waits for a lost worker answers to nothing but SIGKILL."""
+    deadline = time.monotonic() + GRACE_S
     for worker in workers:
         try:
             worker.process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            _send(worker, signal.SIGKILL)
+            worker.process.kill()
             worker.process.wait()
-
-
-def _send(worker: Worker, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        worker.process.send_signal(number)
 
 
 @contextlib.contextmanager
@@ -133,8 +134,7 @@ def _forwarded_signals(workers: Sequence[Worker]) -> Iterator[list[int]]:
 
     def forward(number: int, _: object) -> None:
         received.append(number)
-        for worker in workers:
-            _send(worker, number)
+        _send_all(workers, number)
 
     before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

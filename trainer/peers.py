@@ -4,7 +4,7 @@ TensorFlow notices within half a minute that a worker has stopped, and then ends
 for it with an error that names neither host nor way out. It does not notice a worker that never
 came, and a step that is stuck elsewhere stays so. So each worker looks after the others itself.
 
-    with peers.watched(timeout_s=300):     # does nothing but where TF_CONFIG names others
+    with peers.watched(config.runtime):    # does nothing but where TF_CONFIG names others
         ...
         peers.part()                       # From here on they may come to their end before us.
 """
@@ -26,6 +26,8 @@ from trainer.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trainer import config as config_lib
+
 CLUSTER = "TF_CONFIG"
 PROBE_S = 5
 """How often the others are called, and how long each may take to answer."""
@@ -34,19 +36,21 @@ _parted = threading.Event()
 
 
 @contextlib.contextmanager
-def watched(timeout_s: float) -> Iterator[None]:
-    """Ends the process when another worker has not answered for so long.
+def watched(config: config_lib.Runtime) -> Iterator[None]:
+    """Ends the process when another worker has not answered for `worker_timeout_s`.
 
     Raises:
       ConfigError: when TF_CONFIG is not what it has to be.
       RunError: when the run fails while another worker is gone.
     """
-    others = others_of(os.environ.get(CLUSTER, "{}"))
+    trains_with_others = config.strategy in ("auto", "multi_worker")
+    others = others_of(os.environ.get(CLUSTER, "{}")) if trains_with_others else {}
     if not others:
         yield
         return
     _parted.clear()
-    threading.Thread(target=_watch, args=(others, timeout_s), daemon=True).start()
+    args = (others, config.worker_timeout_s)
+    threading.Thread(target=_watch, args=args, daemon=True).start()
     try:
         yield
     except (ConfigError, RunError):

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import signal
 from typing import TYPE_CHECKING
 
 import keras
@@ -173,7 +174,11 @@ def _build_multi_worker() -> tf.distribute.Strategy:
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index."
         )
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    # TensorFlow takes SIGTERM as a notice of preemption, for itself: nothing would end the process.
+    handler = signal.getsignal(signal.SIGTERM)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    signal.signal(signal.SIGTERM, handler)
+    return strategy
 
 
 def _build_tpu(name: str) -> tf.distribute.Strategy:

@@ -53,6 +53,7 @@ def main() -> None:
             (SIZE, SIZE, 1), 2,
         )  # fmt: skip
         whole = network.whole
+        _keep_signals_alive(network.trunk)
         options = config.Optimization(
             optimizer=args.optimizer, learning_rate=0.02, class_weights="balanced", clip_norm=0.5,
             accumulate_steps=2,
@@ -74,6 +75,18 @@ def main() -> None:
         **{f"before_{i}": weight for i, weight in enumerate(before)},
         **{f"after_{i}": weight.numpy() for i, weight in enumerate(whole.weights)},
     )
+
+
+def _keep_signals_alive(trunk: keras.Model) -> None:
+    """Gives depthwise convolutions the statistics of their random kernels.
+
+    Else each makes its input 20 times smaller, and after 17 of them there is no gradient left that
+    could move what is not frozen.
+    """
+    for layer in trunk.layers:
+        if layer.name.endswith("depthwise_BN"):
+            channels = layer.moving_variance.shape[0]
+            layer.moving_variance.assign(np.full(channels, 2 / (channels + 1), np.float32))
 
 
 def _parse() -> argparse.Namespace:

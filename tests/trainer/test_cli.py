@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import resource
 import subprocess
 import sys
 import time
@@ -42,6 +42,14 @@ def test_help_lists_every_option_quickly():
         (["--config_file=absent.json"], "no options at absent.json: No such file or directory."),
         (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
         (["--mode=evaluate", "--model_dir=x", "--neurons=9"], "neurons was fixed in training;"),
+        (
+            ["--mode=evaluate", "--model_dir=x", "--local_workers=2"],
+            "judges on one host: leave out",
+        ),
+        (
+            ["--local_workers=2", "--strategy=mirrored"],
+            "local_workers (2) needs --strategy=multi_w",
+        ),
         (["--recipe=paper", "--config_file=x.json"], "recipe and config_file both say where"),
         (["--tpu_topology=v9:1x1"], "tpu_topology (v9:1x1) must be a chip (v5e, v5p, v6e) and a"),
         (["--mode=evaluate", "--model_dir=absent"], "no options at absent/config.json"),
@@ -119,38 +127,30 @@ def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(small, tmp_
     assert line in again.stdout
 
 
-@pytest.mark.slow
-def test_two_workers_over_loopback_equal_one_device(small, tmp_path):
-    options = ["--weights=none", "--dropout=0", "--optimizer=sgd", "--layers_to_unfreeze=all"]
-    one = _run(*small, *options, f"--model_dir={tmp_path / 'one'}", "--strategy=one_device")
-    assert one.returncode in (0, 3), one.stderr
-    addresses = [f"127.0.0.1:{_free_port()}" for _ in range(2)]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer", *small, *options, f"--model_dir={tmp_path / 'two'}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"TF_CONFIG": json.dumps(
-                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            )},
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    outputs = [worker.communicate(timeout=300) for worker in workers]
-    assert [worker.returncode for worker in workers] == [one.returncode] * 2, outputs
-    assert "2 replica(s)" in outputs[0][0]
-    assert outputs[1][0] == ""  # Only the chief speaks and writes.
-    logs = [
-        json.loads((tmp_path / run / "metrics.jsonl").read_text().splitlines()[-1])
-        for run in ("one", "two")
-    ]
-    for name in ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"):
-        assert logs[0][name] == pytest.approx(logs[1][name], abs=1e-5), name
+@pytest.mark.parametrize("tpu", ["local", "grpc://127.0.0.1:9"])
+def test_a_tpu_that_is_not_there_is_one_line_and_soon(small, tpu):
+    """Nearly all of it is TensorFlow's import; CPU seconds, as the machine may be busy."""
+    cpu = _cpu_s()
+    result = _run(*small, "--weights=none", "--strategy=tpu", f"--tpu={tpu}")
+    assert result.returncode == 1
+    assert _last_line(result).startswith(f"trainer: --strategy=tpu found no TPU named '{tpu}'")
+    assert _cpu_s() - cpu < 20
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("strategy", "code", "verdict"),
+    [(["--strategy=mirrored", "--num_virtual_devices=2"], 0, "selfcheck passed: MirroredStrategy"),
+     (["--strategy=mirrored"], 1, "--strategy=mirrored found no GPU")],
+)  # fmt: skip
+def test_the_self_check_ends_with_its_verdict(strategy, code, verdict):
+    result = _run("--mode=selfcheck", "--backbone=small_cnn", "--image_size=32", *strategy)
+    assert result.returncode == code, result.stderr
+    assert verdict in (result.stdout + result.stderr).strip().splitlines()[-1]
 
 
 @pytest.mark.slow

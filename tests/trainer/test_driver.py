@@ -76,6 +76,32 @@ def _check_equality(replicas: int, count: int, clip_norm: float) -> None:
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
+    options = {"optimizer": "adam", "clip_norm": 0.5, "class_weights": "balanced"}
+    large, small = _driver(1, **options), _driver(replicas, accumulate_steps=4, **options)
+    for loop, batch_size in ((large, BATCH), (small, BATCH // 4)):
+        loop.fit(lambda _, size=batch_size: _batches(64, size), validation=_batches(5), epochs=3)
+    assert small.model.optimizer.iterations.numpy() == 12
+    for ours, theirs in zip(large.model.get_weights(), small.model.get_weights(), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)  # Adam moved them by up to 1e-2.
+
+
+def test_an_update_may_span_the_end_of_an_epoch():
+    """Three steps an epoch, two an update: after the second epoch there have been three updates."""
+    driver = _driver(1, 2, accumulate_steps=2)
+    counts = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            del epoch, logs
+            counts.append(int(self.model.optimizer.iterations.numpy()))
+
+    data = _batches(3 * BATCH)
+    driver.fit(lambda _: data, validation=data, epochs=3, callbacks=[Count()])
+    assert counts == [1, 3, 4]
+
+
 def test_clipping_limits_the_change_of_the_weights():
     clipped = _driver(1, optimizer="sgd", learning_rate=1.0, clip_norm=0.01)
     before = clipped.model.get_weights()
@@ -151,12 +177,14 @@ def test_loops_are_traced_once(replicas):
 
 
 def test_time_spent_waiting_for_input_is_told():
-    slow = _batches(64)
-    delayed = slow.map(lambda x, y, w: (tf.numpy_function(_wait, [x], tf.uint8), y, w)).map(
-        lambda x, y, w: (tf.ensure_shape(x, (BATCH, 8, 8, 1)), y, w)
-    )
-    driver = _driver(1)
     fast = _batches(64)
+
+    def delay(x, y, weight):
+        waited = tf.numpy_function(_wait, [x], tf.uint8)
+        return tf.ensure_shape(waited, (BATCH, 8, 8, 1)), y, weight
+
+    delayed = batches.Batches(lambda share: fast.read(share).map(delay), fast.steps, 64)
+    driver = _driver(1)
 
     def waited_s(data) -> float:
         history = driver.fit(lambda _: data, validation=fast, epochs=2)

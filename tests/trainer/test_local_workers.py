@@ -101,13 +101,13 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in file.read().split()]
 
 
-LONG = ("--max_epochs=100000", "--patience=100000", "--feature_cache=off")
+LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
 
 
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
     launcher = _start(command("run", *WORKERS, *LONG))
-    _wait_for(launcher, "epoch 1/")
+    _wait_for(launcher, "epoch    1/")
     workers = _children(launcher.pid)
     killed = time.monotonic()
     os.kill(workers[victim], signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
 @pytest.mark.slow
 def test_signals_reach_every_worker(command, number, code):
     launcher = _start(command("run", *WORKERS, *LONG))
-    _wait_for(launcher, "epoch 1/")
+    _wait_for(launcher, "epoch    1/")
     workers = _children(launcher.pid)
     launcher.send_signal(number)
     launcher.communicate(timeout=TIMEOUT_S)
@@ -155,7 +155,7 @@ def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, vict
                 env=os.environ | {"TF_CONFIG": json.dumps(cluster)},
             )
         )  # fmt: skip
-    _wait_for(workers[0], "epoch 1/")
+    _wait_for(workers[0], "epoch    1/")
     killed = time.monotonic()
     workers[victim].kill()
     _, errors = workers[1 - victim].communicate(timeout=TIMEOUT_S)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import keras
 import pytest
 import tensorflow as tf
@@ -40,9 +42,12 @@ def test_mirrored_without_gpus_is_an_error():
         runtime.build(Runtime(strategy="mirrored"))
 
 
-def test_a_tpu_that_is_not_there_is_an_error():
-    with pytest.raises(RunError, match="--strategy=tpu found no TPU named 'local'"):
-        runtime.build(Runtime(strategy="tpu"))
+@pytest.mark.parametrize("tpu", ["local", "grpc://127.0.0.1:9"])
+def test_a_tpu_that_is_not_there_is_an_error_within_seconds(tpu):
+    start = time.monotonic()
+    with pytest.raises(RunError, match=f"--strategy=tpu found no TPU named '{tpu}'"):
+        runtime.build(Runtime(strategy="tpu", tpu=tpu))
+    assert time.monotonic() - start < 10
 
 
 def test_multi_worker_without_a_cluster_is_an_error(monkeypatch):

@@ -87,15 +87,15 @@ def test_every_step_and_weight_equals_one_devices(results, name):
 def test_with_adam_they_agree_to_its_rounding(results, name):
     """Adam divides by the root of the mean square: of a gradient near 0, the rounding decides.
 
-    A weight moves by at most about the learning rate (0.02) an update, whatever the gradient's
-    size; a few of those whose gradient is all rounding may differ by a share of that. Losses don't
-    depend on such weights.
+    A weight moves by about the learning rate (0.02) an update, whatever the gradient's size. Where
+    that is all rounding, strategies may part by a share of it: 1e-4 is 1 in 200, and a hundred
+    times what was seen. Losses hardly depend on such weights.
     """
     one, many = results("one_device", "--optimizer=adam"), results(name, "--optimizer=adam")
-    np.testing.assert_allclose(many["losses"], one["losses"], atol=1e-4)
-    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=1e-4)
+    np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-5)
+    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=2e-5)
     for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
-        np.testing.assert_allclose(theirs, ours, atol=1e-3)
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", OTHERS)
