@@ -32,6 +32,7 @@ def build(
         Progress(config.max_epochs, steps_per_epoch),
         MetricsLog(directory.metrics),
         keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: directory.sync()),
         keras.callbacks.EarlyStopping(
             "val_loss", mode="min", patience=config.patience, restore_best_weights=True
         ),
