@@ -44,6 +44,8 @@ def _parse(argv: Sequence[str]) -> flags.Command:
         return flags.parse(argv)
     except errors.ConfigError as error:
         sys.exit(_fail(error, USAGE))
+    except errors.RunError as error:  # Options are in a bucket that can't be read.
+        sys.exit(_fail(error, FAILED))
 
 
 def _fail(reason: object, code: int) -> int:

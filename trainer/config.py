@@ -15,7 +15,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, tpu_topologies
+from trainer import backbones, locations, tpu_topologies
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,17 @@ class Data(Group):
     manual_dir: str = option(
         "", "folder with the Kaggle archive (zip or extracted); builds the data set if need be"
     )
-    data_dir: str = option("", "where TFDS keeps the built records; empty: TFDS's own default")
+    data_dir: str = option(
+        "", "where TFDS keeps the built records, a folder or gs://…; empty: TFDS's own default"
+    )
+    stage_data: bool = option(
+        True,
+        "read records of a gs:// data_dir from a checked copy in staging_dir; if false, TensorFlow "
+        "reads them from the bucket",
+    )
+    staging_dir: str = option(
+        "", "local folder for what is kept in gs://; empty: ~/.cache/cxr-trainer/staging"
+    )
     batch_size: int = option(32, "samples per step, over all replicas", minimum=1)
     fixed_step_size: int = option(100, "steps per epoch, where use_all_samples is false", minimum=1)
     use_all_samples: bool = option(
@@ -105,6 +115,11 @@ class Data(Group):
     augmentation: str = option(
         "none", "random changes to training images", choices=("none", "light", "strong")
     )
+
+    @property
+    def staging_root(self) -> pathlib.Path:
+        """The local folder of what is kept in object storage."""
+        return pathlib.Path(self.staging_dir or "~/.cache/cxr-trainer/staging").expanduser()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,15 +223,12 @@ class Features(Group):
         "0: augment on the fly, without a cache",
         minimum=0,
     )
-    cache_dir: str = option("", "where computed features are kept; empty: ~/.cache/cxr-trainer")
+    cache_dir: str = option(
+        "", "where computed features are kept, a folder or gs://…; empty: ~/.cache/cxr-trainer"
+    )
     cache_budget_gb: float = option(
         20.0, "disk space for computed features; the least recently used go first", minimum=0
     )
-
-    @property
-    def cache_root(self) -> pathlib.Path:
-        """The folder of what is kept between runs."""
-        return pathlib.Path(self.cache_dir or "~/.cache/cxr-trainer").expanduser()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,9 +339,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks what no group can see alone."""
-        for name, path in self._paths().items():
-            if "://" in path:
-                raise ConfigError(f"{name} ({path}) must be a local path: only those are read yet.")
+        self._check_paths()
         if self.features.views and self.features.feature_cache == "off":
             raise ConfigError(
                 f"views ({self.features.views}) are cached features, and feature_cache is off."
@@ -340,14 +350,36 @@ class Config:
                 "views without augmentation are all alike."
             )
 
-    def _paths(self) -> dict[str, str]:
-        return {
+    def _check_paths(self) -> None:
+        local = {
             "manual_dir": self.data.manual_dir,
-            "data_dir": self.data.data_dir,
-            "cache_dir": self.features.cache_dir,
-            "model_dir": self.model_dir,
+            "staging_dir": self.data.staging_dir,
             "weights": self.model.weights,
         }
+        for name, path in local.items():
+            if locations.is_url(path):
+                raise ConfigError(
+                    f"{name} ({path}) must be a local path; model_dir, data_dir and cache_dir may "
+                    "be in a bucket."
+                )
+        anywhere = {
+            "model_dir": self.model_dir,
+            "data_dir": self.data.data_dir,
+            "cache_dir": self.features.cache_dir,
+        }
+        for name, path in anywhere.items():
+            try:
+                locations.check(path)
+            except locations.LocationError as error:
+                raise ConfigError(f"{name} ({path}) {error}.") from error
+
+    @property
+    def cache_root(self) -> pathlib.Path:
+        """The local folder of what is kept between runs."""
+        path = self.features.cache_dir
+        if locations.is_url(path):
+            return locations.parse(path).folder_in(self.data.staging_root)
+        return pathlib.Path(path or "~/.cache/cxr-trainer").expanduser()
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:

@@ -39,17 +39,17 @@ def run(config: Config) -> metrics.Judgement:
     """
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
-    trained = run_directory.at(config.model_dir)
-    with context.strategy.scope():
-        model = load_model(trained.best_model)
-    data = pipeline.load(config.data, image_size=model.input.shape[1])
-    data.require_image_shape(model.input.shape[1:])
-    batches = data.evaluation_batches(SPLIT, config.data.batch_size)
-    probabilities = Driver(model, context.strategy).predict(batches)
-    folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
-    facts = {**facts_of(config, context), "precision": _precision_of(model)}
-    patients = trained.load_training_patients()
-    return judge(folder, probabilities, data, trained.load_history(), facts, patients)
+    with run_directory.restore(config, is_chief=context.is_chief) as trained:
+        with context.strategy.scope():
+            model = load_model(trained.best_model)
+        data = pipeline.load(config.data, image_size=model.input.shape[1])
+        data.require_image_shape(model.input.shape[1:])
+        batches = data.evaluation_batches(SPLIT, config.data.batch_size)
+        probabilities = Driver(model, context.strategy).predict(batches)
+        folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
+        facts = {**facts_of(config, context), "precision": _precision_of(model)}
+        patients = trained.load_training_patients()
+        return judge(folder, probabilities, data, trained.load_history(), facts, patients)
 
 
 def _precision_of(model: keras.Model) -> str:

@@ -10,6 +10,9 @@ share the folder, divide its sections among themselves: nothing is computed twic
 
     cache = feature_cache.Cache(root, budget_bytes)
     arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: iter([...]))
+
+A cache in a bucket has a local folder as well: what the bucket has of an entry is downloaded first,
+and what was computed is uploaded. Nothing is removed from the bucket; it has rules of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import augment, storage
+from trainer import augment, locations, mirror, storage
 
 if TYPE_CHECKING:
     import pathlib
@@ -123,7 +126,12 @@ class Cache:
     """A folder of entries, shared by runs, seeds and trials, and bounded in size."""
 
     def __init__(
-        self, root: pathlib.Path, budget_bytes: float, *, place: tuple[int, int] = (0, 1)
+        self,
+        root: pathlib.Path,
+        budget_bytes: float,
+        *,
+        place: tuple[int, int] = (0, 1),
+        remote: locations.Url | None = None,
     ) -> None:
         """Takes the folder; makes nothing yet.
 
@@ -132,8 +140,10 @@ class Cache:
           budget_bytes: what all entries may take, those in use apart.
           place: (index, count) of this process among those that train together; each starts at
             another section.
+          remote: where in a bucket the entries are kept, for other machines; None: nowhere.
         """
         self._root = root
+        self._remote = remote
         self._budget_bytes = budget_bytes
         self._place = place
         self._opened: set[pathlib.Path] = set()
@@ -157,6 +167,27 @@ class Cache:
         entry = self._root / key.digest
         self._root.mkdir(parents=True, exist_ok=True)
         self._opened.add(entry)
+        with self._mirrored(entry):
+            return self._load_or_compute(entry, key, shards, compute)
+
+    @contextlib.contextmanager
+    def _mirrored(self, entry: pathlib.Path) -> Iterator[None]:
+        """Fetches what the bucket has of an entry, and brings there what it lacks."""
+        if self._remote is None:
+            yield
+            return
+        with mirror.Mirror(self._remote / entry.name, entry, shared=True) as kept:
+            with filelock.FileLock(entry.with_suffix(".restore.lock")):
+                kept.restore()
+            yield
+
+    def _load_or_compute(
+        self,
+        entry: pathlib.Path,
+        key: Key,
+        shards: Shards,
+        compute: Callable[[int, int], Iterable[np.ndarray]],
+    ) -> tuple[np.ndarray, ...]:
         sections = shards.sections()
         index, count = self._place
         order = np.roll(np.arange(len(sections)), -(len(sections) * index // count)).tolist()
@@ -259,6 +290,11 @@ class Cache:
             return False
         logging.info("Removed features %s: over --cache_budget_gb.", entry.name)
         return True
+
+
+def remote(cache_dir: str) -> locations.Url | None:
+    """Returns where in a bucket a cache is kept; None for a local one."""
+    return locations.parse(cache_dir) if locations.is_url(cache_dir) else None
 
 
 def _files(entry: pathlib.Path, start: int, stop: int) -> list[pathlib.Path]:

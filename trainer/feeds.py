@@ -186,7 +186,12 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     obstacle = _obstacle_to_caching(config, data, parts, budget_bytes)
     if parts is None or obstacle:
         return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
-    cache = feature_cache.Cache(config.features.cache_root, budget_bytes, place=context.place)
+    cache = feature_cache.Cache(
+        config.cache_root,
+        budget_bytes,
+        place=context.place,
+        remote=feature_cache.remote(config.features.cache_dir),
+    )
     return FeatureFeed(config, data, parts, context, cache)
 
 

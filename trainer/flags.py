@@ -12,12 +12,13 @@ import dataclasses
 import importlib.resources
 import json
 import pathlib
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors
+from trainer import errors, locations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,9 @@ def define() -> None:
     for _, field in config_lib.fields():
         _define_option(field.name, field.default, field.metadata["option"])
     flags.DEFINE_string(
-        "model_dir", "", "the run's directory; empty: a new one, runs/<dataset>-<backbone>-<time>"
+        "model_dir",
+        "",
+        "the run's directory, a folder or gs://…; empty: a new one, runs/<data>-<backbone>-<time>",
     )
     flags.DEFINE_enum(
         "mode",
@@ -77,6 +80,7 @@ def parse(argv: Sequence[str]) -> Command:
 
     Raises:
       ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
+      RunError: when a bucket with options can't be read.
     """
     try:
         rest = _FLAGS(list(argv))[1:]
@@ -127,8 +131,27 @@ def _load_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
     if path is None and _FLAGS["mode"].value == "evaluate":
         if not given.get("model_dir"):
             raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
-        path = pathlib.Path(given["model_dir"]) / "config.json"
+        path = f"{given['model_dir'].rstrip('/')}/config.json"
+    if path and locations.is_url(path):
+        return _load_remote_options(path)
     return load_options(pathlib.Path(path).expanduser()) if path else {}
+
+
+def _load_remote_options(path: str) -> dict[str, Any]:
+    """Reads options from a bucket."""
+    try:
+        url = locations.parse(path)
+    except locations.LocationError as error:
+        raise errors.ConfigError(f"{path} {error}.") from error
+    # Only now: the library takes most of a second to import.
+    files = importlib.import_module("trainer.bucket").Bucket(url.bucket)
+    stored = files.stat(url.name)
+    if stored is None:
+        raise errors.ConfigError(f"no options at {path}: no such object.")
+    with tempfile.TemporaryDirectory() as folder:
+        local = pathlib.Path(folder) / "config.json"
+        files.download(stored, local)
+        return load_options(local)
 
 
 def _recipes() -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import shutil
 from typing import Any
 
 import filelock
@@ -22,11 +23,13 @@ import tensorflow_datasets as tfds
 
 import cxr_tfds  # noqa: F401 -- Registers the data set.
 from cxr_tfds import source
-from trainer import augment, batches, data_service
+from trainer import augment, batches, data_service, locations, mirror
 from trainer import config as config_lib
 from trainer.errors import RunError
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
+_LAST_FILE = "dataset_info.json"
+"""What TFDS writes last, and looks for to tell that a data set is there."""
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 """Images stay encoded until after the shuffle, where they take a tenth of the memory."""
 
@@ -241,10 +244,7 @@ def load(config: config_lib.Data, image_size: int) -> Data:
     """
     if config.data_service:
         data_service.require(config.data_service)
-    data = describe(config, image_size)
-    if not data.builder.is_prepared():
-        _prepare(data.builder, config)
-    return data
+    return _reading(_open(config), config, image_size)
 
 
 def describe(config: config_lib.Data, image_size: int) -> Data:
@@ -256,10 +256,61 @@ def describe(config: config_lib.Data, image_size: int) -> Data:
         are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
         to the model, so that fewer bytes go to the device.
     """
-    data_dir = str(pathlib.Path(config.data_dir).expanduser()) if config.data_dir else None
-    builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+    is_remote = locations.is_url(config.data_dir)
+    return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
+
+
+def _reading(builder: Any, config: config_lib.Data, image_size: int) -> Data:
     side = builder.info.features["image"].shape[0]
     return Data(builder, config, image_size if side is None or side > image_size else None)
+
+
+def _open(config: config_lib.Data) -> Any:
+    if locations.is_url(config.data_dir):
+        url = locations.parse(config.data_dir)
+        return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
+    builder = _builder(config, _root(config))
+    if not builder.is_prepared():
+        _prepare(builder, config)
+    return builder
+
+
+def _root(config: config_lib.Data) -> pathlib.Path | None:
+    return pathlib.Path(config.data_dir).expanduser() if config.data_dir else None
+
+
+def _builder(config: config_lib.Data, root: object) -> Any:
+    data_dir = None if root is None else str(root)
+    return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+
+
+def _open_in_place(config: config_lib.Data, url: locations.Url) -> Any:
+    """Opens a data set that TensorFlow reads from the bucket."""
+    builder = _builder(config, url)
+    if not builder.is_prepared():
+        raise RunError(
+            f"cxr_tfds/{config.dataset} is not built in {url}; with --stage_data=true it is "
+            "built on this machine, and copied there."
+        )
+    return builder
+
+
+def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
+    """Opens a data set from a local copy of what the bucket has; what it has not is built."""
+    root = url.folder_in(config.staging_root)
+    folder = pathlib.Path(_builder(config, root).data_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = url / folder.relative_to(root).as_posix()
+    # Runs that share the staging folder copy once: the others wait and find the copy.
+    lock = filelock.FileLock(folder.parent / ".staging.lock")
+    with lock, mirror.Mirror(part, folder, shared=True) as kept:
+        if kept.has(_LAST_FILE):  # Without it, whoever built there has not finished.
+            kept.restore()
+        if not _builder(config, root).is_prepared():
+            shutil.rmtree(folder, ignore_errors=True)
+            _prepare(_builder(config, root), config)
+        kept.sync(then=[folder / _LAST_FILE])
+    return _builder(config, root)
 
 
 def _prepare(builder: Any, config: config_lib.Data) -> None:

@@ -69,7 +69,7 @@ def _choose(config: config_lib.Config, context: Context) -> Choice:
         return Choice("mixed_float16", "precision mixed_float16: tensor cores, with loss scaling.")
     if context.is_multi_host:
         return Choice("float32", "precision float32: hosts that measure could disagree.")
-    return _fastest_on_cpu(config.model, config.features.cache_root)
+    return _fastest_on_cpu(config.model, config.cache_root)
 
 
 def _fastest_on_cpu(config: config_lib.Model, cache_root: pathlib.Path) -> Choice:

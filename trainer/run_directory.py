@@ -10,6 +10,10 @@ predictions_<split>.csv  a row per example
 report.json              judgement, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
+
+    with run_directory.create(config, is_chief=True) as run:
+        run.save_model(model)
+        run.sync()                # to the bucket, if it is in one
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ import json
 import pathlib
 import shutil
 import tempfile
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any, Self
 
-from trainer import storage
+from trainer import console, locations, mirror, storage
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import keras
 
@@ -36,9 +41,44 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A folder with one run in it."""
+    """A folder with one run in it.
+
+    In a bucket, it has a local folder that is kept in step with it; the run works there. The `with`
+    block ends when all of it is in the bucket.
+
+    Attributes:
+      path: the local folder.
+      kept: what keeps it in step; None for a local run.
+    """
 
     path: pathlib.Path
+    kept: mirror.Mirror | None = None
+
+    def __str__(self) -> str:
+        """As the user named it."""
+        return str(self.kept.url if self.kept else self.path)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Brings what is left into the bucket, and removes the local folder once it is there."""
+        if self.kept is None:
+            return
+        console.say(f"bringing the run to {self} ...")
+        if self.kept.finish(*exception):
+            shutil.rmtree(self.path, ignore_errors=True)
+            console.say(f"the run is in {self}.")
+
+    def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
+        """Lets what has changed go to the bucket, `then` last; returns at once."""
+        if self.kept is not None:
+            self.kept.sync(then)
+
+    def has(self, name: str) -> bool:
+        """Whether a file of the run exists, wherever it is kept."""
+        return self.kept.has(name) if self.kept else (self.path / name).exists()
 
     @property
     def config(self) -> pathlib.Path:
@@ -88,9 +128,36 @@ class RunDirectory:
         return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
 
 
-def at(path: str) -> RunDirectory:
-    """Returns the directory at a path that a user gave."""
-    return RunDirectory(pathlib.Path(path).expanduser())
+def at(config: Config) -> RunDirectory:
+    """Returns the directory that the user named; of one in a bucket, nothing is downloaded yet.
+
+    Raises:
+      StorageError: when the bucket can't be used.
+    """
+    if not locations.is_url(config.model_dir):
+        return RunDirectory(pathlib.Path(config.model_dir).expanduser())
+    url = locations.parse(config.model_dir)
+    # A folder of its own: what an earlier process left of the run may be older than the bucket.
+    folder = config.data.staging_root / f"run-{uuid.uuid4().hex[:12]}"
+    return RunDirectory(folder, mirror.Mirror(url, folder))
+
+
+def restore(config: Config, *, is_chief: bool) -> RunDirectory:
+    """Returns the directory that the user named, with all that the bucket has of it.
+
+    Of several processes, each has a copy, and the chief alone keeps it in step.
+
+    Raises:
+      StorageError: when the bucket can't be used.
+    """
+    run = at(config)
+    if run.kept is None:
+        return run
+    run.kept.restore()
+    if is_chief:
+        return run
+    atexit.register(shutil.rmtree, run.path, ignore_errors=True)
+    return RunDirectory(run.path)
 
 
 def create(config: Config, *, is_chief: bool) -> RunDirectory:
@@ -103,34 +170,40 @@ def create(config: Config, *, is_chief: bool) -> RunDirectory:
       ConfigError: when `model_dir` holds a run already.
       RunError: when it can't be made.
     """
-    run = RunDirectory(_path_for(config, is_chief))
+    run = _new(config, is_chief=is_chief)
     require_unused(run)
     try:
-        storage.save_json(run.config, {**config.to_flat(), "model_dir": str(run.path)})
+        # Where this machine keeps copies is not the next one's affair.
+        here = {"model_dir": str(run), "staging_dir": ""}
+        storage.save_json(run.config, config.to_flat() | here)
     except OSError as error:
         raise RunError(f"run directory {run.path} can't be written: {error.strerror}.") from error
+    if run.kept is not None:
+        run.sync()
+        run.kept.wait()  # Now the place is ours: another run that starts there is refused.
     return run
 
 
 def require_unused(run: RunDirectory) -> None:
     """Raises ConfigError when the directory holds a run, finished or not."""
-    if run.best_model.exists():
+    if run.has(run.best_model.name):
         raise ConfigError(
-            f"model_dir ({run.path}) already holds a run; name another, or judge that run again "
+            f"model_dir ({run}) already holds a run; name another, or judge that run again "
             "with --mode=evaluate."
         )
-    if run.config.exists():
+    if run.has(run.config.name):
         raise ConfigError(
-            f"model_dir ({run.path}) holds a run that did not finish; name another, or remove it."
+            f"model_dir ({run}) holds a run that did not finish; name another, or remove it."
         )
 
 
-def _path_for(config: Config, is_chief: bool) -> pathlib.Path:  # noqa: FBT001
+def _new(config: Config, *, is_chief: bool) -> RunDirectory:
     if is_chief:
-        return pathlib.Path(config.model_dir or new_name(config.data.dataset, config)).expanduser()
+        named = config.model_dir or new_name(config.data.dataset, config)
+        return at(dataclasses.replace(config, model_dir=named))
     path = tempfile.mkdtemp(prefix="cxr-trainer-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return pathlib.Path(path)
+    return RunDirectory(pathlib.Path(path))
 
 
 def new_name(what: str, config: Config) -> str:

@@ -5,6 +5,7 @@ judgement = train.run(config)
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,15 @@ def run(config: Config) -> metrics.Judgement:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices can't be had, or training diverges.
     """
+    with contextlib.ExitStack() as ending:
+        return _run(config, ending)
+
+
+def _run(config: Config, ending: contextlib.ExitStack) -> metrics.Judgement:
+    """Runs; what the end of the run has to wait for goes into `ending`."""
     start = time.monotonic()
     if config.model_dir:  # Before anything that takes time.
-        run_directory.require_unused(run_directory.at(config.model_dir))
+        run_directory.require_unused(run_directory.at(config))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
     data = pipeline.load(config.data, config.model.backbone_image_size)
@@ -53,7 +60,7 @@ def run(config: Config) -> metrics.Judgement:
         state = optimization.compile_model(
             feed.model, config.optimization, data.class_counts(), data.plan.steps
         )
-    directory = run_directory.create(config, is_chief=context.is_chief)
+    directory = ending.enter_context(run_directory.create(config, is_chief=context.is_chief))
     _announce(
         directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
     )
@@ -79,7 +86,7 @@ def _announce(
     """Says what is about to run, and every choice that was not the user's."""
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
-    console.say(f"run directory: {directory.path}")
+    console.say(f"run directory: {directory}")
     for reason in filter(None, reasons):
         console.say(reason)
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")

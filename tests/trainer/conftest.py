@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cxr_tfds import phantom
+from tests.trainer import bucket_server
 from trainer import config as config_lib
 from trainer import pipeline, runtime
 from trainer.config import Config
@@ -115,6 +116,14 @@ def make_config(data_dir: Path, tmp_path: Path) -> Callable[..., Config]:
         return Config.from_flat(small | options)
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[bucket_server.Server]:
+    """A bucket `hospital` on loopback, which the storage library is sent to."""
+    with bucket_server.serve("hospital") as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        yield running
 
 
 def images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:

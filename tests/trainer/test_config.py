@@ -53,7 +53,13 @@ def test_defaults_are_those_of_the_documentation():
         ({"views": 3}, "views (3) needs --augmentation"),
         ({"views": 3, "augmentation": "light", "feature_cache": "off"}, "feature_cache is off"),
         ({"seed": 2**32}, "seed (4294967296) must be less than"),
-        ({"model_dir": "gs://bucket/run"}, "model_dir (gs://bucket/run) must be a local path"),
+        ({"model_dir": "s3://bucket/run"}, "model_dir (s3://bucket/run) has the scheme s3://"),
+        ({"data_dir": "gs:///run"}, "data_dir (gs:///run) names no bucket ('')"),
+        ({"data_dir": "gs://Bucket/run"}, "names no bucket ('Bucket'); write gs://BUCKET/PREFIX."),
+        ({"cache_dir": "gs://bucket/a//b"}, "'a//b' is not a plain relative path."),
+        ({"manual_dir": "gs://bucket/zip"}, "manual_dir (gs://bucket/zip) must be a local path"),
+        ({"weights": "gs://bucket/x.h5"}, "weights (gs://bucket/x.h5) must be a local path"),
+        ({"staging_dir": "gs://bucket/x"}, "staging_dir (gs://bucket/x) must be a local path"),
         ({"bach_size": 3}, "unknown option bach_size; --help lists them all."),
     ],
 )
@@ -77,8 +83,13 @@ def test_every_option_is_read_outside_of_config():
             rf"(config|features|runtime|data|model|benchmark|checkpoints)\.{field.name}\b", text
         )
     ]
-    # Read through Model.backbone_image_size and Features.cache_root.
-    assert unread == ["image_size", "cache_dir"]
+    # Read through Data.staging_root and Model.backbone_image_size.
+    assert unread == ["staging_dir", "image_size"]
+
+
+def test_a_cache_in_a_bucket_has_a_local_folder():
+    config = Config.from_flat({"cache_dir": "gs://bucket/a/b/", "staging_dir": "/big"})
+    assert config.cache_root == Path("/big/bucket/a/b")
 
 
 def test_the_tree_is_frozen():
