@@ -150,6 +150,7 @@ class Checkpointing(keras.callbacks.Callback):
         config: config_lib.Checkpoints,
         *,
         is_multi_host: bool = False,
+        on_saved: Callable[[pathlib.Path], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Comes after all other callbacks, so that an epoch is saved with what they made of it.
@@ -160,11 +161,12 @@ class Checkpointing(keras.callbacks.Callback):
           config: how often.
           is_multi_host: whether hosts train together: they save together, so that neither a clock
             nor a signal, which each has for itself, can start it within an epoch.
+          on_saved: is told of the file of a checkpoint that names the others.
           clock: seconds.
         """
         super().__init__()
         self._checkpoints, self._config, self._clock = checkpoints, config, clock
-        self._is_multi_host = is_multi_host
+        self._is_multi_host, self._on_saved = is_multi_host, on_saved
         self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
 
     def restore(self) -> Position:
@@ -206,7 +208,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def _save(self, position: Position) -> None:
         notes = {name: other.state() for name, other in self._others.items()}
-        self._checkpoints.save(position, notes)
+        self._on_saved(self._checkpoints.save(position, notes))
 
 
 class Progress(keras.callbacks.Callback):

@@ -75,8 +75,8 @@ class Checkpoints:
         self._keep = keep
         self._num_replicas = num_replicas
 
-    def save(self, position: Position, notes: Mapping[str, Any]) -> None:
-        """Writes a checkpoint, and removes those that are too old."""
+    def save(self, position: Position, notes: Mapping[str, Any]) -> pathlib.Path:
+        """Writes a checkpoint, removes those that are too old, and returns its manifest."""
         target = self._folder / f"{position.epoch:05d}-{position.step:06d}"
         with storage.replacing_folder(target) as partial:
             values = tf.train.Checkpoint(values=self._variables)
@@ -92,6 +92,7 @@ class Checkpoints:
             storage.save_json(partial / _MANIFEST, manifest)
         for old in self._saved()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)  # What is left of it is found out when read.
+        return target / _MANIFEST
 
     def restore(self) -> Checkpoint | None:
         """Puts the newest sound checkpoint into the variables.

@@ -83,18 +83,25 @@ class Data(Group):
 
     dataset: str = option("grouped", "config of cxr_tfds", choices=DATASETS)
     manual_dir: str = option(
-        "", "folder with the Kaggle archive (zip or extracted); builds the data set if need be"
+        "",
+        "folder with the Kaggle archive (zip or extracted); builds the data set if need be",
+        of_result=False,
     )
     data_dir: str = option(
-        "", "where TFDS keeps the built records, a folder or gs://…; empty: TFDS's own default"
+        "",
+        "where TFDS keeps the built records, a folder or gs://…; empty: TFDS's own default",
+        of_result=False,
     )
     stage_data: bool = option(
         True,
         "read records of a gs:// data_dir from a checked copy in staging_dir; if false, TensorFlow "
         "reads them from the bucket",
+        of_result=False,
     )
     staging_dir: str = option(
-        "", "local folder for what is kept in gs://; empty: ~/.cache/cxr-trainer/staging"
+        "",
+        "local folder for what is kept in gs://; empty: ~/.cache/cxr-trainer/staging",
+        of_result=False,
     )
     batch_size: int = option(32, "samples per step, over all replicas", minimum=1)
     fixed_step_size: int = option(100, "steps per epoch, where use_all_samples is false", minimum=1)
@@ -111,6 +118,7 @@ class Data(Group):
         "",
         "a tf.data service dispatcher, grpc://host:port, whose workers decode and augment images "
         "in place of this machine; order and results stay the same",
+        of_result=False,
     )
     augmentation: str = option(
         "none", "random changes to training images", choices=("none", "light", "strong")
@@ -128,7 +136,9 @@ class Model(Group):
 
     backbone: str = option("vgg16", "feature extractor", choices=tuple(backbones.REGISTRY))
     weights: str = option(
-        "imagenet", "the backbone's weights: imagenet, none, or a .weights.h5, .h5 or .keras file"
+        "imagenet",
+        "the backbone's weights: imagenet, none, or a .weights.h5, .h5 or .keras file",
+        of_result=False,
     )
     image_size: int = option(
         0, "side (px) that images are resized to for the backbone; 0: the backbone's own", minimum=0
@@ -224,10 +234,15 @@ class Features(Group):
         minimum=0,
     )
     cache_dir: str = option(
-        "", "where computed features are kept, a folder or gs://…; empty: ~/.cache/cxr-trainer"
+        "",
+        "where computed features are kept, a folder or gs://…; empty: ~/.cache/cxr-trainer",
+        of_result=False,
     )
     cache_budget_gb: float = option(
-        20.0, "disk space for computed features; the least recently used go first", minimum=0
+        20.0,
+        "disk space for computed features; the least recently used go first",
+        minimum=0,
+        of_result=False,
     )
 
 
@@ -240,22 +255,31 @@ class Runtime(Group):
         "where to train: one_device, mirrored (every GPU of this machine, or the virtual devices), "
         "multi_worker (TF_CONFIG), tpu; auto: tpu, mirrored or one_device, as the machine has it",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+        of_result=False,
     )
-    tpu: str = option("local", "name or address of the TPU; local: this TPU VM")
+    tpu: str = option("local", "name or address of the TPU; local: this TPU VM", of_result=False)
     tpu_topology: str = option(
         "v5e:1x1",
         "chips that --mode=tpu_check compiles for: v5e, v5p or v6e, and their grid, as v5e:2x4",
+        of_result=False,
     )
     num_virtual_devices: int = option(
-        0, "split the CPU into this many logical devices, to try --strategy=mirrored", minimum=0
+        0,
+        "split the CPU into this many logical devices, to try --strategy=mirrored",
+        minimum=0,
+        of_result=False,
     )
     local_workers: int = option(
-        0, "run so many workers on this machine, to try --strategy=multi_worker", minimum=0
+        0,
+        "run so many workers on this machine, to try --strategy=multi_worker",
+        minimum=0,
+        of_result=False,
     )
     worker_timeout_s: float = option(
         300.0,
         "seconds without an answer after which another host counts as lost and the run ends",
         minimum=10,
+        of_result=False,
     )
     precision: str = option(
         "auto",
@@ -265,7 +289,10 @@ class Runtime(Group):
     )
     seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0, below=2**32)
     steps_per_call: int = option(
-        0, "training steps per call of the compiled loop; 0: chosen for the device", minimum=0
+        0,
+        "training steps per call of the compiled loop; 0: chosen for the device",
+        minimum=0,
+        of_result=False,
     )
 
     def __post_init__(self) -> None:
@@ -321,6 +348,7 @@ class Benchmark(Group):
         1000,
         "training and validation images that plain Keras is timed on, scaled to all; 0: all",
         minimum=0,
+        of_result=False,
     )
 
 

@@ -65,7 +65,11 @@ def fit(
     )
     hooks = callbacks.build(directory, config.optimization.max_epochs, steps_per_epoch, stopping)
     saving = callbacks.Checkpointing(
-        checkpoints, hooks, config.checkpoints, is_multi_host=context.is_multi_host
+        checkpoints,
+        hooks,
+        config.checkpoints,
+        is_multi_host=context.is_multi_host,
+        on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
     _fit_through_divergences(config, driver, feed, hooks, saving)
     return driver

@@ -11,7 +11,9 @@ report.json              judgement, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
 
-    with run_directory.create(config, is_chief=True) as run:
+    run, config = run_directory.take(config, is_chief=True)
+    with run:
+        run.save_config(config)   # of a new run
         run.save_model(model)
         run.sync()                # to the bucket, if it is in one
 """
@@ -22,11 +24,16 @@ import atexit
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
+import platform
 import shutil
 import tempfile
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
+
+import filelock
 
 from trainer import console, locations, mirror, storage
 from trainer.errors import ConfigError, RunError
@@ -49,10 +56,12 @@ class RunDirectory:
     Attributes:
       path: the local folder.
       kept: what keeps it in step; None for a local run.
+      lock: what keeps other processes out of the local folder; None where nothing is written.
     """
 
     path: pathlib.Path
     kept: mirror.Mirror | None = None
+    lock: filelock.FileLock | None = None
 
     def __str__(self) -> str:
         """As the user named it."""
@@ -64,12 +73,29 @@ class RunDirectory:
 
     def __exit__(self, *exception: Any) -> None:
         """Brings what is left into the bucket, and removes the local folder once it is there."""
+        self.release()
         if self.kept is None:
             return
         console.say(f"bringing the run to {self} ...")
         if self.kept.finish(*exception):
             shutil.rmtree(self.path, ignore_errors=True)
             console.say(f"the run is in {self}.")
+
+    def release(self) -> None:
+        """Lets other processes in."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def save_config(self, config: Config) -> None:
+        """Notes the options of a new run, once; from here on the place is taken."""
+        if self.config.exists():
+            return
+        # Where this machine keeps copies is not the next one's affair.
+        here = {"model_dir": str(self), "staging_dir": ""}
+        storage.save_json(self.config, config.to_flat() | here)
+        self.sync()
+        if self.kept is not None:
+            self.kept.wait()  # Another run that starts there now is refused.
 
     def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
         """Lets what has changed go to the bucket, `then` last; returns at once."""
@@ -160,50 +186,110 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
     return RunDirectory(run.path)
 
 
-def create(config: Config, *, is_chief: bool) -> RunDirectory:
-    """Makes the directory of a new run and saves its config there.
+def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
+    """Takes the directory of a new run, or of one that goes on; nobody else can, until it is left.
 
     Of several processes that train together, the others than the chief write what they must write
     into a temporary directory, which ends with them.
 
+    Returns:
+      The directory, and the config with the precision that the run in it has, if there is one.
+
     Raises:
-      ConfigError: when `model_dir` holds a run already.
-      RunError: when it can't be made.
+      ConfigError: when `resume` forbids it, or the run in it has other options.
+      RunError: when another process has it, or it can't be read or written.
     """
-    run = _new(config, is_chief=is_chief)
-    require_unused(run)
-    try:
-        # Where this machine keeps copies is not the next one's affair.
-        here = {"model_dir": str(run), "staging_dir": ""}
-        storage.save_json(run.config, config.to_flat() | here)
-    except OSError as error:
-        raise RunError(f"run directory {run.path} can't be written: {error.strerror}.") from error
-    if run.kept is not None:
-        run.sync()
-        run.kept.wait()  # Now the place is ours: another run that starts there is refused.
-    return run
-
-
-def require_unused(run: RunDirectory) -> None:
-    """Raises ConfigError when the directory holds a run, finished or not."""
-    if run.has(run.best_model.name):
-        raise ConfigError(
-            f"model_dir ({run}) already holds a run; name another, or judge that run again "
-            "with --mode=evaluate."
-        )
-    if run.has(run.config.name):
-        raise ConfigError(
-            f"model_dir ({run}) holds a run that did not finish; name another, or remove it."
-        )
-
-
-def _new(config: Config, *, is_chief: bool) -> RunDirectory:
+    named = dataclasses.replace(
+        config, model_dir=config.model_dir or new_name(config.data.dataset, config)
+    )
+    run = at(named)
     if is_chief:
-        named = config.model_dir or new_name(config.data.dataset, config)
-        return at(dataclasses.replace(config, model_dir=named))
-    path = tempfile.mkdtemp(prefix="cxr-trainer-")
+        run = dataclasses.replace(run, lock=_lock(run))
+    try:
+        saved = _load_resumable(run, config)
+    except BaseException:
+        run.release()
+        raise
+    if not is_chief:
+        run = _copy(run)
+    return run, config if saved is None else config.with_precision(saved.runtime.precision)
+
+
+def _lock(run: RunDirectory) -> filelock.FileLock:
+    """Keeps other processes out; the system frees the lock when this one ends, however it does."""
+    lock = filelock.FileLock(run.path / ".lock")
+    owner = run.path / ".owner.json"
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+        storage.save_json(
+            owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
+        )
+    except filelock.Timeout as error:
+        raise RunError(f"model_dir ({run}) is in use {_describe(owner)}.") from error
+    except OSError as error:
+        raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
+    return lock
+
+
+def _describe(owner: pathlib.Path) -> str:
+    try:
+        found = json.loads(owner.read_text("utf-8"))
+        minutes = (time.time() - found["since"]) / 60
+        return f"by process {found['process']} on {found['host']}, for {minutes:.0f} min"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "by another process"
+
+
+def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
+    """Returns the config of the run in the directory, if it may go on; None if there is no run."""
+    if not run.has(run.config.name):
+        if config.checkpoints.resume == "must":
+            raise ConfigError(
+                f"model_dir ({run}) holds no run that --resume=must could go on with."
+            )
+        return None
+    if config.checkpoints.resume == "never":
+        raise ConfigError(
+            f"model_dir ({run}) already holds a run; name another, or go on with --resume=auto."
+        )
+    if run.kept is not None:
+        run.kept.restore()
+    saved = type(config).from_flat(_load_json(run.config))
+    changes = config.changes_from(saved)
+    if config.runtime.precision == "auto":
+        changes.pop("precision", None)
+    if changes:
+        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
+        raise ConfigError(
+            f"model_dir ({run}) holds a run with other options ({listed}); name another, or take "
+            "back the change."
+        )
+    if run.best_model.exists() and not run.checkpoints.is_dir():
+        raise ConfigError(
+            f"model_dir ({run}) holds a finished run; name another, or judge it again with "
+            "--mode=evaluate."
+        )
+    return saved
+
+
+def _load_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} can't be read ({error}); put back a copy of it, or name another --model_dir."
+        ) from error
+
+
+def _copy(run: RunDirectory) -> RunDirectory:
+    """Returns a temporary directory with the checkpoints of the chief's."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="cxr-trainer-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return RunDirectory(pathlib.Path(path))
+    if run.checkpoints.is_dir():
+        ignored = shutil.ignore_patterns(".partial-*")
+        shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
+    return RunDirectory(path)
 
 
 def new_name(what: str, config: Config) -> str:

@@ -5,7 +5,6 @@ judgement = train.run(config)
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -40,17 +39,17 @@ def run(config: Config) -> metrics.Judgement:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices can't be had, or training diverges.
     """
-    with contextlib.ExitStack() as ending:
-        return _run(config, ending)
-
-
-def _run(config: Config, ending: contextlib.ExitStack) -> metrics.Judgement:
-    """Runs; what the end of the run has to wait for goes into `ending`."""
     start = time.monotonic()
-    if config.model_dir:  # Before anything that takes time.
-        run_directory.require_unused(run_directory.at(config))
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
+    directory, config = run_directory.take(config, is_chief=context.is_chief)
+    with directory:  # Which waits at its end for what has to reach a bucket.
+        return _run(config, context, directory, start)
+
+
+def _run(
+    config: Config, context: runtime.Context, directory: run_directory.RunDirectory, start: float
+) -> metrics.Judgement:
     data = pipeline.load(config.data, config.model.backbone_image_size)
     choice = precision.settle(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
@@ -60,7 +59,7 @@ def _run(config: Config, ending: contextlib.ExitStack) -> metrics.Judgement:
         state = optimization.compile_model(
             feed.model, config.optimization, data.class_counts(), data.plan.steps
         )
-    directory = ending.enter_context(run_directory.create(config, is_chief=context.is_chief))
+    directory.save_config(config)
     _announce(
         directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
     )

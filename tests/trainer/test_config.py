@@ -80,7 +80,8 @@ def test_every_option_is_read_outside_of_config():
         field.name
         for _, field in config_lib.fields()
         if not re.search(
-            rf"(config|features|runtime|data|model|benchmark|checkpoints)\.{field.name}\b", text
+            rf"(config|features|runtime|data|model|optimization|benchmark|checkpoints)\.{field.name}\b",
+            text,
         )
     ]
     # Read through Data.staging_root and Model.backbone_image_size.

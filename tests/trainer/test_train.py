@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,9 +17,18 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
-from trainer import evaluate, feeds, model, pipeline, precision, runtime, train
+from trainer import (
+    evaluate,
+    feeds,
+    model,
+    pipeline,
+    precision,
+    run_directory,
+    runtime,
+    train,
+)
 from trainer.config import Data
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 from trainer.predictions import Predictions
 
 FILES = {
@@ -53,7 +63,7 @@ def run_dir(finished, make_config):
 
 
 def test_a_run_leaves_its_files_and_nothing_else(run_dir):
-    names = {path.name for path in run_dir.iterdir() if not path.name.startswith("on_")}
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(("on_", "."))}
     assert names == FILES
 
 
@@ -274,16 +284,82 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_run_directory_is_not_used_twice(run_dir, make_config):
-    with pytest.raises(ConfigError, match=r"model_dir \(.*\) already holds a run"):
-        train.run(make_config(model_dir=str(run_dir)))
+def test_a_finished_run_is_judged_again_from_its_checkpoint(make_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    train.run(make_config())
+    before = {n: (run / n).read_bytes() for n in ("predictions_test.csv", "metrics.jsonl")}
+    for name in ("predictions_test.csv", "report.json", "curves.png", "best.keras"):
+        (run / name).unlink()
+    capsys.readouterr()
+    train.run(make_config())
+    assert "going on after 2 epochs and 0 steps." in capsys.readouterr().out
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert {path.name for path in run.iterdir() if path.name[0] != "."} == FILES
 
 
-def test_an_unfinished_run_is_told_apart(make_config, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").touch()
-    with pytest.raises(ConfigError, match=r"holds a run that did not finish"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resume": "never"}, r"already holds a run; name another, or go on with --resume=auto"),
+        ({"neurons": 9, "seed": 3}, r"other options \(neurons 8 -> 9, seed 0 -> 3\)"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(run_dir, make_config, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train.run(make_config(model_dir=str(run_dir), **options))
+
+
+def test_where_things_are_may_change(run_dir, make_config, tmp_path):
+    config = make_config(model_dir=str(run_dir), cache_dir=str(tmp_path / "new"), steps_per_call=3)
+    directory, _ = run_directory.take(config, is_chief=True)
+    directory.release()
+
+
+def test_a_run_that_must_be_there_is_missed(make_config):
+    with pytest.raises(ConfigError, match="holds no run that --resume=must could go on with"):
+        train.run(make_config(resume="must"))
+
+
+def test_a_finished_run_without_checkpoints_is_left_alone(run_dir, make_config, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(ConfigError, match="holds a finished run; name another, or judge it again"):
         train.run(make_config())
+
+
+def test_a_damaged_config_is_named(make_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config.json can't be read \(.*\); put back a copy"):
+        train.run(make_config())
+
+
+def test_two_processes_never_share_a_run(make_config):
+    directory, _ = run_directory.take(make_config(), is_chief=True)
+    with pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on .*, for 0 min"):
+        run_directory.take(make_config(), is_chief=True)
+    directory.release()
+    run_directory.take(make_config(), is_chief=True)[0].release()
+
+
+def test_a_precision_that_was_measured_is_kept(run_dir, make_config):
+    config = make_config(model_dir=str(run_dir), precision="auto")
+    directory, resumed = run_directory.take(config, is_chief=True)
+    directory.release()
+    assert resumed.runtime.precision == "float32"
+
+
+def test_a_divergence_goes_back_and_lowers_the_learning_rate(make_config, capsys):
+    options = {"optimizer": "sgd", "learning_rate": 1e38, "max_recoveries": 1}
+    with pytest.raises(
+        RunError, match=r"the loss is (nan|inf) .*, after 1 recoveries; give a lower"
+    ):
+        train.run(make_config(**options))
+    assert re.search(
+        r"the loss is (nan|inf) in epoch 1 at step \d, at learning rate 1e\+38: going back to 0 "
+        r"epochs and 0 steps, with 0.5 of the learning rate.",
+        capsys.readouterr().out,
+    )
 
 
 def test_the_paper_protocol_tells_how_many_patients_are_shared(run_dir, make_config, capsys):
