@@ -95,13 +95,13 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(config, tmp_path, 
     whole = Command(config(views=2), tmp_path, "whole")
     whole.finish()
     stopped = Command(config(views=2), tmp_path, "stopped")
-    process = stopped.start()
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("epoch 1/4"):
-            process.send_signal(number)
-    assert process.wait(timeout=60) == code, lines
+    with stopped.start() as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("epoch 1/4"):
+                process.send_signal(number)
+    assert process.returncode == code, lines
     assert lines[-1].endswith("; the same command goes on with what is saved.\n")
     assert "going on after" in stopped.finish()
     assert stopped.outcome() == whole.outcome()
