@@ -12,6 +12,7 @@ examples in the order of one device. They part rows, not files: fewer files than
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Batches:
     def map(self, function: Callable[..., Any]) -> Batches:
         """Applies `function` to each (x, y, weight), in parallel and in order."""
 
+        @functools.cache
         def read(share: Share) -> tf.data.Dataset:
             return parallel(self.read(share), function).prefetch(tf.data.AUTOTUNE)
 
@@ -131,6 +133,7 @@ def pad(
     """
     steps = math.ceil(num_examples / batch_size)
 
+    @functools.cache  # Building it traces functions; validation comes back after every epoch.
     def read(share: Share) -> tf.data.Dataset:
         width = batch_size // share.num_hosts
         mine = rows.skip(share.first_step * batch_size)

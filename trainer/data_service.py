@@ -16,6 +16,7 @@ it died is missing, and ends the run.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,7 @@ def distribute(
     padded = np.resize(rows, steps * batch_size)
     weights = (np.arange(len(padded)) < len(rows)).astype(np.float32)
 
+    @functools.cache
     def read(share: batches.Share) -> tf.data.Dataset:
         cut = [_cut(column, batch_size, share) for column in (padded, weights)]
         numbers = np.arange(len(cut[0]))

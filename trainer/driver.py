@@ -111,7 +111,7 @@ class Driver:
     def evaluate(self, batches: Batches) -> Logs:
         """Returns loss and metrics over every example once."""
         self.model.reset_metrics()
-        iterator = self._iterate(batches)
+        iterator = iter(self._distribute(batches))
         for _, count in self._calls(0, batches.steps):
             self._test_steps(iterator, count)
         return self._read_metrics()
@@ -122,7 +122,7 @@ class Driver:
 
     def predict_blocks(self, batches: Batches) -> Iterator[np.ndarray]:
         """Yields what `predict` returns batch by batch, the last one without its padding."""
-        iterator, left = self._iterate(batches), batches.num_examples
+        iterator, left = iter(self._distribute(batches)), batches.num_examples
         # One batch ahead, so that a device computes while the host copies what it gave.
         ahead = self._predict_step(iterator)
         for step in range(1, batches.steps + 1):
@@ -143,8 +143,9 @@ class Driver:
     ) -> Logs:
         if not first_step:  # Else they are in the middle of their sums.
             self.model.reset_metrics()
+        dataset = self._distribute(batches, first_step)
         start, waited_s = self._clock(), 0.0
-        iterator = self._iterate(batches, first_step)
+        iterator = iter(dataset)
         for done, count in self._calls(first_step, batches.steps):
             hooks.on_train_batch_begin(done)
             waited_s += float(self._train_steps(iterator, count))
@@ -156,7 +157,7 @@ class Driver:
         logs["input_wait"] = min(waited_s / elapsed_s, 1.0)
         return logs
 
-    def _iterate(self, batches: Batches, first_step: int = 0) -> Any:
+    def _distribute(self, batches: Batches, first_step: int = 0) -> Any:
         """Reads this host's share; all shares together are the global batches, in order."""
 
         def read(host: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -169,7 +170,7 @@ class Driver:
                 )
             )
 
-        return iter(self._strategy.distribute_datasets_from_function(read))
+        return self._strategy.distribute_datasets_from_function(read)
 
     def _calls(self, first_step: int, steps: int) -> list[tuple[int, tf.Tensor]]:
         """Cuts the steps from the first one on into calls: (steps done before, steps of it)."""

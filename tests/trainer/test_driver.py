@@ -183,7 +183,8 @@ def test_time_spent_waiting_for_input_is_told():
         waited = tf.numpy_function(_wait, [x], tf.uint8)
         return tf.ensure_shape(waited, (BATCH, 8, 8, 1)), y, weight
 
-    delayed = batches.Batches(lambda share: fast.read(share).map(delay), fast.steps, 64)
+    slow = fast.dataset.map(delay)  # One batch after the other.
+    delayed = batches.Batches(lambda _: slow, fast.steps, 64)
     driver = _driver(1)
 
     def waited_s(data) -> float:

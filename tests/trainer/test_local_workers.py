@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
 WORKERS = ("--local_workers=2", "--strategy=multi_worker")
+TRAINER = (sys.executable, "-m", "trainer", "--dataset=phantom")
 TIMEOUT_S = 900
 
 
@@ -38,8 +39,8 @@ def command(phantom_dir, tmp_path):
 
     def make(run: str, *flags: str) -> list[str]:
         return [
-            sys.executable, "-m", "trainer", "--dataset=phantom", f"--data_dir={phantom_dir}",
-            "--backbone=small_cnn", "--weights=none", "--image_size=32", "--neurons=8",
+            *TRAINER, f"--data_dir={phantom_dir}", "--backbone=small_cnn", "--weights=none",
+            "--image_size=32", "--neurons=8",
             "--batch_size=32", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.02",
             "--max_epochs=2", "--precision=float32", f"--cache_dir={tmp_path / 'cache'}",
             f"--model_dir={tmp_path / run}", *flags,
@@ -73,9 +74,9 @@ def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_c
     assert runs == ({"one", "two", "cache"} if feature_cache == "auto" else {"one", "two"})
 
 
-def test_a_workers_error_is_told_with_its_index_and_exit_code(command):
+def test_a_workers_error_is_told_with_its_index_and_exit_code():
     """2 is wrong usage: batch_size must be divisible by the replicas; both workers say so."""
-    result = _run(command("run", "--batch_size=33", *WORKERS))
+    result = _run([*TRAINER, "--batch_size=33", *WORKERS])
     assert result.returncode == 2
     assert "batch_size (33) is global and must be divisible by the 2 replicas." in result.stderr
     assert re.search(r"trainer: worker [01] failed with 2; the other workers", result.stderr)
@@ -104,7 +105,8 @@ def _children(pid: int) -> list[int]:
 LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
     launcher = _start(command("run", *WORKERS, *LONG))
     _wait_for(launcher, "epoch    1/")

@@ -21,8 +21,11 @@ def _config(**options) -> Config:
         {"strategy": "one_device"},
         MIRRORED,
         MIRRORED | {"accumulate_steps": 2, "clip_norm": 0.1, "class_weights": "balanced"},
-        MIRRORED | {"precision": "mixed_bfloat16"},
-        MIRRORED | {"backbone": "mobilenet_v2", "layers_to_unfreeze": "9"},
+        pytest.param(MIRRORED | {"precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
+        pytest.param(
+            MIRRORED | {"backbone": "mobilenet_v2", "layers_to_unfreeze": "9"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_sound_strategy_passes(options, capsys):

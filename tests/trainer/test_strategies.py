@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRATEGIES = {"one_device": 1, "mirrored_2": 2, "mirrored_4": 4, "multi_worker": 2}
-OTHERS = [name for name in STRATEGIES if name != "one_device"]
+OTHERS = ["mirrored_2", "multi_worker", pytest.param("mirrored_4", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,7 @@ def test_every_step_and_weight_equals_one_devices(results, name):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_with_adam_they_agree_to_its_rounding(results, name):
     """Adam divides by the root of the mean square: of a gradient near 0, the rounding decides.
@@ -106,7 +107,7 @@ def test_a_prime_number_of_examples_is_judged_once_each(results, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["one_device", "mirrored_2", pytest.param("mirrored_4", marks=pytest.mark.slow),
+    "name", [pytest.param("one_device", marks=pytest.mark.slow), *OTHERS[::2],
              pytest.param("multi_worker", marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_what_is_frozen_does_not_move_by_one_bit(results, name):
