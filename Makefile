@@ -21,7 +21,7 @@ check: .venv
 	$(BIN)/lint-imports
 
 # Compiles for TPU chips that are not there; JAX and TPU's compiler are in an environment apart.
-# The small check has one small backbone; the other makes every row of docs/tpu.md anew, for hours.
+# The small check has one small backbone; the other makes every row of docs/tpu.md anew, in hours.
 tpu-check-small: .venv-tpu
 	$(TPU_BIN)/python -m pytest -m tpu_aot --durations=5
 
