@@ -8,11 +8,14 @@ TPU_BIN := .venv-tpu/bin
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
 
+# Two processes, each with whole files, so that what a file's tests share is made once.
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile
+
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-slow: .venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 check: .venv
 	$(BIN)/ruff format --check .

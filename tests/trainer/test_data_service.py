@@ -98,6 +98,7 @@ def test_what_is_no_address_is_an_error(open_data, address):
         open_data(data_service=address)
 
 
+@pytest.mark.slow
 def test_a_lost_batch_is_told():
     numbered = tf.data.Dataset.from_tensor_slices(([0, 2], [10.0, 12.0]))
     with pytest.raises(tf.errors.OpError, match="lost batch 1 of 3"):

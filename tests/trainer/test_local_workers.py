@@ -74,6 +74,7 @@ def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_c
     assert runs == ({"one", "two", "cache"} if feature_cache == "auto" else {"one", "two"})
 
 
+@pytest.mark.slow
 def test_a_workers_error_is_told_with_its_index_and_exit_code():
     """2 is wrong usage: batch_size must be divisible by the replicas; both workers say so."""
     result = _run([*TRAINER, "--batch_size=33", *WORKERS])

@@ -76,7 +76,11 @@ with peers.watched(Runtime(strategy="{strategy}", worker_timeout_s=10)):
 
 @pytest.mark.parametrize(
     ("strategy", "parted", "code"),
-    [("multi_worker", "pass", 1), ("multi_worker", "peers.part()", 0), ("one_device", "pass", 0)],
+    [
+        ("multi_worker", "pass", 1),
+        pytest.param("multi_worker", "peers.part()", 0, marks=pytest.mark.slow),
+        pytest.param("one_device", "pass", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_that_waits_for_a_worker_who_never_came_ends(strategy, parted, code):
     gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"

@@ -155,7 +155,7 @@ def test_patience_ends_training(make_config, tmp_path):
     assert len(history["loss"]) == 3
 
 
-@pytest.mark.parametrize("unfrozen", ["0", "2"])
+@pytest.mark.parametrize("unfrozen", [pytest.param("0", marks=pytest.mark.slow), "2"])
 def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
     """Same order, same dropout: nothing but the rounding of what is stored is left."""
     options = {
