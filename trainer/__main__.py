@@ -25,11 +25,10 @@ def main(command: flags.Command) -> int:
     count = command.config.runtime.local_workers
     if count and peers.CLUSTER not in os.environ:  # Where it is set, this is a worker.
         return local_workers.run(sys.argv[1:], count)
-    # TensorFlow is imported only now, so that --help and typing errors answer at once.
-    run = importlib.import_module(f"trainer.{command.mode}").run
     try:
         with signals.watched(), peers.watched(command.config.runtime):
-            outcome = run(command.config)
+            # TensorFlow is imported only now, so that --help and typing errors answer at once.
+            outcome = importlib.import_module(f"trainer.{command.mode}").run(command.config)
     except errors.ConfigError as error:
         return _fail(error, USAGE)
     except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.

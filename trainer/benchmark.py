@@ -29,6 +29,7 @@ from trainer import (
     console,
     feature_cache,
     feeds,
+    locations,
     model,
     optimization,
     pipeline,
@@ -142,6 +143,8 @@ def _unfrozen(config: Config) -> int:
 
 
 def _create_folder(config: Config) -> pathlib.Path:
+    if locations.is_url(config.model_dir):
+        raise ConfigError(f"--mode=benchmark needs a local model_dir, not {config.model_dir}.")
     folder = pathlib.Path(config.model_dir or run_directory.new_name("benchmark", config))
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():

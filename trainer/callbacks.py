@@ -2,7 +2,7 @@
 
 stopping = EarlyStopping(model, patience=5)
 hooks = callbacks.build(directory, epochs, steps_per_epoch, stopping)
-driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, hooks, config.checkpoints)])
+driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, weights, hooks, config.checkpoints)])
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer import console, signals, storage
@@ -78,6 +79,11 @@ class StopAtDivergence(keras.callbacks.Callback):
                 f"the loss is {loss} in epoch {self._epoch + 1} at step {batch + 1}, "
                 f"at learning rate {rate:g}"
             )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Raises DivergedError for a validation loss that is NaN or infinite."""
+        if not math.isfinite((logs or {})["val_loss"]):
+            raise DivergedError(f"the validation loss is no number after epoch {epoch + 1}")
 
 
 def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
@@ -146,6 +152,7 @@ class Checkpointing(keras.callbacks.Callback):
     def __init__(
         self,
         checkpoints: Checkpoints,
+        weights: Sequence[Any],
         others: Sequence[keras.callbacks.Callback],
         config: config_lib.Checkpoints,
         *,
@@ -157,6 +164,7 @@ class Checkpointing(keras.callbacks.Callback):
 
         Args:
           checkpoints: where to save.
+          weights: what trains; it is saved only while all of it is finite.
           others: whose memory is saved, where they have one.
           config: how often.
           is_multi_host: whether hosts train together: they save together, so that neither a clock
@@ -167,6 +175,7 @@ class Checkpointing(keras.callbacks.Callback):
         super().__init__()
         self._checkpoints, self._config, self._clock = checkpoints, config, clock
         self._is_multi_host, self._on_saved = is_multi_host, on_saved
+        self._weights = weights
         self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
 
     def restore(self) -> Position:
@@ -207,6 +216,11 @@ class Checkpointing(keras.callbacks.Callback):
         return signals.is_requested() or bool(every_s and self._clock() - self._saved_s >= every_s)
 
     def _save(self, position: Position) -> None:
+        # The loss of a step was computed before its update.
+        if not all(np.isfinite(w).all() for w in map(keras.ops.convert_to_numpy, self._weights)):
+            raise DivergedError(
+                f"a weight is no number after {position.epoch} epochs and {position.step} steps"
+            )
         notes = {name: other.state() for name, other in self._others.items()}
         self._on_saved(self._checkpoints.save(position, notes))
 

@@ -4,12 +4,12 @@ checkpoints/
   00003-000040/                         after 3 epochs and 40 steps of the next
     variables.index, variables.data-*   all that a step changes, in TensorFlow's own format
     state.json                          what the callbacks remember
-    manifest.json                       SHA-256 of each of the others, and of what is frozen
+    manifest.json                       SHA-256 of each of the others, hash of what does not change
 
 A checkpoint is written under another name, synced and renamed. `restore` takes the newest that is
 sound, and says so where it passes a damaged one.
 
-    checkpoints = checkpoint.Checkpoints(folder, variables, frozen_hash, keep=2)
+    checkpoints = checkpoint.Checkpoints(folder, variables, belongs_to, keep=2)
     checkpoints.save(Position(3, 40), notes={...})
     checkpoints.restore()               # Checkpoint(position, notes), or None: there is none yet
 """
@@ -55,7 +55,7 @@ class Checkpoints:
         self,
         folder: pathlib.Path,
         variables: Sequence[Any],
-        frozen_hash: str,
+        belongs_to: str,
         *,
         keep: int,
         num_replicas: int = 1,
@@ -65,13 +65,14 @@ class Checkpoints:
         Args:
           folder: of one run.
           variables: Keras's or TensorFlow's, all that training changes, in the same order always.
-          frozen_hash: of what it does not change and a checkpoint therefore leaves out.
+          belongs_to: hash of what it does not change and a checkpoint therefore leaves out: frozen
+            weights and data.
           keep: how many of the newest checkpoints stay.
           num_replicas: that train; with another number, sums round otherwise.
         """
         self._folder = folder
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
-        self._frozen_hash = frozen_hash
+        self._belongs_to = belongs_to
         self._keep = keep
         self._num_replicas = num_replicas
 
@@ -79,13 +80,12 @@ class Checkpoints:
         """Writes a checkpoint, removes those that are too old, and returns its manifest."""
         target = self._folder / f"{position.epoch:05d}-{position.step:06d}"
         with storage.replacing_folder(target) as partial:
-            values = tf.train.Checkpoint(values=self._variables)
-            values.write(str(partial / _VARIABLES))
+            self._write(partial / _VARIABLES)
             storage.save_json(partial / _STATE, notes)
             checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             manifest = {
                 "format_version": FORMAT_VERSION,
-                "frozen": self._frozen_hash,
+                "belongs_to": self._belongs_to,
                 "replicas": self._num_replicas,
                 "files": checksums,
             }
@@ -98,29 +98,38 @@ class Checkpoints:
         """Puts the newest sound checkpoint into the variables.
 
         Raises:
-          ConfigError: when it is of a network with other frozen weights.
+          ConfigError: when it is of a run with other frozen weights or other data.
           RunError: when there are checkpoints and none of them is sound.
         """
-        damages = []
+        damages: dict[pathlib.Path, str] = {}
         for path in self._saved():
             damage = _damage(path)
             if damage is None:
-                return self._load(path)
+                found = self._load(path)
+                for damaged in damages:  # Else they would count as the newest, and push out others.
+                    shutil.rmtree(damaged, ignore_errors=True)
+                return found
             logging.warning("Checkpoint %s is damaged: %s.", path, damage)
-            damages.append(damage)
+            damages[path] = damage
         if damages:
             raise RunError(
-                f"no checkpoint in {self._folder} is whole ({damages[0]}); name another "
-                "--model_dir, or remove this one to start anew."
+                f"no checkpoint in {self._folder} is whole ({next(iter(damages.values()))}); name "
+                "another --model_dir, or remove this one to start anew."
             )
         return None
 
+    def _write(self, prefix: pathlib.Path) -> None:
+        try:
+            tf.train.Checkpoint(values=self._variables).write(str(prefix))
+        except tf.errors.OpError as error:  # What the system said of a full disk, among others.
+            raise RunError(f"a checkpoint can't be written: {error.message}.") from error
+
     def _load(self, path: pathlib.Path) -> Checkpoint:
         manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
-        if manifest["frozen"] != self._frozen_hash:
+        if manifest["belongs_to"] != self._belongs_to:
             raise ConfigError(
-                f"checkpoint {path} belongs to other frozen weights; give the --weights that the "
-                "run began with."
+                f"checkpoint {path} belongs to other frozen weights or other images; give the "
+                "--weights and --data_dir that the run began with."
             )
         if manifest["replicas"] != self._num_replicas:
             console.say(

@@ -1,6 +1,6 @@
 """Training that outlives its process: from the newest checkpoint on, and through divergences.
 
-    driver = fitting.fit(config, context, network, feed, state, directory, steps_per_epoch)
+    driver = fitting.fit(config, context, belongs_to, feed, state, directory, steps_per_epoch)
 
 Started again after any end, it goes on where the last checkpoint was written, and ends as if
 nothing had been. A loss that is no longer a number sends it back to that checkpoint, with half the
@@ -9,9 +9,10 @@ learning rate.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from trainer import callbacks, checkpoint, console, features, signals
+from trainer import callbacks, checkpoint, console, signals
 from trainer.driver import Driver, Position
 from trainer.errors import DivergedError, RunError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
     from trainer.feeds import Feed
-    from trainer.model import Network
     from trainer.run_directory import RunDirectory
     from trainer.runtime import Context
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def fit(
     config: Config,
     context: Context,
-    network: Network,
+    belongs_to: str,
     feed: Feed,
     state: Sequence[Any],
     directory: RunDirectory,
@@ -39,7 +39,7 @@ def fit(
     Args:
       config: of the run.
       context: where it computes.
-      network: whose frozen weights a checkpoint belongs to.
+      belongs_to: hash of all that a checkpoint leaves out: frozen weights and data.
       feed: what trains, and on what.
       state: the variables that a step changes, as `optimization.compile_model` returns them.
       directory: where checkpoints and records go.
@@ -59,13 +59,14 @@ def fit(
     checkpoints = checkpoint.Checkpoints(
         directory.checkpoints,
         [*state, *stopping.variables],
-        features.weights_hash(network.whole.non_trainable_weights),
+        belongs_to,
         keep=config.checkpoints.keep_checkpoints,
         num_replicas=context.num_replicas,
     )
     hooks = callbacks.build(directory, config.optimization.max_epochs, steps_per_epoch, stopping)
     saving = callbacks.Checkpointing(
         checkpoints,
+        feed.model.trainable_variables,
         hooks,
         config.checkpoints,
         is_multi_host=context.is_multi_host,
@@ -85,7 +86,7 @@ def _fit_through_divergences(
     start = saving.restore()
     if start != Position():
         console.say(f"going on after {start.epoch} epochs and {start.step} steps.")
-    for recovery in range(config.checkpoints.max_recoveries + 1):
+    while True:
         try:
             with signals.deferred():
                 driver.fit(
@@ -96,24 +97,27 @@ def _fit_through_divergences(
                     start=start,
                 )
         except DivergedError as error:
-            if recovery == config.checkpoints.max_recoveries:
-                raise RunError(
-                    f"{error}, after {recovery} recoveries; give a lower --learning_rate or "
-                    "--clip_norm=1."
-                ) from error
-            start = _recover(error, driver, saving)
+            start = _recover(error, driver, saving, config.checkpoints.max_recoveries)
         else:
             return
 
 
-def _recover(error: DivergedError, driver: Driver, saving: callbacks.Checkpointing) -> Position:
+def _recover(
+    error: DivergedError, driver: Driver, saving: callbacks.Checkpointing, limit: int
+) -> Position:
     """Goes back to the newest checkpoint, with half the learning rate that failed."""
     factor = driver.model.optimizer.learning_rate_factor
-    halved = float(factor.value) / 2
+    failed = float(factor.value)
+    recoveries = round(-math.log2(failed))  # Of the whole run, whichever process they were in.
+    if recoveries >= limit:
+        raise RunError(
+            f"{error}, after {recoveries} recoveries; give a lower --learning_rate or "
+            "--clip_norm=1."
+        ) from error
     start = saving.restore()
-    factor.assign(halved)  # The checkpoint has an older one.
+    factor.assign(failed / 2)  # The checkpoint has an older one.
     console.say(
         f"{error}: going back to {start.epoch} epochs and {start.step} steps, with "
-        f"{halved:g} of the learning rate."
+        f"{failed / 2:g} of the learning rate."
     )
     return start

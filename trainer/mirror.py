@@ -191,8 +191,10 @@ class Mirror:
     def _carry_out(self, task: _Task) -> None:
         path, known = task.path, self._stored.get(task.path)
         if task.version is None:
-            self._files.delete(self._stored[path])
-            del self._stored[path], self._in_step[path]
+            if known is not None:  # Else an earlier task has just removed it.
+                self._files.delete(known)
+            self._stored.pop(path, None)
+            self._in_step.pop(path, None)
             return
         now = _Version.of(path)
         if now is None or (path in self._last and now != task.version):

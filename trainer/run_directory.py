@@ -209,6 +209,8 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
         saved = _load_resumable(run, config)
     except BaseException:
         run.release()
+        if run.kept is not None:
+            shutil.rmtree(run.path, ignore_errors=True)
         raise
     if not is_chief:
         run = _copy(run)
@@ -222,6 +224,8 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
+        for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
+            shutil.rmtree(partial, ignore_errors=True)
         storage.save_json(
             owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
         )
@@ -289,6 +293,8 @@ def _copy(run: RunDirectory) -> RunDirectory:
     if run.checkpoints.is_dir():
         ignored = shutil.ignore_patterns(".partial-*")
         shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
+    if run.kept is not None:
+        shutil.rmtree(run.path, ignore_errors=True)
     return RunDirectory(path)
 
 

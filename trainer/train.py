@@ -14,6 +14,7 @@ import numpy as np
 from trainer import (
     console,
     evaluate,
+    features,
     feeds,
     fitting,
     metrics,
@@ -63,7 +64,9 @@ def _run(
     _announce(
         directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
     )
-    driver = fitting.fit(config, context, network, feed, state, directory, data.plan.steps)
+    frozen = features.weights_hash(network.whole.non_trainable_weights)
+    belongs_to = f"{frozen}-{data.fingerprint}"
+    driver = fitting.fit(config, context, belongs_to, feed, state, directory, data.plan.steps)
     directory.save_model(network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)

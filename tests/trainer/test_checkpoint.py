@@ -66,7 +66,9 @@ class Run:
         )
         frequency = Options(checkpoint_every_steps=every_steps, checkpoint_every_s=0)
         others = [callbacks.StopAtDivergence(), self.log, stopping]
-        self.saving = callbacks.Checkpointing(checkpoints, others, frequency)
+        self.saving = callbacks.Checkpointing(
+            checkpoints, self.model.trainable_variables, others, frequency
+        )
         self.hooks = [*others, self.saving]
         self.driver = Driver(self.model, strategy, steps_per_call=1, clock=lambda: 0.0)
 
@@ -160,6 +162,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(saved, caplog, name,
     run = Run(saved.parent)
     assert run.saving.restore() == Position(2, 0)
     assert "00003-000000 is damaged" in caplog.text
+    assert [path.name for path in saved.iterdir()] == ["00002-000000"]
 
 
 def test_no_sound_checkpoint_at_all_ends_the_run(saved):
@@ -171,7 +174,7 @@ def test_no_sound_checkpoint_at_all_ends_the_run(saved):
 
 def test_other_frozen_weights_are_refused(saved):
     checkpoints = Checkpoints(saved, [], "others", keep=2)
-    with pytest.raises(ConfigError, match="belongs to other frozen weights"):
+    with pytest.raises(ConfigError, match="belongs to other frozen weights or other images"):
         checkpoints.restore()
 
 
