@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import resource
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from trainer import config as config_lib
 def _run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "trainer", *args],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"PYTHONWARNINGS": "default"} | env,
     )  # fmt: skip
 
@@ -155,12 +156,14 @@ def test_the_self_check_ends_with_its_verdict(strategy, code, verdict):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_the_phantom(tmp_path):
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = _run(
         "--recipe=quickstart", f"--data_dir={tmp_path / 'data'}", f"--model_dir={tmp_path / 'run'}"
     )
     assert result.returncode == 0, result.stderr
-    assert time.monotonic() - start < 240
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Four minutes of two cores; seconds of the clock would depend on what else runs.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 240
     judgement = json.loads((tmp_path / "run" / "report.json").read_text())["judgement"]
     assert judgement["accuracy"] >= 0.95
     assert judgement["roc_auc"] >= 0.98
