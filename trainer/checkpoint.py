@@ -121,6 +121,8 @@ class Checkpoints:
     def _write(self, prefix: pathlib.Path) -> None:
         try:
             tf.train.Checkpoint(values=self._variables).write(str(prefix))
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError):
+            raise  # Nothing of the disk: hosts add up their metrics here, and one of them is gone.
         except tf.errors.OpError as error:  # What the system said of a full disk, among others.
             raise RunError(f"a checkpoint can't be written: {error.message}.") from error
 
