@@ -26,6 +26,7 @@ import fnmatch
 import os
 import pathlib
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING, Final
 
@@ -224,7 +225,7 @@ def _list_zip(path: epath.Path) -> list[str]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return [info.filename for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
         raise SourceError(f"{path} is damaged ({error}). Download it again.") from error
 
 

@@ -16,6 +16,7 @@ import cxr_tfds
 import trainer
 import tuner
 from trainer import backbones, config
+from tuner import settings
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (cxr_tfds, trainer, tuner)
@@ -29,6 +30,7 @@ LIGHT = [
     "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.peers",
     "trainer.local_workers", "trainer.sockets", "trainer.tpu_topologies", "cxr_tfds.source",
     "cxr_tfds.protocols", "cxr_tfds.phantom", "cxr_tfds.images", "cxr_tfds.audit",
+    "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 
 
@@ -45,6 +47,7 @@ def test_light_modules_do_not_load_tensorflow(name):
 
 def test_every_flag_in_the_documentation_exists():
     known = {field.name for _, field in config.fields()}
+    known |= {field.name for field in settings.fields()} | {"timed_only"}
     known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
     known |= {"config", "beam_pipeline_options"}  # Of `tfds build`.
     known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.

@@ -44,7 +44,7 @@ from trainer.driver import Driver
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from trainer.config import Config
 
@@ -168,7 +168,7 @@ def _race(
     """Runs the trainer and plain Keras in turn, twice; then the latter in float32 if it was not."""
     total = data.num_examples("train") + data.num_examples("validation")
     share = min(1.0, (config.benchmark.benchmark_images or total) / total)
-    _export_images(data, share, folder / "images")
+    export_images(data, share, folder / "images", ("train", "validation", "test"))
     theirs = functools.partial(_run_plain_keras, config, data, share, folder)
     policy = config.runtime.precision
     cold, first = _run_trainer(config, folder / "cold"), theirs(policy)
@@ -177,9 +177,11 @@ def _race(
     return cold, warm, (first, second, *in_float32)
 
 
-def _export_images(data: pipeline.Data, share: float, folder: pathlib.Path) -> None:
+def export_images(
+    data: pipeline.Data, share: float, folder: pathlib.Path, splits: Sequence[str]
+) -> None:
     """Writes the first part of each split as plain Keras reads it, the bytes as they are."""
-    for split in ("train", "validation", "test"):
+    for split in splits:
         count = math.ceil(share * data.num_examples(split))
         for example in data.read(f"{split}[:{count}]").as_numpy_iterator():
             name = pathlib.PurePath(example["file_name"].decode()).name

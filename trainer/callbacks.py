@@ -1,7 +1,7 @@
 """All that happens periodically in training, as Keras callbacks.
 
-stopping = EarlyStopping(model, patience=5)
-hooks = callbacks.build(directory, epochs, steps_per_epoch, stopping)
+stopping = EarlyStopping(model, monitor="val_loss", patience=5)
+hooks = callbacks.build(directory, stopping, Progress(epochs, steps_per_epoch))
 driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, weights, hooks, config.checkpoints)])
 """
 
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import console, signals, storage
+from trainer import console, history, signals, storage
 from trainer.driver import Position
 from trainer.errors import DivergedError
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def build(
-    directory: RunDirectory, max_epochs: int, steps_per_epoch: int, stopping: EarlyStopping
+    directory: RunDirectory, stopping: EarlyStopping, progress: Progress | None
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of a training run; what decides comes after what records."""
     return [
         StopAtDivergence(),
-        Progress(max_epochs, steps_per_epoch),
+        *([progress] if progress else []),
         MetricsLog(directory.metrics),
         keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False),
         stopping,
@@ -92,15 +92,15 @@ def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
 
 
 class EarlyStopping(keras.callbacks.Callback, Remembering):
-    """Stops after `patience` epochs without a lower validation loss; keeps the best weights.
+    """Stops after `patience` epochs without a better one; keeps the weights of the best.
 
     Keras's own keeps every weight of the model, frozen ones too, and nothing of it outlives the
     process.
     """
 
-    def __init__(self, model: keras.Model, patience: int) -> None:
+    def __init__(self, model: keras.Model, *, monitor: str, patience: int) -> None:
         super().__init__()
-        self._patience = patience
+        self._monitor, self._patience = monitor, patience
         self._best: float | None = None
         self._wait = 0
         self._weights = list(model.trainable_variables)
@@ -111,7 +111,7 @@ class EarlyStopping(keras.callbacks.Callback, Remembering):
             ]
 
     def state(self) -> dict[str, Any]:
-        """Returns the lowest loss, and how many epochs ago it was."""
+        """Returns the best value, and how many epochs ago it was."""
         return {"best": self._best, "wait": self._wait}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -126,10 +126,12 @@ class EarlyStopping(keras.callbacks.Callback, Remembering):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keeps the weights of a better epoch, or waits."""
         del epoch
-        loss = (logs or {})["val_loss"]
+        value = (logs or {})[self._monitor]
         self._wait += 1
-        if math.isfinite(loss) and (self._best is None or loss < self._best):
-            self._best, self._wait = loss, 0
+        if math.isfinite(value) and (
+            self._best is None or history.is_better(self._monitor, value, self._best)
+        ):
+            self._best, self._wait = value, 0
             for best, weight in zip(self.variables, self._weights, strict=True):
                 best.assign(keras.ops.convert_to_numpy(weight))
         self._stop_if_due()
@@ -176,6 +178,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._checkpoints, self._config, self._clock = checkpoints, config, clock
         self._is_multi_host, self._on_saved = is_multi_host, on_saved
         self._weights = weights
+        self._steps, self._is_validating = 0, False
         self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
 
     def restore(self) -> Position:
@@ -186,24 +189,40 @@ class Checkpointing(keras.callbacks.Callback):
             return Position()
         for name, other in self._others.items():
             other.restore(found.notes[name])
+        self._steps = found.position.step
         return found.position
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts to count."""
         del logs
         self._epoch, self._saved_step, self._saved_s = epoch, 0, self._clock()
+        self._is_validating = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Saves the steps up to `batch`, if it is time or the run was asked to stop."""
         del logs
+        self._steps = batch + 1
         if self._is_due(batch + 1):
             self._save(Position(self._epoch, batch + 1))
             self._saved_step, self._saved_s = batch + 1, self._clock()
         signals.raise_if_requested()
 
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Ends the validation, if the run was asked to stop; `save_stopped` is next."""
+        del batch, logs
+        self._is_validating = True
+        if not self._is_multi_host:
+            signals.raise_if_requested()
+
+    def save_stopped(self) -> None:
+        """Saves the steps of an epoch whose validation was stopped; what is earlier is saved."""
+        if self._is_validating:
+            self._save(Position(self._epoch, self._steps))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves the epoch."""
         del logs
+        self._is_validating = False
         self._save(Position(epoch + 1))
         signals.raise_if_requested()
 

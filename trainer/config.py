@@ -29,6 +29,7 @@ DATASETS = (
     ),
     "phantom",
 )
+MONITORS = ("val_loss", "val_auc")
 ALL_LAYERS = "all"
 """The value of `layers_to_unfreeze` that unfreezes the whole backbone."""
 
@@ -183,8 +184,13 @@ class Optimization(Group):
     learning_rate: float = option(1e-3, "learning rate, after warm-up", minimum=0)
     schedule: str = option(
         "constant",
-        "learning rate over the run: constant, or cosine decay to 0 at max_epochs",
+        "learning rate over the run: constant, or cosine decay to 0 at schedule_epochs",
         choices=("constant", "cosine"),
+    )
+    schedule_epochs: int = option(
+        0,
+        "epochs that the schedule is made for, where a run ends earlier; 0: max_epochs",
+        minimum=0,
     )
     warmup_epochs: int = option(0, "epochs in which the learning rate rises from 0", minimum=0)
     weight_decay: float = option(0.0, "decoupled weight decay, of matrices and kernels", minimum=0)
@@ -204,17 +210,33 @@ class Optimization(Group):
         "none", "weight of each class in the loss", choices=("none", "balanced")
     )
     max_epochs: int = option(30, "upper limit of epochs", minimum=1)
+    monitor: str = option(
+        "val_loss",
+        "which epoch is the best: that of lowest validation loss, or of highest ROC-AUC",
+        choices=MONITORS,
+    )
     patience: int = option(
-        5, "epochs without a lower validation loss before training stops", minimum=0
+        5, "epochs without a better one (see monitor) before training stops", minimum=0
     )
 
     def __post_init__(self) -> None:
         """Checks the options, each and together."""
         super().__post_init__()
-        if self.warmup_epochs > self.max_epochs:
+        if 0 < self.schedule_epochs < self.max_epochs:
             raise ConfigError(
-                f"warmup_epochs ({self.warmup_epochs}) exceeds max_epochs ({self.max_epochs})."
+                f"schedule_epochs ({self.schedule_epochs}) must reach max_epochs "
+                f"({self.max_epochs}), or be 0."
             )
+        if self.warmup_epochs > self.horizon:
+            name = "schedule_epochs" if self.schedule_epochs else "max_epochs"
+            raise ConfigError(
+                f"warmup_epochs ({self.warmup_epochs}) exceeds {name} ({self.horizon})."
+            )
+
+    @property
+    def horizon(self) -> int:
+        """The epochs that the learning rate's schedule is made for."""
+        return self.schedule_epochs or self.max_epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,6 +308,19 @@ class Runtime(Group):
         "what the layers compute in; auto: the best for the device (on a CPU, the faster of "
         "float32 and bfloat16, measured once)",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    cpu_threads: int = option(
+        0,
+        "threads that a CPU operation may use; 0: as many as there are CPUs. Sums round by it: "
+        "equal numbers give equal bits",
+        minimum=0,
+        of_result=False,
+    )
+    deterministic: bool = option(
+        default=False,
+        help_text="have every operation compute in one order on a GPU too, which takes longer; a "
+        "CPU does so anyway",
+        of_result=False,
     )
     seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0, below=2**32)
     steps_per_call: int = option(
@@ -419,6 +454,9 @@ class Config:
         unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
         if unknown:
             raise ConfigError(f"unknown option {', '.join(unknown)}; --help lists them all.")
+        model_dir = values.get("model_dir", "")
+        if not isinstance(model_dir, str):
+            raise ConfigError(f"model_dir must be of type str, not {model_dir!r}.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -426,7 +464,7 @@ class Config:
                 )
                 for group, members in _groups()
             },
-            model_dir=values.get("model_dir", ""),
+            model_dir=model_dir,
         )
 
     def to_flat(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Text goes to standard output, bars and library logs to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LINE_EVERY_S = 60
 
@@ -25,11 +26,27 @@ def mute() -> None:
     _muted = True
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Silences this process for a while."""
+    global _muted  # noqa: PLW0603 -- See above.
+    before, _muted = _muted, True
+    try:
+        yield
+    finally:
+        _muted = before
+
+
 def say(text: str = "") -> None:
     """Writes a line at once, also into a pipe."""
     if not _muted:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        say_always(text)
+
+
+def say_always(text: str = "") -> None:
+    """Writes a line, also while this process is silenced."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def wants_colour() -> bool:

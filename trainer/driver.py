@@ -103,25 +103,46 @@ class Driver:
             hooks.on_epoch_begin(epoch)
             first_step = start.step if epoch == start.epoch else 0
             logs = self._train_epoch(batches_of_epoch(epoch), first_step, hooks)
-            logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
+            found = self._validate(validation, hooks)
+            logs |= {f"val_{name}": value for name, value in found.items()}
             hooks.on_epoch_end(epoch, logs)
         hooks.on_train_end(logs)
         return dict(self.model.history.history)
 
-    def evaluate(self, batches: Batches) -> Logs:
-        """Returns loss and metrics over every example once."""
+    def evaluate(self, batches: Batches, on_call: Callable[[int], None] = lambda _: None) -> Logs:
+        """Returns loss and metrics over every example once.
+
+        Args:
+          batches: what is judged.
+          on_call: is told how many steps are done, after every call of the loop.
+        """
         self.model.reset_metrics()
         iterator = iter(self._distribute(batches))
-        for _, count in self._calls(0, batches.steps):
+        for done, count in self._calls(0, batches.steps):
             self._test_steps(iterator, count)
+            on_call(done + int(count))
         return self._read_metrics()
+
+    def _validate(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
+        """Evaluates; a callback that ends it by an error finds the metrics of the epoch again."""
+        variables = [v for metric in self.model.metrics for v in metric.variables]
+        of_training = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        try:
+            return self.evaluate(batches, lambda step: hooks.on_test_batch_end(step - 1))
+        except BaseException:
+            for variable, value in zip(variables, of_training, strict=True):
+                variable.assign(value)
+            raise
 
     def predict(self, batches: Batches) -> np.ndarray:
         """Returns the model's output for every example once, [N, …], in the order of the data."""
         return np.concatenate(list(self.predict_blocks(batches)))
 
-    def predict_blocks(self, batches: Batches) -> Iterator[np.ndarray]:
-        """Yields what `predict` returns batch by batch, the last one without its padding."""
+    def predict_blocks(self, batches: Batches) -> Iterator[Any]:
+        """Yields the output batch by batch, the last one without its padding.
+
+        An array [n, …], or a list of them for a model of several outputs.
+        """
         iterator, left = iter(self._distribute(batches)), batches.num_examples
         # One batch ahead, so that a device computes while the host copies what it gave.
         ahead = self._predict_step(iterator)
@@ -129,8 +150,8 @@ class Driver:
             output = ahead
             if step < batches.steps:
                 ahead = self._predict_step(iterator)
-            block = self._collect(output)[:left]
-            left -= len(block)
+            block = tf.nest.map_structure(lambda part, n=left: self._collect(part)[:n], output)
+            left -= len(tf.nest.flatten(block)[0])
             yield block
 
     def _collect(self, output: Any) -> np.ndarray:
@@ -213,6 +234,8 @@ class Driver:
         @tf.function
         def predict_step(iterator: Any) -> Any:
             output = self._strategy.run(replica_step, args=(next(iterator),))
-            return self._strategy.gather(output, axis=0) if spans_hosts else output
+            if not spans_hosts:
+                return output
+            return tf.nest.map_structure(lambda part: self._strategy.gather(part, axis=0), output)
 
         return predict_step

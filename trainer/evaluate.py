@@ -49,7 +49,9 @@ def run(config: Config) -> metrics.Judgement:
         folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
         facts = {**facts_of(config, context), "precision": _precision_of(model)}
         patients = trained.load_training_patients()
-        return judge(folder, probabilities, data, trained.load_history(), facts, patients)
+        history = trained.load_history()
+        monitor = config.optimization.monitor
+        return judge(folder, probabilities, data, history, facts, patients, monitor=monitor)
 
 
 def _precision_of(model: keras.Model) -> str:
@@ -79,6 +81,8 @@ def judge(
     history: Mapping[str, Sequence[float]],
     facts: Mapping[str, Any],
     training_patients: Collection[str],
+    *,
+    monitor: str,
 ) -> metrics.Judgement:
     """Judges probabilities of the test split, says the text report and writes the files.
 
@@ -89,6 +93,7 @@ def judge(
       history: of training; may be empty.
       facts: about the run, for `report.json`.
       training_patients: whom the model was trained on; the report says how many come up again.
+      monitor: the metric that chose the best epoch.
     """
     table = data.table(SPLIT)
     predictions = predictions_lib.Predictions(
@@ -107,10 +112,13 @@ def judge(
         data.card(),
         facts,
         shared_patient_images=sum(patient in training_patients for patient in table.patient_id),
+        monitor=monitor,
     )
     predictions.save_csv(folder / f"predictions_{SPLIT}.csv")
     result.save(folder)
-    _save_pictures(folder, data, predictions, judgement, history)
+    if history:
+        plots.save_curves(history, folder / "curves.png", monitor)
+    _save_pictures(folder, data, predictions, judgement)
     console.say(result.to_text(colour=console.wants_colour()))
     return judgement
 
@@ -120,10 +128,7 @@ def _save_pictures(
     data: pipeline.Data,
     predictions: predictions_lib.Predictions,
     judgement: metrics.Judgement,
-    history: Mapping[str, Sequence[float]],
 ) -> None:
-    if history:
-        plots.save_curves(history, folder / "curves.png")
     plots.save_confusion_matrix(judgement, folder / "confusion_matrix.png")
     samples = predictions_lib.choose_samples(predictions)
     images = data.images(SPLIT, samples)

@@ -17,6 +17,7 @@ and what was computed is uploaded. Nothing is removed from the bucket; it has ru
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -37,7 +38,7 @@ from trainer import augment, locations, mirror, storage
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 FORMAT_VERSION = 1
 """Raise it by hand whenever the meaning of stored bytes changes."""
@@ -170,6 +171,44 @@ class Cache:
         with self._mirrored(entry):
             return self._load_or_compute(entry, key, shards, compute)
 
+    def fill(
+        self,
+        entries: Mapping[Key, Shards],
+        compute: Callable[[int, int], Iterable[Sequence[np.ndarray]]],
+    ) -> None:
+        """Computes what is missing of several entries in one pass; others wait until it is done.
+
+        Args:
+          entries: how each is cut; all have the same examples.
+          compute: (start, stop) -> the activations of these rows for each entry, in blocks [n, …].
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            folders = {key: self._root / key.digest for key in sorted(entries, key=_digest)}
+            for key, entry in folders.items():
+                self._opened.add(entry)
+                held.enter_context(self._mirrored(entry))
+                for section in range(len(entries[key].sections())):
+                    held.enter_context(self._lock(entry, section, wait=True))
+                storage.save_json(entry / "key.json", dataclasses.asdict(key))
+            missing = {
+                key: [
+                    rows for rows in shards.ranges() if not self._find(folders[key], shards, *rows)
+                ]
+                for key, shards in entries.items()
+            }
+            bounds = [rows for ranges in missing.values() for rows in ranges]
+            if not bounds:
+                return
+            first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
+            writers = [
+                _Writer(folders[key], shards, missing[key], first)
+                for key, shards in entries.items()
+            ]
+            for blocks in compute(first, last):
+                for writer, block in zip(writers, blocks, strict=True):
+                    writer.add(block)
+
     @contextlib.contextmanager
     def _mirrored(self, entry: pathlib.Path) -> Iterator[None]:
         """Fetches what the bucket has of an entry, and brings there what it lacks."""
@@ -292,9 +331,35 @@ class Cache:
         return True
 
 
+class _Writer:
+    """Takes the rows from `position` on, as they come, and writes the shards that are missing."""
+
+    def __init__(
+        self, entry: pathlib.Path, shards: Shards, missing: Sequence[Rows], position: int
+    ) -> None:
+        self._entry, self._shards, self._position = entry, shards, position
+        self._missing = collections.deque(missing)
+        self._held: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray) -> None:
+        first, self._position = self._position, self._position + len(block)
+        while self._missing:
+            start, stop = self._missing[0]
+            self._held.append(block[max(start - first, 0) : max(stop - first, 0)])
+            if self._position < stop:
+                return
+            _write(self._entry, self._shards, start, stop, np.concatenate(self._held))
+            self._missing.popleft()
+            self._held = []
+
+
 def remote(cache_dir: str) -> locations.Url | None:
     """Returns where in a bucket a cache is kept; None for a local one."""
     return locations.parse(cache_dir) if locations.is_url(cache_dir) else None
+
+
+def _digest(key: Key) -> str:
+    return key.digest
 
 
 def _files(entry: pathlib.Path, start: int, stop: int) -> list[pathlib.Path]:

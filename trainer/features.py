@@ -76,6 +76,14 @@ def cut(network: Network) -> Parts | None:
     return Parts(prefix, suffix, (place, _producer(tensor).name), dtype)
 
 
+def joint_prefix(network: Network, places: Sequence[int]) -> keras.Model:
+    """Returns image -> the outputs of several operations of the trunk (`Parts.cut_at`)."""
+    image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
+    tensors = [network.trunk.operations[place].output for place in places]
+    below = keras.Model(network.trunk.input, tensors, name="frozen")
+    return keras.Model(image, below(network.preprocessing(image), training=False), name="prefixes")
+
+
 def stored_dtype(tensor: Any) -> tf.DType:
     """Returns the type in which activations are kept.
 

@@ -14,7 +14,7 @@ import abc
 import functools
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -25,7 +25,7 @@ from trainer.batches import stable_seed
 from trainer.driver import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -77,7 +77,13 @@ class ImageFeed(Feed):
 
 
 class FeatureFeed(Feed):
-    """Runs the frozen layers once for all epochs, and trains the others on what they gave."""
+    """Runs the frozen layers once for all epochs, and trains the others on what they gave.
+
+    Attributes:
+      parts: the network, cut.
+      cache: where what the lower part gives is kept.
+      strategy: that the lower part runs on.
+    """
 
     def __init__(
         self,
@@ -89,11 +95,11 @@ class FeatureFeed(Feed):
     ) -> None:
         self.model = parts.suffix
         self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
-        self._config, self._data, self.parts, self._cache = config, data, parts, cache
+        self.parts, self.cache = parts, cache
+        self._config, self._data = config, data
         # Several hosts divide the pass by sections of the cache: each works through its own alone.
-        strategy = tf.distribute.get_strategy() if context.is_multi_host else context.strategy
-        self._replicas = strategy.num_replicas_in_sync
-        self._driver = Driver(parts.prefix, strategy)
+        self.strategy = tf.distribute.get_strategy() if context.is_multi_host else context.strategy
+        self._driver = Driver(parts.prefix, self.strategy)
 
     def prepare(self) -> None:
         """Runs the frozen layers over what training needs."""
@@ -118,18 +124,15 @@ class FeatureFeed(Feed):
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed a run; a split is opened once.
     def _activations(self, split: str, *, augmented: bool = True) -> features.Activations:
-        views: tuple[int | None, ...] = (None,)
-        if augmented and self._config.features.views:
-            views = tuple(range(self._config.features.views))
+        views = self.views(split) if augmented else (None,)
         stored = tuple(self._load_or_compute(split, view) for view in views)
         return features.Activations(stored, self._data.num_examples(split), self.parts.dtype)
 
     def _load_or_compute(self, split: str, view: int | None) -> tuple[np.ndarray, ...]:
         key = self.key(split, view)
-        shards = self.parts.shards(self._data.num_examples(split))
-        label = f"features of {split}" + (f", view {view + 1}" if view is not None else "")
+        shards, label = self.shards(split), self.label(split, view)
         start, computed = time.monotonic(), 0
-        with console.bar(self._cache.count_missing(key, shards), label, "img") as bar:
+        with console.bar(self.cache.count_missing(key, shards), label, "img") as bar:
 
             def compute(first: int, last: int) -> Iterator[np.ndarray]:
                 nonlocal computed
@@ -140,7 +143,7 @@ class FeatureFeed(Feed):
                     bar.update(len(block))
                     yield block  # Nothing after it: nobody asks for more than the last block.
 
-            arrays = self._cache.load_or_compute(key, shards, compute)
+            arrays = self.cache.load_or_compute(key, shards, compute)
         elapsed_s = time.monotonic() - start
         cached = shards.num_examples - computed
         rate = f", {computed / elapsed_s:.1f} img/s" if computed else ""
@@ -151,10 +154,25 @@ class FeatureFeed(Feed):
         self, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[np.ndarray]:
         """Yields what the frozen layers give for rows of a split, in blocks [n, …]."""
-        batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / self._replicas) * self._replicas
-        images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
-        for block in self._driver.predict_blocks(images):
+        for block in self.blocks(self._driver, split, view, start, stop):
             yield features.to_stored(block, self.parts.dtype)
+
+    def blocks(
+        self, driver: Driver, split: str, view: int | None, start: int, stop: int
+    ) -> Iterator[Any]:
+        """Yields what a model on images gives for rows of a split, as `Driver.predict_blocks`."""
+        replicas = self.strategy.num_replicas_in_sync
+        batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / replicas) * replicas
+        images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
+        yield from driver.predict_blocks(images)
+
+    def label(self, split: str, view: int | None) -> str:
+        """Returns what progress calls a view of a split."""
+        return f"features of {split}" + (f", view {view + 1}" if view is not None else "")
+
+    def shards(self, split: str) -> feature_cache.Shards:
+        """Returns how a view of a split is stored."""
+        return self.parts.shards(self._data.num_examples(split))
 
     def key(self, split: str, view: int | None) -> feature_cache.Key:
         """Returns all that decides what is stored for a view of a split."""
@@ -174,9 +192,41 @@ class FeatureFeed(Feed):
             view=view,
         )
 
+    def views(self, split: str) -> tuple[int | None, ...]:
+        """Returns which views of a split training reads; None is the images as they are."""
+        count = self._config.features.views
+        return tuple(range(count)) if count and split == "train" else (None,)
+
     @functools.cached_property
     def _weights_hash(self) -> str:
         return features.weights_hash(self.parts.prefix.weights)
+
+
+def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str) -> None:
+    """Computes what several feeds need of a split in one pass over its images.
+
+    Args:
+      feeds: of the same options but for `layers_to_unfreeze`: cuts through one network.
+      network: one that has the weights of all.
+      split: train or validation.
+    """
+    first = feeds[0]
+    joint = features.joint_prefix(network, [feed.parts.cut_at[0] for feed in feeds])
+    driver = Driver(joint, first.strategy)
+    for view in first.views(split):
+        entries = {feed.key(split, view): feed.shards(split) for feed in feeds}
+        missing = max(first.cache.count_missing(key, cut) for key, cut in entries.items())
+        with console.bar(missing, first.label(split, view), "img") as bar:
+
+            def compute(start: int, stop: int, view: int | None = view) -> Iterator[Any]:
+                for blocks in first.blocks(driver, split, view, start, stop):
+                    bar.update(len(blocks[0]))
+                    yield [
+                        features.to_stored(block, feed.parts.dtype)
+                        for block, feed in zip(blocks, feeds, strict=True)
+                    ]
+
+            first.cache.fill(entries, compute)
 
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:

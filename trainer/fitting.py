@@ -1,6 +1,7 @@
 """Training that outlives its process: from the newest checkpoint on, and through divergences.
 
-    driver = fitting.fit(config, context, belongs_to, feed, state, directory, steps_per_epoch)
+    trainee = fitting.build(config, data, context)
+    driver = fitting.fit(config, context, trainee, directory)
 
 Started again after any end, it goes on where the last checkpoint was written, and ends as if
 nothing had been. A loss that is no longer a number sends it back to that checkpoint, with half the
@@ -9,41 +10,89 @@ learning rate.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from trainer import callbacks, checkpoint, console, signals
+import tensorflow as tf
+
+from trainer import (
+    callbacks,
+    checkpoint,
+    console,
+    features,
+    feeds,
+    model,
+    optimization,
+    signals,
+)
 from trainer.driver import Driver, Position
-from trainer.errors import DivergedError, RunError
+from trainer.errors import DivergedError, RunError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
-    from trainer.feeds import Feed
+    from trainer.pipeline import Data
     from trainer.run_directory import RunDirectory
     from trainer.runtime import Context
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainee:
+    """All that training works on, made from a config and its data.
+
+    Attributes:
+      network: the whole model and its parts.
+      feed: what of it trains, and on what.
+      state: the variables that a step changes.
+      belongs_to: hash of all that a checkpoint leaves out: frozen weights and data.
+      steps_per_epoch: of the data's plan.
+    """
+
+    network: model.Network
+    feed: feeds.Feed
+    state: Sequence[Any]
+    belongs_to: str
+    steps_per_epoch: int
+
+
+def build(config: Config, data: Data, context: Context) -> Trainee:
+    """Builds and compiles the network; right after `precision.settle`, which seeds.
+
+    Raises:
+      ConfigError: when an option fits neither the backbone nor the data.
+      RunError: when weights can't be had or don't fit.
+    """
+    with context.strategy.scope():
+        network = model.build(config.model, data.image_shape, len(data.class_names))
+        feed = feeds.build(config, data, network, context)
+        steps = data.plan.steps
+        state = optimization.compile_model(
+            feed.model, config.optimization, data.class_counts(), steps
+        )
+    frozen = features.weights_hash(network.whole.non_trainable_weights)
+    return Trainee(network, feed, state, f"{frozen}-{data.fingerprint}", steps)
 
 
 def fit(
     config: Config,
     context: Context,
-    belongs_to: str,
-    feed: Feed,
-    state: Sequence[Any],
+    trainee: Trainee,
     directory: RunDirectory,
-    steps_per_epoch: int,
+    *,
+    until: int | None = None,
+    is_quiet: bool = False,
 ) -> Driver:
-    """Trains `feed.model` to the end, and leaves the weights of the best epoch in it.
+    """Trains to the end, and leaves the weights of the best epoch in the network.
 
     Args:
       config: of the run.
       context: where it computes.
-      belongs_to: hash of all that a checkpoint leaves out: frozen weights and data.
-      feed: what trains, and on what.
-      state: the variables that a step changes, as `optimization.compile_model` returns them.
+      trainee: what trains.
       directory: where checkpoints and records go.
-      steps_per_epoch: of the data's plan.
+      until: so many epochs instead of `max_epochs`; called again with more, it goes on from there.
+      is_quiet: whether nothing is said while all goes well.
 
     Returns:
       The driver, for what is left to do with the model.
@@ -53,17 +102,20 @@ def fit(
       RunError: when no checkpoint is sound, or the loss diverges more than `max_recoveries` times.
       Stopped: when somebody asked for it; everything is saved.
     """
+    feed, rules = trainee.feed, config.optimization
     feed.prepare()
+    epochs = rules.max_epochs if until is None else until
     driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
-    stopping = callbacks.EarlyStopping(feed.model, config.optimization.patience)
+    stopping = callbacks.EarlyStopping(feed.model, monitor=rules.monitor, patience=rules.patience)
     checkpoints = checkpoint.Checkpoints(
         directory.checkpoints,
-        [*state, *stopping.variables],
-        belongs_to,
+        [*trainee.state, *stopping.variables],
+        trainee.belongs_to,
         keep=config.checkpoints.keep_checkpoints,
         num_replicas=context.num_replicas,
     )
-    hooks = callbacks.build(directory, config.optimization.max_epochs, steps_per_epoch, stopping)
+    progress = None if is_quiet else callbacks.Progress(epochs, trainee.steps_per_epoch)
+    hooks = callbacks.build(directory, stopping, progress)
     saving = callbacks.Checkpointing(
         checkpoints,
         feed.model.trainable_variables,
@@ -72,19 +124,9 @@ def fit(
         is_multi_host=context.is_multi_host,
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
-    _fit_through_divergences(config, driver, feed, hooks, saving)
-    return driver
-
-
-def _fit_through_divergences(
-    config: Config,
-    driver: Driver,
-    feed: Feed,
-    hooks: Sequence[Any],
-    saving: callbacks.Checkpointing,
-) -> None:
     start = saving.restore()
-    if start != Position():
+    _require_one_position(context, start)
+    if start != Position() and not is_quiet:
         console.say(f"going on after {start.epoch} epochs and {start.step} steps.")
     while True:
         try:
@@ -92,14 +134,37 @@ def _fit_through_divergences(
                 driver.fit(
                     feed.training_batches,
                     validation=feed.evaluation_batches("validation"),
-                    epochs=config.optimization.max_epochs,
+                    epochs=epochs,
                     callbacks=[*hooks, saving],
                     start=start,
                 )
         except DivergedError as error:
             start = _recover(error, driver, saving, config.checkpoints.max_recoveries)
+        except Stopped:
+            saving.save_stopped()
+            raise
         else:
-            return
+            return driver
+
+
+def _require_one_position(context: Context, mine: Position) -> None:
+    """Raises RunError unless all hosts go on from the same place: they would train apart."""
+    if not context.is_multi_host:
+        return
+    strategy = context.strategy
+
+    @tf.function
+    def gather() -> tf.Tensor:
+        here = strategy.run(lambda: tf.constant([[mine.epoch, mine.step]]))
+        return strategy.gather(here, axis=0)
+
+    found = {Position(*map(int, row)) for row in gather().numpy()}
+    if len(found) > 1:
+        listed = ", ".join(f"{p.epoch} epochs and {p.step} steps" for p in sorted(found))
+        raise RunError(
+            f"hosts found different checkpoints (after {listed}); --model_dir must be a folder "
+            "that all of them see."
+        )
 
 
 def _recover(

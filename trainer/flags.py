@@ -39,9 +39,8 @@ class Command:
 
 
 def define() -> None:
-    """Defines a flag for every option, and those that say where options come from."""
-    for _, field in config_lib.fields():
-        _define_option(field.name, field.default, field.metadata["option"])
+    """Defines the flags of `python -m trainer`."""
+    define_options()
     flags.DEFINE_string(
         "model_dir",
         "",
@@ -55,13 +54,19 @@ def define() -> None:
         "training against plain Keras; selfcheck: compare the strategy with one device; "
         "tpu_check: compile the training step for --tpu_topology, without data and without a TPU",
     )
+
+
+def define_options() -> None:
+    """Defines a flag for every option of a run, and those that say where options come from."""
+    for _, field in config_lib.fields():
+        define_option(field.name, field.default, field.metadata["option"])
     flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
     flags.DEFINE_string(
         "config_file", None, "a JSON file of options, e.g. a run's config.json; flags override it"
     )
 
 
-def _define_option(name: str, default: Any, option: config_lib.Option) -> None:
+def define_option(name: str, default: Any, option: config_lib.Option) -> None:
     """Defines the flag of one option; its limits are checked by Config, in one place."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)
@@ -82,24 +87,50 @@ def parse(argv: Sequence[str]) -> Command:
       ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
       RunError: when a bucket with options can't be read.
     """
+    given = _parse([*_option_names(), "model_dir"], argv)
+    mode = _FLAGS["mode"].value
+    if mode == "evaluate":
+        _refuse_training_options(given)
+    base = _load_base(_config_to_judge(given) if mode == "evaluate" else None)
+    if mode != "evaluate":
+        base.pop("model_dir", None)  # Of the run that the options come from.
+    else:  # A model is judged on this machine, wherever it was trained.
+        base = {name: value for name, value in base.items() if name not in MACHINES}
+    config = config_lib.Config.from_flat({**base, **given})
+    return Command(mode, config, _verbosity())
+
+
+def parse_options(
+    argv: Sequence[str], others: Sequence[str]
+) -> tuple[config_lib.Config, dict[str, Any], int]:
+    """Parses the command line of another command that takes a run's options as well.
+
+    Args:
+      argv: all of it.
+      others: names of the command's own flags.
+
+    Returns:
+      The config, the values of the others, and the verbosity.
+
+    Raises:
+      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
+      RunError: when a bucket with options can't be read.
+    """
+    given = _parse(_option_names(), argv)
+    base = {name: value for name, value in _load_base(None).items() if name != "model_dir"}
+    config = config_lib.Config.from_flat({**base, **given})
+    return config, {name: _FLAGS[name].value for name in others}, _verbosity()
+
+
+def _parse(names: Sequence[str], argv: Sequence[str]) -> dict[str, Any]:
+    """Parses, and returns those of `names` that were given."""
     try:
         rest = _FLAGS(list(argv))[1:]
     except flags.Error as error:
         raise errors.ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
-    given = {name: _FLAGS[name].value for name in _option_names() if _FLAGS[name].present}
-    if _FLAGS["recipe"].value and _FLAGS["config_file"].value:
-        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
-    if _FLAGS["mode"].value == "evaluate":
-        _refuse_training_options(given)
-    base = {**_load_recipe(_FLAGS["recipe"].value), **_load_config_file(given)}
-    if _FLAGS["mode"].value != "evaluate":
-        base.pop("model_dir", None)  # Of the run that the options come from.
-    else:  # A model is judged on this machine, wherever it was trained.
-        base = {name: value for name, value in base.items() if name not in MACHINES}
-    config = config_lib.Config.from_flat({**base, **given})
-    return Command(_FLAGS["mode"].value, config, _verbosity())
+    return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 
 
 def _verbosity() -> int:
@@ -122,19 +153,25 @@ def _refuse_training_options(given: Mapping[str, Any]) -> None:
 
 
 def _option_names() -> list[str]:
-    return [field.name for _, field in config_lib.fields()] + ["model_dir"]
+    return [field.name for _, field in config_lib.fields()]
 
 
-def _load_config_file(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads --config_file; to judge a run again, its own config is the start."""
-    path = _FLAGS["config_file"].value
-    if path is None and _FLAGS["mode"].value == "evaluate":
-        if not given.get("model_dir"):
-            raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
-        path = f"{given['model_dir'].rstrip('/')}/config.json"
+def _config_to_judge(given: Mapping[str, Any]) -> str:
+    """Returns where the options of a finished run are."""
+    if not given.get("model_dir"):
+        raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
+    return f"{given['model_dir'].rstrip('/')}/config.json"
+
+
+def _load_base(default_file: str | None) -> dict[str, Any]:
+    """Reads the options that flags override: of --recipe and --config_file, or of a file."""
+    if _FLAGS["recipe"].value and _FLAGS["config_file"].value:
+        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
+    path = _FLAGS["config_file"].value or default_file
+    recipe = _load_recipe(_FLAGS["recipe"].value)
     if path and locations.is_url(path):
-        return _load_remote_options(path)
-    return load_options(pathlib.Path(path).expanduser()) if path else {}
+        return recipe | _load_remote_options(path)
+    return recipe | (load_options(pathlib.Path(path).expanduser()) if path else {})
 
 
 def _load_remote_options(path: str) -> dict[str, Any]:

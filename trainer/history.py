@@ -10,6 +10,7 @@ is plotted; the final figures are those of `trainer.metrics`.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation ROC-AUC"}
+"""What the best epoch of a monitored metric is."""
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
 
@@ -44,9 +47,16 @@ def span(values: Sequence[float]) -> str:
     return f"(min: {low:.3f}, max: {high:.3f}, cur: {values[-1]:.3f})"
 
 
-def best_epoch(history: Mapping[str, Sequence[float]]) -> int | None:
-    """The first epoch of lowest validation loss, counted from 1; None if there is no such loss."""
-    losses = np.asarray(history.get("val_loss", ()), np.float64)
-    if not np.isfinite(losses).any():
-        return None
-    return int(np.nanargmin(losses)) + 1
+def is_better(monitor: str, value: float, than: float) -> bool:
+    """Whether a value of the monitored metric beats another; losses fall, the others rise."""
+    return value < than if monitor.endswith("loss") else value > than
+
+
+def best_epoch(history: Mapping[str, Sequence[float]], monitor: str = "val_loss") -> int | None:
+    """The first epoch that is best by `monitor`, counted from 1; None if there is no such value."""
+    best: int | None = None
+    values = history.get(monitor, ())
+    for epoch, value in enumerate(values, start=1):
+        if math.isfinite(value) and (best is None or is_better(monitor, value, values[best - 1])):
+            best = epoch
+    return best

@@ -149,17 +149,17 @@ def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> up
 def build_learning_rate(
     config: config_lib.Optimization, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Returns a number, or a schedule over updates whose horizon is `max_epochs`.
+    """Returns a number, or a schedule over updates over `config.horizon` epochs.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
     """
     warmup_updates = config.warmup_epochs * steps_per_epoch // config.accumulate_steps
-    total_updates = config.max_epochs * steps_per_epoch // config.accumulate_steps
+    total_updates = config.horizon * steps_per_epoch // config.accumulate_steps
     if not total_updates:
         raise ConfigError(
             f"accumulate_steps ({config.accumulate_steps}) exceeds the "
-            f"{config.max_epochs * steps_per_epoch} steps of the run: nothing would be learned."
+            f"{config.horizon * steps_per_epoch} steps of the run: nothing would be learned."
         )
     after: Any = config.learning_rate
     if config.schedule == "cosine" and total_updates > warmup_updates:

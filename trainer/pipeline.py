@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -51,6 +52,11 @@ class Data:
     builder: Any
     config: config_lib.Data
     resize_to: int | None
+    withheld: frozenset[str] = frozenset()
+
+    def without(self, split: str) -> Data:
+        """Returns this data with a split that can't be read, only counted."""
+        return dataclasses.replace(self, withheld=self.withheld | {split})
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -191,8 +197,14 @@ class Data:
             self.config.data_service, self._records(split), rows, size, lambda x: load(parse(x))
         )
 
+    def _require(self, split: str) -> None:
+        touched = {re.match(r"\w*", part)[0] for part in split.split("+")}  # type: ignore[index]
+        if touched & self.withheld or ("all" in touched and self.withheld):
+            raise ValueError(f"split {split!r} is withheld: nothing here may see it.")
+
     @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; a few numbers a record.
     def _records(self, split: str) -> data_service.Records:
+        self._require(split)
         paths = self.builder.info.splits[split].filepaths
         return data_service.locate([str(path) for path in paths])
 
@@ -207,7 +219,11 @@ class Data:
 
         File after file: where TFDS interleaves them, the order of a range is not its order in the
         whole split, and labels from the one would not belong to images from the other.
+
+        Raises:
+          ValueError: for a split that is withheld.
         """
+        self._require(split)
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
 

@@ -48,20 +48,25 @@ _in_default_style = matplotlib.style.context("default")
 
 
 @_in_default_style
-def save_curves(history: Mapping[str, Sequence[float]], path: pathlib.Path) -> None:
+def save_curves(
+    history: Mapping[str, Sequence[float]], path: pathlib.Path, monitor: str = "val_loss"
+) -> None:
     """Draws log-loss, accuracy and AUC by epoch, as far as the history has them.
 
     Args:
       history: A value per epoch under Keras's keys.
       path: Where the PNG goes.
+      monitor: The metric that chose the best epoch.
 
     Raises:
       ValueError: The history holds no curve: nothing was trained, so there is nothing to draw.
     """
-    _save(_curves(history), path)
+    _save(_curves(history, monitor), path)
 
 
-def _curves(history: Mapping[str, Sequence[float]]) -> matplotlib.figure.Figure:
+def _curves(
+    history: Mapping[str, Sequence[float]], monitor: str = "val_loss"
+) -> matplotlib.figure.Figure:
     groups = history_lib.curves(history)
     if not groups:
         raise ValueError(
@@ -69,28 +74,30 @@ def _curves(history: Mapping[str, Sequence[float]]) -> matplotlib.figure.Figure:
         )
     figure = _figure(4.6 * len(groups), 4.4)
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    best = history_lib.best_epoch(history)
+    best = history_lib.best_epoch(history, monitor)
+    label = f"best epoch: {best} ({history_lib.MEANINGS[monitor]})"
     for axes, (title, lines) in zip(panels, groups.items(), strict=True):
-        _draw_curves(axes, title, lines, best)
+        _draw_curves(axes, title, lines)
+        if best is not None:
+            axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
+        _put_legend_below(axes)
     return figure
 
 
-def _draw_curves(
-    axes: Any, title: str, lines: Mapping[str, Sequence[float]], best: int | None
-) -> None:
+def _draw_curves(axes: Any, title: str, lines: Mapping[str, Sequence[float]]) -> None:
     for side, values in lines.items():
         epochs = range(1, len(values) + 1)
         label = f"{side:<10} {history_lib.span(values)}"
         axes.plot(epochs, values, label=label, markersize=3, linewidth=1.5, **_LINES[side])
-    if best is not None:
-        label = f"best epoch: {best} (lowest validation loss)"
-        axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
     axes.set_title(title[0].upper() + title[1:])  # `capitalize` would make it Roc-auc.
     axes.set_xlabel("epoch")
     axes.set_ylabel(_AXIS_LABELS.get(title, title))
     axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, alpha=0.3)
+
+
+def _put_legend_below(axes: Any) -> None:
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.16),

@@ -51,7 +51,7 @@ def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (
             [sys.executable, "-m", *command],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": _search_path()},
+            env={**os.environ, "PYTHONPATH": search_path()},
         )
         try:
             while process.poll() is None:
@@ -68,7 +68,7 @@ def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (
     return Process(seconds, peak, lines[-1])
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Puts the folder that this package was imported from first: it need not be installed."""
     source = pathlib.Path(__file__).resolve().parent.parent
     return os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))

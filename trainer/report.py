@@ -42,6 +42,7 @@ class Report:
         is; its texts and numbers also head the text.
       shared_patient_images: How many images of the split show a patient who is also in train;
         None where the protocol rules it out.
+      monitor: The metric that chose the best epoch.
     """
 
     split: str
@@ -50,6 +51,7 @@ class Report:
     data: Mapping[str, Any]
     run: Mapping[str, Any]
     shared_patient_images: int | None = None
+    monitor: str = "val_loss"
 
     def to_json(self) -> dict[str, Any]:
         """The document of `report.json`. A loss that is not finite is null, as JSON has no NaN."""
@@ -58,7 +60,7 @@ class Report:
             "split": self.split,
             "judgement": self.judgement.to_json(),
             "shared_patient_images": self.shared_patient_images,
-            "best_epoch": history_lib.best_epoch(self.history),
+            "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
             "run": dict(self.run),
@@ -72,7 +74,7 @@ class Report:
         """
         sections = (
             self._heading(),
-            *_training(self.history),
+            *_training(self.history, self.monitor),
             _headline(self.judgement),
             _confusion_matrix(self.judgement),
             ("Classification report", self.judgement.classification_report_text.rstrip("\n")),
@@ -117,11 +119,11 @@ def _finite_or_none(values: Iterable[float]) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def _training(history: Mapping[str, Sequence[float]]) -> Iterator[Sequence[str]]:
+def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
     """The best epoch, then the summary of each curve in the form of livelossplot."""
-    best = history_lib.best_epoch(history)
+    best = history_lib.best_epoch(history, monitor)
     if best is not None:
-        yield (f"Best epoch (lowest validation loss): {best} of {len(history['val_loss'])}",)
+        yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
     for title, lines in history_lib.curves(history).items():
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 

@@ -252,6 +252,11 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
             raise ConfigError(
                 f"model_dir ({run}) holds no run that --resume=must could go on with."
             )
+        if run.checkpoints.is_dir():  # Of other options, maybe: nobody knows.
+            raise RunError(
+                f"{run.config} is missing, and there are checkpoints; put back a copy of it, or "
+                "name another --model_dir."
+            )
         return None
     if config.checkpoints.resume == "never":
         raise ConfigError(
@@ -259,7 +264,13 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
         )
     if run.kept is not None:
         run.kept.restore()
-    saved = type(config).from_flat(_load_json(run.config))
+    try:
+        saved = type(config).from_flat(_load_json(run.config))
+    except ConfigError as error:
+        raise RunError(
+            f"{run.config} is damaged ({error}); put back a copy of it, or name another "
+            "--model_dir."
+        ) from error
     changes = config.changes_from(saved)
     if config.runtime.precision == "auto":
         changes.pop("precision", None)

@@ -86,6 +86,9 @@ def build(config: config_lib.Runtime) -> Context:
       ConfigError: when options contradict each other or this machine.
       RunError: when the devices are not there.
     """
+    _limit_threads(config.cpu_threads)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     _split_cpu(config)
     name = resolve_strategy(config)
     strategy = _build_strategy(name, config)
@@ -100,6 +103,18 @@ def build(config: config_lib.Runtime) -> Context:
     if not context.is_chief:
         console.mute()
     return context
+
+
+def _limit_threads(count: int) -> None:
+    """Holds TensorFlow to so many threads, within an operation and across operations."""
+    threading = tf.config.threading
+    if not count or threading.get_intra_op_parallelism_threads() == count:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(count)
+        threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError as error:
+        raise ConfigError(f"cpu_threads ({count}) must be set before TensorFlow starts.") from error
 
 
 def _split_cpu(config: config_lib.Runtime) -> None:

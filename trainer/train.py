@@ -14,12 +14,8 @@ import numpy as np
 from trainer import (
     console,
     evaluate,
-    features,
-    feeds,
     fitting,
     metrics,
-    model,
-    optimization,
     peers,
     pipeline,
     precision,
@@ -54,27 +50,22 @@ def _run(
     data = pipeline.load(config.data, config.model.backbone_image_size)
     choice = precision.settle(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
-    with context.strategy.scope():
-        network = model.build(config.model, data.image_shape, len(data.class_names))
-        feed = feeds.build(config, data, network, context)
-        state = optimization.compile_model(
-            feed.model, config.optimization, data.class_counts(), data.plan.steps
-        )
+    trainee = fitting.build(config, data, context)
     directory.save_config(config)
-    _announce(
-        directory, (*context.reasons, choice.reason), context.num_replicas, data, network, feed
-    )
-    frozen = features.weights_hash(network.whole.non_trainable_weights)
-    belongs_to = f"{frozen}-{data.fingerprint}"
-    driver = fitting.fit(config, context, belongs_to, feed, state, directory, data.plan.steps)
-    directory.save_model(network.whole)
+    reasons = (*context.reasons, choice.reason)
+    _announce(directory, reasons, context.num_replicas, data, trainee)
+    driver = fitting.fit(config, context, trainee, directory)
+    directory.save_model(trainee.network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
-    probabilities = driver.predict(feed.evaluation_batches(evaluate.SPLIT))
+    probabilities = driver.predict(trainee.feed.evaluation_batches(evaluate.SPLIT))
     peers.part()
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
     history = directory.load_history()
-    return evaluate.judge(directory.path, probabilities, data, history, facts, patients)
+    monitor = config.optimization.monitor
+    return evaluate.judge(
+        directory.path, probabilities, data, history, facts, patients, monitor=monitor
+    )
 
 
 def _announce(
@@ -82,10 +73,10 @@ def _announce(
     reasons: Sequence[str],
     num_replicas: int,
     data: pipeline.Data,
-    network: model.Network,
-    feed: feeds.Feed,
+    trainee: fitting.Trainee,
 ) -> None:
     """Says what is about to run, and every choice that was not the user's."""
+    network = trainee.network
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory}")
@@ -97,4 +88,4 @@ def _announce(
         f"{trainable:,} of them train; {num_replicas} replica(s), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    console.say(f"feed: {feed.reason}")
+    console.say(f"feed: {trainee.feed.reason}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tuner.results import Value
+    from tuner.space import Value
 
 NONE = "–"
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tuner.results import Dimension, SearchResults, TrialResult
+    from tuner.results import SearchResults, TrialResult
+    from tuner.space import Dimension
 
 _STATUS = {COMPLETED: api_pb2.STATUS_SUCCESS, FAILED: api_pb2.STATUS_FAILURE}
 

@@ -15,7 +15,8 @@ from tuner.markup import Markup, element
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tuner.results import Dimension, SearchResults, TrialResult
+    from tuner.results import SearchResults, TrialResult
+    from tuner.space import Dimension
 
 _STYLE = pathlib.Path(__file__).parent / "data" / "report.css"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -18,30 +18,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Value = int | float | str
+    from tuner.space import Dimension, Value
 
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
-
-
-@dataclasses.dataclass(frozen=True)
-class Dimension:
-    """A searched option and its bounds.
-
-    Attributes:
-      name: Of the option.
-      kind: "int", "float" or "choice".
-      low: The smallest value of a range.
-      high: The largest value of a range.
-      log: Whether a range is searched by its logarithm.
-      choices: All values of a choice.
-    """
-
-    name: str
-    kind: str
-    low: float = 0
-    high: float = 0
-    log: bool = False
-    choices: Sequence[Value] = ()
 
 
 @dataclasses.dataclass(frozen=True)

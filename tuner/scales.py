@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tuner.results import Dimension, Value
+    from tuner.space import Dimension, Value
 
 Ticks = list[tuple[float, str]]
 

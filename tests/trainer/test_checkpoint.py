@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -11,12 +12,12 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.conftest import images, strategy_of
-from trainer import batches, callbacks, checkpoint, optimization
+from trainer import batches, callbacks, checkpoint, optimization, signals
 from trainer.checkpoint import Checkpoints
 from trainer.config import Checkpoints as Options
 from trainer.config import Optimization
 from trainer.driver import Driver, Position
-from trainer.errors import ConfigError, DivergedError, RunError
+from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 
 EPOCHS, BATCH = 3, 4
 OPTIONS = Optimization(optimizer="adam", accumulate_steps=2, clip_norm=1.0, learning_rate=0.01)
@@ -60,7 +61,7 @@ class Run:
             self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
             state = optimization.compile_model(self.model, options, [9, 9], 5)
         self.log = callbacks.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
-        stopping = callbacks.EarlyStopping(self.model, patience)
+        stopping = callbacks.EarlyStopping(self.model, monitor="val_loss", patience=patience)
         checkpoints = Checkpoints(
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
         )
@@ -117,6 +118,41 @@ def test_saving_less_often_repeats_steps_and_changes_nothing(tmp_path):
     with pytest.raises(KilledError):
         Run(tmp_path / "dying", every_steps=3).train(KillAt(10))
     run = Run(tmp_path / "dying", every_steps=3)
+    run.train()
+    _assert_same(run, whole)
+
+
+class StopInValidation(keras.callbacks.Callback):
+    """Stands for a signal: at a batch of the validation after an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self._at = (epoch, step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        del logs
+        self._epoch = epoch
+
+    def on_test_batch_end(self, batch, logs=None):
+        del logs
+        if (self._epoch, batch) == self._at:
+            signals._requests.append(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_run_that_is_stopped_in_a_validation_repeats_no_step(tmp_path, step):
+    whole = Run(tmp_path / "whole", every_steps=0)
+    whole.train()
+    run = Run(tmp_path / "stopped", every_steps=0)
+    run.hooks.insert(0, StopInValidation(1, step))
+    try:
+        with pytest.raises(Stopped):
+            run.train()
+    finally:
+        signals._requests.clear()
+    run.saving.save_stopped()
+    run = Run(tmp_path / "stopped", every_steps=0)
+    assert run.saving.restore() == Position(1, 5)
     run.train()
     _assert_same(run, whole)
 

@@ -50,6 +50,12 @@ def test_defaults_are_those_of_the_documentation():
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
         ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),
         ({"warmup_epochs": 31}, "warmup_epochs (31) exceeds max_epochs (30)."),
+        ({"schedule_epochs": 9}, "schedule_epochs (9) must reach max_epochs (30), or be 0."),
+        (
+            {"warmup_epochs": 41, "schedule_epochs": 40},
+            "warmup_epochs (41) exceeds schedule_epochs (40).",
+        ),
+        ({"monitor": "val_f1"}, "monitor (val_f1) must be one of val_loss, val_auc."),
         ({"views": 3}, "views (3) needs --augmentation"),
         ({"views": 3, "augmentation": "light", "feature_cache": "off"}, "feature_cache is off"),
         ({"seed": 2**32}, "seed (4294967296) must be less than"),
@@ -80,12 +86,12 @@ def test_every_option_is_read_outside_of_config():
         field.name
         for _, field in config_lib.fields()
         if not re.search(
-            rf"(config|features|runtime|data|model|optimization|benchmark|checkpoints)\.{field.name}\b",
+            rf"(config|features|runtime|data|model|optimization|benchmark|checkpoints|rules)\.{field.name}\b",
             text,
         )
     ]
-    # Read through Data.staging_root and Model.backbone_image_size.
-    assert unread == ["staging_dir", "image_size"]
+    # Read through Data.staging_root, Model.backbone_image_size and Optimization.horizon.
+    assert unread == ["staging_dir", "image_size", "schedule_epochs"]
 
 
 def test_a_cache_in_a_bucket_has_a_local_folder():

@@ -70,6 +70,60 @@ def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
     assert prefix.asked == [(512, 600)]
 
 
+OTHER = dataclasses.replace(KEY, cut_at=5, row_shape=(64,), dtype="bfloat16")
+WIDE = feature_cache.Shards(600, (64,), tf.bfloat16)
+
+
+class TwoPrefixes(Prefix):
+    """Gives a row for each of two entries."""
+
+    def __call__(self, start: int, stop: int):
+        for block in super().__call__(start, stop):
+            wide = np.repeat(block[:, :1], 64, axis=1)
+            yield block, wide.astype(tf.bfloat16.as_numpy_dtype)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """The wide entry then has shards of 96 rows, the other of 256."""
+    monkeypatch.setattr(feature_cache, "SHARD_BYTES", 100 * WIDE.row_bytes)
+
+
+def _fill(cache) -> list[tuple[int, int]]:
+    prefixes = TwoPrefixes()
+    cache.fill({KEY: SHARDS, OTHER: WIDE}, prefixes)
+    return prefixes.asked
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_entries_that_share_a_pass_equal_those_that_do_not(cache, tmp_path):
+    assert _fill(cache) == [(0, 600)]
+    assert _fill(cache) == []
+    prefix = Prefix()
+    feature_cache.Cache(tmp_path / "own", 1 << 30).load_or_compute(KEY, SHARDS, prefix)
+    ours, theirs = (
+        sorted(path.name for path in (folder / KEY.digest).glob("*.npy"))
+        for folder in (tmp_path, tmp_path / "own")
+    )
+    assert ours == theirs
+    never = Prefix()
+    assert _rows(cache.load_or_compute(KEY, SHARDS, never)) == list(range(600))
+    assert not never.asked
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shared_pass_goes_on_with_what_any_entry_lacks(cache, tmp_path):
+    _fill(cache)
+    names = {KEY: "00000256-00000512", OTHER: "00000480-00000576"}
+    for key, name in names.items():
+        (path,) = (tmp_path / key.digest).glob(f"{name}.*.npy")
+        before = path.name
+        path.unlink()
+        assert _fill(cache) == [tuple(map(int, name.split("-")))]
+        assert path.name == before
+        assert path.exists()
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "foreign"])
 def test_damaged_shards_are_computed_again_with_a_message(cache, tmp_path, damage, caplog):
     cache.load_or_compute(KEY, SHARDS, Prefix())

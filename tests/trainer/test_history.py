@@ -40,5 +40,13 @@ def test_best_epoch_has_the_lowest_validation_loss(losses: list[float], epoch: i
     assert history.best_epoch({"val_loss": losses}) == epoch
 
 
+@pytest.mark.parametrize(
+    ("values", "epoch"),
+    [([0.7, 0.9, 0.8], 2), ([0.9, 0.9], 1), ([math.nan, 0.1], 2), ([math.nan], None)],
+)
+def test_best_epoch_may_have_the_highest_auc(values: list[float], epoch: int | None) -> None:
+    assert history.best_epoch({"val_auc": values, "val_loss": [1.0, 2.0]}, "val_auc") == epoch
+
+
 def test_without_validation_no_epoch_is_best() -> None:
     assert history.best_epoch({"loss": [1.0]}) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer import config as config_lib
+
+KILLS = int(os.environ.get("CXR_KILLS", "5"))
+"""Of each feed. More take longer and prove the same more often."""
 WALL_CLOCK = ("examples_per_s", "input_wait", "epoch_s")
 
 
@@ -80,11 +85,40 @@ def test_kills_at_random_moments_change_nothing(config, tmp_path, feed):
     length_s = time.monotonic() - begin
     killed = Command(config(**feed), tmp_path, "killed")
     moments = random.Random(0)
-    for _ in range(5):
+    for _ in range(KILLS):
         process = killed.start()
         time.sleep(moments.uniform(0.4, 1.0) * length_s)
         process.kill()
         process.communicate()
+    killed.finish()
+    assert killed.outcome() == whole.outcome()
+
+
+@pytest.mark.slow
+def test_a_kill_in_any_phase_changes_nothing(config, archive, tmp_path):
+    """One run, killed in each of its phases, begun again each time."""
+    whole = Command(config(views=2), tmp_path, "whole")
+    whole.finish()
+    data_dir, cache = tmp_path / "data", tmp_path / "killed-cache"
+    places = {"manual_dir": str(archive), "data_dir": str(data_dir), "cache_dir": str(cache)}
+    killed = Command(
+        config_lib.Config.from_flat(config(views=2).to_flat() | places), tmp_path, "killed"
+    )
+    phases = {
+        "data build": (data_dir, "**/*incomplete*/*"),
+        "prefix pass": (cache, "*/*.npy"),
+        "training": (killed.run, "metrics.jsonl"),
+        "checkpoint": (killed.run, "checkpoints/.partial-*/*/*"),
+        "evaluation": (killed.run, "best.keras"),
+        "judgement": (killed.run, "predictions_test.csv"),
+        "report": (killed.run, "curves.png"),
+    }
+    for phase, (folder, sign) in phases.items():
+        with killed.start() as process:
+            while not any(folder.glob(sign)):
+                assert process.poll() is None, (phase, process.stdout.read())
+                time.sleep(0.002)
+            process.kill()
     killed.finish()
     assert killed.outcome() == whole.outcome()
 

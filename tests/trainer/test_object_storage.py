@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -78,6 +79,45 @@ def test_a_run_in_a_failing_bucket_is_whole_and_judged_again_from_the_bucket_alo
         tables.append(Predictions.load_csv(path))
     assert tables[0].file_name.tolist() == tables[1].file_name.tolist()
     assert abs(tables[0].probabilities - tables[1].probabilities).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_the_bucket_alone(server, archive, tmp_path):
+    """Killed three times, and begun again where nothing local is left, through failing requests."""
+    longer = {"manual_dir": archive, "max_epochs": 5, "patience": 9, "checkpoint_every_steps": 1}
+    local = {"data_dir": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
+    whole = _run(*_small(tmp_path / "whole", model_dir=str(tmp_path / "whole"), **longer, **local))
+    assert whole.returncode in (0, 3), whole.stderr
+    server.fail(bucket_server.at_random(0.1, seed=1))
+    for epoch in (0, 2, 4):
+        arguments = _small(tmp_path / f"machine-{epoch}", **longer)
+        manifest = f"runs/a/checkpoints/{epoch:05d}-"
+        with subprocess.Popen(
+            [sys.executable, "-m", "trainer", *arguments],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            while not any(x.startswith(manifest) for x in server.names("hospital")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.kill()
+    last = _run(*_small(tmp_path / "last", **longer))
+    assert last.returncode == whole.returncode, last.stderr
+    assert "going on after" in last.stdout
+    for name in ("predictions_test.csv", "trained_on.json"):
+        assert server.read("hospital", f"runs/a/{name}") == (tmp_path / "whole" / name).read_bytes()
+    clocks = {"examples_per_s", "input_wait", "epoch_s"}
+    histories = (
+        server.read("hospital", "runs/a/metrics.jsonl").decode(),
+        (tmp_path / "whole" / "metrics.jsonl").read_text(),
+    )
+    ours, theirs = (
+        [
+            {name: value for name, value in json.loads(line).items() if name not in clocks}
+            for line in text.splitlines()
+        ]
+        for text in histories
+    )
+    assert ours == theirs
 
 
 @pytest.fixture

@@ -32,6 +32,12 @@ def test_cosine_ends_at_zero_after_max_epochs():
     assert rates == sorted(rates, reverse=True)
 
 
+def test_a_run_that_ends_early_has_the_schedule_of_the_whole():
+    options = {"learning_rate": 0.1, "schedule": "cosine", "warmup_epochs": 1}
+    whole = _rates(20, max_epochs=4, **options)
+    assert _rates(20, max_epochs=2, schedule_epochs=4, **options) == whole
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_warmup_rises_linearly_to_the_learning_rate(schedule):
     rates = _rates(40, learning_rate=0.1, schedule=schedule, warmup_epochs=2, max_epochs=4)

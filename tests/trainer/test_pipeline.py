@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,15 @@ def test_single_images_are_those_of_the_table(open_data):
     indices = np.array([3, 0, 7])
     chosen = data.images("test", indices)
     assert _names(chosen, data, "test") == data.table("test").file_name[indices].tolist()
+
+
+@pytest.mark.parametrize("split", ["test", "test[:2]", "train+test[2:]", "all"])
+def test_a_withheld_split_is_counted_and_never_read(open_data, split):
+    data = open_data().without("test")
+    assert data.num_examples("test")
+    assert len(data.table("train").label) == data.num_examples("train")
+    with pytest.raises(ValueError, match=re.escape(f"split {split!r} is withheld")):
+        data.read(split)
 
 
 def test_raw_images_are_resized_for_the_backbone(archive, tmp_path):

@@ -7,7 +7,8 @@ import math
 import random
 from typing import Any
 
-from tuner.results import COMPLETED, FAILED, RUNNING, Dimension, SearchResults, TrialResult
+from tuner.results import COMPLETED, FAILED, RUNNING, SearchResults, TrialResult
+from tuner.space import Dimension
 
 DIMENSIONS = (
     Dimension("neurons", "int", 64, 512),

@@ -1,0 +1,77 @@
+"""Damage to any one file of a run or of its cache is found: the same result, or a named file."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import pytest
+
+from trainer import train
+from trainer.errors import ConfigError, RunError
+
+WAYS = ("truncate", "flip", "delete")
+
+
+def _damage(path, way: str) -> None:
+    data = path.read_bytes()
+    if way == "delete":
+        path.unlink()
+    elif way == "truncate":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :])
+
+
+def _files(folder) -> list:
+    """All that is ever read again: not locks, and not what TensorBoard reads."""
+    return sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock" and "tensorboard" not in path.parts
+    )
+
+
+def _run(config) -> str:
+    """Returns why it was refused; empty where it went through."""
+    try:
+        train.run(config)
+    except (ConfigError, RunError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_damage_to_any_file_is_found(make_config, tmp_path):
+    config, run, sound = make_config(max_epochs=2), tmp_path / "run", tmp_path / "sound"
+    train.run(config)
+    for name in ("run", "cache"):
+        shutil.copytree(tmp_path / name, sound / name)
+    files = _files(sound)
+    assert len(files) > 15
+    refused = []
+    for path, way in zip(files, itertools.cycle(WAYS), strict=False):
+        for name in ("run", "cache"):
+            shutil.rmtree(tmp_path / name)
+            shutil.copytree(sound / name, tmp_path / name)
+        _damage(tmp_path / path, way)
+        message = _run(config)
+        if message:
+            assert path.name in message or "options" in message, (path, way)
+            refused.append(path.name)
+        else:
+            for name in ("predictions_test.csv", "trained_on.json"):
+                assert (run / name).read_bytes() == (sound / "run" / name).read_bytes(), (path, way)
+            assert {p.name for p in run.iterdir()} >= {p.name for p in (sound / "run").iterdir()}
+    assert set(refused) <= {"config.json"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_options_of_a_run_that_are_damaged_are_never_guessed(make_config, tmp_path, way):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "00001-000000").mkdir(parents=True)
+    (run / "config.json").write_text('{"dataset": "paper", "seed": 0}\n')
+    _damage(run / "config.json", way)
+    with pytest.raises(RunError, match=r"config\.json"):
+        train.run(make_config())

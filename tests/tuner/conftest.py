@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainer import config, pipeline
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SPACE = "neurons=8|16,learning_rate=1e-3:1e-1:log,layers_to_unfreeze=0|2"
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    pipeline.load(config.Data(dataset="phantom", data_dir=str(folder)), image_size=32)
+    return folder
+
+
+@pytest.fixture
+def options(phantom_dir, tmp_path) -> dict[str, object]:
+    """The options of trials that take a second each."""
+    return {
+        "dataset": "phantom",
+        "data_dir": str(phantom_dir),
+        "backbone": "small_cnn",
+        "weights": "none",
+        "image_size": 32,
+        "precision": "float32",
+        "batch_size": 64,
+        "max_epochs": 3,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+
+
+@pytest.fixture
+def base(options) -> config.Config:
+    return config.Config.from_flat(options)
+
+
+@pytest.fixture
+def command(options, tmp_path) -> Callable[..., list[str]]:
+    """Returns a maker of arguments for `python -m tuner`."""
+
+    def make(**given: object) -> list[str]:
+        named = {
+            **options, "search": SPACE, "directory": str(tmp_path), "project_name": "s", **given,
+        }  # fmt: skip
+        return [f"--{name}={value}" for name, value in named.items()]
+
+    return make
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def make(**given: object) -> Settings:
+        return dataclasses.replace(
+            Settings(search=SPACE, directory=str(tmp_path), project_name="s"), **given
+        )
+
+    return make

@@ -1,0 +1,60 @@
+"""`python -m tuner` as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tuner", *arguments],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_options_of_search_and_trials_at_once():
+    start = time.monotonic()
+    result = _run("--help")
+    assert time.monotonic() - start < 5
+    for name in ("--algorithm", "--search", "--workers", "--backbone", "--[no]dry_run"):
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search=nerons"], "search (nerons) must name one of"),
+        (["--algorithm=magic"], "algorithm"),
+        (["--factor=1"], "factor (1) must be at least 2"),
+        (["--search=neurons", "--search_file=x"], "give one"),
+        (["--strategy=multi_worker"], "a trial trains on one host"),
+        (["--algorithm=grid"], "a grid needs a step"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(arguments, message, tmp_path):
+    result = _run("--dataset=phantom", "--backbone=small_cnn", "--weights=none", *arguments,
+                  f"--directory={tmp_path}", "--precision=float32", "--image_size=32")  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_workers_find_what_one_does(command, tmp_path):
+    one = _run(*command(project_name="one", cpu_threads=1))
+    two = _run(*command(project_name="two", workers=2))
+    assert one.returncode == two.returncode == 0, two.stderr
+    assert _board(tmp_path / "one") == _board(tmp_path / "two")
+    for index in range(2):
+        assert (tmp_path / "two" / f"worker-{index}.log").exists()
+
+
+def _board(folder) -> list[list[str]]:
+    """All but the seconds."""
+    rows = [line.split(",") for line in (folder / "leaderboard.csv").read_text().splitlines()]
+    place = rows[0].index("seconds")
+    return [row[:place] + row[place + 1 :] for row in rows]

@@ -1,0 +1,164 @@
+"""Whole searches on the phantoms, in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import run_directory, train
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from tuner import search, trials
+
+
+def _rows(folder) -> list[dict[str, str]]:
+    with (folder / "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _scores(folder) -> dict[str, str]:
+    return {row["trial"]: row["score"] for row in _rows(folder)}
+
+
+def test_a_search_finds_the_best_and_the_trainer_repeats_it(base, settings, tmp_path):
+    found = settings()
+    search.run(base, found, [])
+    rows = _rows(found.folder)
+    assert len(rows) == 6
+    assert {row["status"] for row in rows} == {"COMPLETED"}
+    best = max(rows, key=lambda row: float(row["score"]))
+    assert rows[0]["score"] == best["score"]
+    for name in ("report.html", "best_config.json", "search.json", "oracle.json"):
+        assert (found.folder / name).stat().st_size
+    options = json.loads((found.folder / "best_config.json").read_text())
+    train.run(Config.from_flat({**options, "model_dir": str(tmp_path / "run")}))
+    history = run_directory.RunDirectory(tmp_path / "run").load_history()
+    assert max(history["val_auc"]) == float(best["score"])
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert history["val_auc"][report["best_epoch"] - 1] == float(best["score"])
+
+
+def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
+    search.run(base, settings(), [])
+    before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
+    search.run(base, settings(), [])
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "going on with the search" in capsys.readouterr().out
+
+
+def test_a_changed_space_is_refused_with_the_difference(base, settings):
+    found = settings(max_trials=1, algorithm="random")
+    search.run(base, found, [])
+    other = settings(max_trials=1, algorithm="random", search="neurons=8|16|32")
+    with pytest.raises(ConfigError, match=r"another search \(space 'neurons=8\|16,.*' -> 'neuron"):
+        search.run(base, other, [])
+    louder = Config.from_flat({**base.to_flat(), "dropout": 0.25})
+    with pytest.raises(ConfigError, match=r"dropout 0\.5 -> 0\.25"):
+        search.run(louder, found, [])
+
+
+def test_selection_never_sees_the_test_split(base, settings, phantom_dir, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(phantom_dir, data_dir)
+    test_files = [path for path in data_dir.rglob("*test*") if path.is_file()]
+    assert test_files
+    for path in test_files:
+        path.write_bytes(b"whoever reads this fails")
+    blind = Config.from_flat({**base.to_flat(), "data_dir": str(data_dir)})
+    search.run(blind, settings(), [])
+    expected = settings(project_name="seeing")
+    search.run(base, expected, [])
+    assert _scores(settings().folder) == _scores(expected.folder)
+
+
+def test_the_test_split_cannot_be_read_by_a_trial(base):
+
+    data = trials.Workspace(base).data(base)
+    assert data.num_examples("test")
+    for read in (data.table, data.read, lambda s: data.evaluation_batches(s, 8).dataset):
+        with pytest.raises(ValueError, match="withheld"):
+            read("test")
+    with pytest.raises(ValueError, match="withheld"):
+        data.read("train+test[:3]")
+
+
+def test_failures_are_named_and_the_rest_is_searched(base, settings):
+    """Learning rates up to 1e30 take weights beyond what a float can hold."""
+    wild = settings(search="learning_rate=1e-3|1e30|3e-3", algorithm="grid")
+    search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
+    by_rate = {row["learning_rate"]: row for row in _rows(wild.folder)}
+    assert by_rate["1e+30"]["status"] == "FAILED"
+    assert by_rate["1e+30"]["reason"].startswith("diverged: ")
+    assert "diverged" in (wild.folder / "report.html").read_text()
+    assert {by_rate[rate]["status"] for rate in ("0.001", "0.003")} == {"COMPLETED"}
+
+
+def test_a_search_of_failures_ends_early_and_says_why(base, settings):
+    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failures=2)
+    with pytest.raises(RunError, match="2 trials in a row failed for one reason"):
+        search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
+    assert len(_rows(wild.folder)) == 2
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(base, settings, capsys):
+    search.run(base, settings(dry_run=True), [])
+    out = capsys.readouterr().out
+    assert "6 trials of 5 configurations, 11 epochs" in out
+    assert "to compute features" in out
+    assert not settings().folder.exists()
+
+
+def test_a_budget_sizes_the_search(base, settings, capsys):
+    search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
+    assert "budget: Hyperband of 3 epochs, 10 time(s)." in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is too little"):
+        search.run(base, settings(budget_minutes=0.001), [])
+
+
+def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
+    cuts = [Config.from_flat({**base.to_flat(), "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
+    own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in cuts]
+    workspace = trials.Workspace(base)
+    search.prepare(workspace, cuts)
+    for config in own:
+        workspace.build(config).feed.prepare()
+    files = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}
+    others = {path.name: path for path in (tmp_path / "own").rglob("*.npy")}
+    assert len({path.parent for path in files.values()}) == 6
+    assert files.keys() == others.keys()  # A name tells rows and checksum.
+    assert all(np.isfinite(np.load(path).astype(np.float32)).all() for path in files.values())
+
+
+def test_promotion_equals_training_in_one_go(base, tmp_path):
+    config = trials.config_of(
+        Config.from_flat({**base.to_flat(), "schedule": "cosine", "max_epochs": 9}),
+        {"layers_to_unfreeze": "2", "neurons": 8},
+        "val_auc",
+    )
+    workspace = trials.Workspace(base)
+
+    def variables(folder) -> dict[str, np.ndarray]:
+        reader = tf.train.load_checkpoint(str(folder / "checkpoints/00007-000000/variables"))
+        return {
+            n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map() if "values" in n
+        }
+
+    for epochs in (2, 4, 7):
+        _, climbed = trials.time_training(
+            trials.Task(config, tmp_path / "rungs", epochs), workspace
+        )
+    _, at_once = trials.time_training(trials.Task(config, tmp_path / "once", 7), workspace)
+    clocks = {"epoch_s", "examples_per_s", "input_wait"}
+    assert [{k: v for k, v in r.items() if k not in clocks} for r in climbed] == [
+        {k: v for k, v in r.items() if k not in clocks} for r in at_once
+    ]
+    ours, theirs = variables(tmp_path / "rungs"), variables(tmp_path / "once")
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 20  # Weights, their two moments, and more.
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)

@@ -1,0 +1,160 @@
+"""What a search costs on this machine, against plain KerasTuner with the same backbone.
+
+    python -m tuner.benchmark --dataset=paper --backbone=vgg16 --max_epochs=20 \
+        --search=neurons,learning_rate,layers_to_unfreeze=0 --project_name=bench
+
+The search itself runs as a process of its own, from an empty cache to the last trial. Plain
+KerasTuner runs one trial for each cut on --benchmark_images images, and is scaled to all trials,
+epochs and images. With --timed_only the search is scaled as well, from epochs of each cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+from trainer import backbones, benchmark, console, precision, processes, storage
+from trainer.errors import ConfigError, RunError
+from tuner import __main__ as command_line
+from tuner import estimate, search, trials
+from tuner import flags as tuner_flags
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Sequence
+
+    from trainer.config import Config
+    from tuner.plan import Plan
+    from tuner.settings import Settings
+    from tuner.space import Space
+
+EPOCHS = 2
+"""Of a timed trial: the first traces, the second is what all others are like."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """Plain KerasTuner, scaled to all images.
+
+    Attributes:
+      setup_s: of a trial, what its first epoch takes longer than the second included.
+      epoch_s: of an epoch, the mean over the cuts.
+    """
+
+    setup_s: float
+    epoch_s: float
+
+    def seconds(self, plan: Plan) -> float:
+        """Returns how long a plan takes."""
+        return plan.num_trials * self.setup_s + plan.num_epochs * self.epoch_s
+
+
+def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: bool) -> None:
+    """Measures both sides and prints what they take, and the ratio."""
+    base, settings = command.base, command.settings
+    space = settings.load_space()
+    workspace = trials.Workspace(base)
+    base = base.with_precision(precision.settle(base, workspace.context).policy)
+    workspace.base = base
+    plan = search.plan_of(base, settings, space)
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    console.say(f"plain KerasTuner on {base.benchmark.benchmark_images} images ...")
+    theirs = _time_plain(workspace, space, folder)
+    their_s = theirs.seconds(plan)
+    if is_timed_only:
+        our_s = _scale_ours(workspace, settings, space, plan)
+    else:
+        console.say("the search ...")
+        our_s = processes.run(["tuner", *argv], folder / "search.log").seconds
+    record = {
+        "plan": dataclasses.asdict(plan),
+        "ours_s": our_s,
+        "ours_is_scaled": is_timed_only,
+        "plain_keras_tuner_s": their_s,
+        "plain": dataclasses.asdict(theirs),
+        "config": base.to_flat(),
+    }
+    storage.save_json(folder / "benchmark.json", record)
+    console.say(
+        f"{plan.num_trials} trials, {plan.num_epochs} epochs of {space}: {our_s:,.0f} s"
+        f"{' (scaled)' if is_timed_only else ''}, plain KerasTuner {their_s:,.0f} s (scaled): "
+        f"1/{their_s / our_s:.1f}"
+    )
+
+
+def _time_plain(workspace: trials.Workspace, space: Space, folder: pathlib.Path) -> Baseline:
+    base = workspace.base
+    data = workspace.data(base)
+    total = data.num_examples("train") + data.num_examples("validation")
+    share = min(1.0, (base.benchmark.benchmark_images or total) / total)
+    if not (folder / "images").exists():
+        benchmark.export_images(data, share, folder / "images", ("train", "validation"))
+    row = backbones.REGISTRY[base.model.backbone]
+    options = {
+        **base.to_flat(),
+        "images": str(folder / "images"),
+        "module": row.module,
+        "constructor": row.constructor,
+        "image_size": base.model.backbone_image_size,
+        "classes": len(data.class_names),
+        "epochs": EPOCHS,
+        "cuts": [int(c.model.layers_to_unfreeze) for c in _cuts(base, space)],
+    }
+    storage.save_json(folder / "plain.json", options)
+    process = processes.run(
+        ["tuner.plain_keras_tuner", str(folder / "plain.json")], folder / "plain.log"
+    )
+    times: dict[str, Any] = json.loads(process.last_line)
+    clocks = list(times["epochs_s"].values())
+    epoch_s = statistics.mean(seconds[-1] for seconds in clocks)
+    setup_s = (times["search_s"] - EPOCHS * epoch_s * len(clocks)) / len(clocks)
+    return Baseline(setup_s, epoch_s / share)
+
+
+def _scale_ours(workspace: trials.Workspace, settings: Settings, space: Space, plan: Plan) -> float:
+    """Times trials of each cut on all images, and the pass where there is no cache yet."""
+    configs = _cuts(workspace.base, space)
+    pass_s = estimate.measure(workspace, configs).pass_s
+    search.prepare(workspace, configs)
+    setups_s, epochs_s = [], []
+    for config in configs:
+        folder = settings.folder / "timed" / config.model.layers_to_unfreeze
+        task = trials.Task(config, folder, EPOCHS)
+        seconds, curve = trials.time_training(task, workspace)
+        epochs_s.append(curve[-1]["epoch_s"])
+        setups_s.append(seconds - EPOCHS * epochs_s[-1])
+    saving_s = estimate.SAVING_S
+    return (
+        pass_s
+        + plan.num_trials * statistics.mean(setups_s)
+        + plan.num_epochs * (statistics.mean(epochs_s) + saving_s)
+    )
+
+
+def _cuts(base: Config, space: Space) -> list[Config]:
+    return estimate.configs_by_cut(base, space, "val_auc")
+
+
+def _main(command: tuner_flags.Command) -> int:
+    is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- Of this module alone.
+    argv = [arg for arg in sys.argv[1:] if not arg.startswith("--timed_only")]
+    try:
+        run(command, argv, is_timed_only=is_timed_only)
+    except (ConfigError, RunError) as error:
+        sys.stderr.write(f"tuner.benchmark: {error}\n")
+        return command_line.FAILED
+    return command_line.DONE
+
+
+if __name__ == "__main__":
+    tuner_flags.define()
+    flags.DEFINE_boolean(
+        "timed_only", default=False, help="scale the search too, from a few epochs of each cut"
+    )
+    app.run(_main, flags_parser=command_line.parse)

@@ -1,0 +1,45 @@
+"""The command line of `python -m tuner`: the trainer's options and the search's own.
+
+app.run(main, flags_parser=flags.parse)      # main gets a Command
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from trainer import flags
+from tuner import settings as settings_lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainer.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the user asked for: a search, and the run that its trials vary."""
+
+    base: Config
+    settings: settings_lib.Settings
+    verbosity: int
+
+
+def define() -> None:
+    """Defines the flags of `python -m tuner`."""
+    flags.define_options()
+    for field in settings_lib.fields():
+        flags.define_option(field.name, field.default, field.metadata["option"])
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Parses the command line.
+
+    Raises:
+      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
+      RunError: when a bucket with options can't be read.
+    """
+    names = [field.name for field in settings_lib.fields()]
+    base, values, verbosity = flags.parse_options(argv, names)
+    return Command(base, settings_lib.Settings(**values), verbosity)

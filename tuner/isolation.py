@@ -1,0 +1,142 @@
+"""A trial in a process of its own: what it breaks is its own, and its memory has a limit.
+
+    record = isolation.run(task, "val_auc", result_folder, limit_bytes)
+
+The child is this module as a program. It writes the record itself; where it dies without one, the
+parent says how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from trainer import console, processes, signals, storage
+from trainer.config import Config
+from trainer.errors import Stopped
+from tuner import records, trials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+POLL_S = 0.1
+GRACE_S = 30.0
+SHARE = 0.8
+"""Of the machine's free memory, that all trials may take together."""
+TASK, LOG = "task.json", "process.log"
+
+
+def run(
+    task: trials.Task, objective: str, result_folder: pathlib.Path, limit_bytes: int
+) -> records.Record:
+    """Runs a trial in a process of its own and returns how it went.
+
+    Args:
+      task: what to do.
+      objective: what it is judged by.
+      result_folder: where its record and its output go.
+      limit_bytes: of memory of its own, mapped files apart; over it, it is ended.
+    """
+    result_folder.mkdir(parents=True, exist_ok=True)
+    (result_folder / records.RESULT).unlink(missing_ok=True)
+    storage.save_json(
+        result_folder / TASK,
+        {
+            "config": task.config.to_flat(),
+            "folder": str(task.folder),
+            "epochs": task.epochs,
+            "objective": objective,
+        },
+    )
+    start = time.monotonic()
+    with (result_folder / LOG).open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuner.isolation", str(result_folder)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": processes.search_path()},
+        )
+        reason = _watch(process, limit_bytes)
+    if (result_folder / records.RESULT).exists():
+        return records.load(result_folder)
+    seconds = round(time.monotonic() - start, 3)
+    return records.Record(
+        reason=reason or _how_it_ended(process.returncode, result_folder), seconds=seconds
+    )
+
+
+def free_bytes() -> int:
+    """Returns the memory that new processes can have."""
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text("utf-8")
+    except OSError:  # Not Linux.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:
+    """Waits for the end; returns why the process was ended, if it was."""
+    try:
+        while process.poll() is None:
+            used = processes.private_bytes(process.pid)
+            if used > limit_bytes:
+                process.kill()
+                process.wait()
+                return (
+                    f"out of memory: {used / 2**30:.2f} GiB, over the limit of "
+                    f"{limit_bytes / 2**30:.2f} GiB (--trial_memory_gb)"
+                )
+            time.sleep(POLL_S)
+    except BaseException:  # A signal to us: the trial saves what it has.
+        process.terminate()
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    return ""
+
+
+def _how_it_ended(code: int, folder: pathlib.Path) -> str:
+    if code == -signal.SIGKILL:
+        return "killed: by SIGKILL, as the system does to a process when memory runs out"
+    if code < 0:
+        return f"crashed: by {signal.Signals(-code).name} (see {folder / LOG})"
+    lines = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines() or [
+        "no output"
+    ]
+    return f"crashed: exit code {code}: {lines[-1]}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the task in a folder: what a child process does."""
+    folder = pathlib.Path(argv[1])
+    found = json.loads((folder / TASK).read_text("utf-8"))
+    config = Config.from_flat(found["config"])
+    task = trials.Task(config, pathlib.Path(found["folder"]), found["epochs"])
+    try:
+        with signals.watched(), console.muted(), trials.owned(task.folder):
+            workspace = trials.Workspace(config)
+            record = trials.attempt(
+                task.folder,
+                task.epochs,
+                found["objective"],
+                lambda: trials.train(task, workspace, workspace.build(config)),
+            )
+    except Stopped as stop:
+        return stop.exit_code
+    records.save(folder, record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,241 @@
+"""The search space as data: which options of a run are searched, and between what bounds.
+
+    space = Space.parse("neurons=64:512:64,learning_rate=1e-5:1e-2:log,layers_to_unfreeze=0|4|8")
+    space.values_at([0.5, 0.2, 0.9])   # {"neurons": 320, "learning_rate": 3.981e-05, ...}
+
+A dimension is a trainer option with `low:high`, `low:high:step`, `low:high:log` or `a|b|c` after
+its name; without them it has the bounds of DEFAULTS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from trainer import config as config_lib
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator, Mapping, Sequence
+
+Value = int | float | str
+
+DEFAULTS = {
+    "neurons": "64:512:64",
+    "learning_rate": "1e-5:1e-2:log",
+    "layers_to_unfreeze": "0|4|8",
+    "dense_layers": "1:3",
+    "dropout": "0:0.6:0.1",
+    "batch_size": "16|32|64",
+    "augmentation": "none|light|strong",
+    "label_smoothing": "0:0.2:0.05",
+}
+"""Every dimension there is, and its bounds where the user gives none."""
+SEARCHED = ("neurons", "learning_rate", "layers_to_unfreeze")
+"""The paper's three, which are searched unless the user says otherwise."""
+SIGNIFICANT_DIGITS = 4
+"""Of a drawn number; a value then survives 32-bit transport, and a person can copy it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """An option and the values that it may take.
+
+    Attributes:
+      name: of the option.
+      kind: int, float or choice.
+      low: smallest value, of a range.
+      high: largest value, of a range.
+      step: distance of neighbours; 0: every value of the range.
+      log: whether values are drawn by their logarithm.
+      choices: all values, of a choice.
+    """
+
+    name: str
+    kind: str
+    low: float = 0
+    high: float = 0
+    step: float = 0
+    log: bool = False
+    choices: tuple[Value, ...] = ()
+
+    @property
+    def size(self) -> float:
+        """How many values it has; infinite for a continuous one."""
+        if self.choices:
+            return len(self.choices)
+        if self.kind == "float" and not self.step:
+            return math.inf
+        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    def value_at(self, fraction: float) -> Value:
+        """Returns the value at a place in [0, 1), each value or decade taking an equal part."""
+        if self.choices:
+            return self.choices[int(fraction * len(self.choices))]
+        if self.log:
+            value = self.low * (self.high / self.low) ** fraction
+        elif self.size < math.inf:
+            value = self.low + (self.step or 1) * int(fraction * self.size)
+        else:
+            value = self.low + (self.high - self.low) * fraction
+        return self.canonical(value)
+
+    def canonical(self, value: Any) -> Value:
+        """Returns the value that a draw, or what transport has made of it, stands for."""
+        if self.kind == "choice":
+            if isinstance(value, str):
+                return value
+            return min(self.choices, key=lambda choice: abs(float(choice) - value))
+        if self.kind == "int":
+            return round(value)
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+    def __str__(self) -> str:
+        """Returns it as the command line has it."""
+        if self.choices:
+            return f"{self.name}={'|'.join(map(str, self.choices))}"
+        end = ":log" if self.log else f":{self.step:g}" if self.step else ""
+        return f"{self.name}={self.low:g}:{self.high:g}{end}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """The dimensions that are searched together."""
+
+    dimensions: tuple[Dimension, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Space:
+        """Reads `name=bounds,…`; empty: the paper's three dimensions.
+
+        Raises:
+          ConfigError: for an unknown dimension, or bounds that are none.
+        """
+        parts = [part.strip() for part in text.split(",") if part.strip()] or SEARCHED
+        return cls._of((*_split(part),) for part in parts)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> Space:
+        """Reads a JSON object of bounds by name, as text or as a list of choices.
+
+        Raises:
+          ConfigError: when there is none, or it is no space.
+        """
+        try:
+            found = json.loads(path.expanduser().read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"no search space at {path}: {error.strerror}.") from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON: {error}.") from error
+        if not isinstance(found, dict) or not found:
+            raise ConfigError(f"{path} must hold one JSON object of dimensions.")
+        return cls._of(
+            (name, "|".join(map(str, value)) if isinstance(value, list) else str(value))
+            for name, value in found.items()
+        )
+
+    @classmethod
+    def _of(cls, parts: Iterator[Sequence[str]]) -> Space:
+        dimensions = tuple(_parse_dimension(name, bounds) for name, bounds in parts)
+        names = [dimension.name for dimension in dimensions]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"search names {name} twice.")
+        return cls(dimensions)
+
+    @property
+    def size(self) -> float:
+        """How many configurations it has."""
+        return math.prod(dimension.size for dimension in self.dimensions)
+
+    def values_at(self, fractions: Sequence[float]) -> dict[str, Value]:
+        """Returns a configuration from a place in [0, 1) for each dimension."""
+        places = zip(self.dimensions, fractions, strict=True)
+        return {dimension.name: dimension.value_at(place) for dimension, place in places}
+
+    def canonical(self, values: Mapping[str, Any]) -> dict[str, Value]:
+        """Returns the configuration that transported values stand for; others are left out."""
+        return {d.name: d.canonical(values[d.name]) for d in self.dimensions}
+
+    def grid(self) -> Iterator[dict[str, Value]]:
+        """Yields every configuration of a finite space, the last dimension fastest.
+
+        Raises:
+          ConfigError: for a continuous one.
+        """
+        for dimension in self.dimensions:
+            if dimension.size == math.inf:
+                raise ConfigError(
+                    f"a grid needs a step or choices in every dimension, not {dimension}."
+                )
+        sizes = [int(dimension.size) for dimension in self.dimensions]
+        for index in range(math.prod(sizes)):
+            places, rest = [], index
+            for size in reversed(sizes):
+                rest, place = divmod(rest, size)
+                places.append((place + 0.5) / size)
+            yield self.values_at(places[::-1])
+
+    def check(self, base: config_lib.Config) -> None:
+        """Raises ConfigError unless the trainer takes the bounds of every dimension."""
+        for dimension in self.dimensions:
+            for value in dimension.choices or (dimension.low, dimension.high):
+                with_value(base, {dimension.name: dimension.canonical(value)})
+
+    def __str__(self) -> str:
+        """Returns it as the command line has it."""
+        return ",".join(map(str, self.dimensions))
+
+
+def with_value(base: config_lib.Config, values: Mapping[str, Any]) -> config_lib.Config:
+    """Returns a run's config with other values of some options."""
+    return config_lib.Config.from_flat({**base.to_flat(), **values})
+
+
+def _split(part: str) -> tuple[str, str]:
+    name, _, bounds = part.partition("=")
+    return name.strip(), bounds.strip()
+
+
+def _parse_dimension(name: str, bounds: str) -> Dimension:
+    if name not in DEFAULTS:
+        raise ConfigError(f"search ({name}) must name one of {', '.join(DEFAULTS)}.")
+    text = bounds or DEFAULTS[name]
+    kind = next(type(f.default) for _, f in config_lib.fields() if f.name == name)
+    try:
+        if "|" in text or ":" not in text:
+            return _parse_choices(name, text, kind)
+        return _parse_range(name, text, kind)
+    except ValueError as error:  # ConfigError is one as well.
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"search ({name}={text}) must be low:high, low:high:step, low:high:log or a|b|c, of "
+            f"type {kind.__name__}."
+        ) from error
+
+
+def _parse_choices(name: str, text: str, kind: type) -> Dimension:
+    choices = tuple(kind(part.strip()) for part in text.split("|"))
+    if len(set(choices)) < len(choices):
+        raise ConfigError(f"search ({name}={text}) names a choice twice.")
+    return Dimension(name, "choice", choices=choices)
+
+
+def _parse_range(name: str, text: str, kind: type) -> Dimension:
+    if kind is str:
+        raise ConfigError(f"search ({name}={text}) must name its choices, as a|b|c.")
+    low_text, high_text, *rest = text.split(":")
+    low, high = kind(low_text), kind(high_text)
+    log = rest == ["log"]
+    step = kind(rest[0]) if rest and not log else kind(0)
+    if len(rest) > 1 or (rest and not log and step <= 0):
+        raise ValueError(text)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"search ({name}={text}) must begin below its end.")
+    if log and low <= 0:
+        raise ConfigError(f"search ({name}={text}) has no logarithm at its lower end.")
+    return Dimension(name, kind.__name__, low, high, step, log)
