@@ -5,7 +5,8 @@
 
 The search itself runs as a process of its own, from an empty cache to the last trial. Plain
 KerasTuner runs one trial for each cut on --benchmark_images images, and is scaled to all trials,
-epochs and images. With --timed_only the search is scaled as well, from epochs of each cut.
+epochs and images. With --timed_only the search is scaled as well, from steps of each cut, as
+`python -m tuner --dry_run` does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from trainer import backbones, benchmark, console, precision, processes, storage
 from trainer.errors import ConfigError, RunError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
     from tuner.plan import Plan
-    from tuner.settings import Settings
     from tuner.space import Space
 
 EPOCHS = 2
@@ -68,7 +68,8 @@ def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: boo
     theirs = _time_plain(workspace, space, folder)
     their_s = theirs.seconds(plan)
     if is_timed_only:
-        our_s = _scale_ours(workspace, settings, space, plan)
+        console.say("steps of the search ...")
+        our_s = estimate.measure(workspace, _cuts(base, space)).seconds(plan)
     else:
         console.say("the search ...")
         our_s = processes.run(["tuner", *argv], folder / "search.log").seconds
@@ -117,26 +118,6 @@ def _time_plain(workspace: trials.Workspace, space: Space, folder: pathlib.Path)
     return Baseline(setup_s, epoch_s / share)
 
 
-def _scale_ours(workspace: trials.Workspace, settings: Settings, space: Space, plan: Plan) -> float:
-    """Times trials of each cut on all images, and the pass where there is no cache yet."""
-    configs = _cuts(workspace.base, space)
-    pass_s = estimate.measure(workspace, configs).pass_s
-    search.prepare(workspace, configs)
-    setups_s, epochs_s = [], []
-    for config in configs:
-        folder = settings.folder / "timed" / config.model.layers_to_unfreeze
-        task = trials.Task(config, folder, EPOCHS)
-        seconds, curve = trials.time_training(task, workspace)
-        epochs_s.append(curve[-1]["epoch_s"])
-        setups_s.append(seconds - EPOCHS * epochs_s[-1])
-    saving_s = estimate.SAVING_S
-    return (
-        pass_s
-        + plan.num_trials * statistics.mean(setups_s)
-        + plan.num_epochs * (statistics.mean(epochs_s) + saving_s)
-    )
-
-
 def _cuts(base: Config, space: Space) -> list[Config]:
     return estimate.configs_by_cut(base, space, "val_auc")
 
@@ -144,6 +125,7 @@ def _cuts(base: Config, space: Space) -> list[Config]:
 def _main(command: tuner_flags.Command) -> int:
     is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- Of this module alone.
     argv = [arg for arg in sys.argv[1:] if not arg.startswith("--timed_only")]
+    logging.set_verbosity(command.verbosity)
     try:
         run(command, argv, is_timed_only=is_timed_only)
     except (ConfigError, RunError) as error:
@@ -155,6 +137,6 @@ def _main(command: tuner_flags.Command) -> int:
 if __name__ == "__main__":
     tuner_flags.define()
     flags.DEFINE_boolean(
-        "timed_only", default=False, help="scale the search too, from a few epochs of each cut"
+        "timed_only", default=False, help="scale the search too, from a few steps of each cut"
     )
     app.run(_main, flags_parser=command_line.parse)

@@ -15,10 +15,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import keras_tuner
 from absl import logging
+from keras_tuner.src.distribute import oracle_client
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 from tuner import isolation, oracles, records, trials
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 IDLE_S = 1.0
 """Between two questions for a trial while none can begin; KerasTuner's own loop asks at once."""
 HEARTBEAT_S = 5.0
+CHIEF_TIMEOUT_S = 600.0
+"""For a chief to come back; KerasTuner waits an hour for an answer."""
 PARENT = "CXR_TUNER_PARENT"
 """Environment variable with the process that a worker must not outlive."""
 
@@ -63,9 +67,24 @@ class Worker(keras_tuner.Tuner):
             project_name=settings.project_name,
         )
         self._is_remote = self.oracle is not oracle
+        oracle_client.TIMEOUT = CHIEF_TIMEOUT_S
 
     def search(self) -> None:
-        """Runs trials until the oracle has no more."""
+        """Runs trials until the oracle has no more.
+
+        Raises:
+          RunError: when the chief is away for longer than CHIEF_TIMEOUT_S.
+        """
+        try:
+            self._search()
+        except grpc.RpcError as error:
+            address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+            raise RunError(
+                f"the chief at {address} does not answer; the search is over, or it has to be "
+                "started again."
+            ) from error
+
+    def _search(self) -> None:
         while True:
             trial = self.oracle.create_trial(self.tuner_id)
             if trial.status == oracles.STOPPED:

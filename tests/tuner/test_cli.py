@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -58,3 +59,15 @@ def _board(folder) -> list[list[str]]:
     rows = [line.split(",") for line in (folder / "leaderboard.csv").read_text().splitlines()]
     place = rows[0].index("seconds")
     return [row[:place] + row[place + 1 :] for row in rows]
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares_with_plain_keras_tuner(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "tuner.benchmark", "--timed_only", "--benchmark_images=100",
+         *command()],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    last = result.stdout.splitlines()[-1]
+    assert re.search(r"6 trials, 11 epochs of .* s \(scaled\), plain KerasTuner .*: 1/\d", last)
