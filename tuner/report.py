@@ -227,7 +227,7 @@ def _board(results: SearchResults) -> Iterable[Markup]:
 
 def _failures(results: SearchResults) -> Iterable[Markup]:
     if not results.failures:
-        yield element("p", "None.")
+        yield element("p", "No trial has failed.")
         return
     rows = [
         [trial.trial_id, trial.reason or "no reason was recorded", formats.values(trial.values)]
