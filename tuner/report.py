@@ -180,7 +180,8 @@ def _curves(results: SearchResults) -> Iterable[Markup]:
         return
     yield _note(
         "A line is a trial in the colour of its configuration's fifth; dotted are the epochs that "
-        "it took over from the rung below. All panels have the same axes."
+        "it took over from the rung below, dashed are failed trials and thin the running ones. All "
+        "panels have the same axes."
     )
     panels = []
     for rung in sorted(rungs, key=lambda rung: -1 if rung is None else rung):
