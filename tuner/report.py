@@ -72,7 +72,7 @@ def _facts(results: SearchResults) -> Markup:
         **results.facts,
         "objective": f"{results.objective}, {higher}",
         "trials": f"{done} of {results.planned_trials} finished, {len(results.failures)} failed",
-        "training": formats.duration(sum(trial.seconds for trial in results.finished)),
+        "time of all trials": formats.duration(sum(trial.seconds for trial in results.finished)),
         "searched": "; ".join(map(_bounds, results.dimensions)) or "nothing",
     }
     return _definitions(facts)
