@@ -167,7 +167,9 @@ def _best(results: SearchResults, width: int) -> Iterator[str]:
     if best is not None:
         epochs = formats.counted(best.epochs, "epoch")
         text = f"best     {best.trial_id} after {epochs}: {formats.values(best.values)}"
-        yield from textwrap.wrap(text, max(width, _NARROWEST), subsequent_indent=" " * 9)
+        yield from textwrap.wrap(
+            text, max(width, _NARROWEST), subsequent_indent=" " * 9, break_on_hyphens=False
+        )
 
 
 def _rungs(results: SearchResults, totals: Totals) -> Iterator[str]:

@@ -107,9 +107,9 @@ def parallel_coordinates(results: SearchResults) -> Markup:
     marks = [_line((x, top), (x, foot + 28.0 * (x == across[-1])), "axis") for x in across]
     marks += _trial_lines(results, [(trial, line(trial)) for trial in trials])
     for x, (name, scale, is_log) in zip(across, axes, strict=False):
-        marks += _upright_axis(x, down, name + (" (log)" if is_log else ""), scale.ticks())
+        marks += _upright_axis(x, down, name, "(log)" if is_log else "", scale.ticks())
     ticks = [(_upwards(place, results.direction), text) for place, text in score_axis.ticks()]
-    marks += _upright_axis(across[-1], down, results.objective, ticks)
+    marks += _upright_axis(across[-1], down, results.objective, _unit(results), ticks)
     if len(scored) < len(trials):
         marks.append(_text(across[-1] + 7, foot + 32, "failed", "tick start halo"))
     names = ", ".join(name for name, _, _ in axes) or "no dimension"
@@ -128,9 +128,16 @@ def _trial_lines(
     shade = fifths(results)
     best = results.best
     for trial, points in reversed(lines):
-        kind = f"fifth{shade[trial.configuration]}" if trial.has_score else "failed"
+        kind = _kind(trial, shade)
         is_best = best is not None and trial.configuration == best.configuration
         yield _polyline(points, f"trial {kind}{' best' if is_best else ''}", _caption(trial))
+
+
+def _kind(trial: TrialResult, shade: Mapping[str, int]) -> str:
+    """Returns the class of a trial's marks."""
+    if trial.has_score:
+        return f"fifth{shade[trial.configuration]}"
+    return "running" if trial.status == RUNNING else "failed"
 
 
 def _caption(trial: TrialResult) -> str:
@@ -141,16 +148,23 @@ def _caption(trial: TrialResult) -> str:
 
 
 def _upright_axis(
-    x: float, down: Callable[[float], float], name: str, ticks: scales.Ticks
+    x: float, down: Callable[[float], float], name: str, unit: str, ticks: scales.Ticks
 ) -> Iterable[Markup]:
-    head, _, unit = name.partition(" (")
-    yield _text(x, 16, _shortened(head), "label middle")
-    if unit:
-        yield _text(x, 32, f"({unit}", "tick middle")
+    yield _text(x, 16, _shortened(name), "label middle")
+    yield _text(x, 32, unit, "tick middle")
     for fraction, text in ticks:
         y = down(fraction)
         yield _line((x - 4, y), (x + 4, y), "axis")
         yield _text(x + 7, y + 4, _shortened(text), "tick start halo")
+
+
+def _unit(results: SearchResults) -> str:
+    """The unit of the score: log-losses have one, shares have none."""
+    return "(nats)" if results.objective.endswith("loss") else ""
+
+
+def _score_label(results: SearchResults) -> str:
+    return f"{results.objective} {_unit(results)}".rstrip()
 
 
 def _upwards(fraction: float, direction: str) -> float:
@@ -181,14 +195,13 @@ def learning_curves(results: SearchResults, trials: Sequence[TrialResult], label
         curve = trial.points(results.objective)
         old = [plot.at(*point) for point in curve if point[0] <= trial.first_epoch]
         new = [plot.at(*point) for point in curve if point[0] > trial.first_epoch]
-        known = trial.configuration in shade
-        kind = f"fifth{shade[trial.configuration]}" if known else "failed"
+        kind = _kind(trial, shade)
         if len(old) > 1 or (old and new):
             marks.append(_polyline([*old, *new[:1]], f"trial old {kind}", _caption(trial)))
         if len(new) > 1:
             marks.append(_polyline(new, f"trial {kind}", _caption(trial)))
         marks += [_dot(point, kind, _caption(trial)) for point in new[-1:]]
-    return plot.draw(label, "epoch", results.objective, marks)
+    return plot.draw(label, "epoch", _score_label(results), marks)
 
 
 def score_by_time(results: SearchResults) -> Markup:
@@ -223,7 +236,7 @@ def score_by_time(results: SearchResults) -> Markup:
         f"{results.objective} of {formats.counted(len(ended), 'finished trial')} against time, "
         f"with the best so far, which ends at {formats.score(best)}."
     )
-    return plot.draw(label, f"time since the search began ({unit})", results.objective, marks)
+    return plot.draw(label, f"time since the search began ({unit})", _score_label(results), marks)
 
 
 def importances(found: Importance) -> Markup:

@@ -24,7 +24,7 @@ def value(of: Value) -> str:
 
 def values(of: Mapping[str, Value]) -> str:
     """Writes all values of a configuration in a line."""
-    return ", ".join(f"{name} {value(of[name])}" for name in of)
+    return ", ".join(f"{name}={value(of[name])}" for name in of)
 
 
 def score(of: float | None) -> str:

@@ -73,7 +73,7 @@ def _facts(results: SearchResults) -> Markup:
         **results.facts,
         "objective": f"{results.objective}, {higher}",
         "trials": f"{done} of {results.planned_trials} finished, {len(results.failures)} failed",
-        "training": formats.duration(sum(trial.seconds for trial in results.finished)),
+        "time of all trials": formats.duration(sum(trial.seconds for trial in results.finished)),
         "searched": "; ".join(map(_bounds, results.dimensions)) or "nothing",
     }
     return _definitions(facts)
@@ -181,7 +181,8 @@ def _curves(results: SearchResults) -> Iterable[Markup]:
         return
     yield _note(
         "A line is a trial in the colour of its configuration's fifth; dotted are the epochs that "
-        "it took over from the rung below. All panels have the same axes."
+        "it took over from the rung below, dashed are failed trials and thin the running ones. All "
+        "panels have the same axes."
     )
     panels = []
     for rung in sorted(rungs, key=lambda rung: -1 if rung is None else rung):
@@ -228,7 +229,7 @@ def _board(results: SearchResults) -> Iterable[Markup]:
 
 def _failures(results: SearchResults) -> Iterable[Markup]:
     if not results.failures:
-        yield element("p", "None.")
+        yield element("p", "No trial has failed.")
         return
     rows = [
         [trial.trial_id, trial.reason or "no reason was recorded", formats.values(trial.values)]
