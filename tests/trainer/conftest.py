@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
+import signal
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl.testing import flagsaver
 from PIL import Image
 
 from cxr_tfds import phantom
+from tests.conftest import made_once
 from tests.trainer import bucket_server
+from trainer import __main__ as trainer_main
 from trainer import config as config_lib
-from trainer import pipeline, runtime
+from trainer import flags, pipeline, runtime
 from trainer.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
 REPLICAS = int(os.environ.get("TEST_REPLICAS", "2"))
 tf.config.set_logical_device_configuration(
@@ -68,16 +74,36 @@ def run_with_replicas(replicas: int, function: Callable[..., None], *args: Any) 
             pool.submit(function, *args).result()
 
 
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process with pipes; where it still runs at the end of the block, it and its are killed."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **(pipes | options)) as process:
+        try:
+            yield process
+        finally:
+            children = children_of(process.pid) if process.poll() is None else []
+            process.kill()
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a running one has started, in the order of their start."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Kaggle's layout: 40 NORMAL and 60 PNEUMONIA radiographs of 50 patients."""
-    root = tmp_path_factory.mktemp("manual")
-    for index, record in enumerate(_balanced(phantom.records())):
-        folder = root / "chest_xray" / "train" / record.label
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
-        del index
-    return root
+
+    def draw(root: Path) -> None:
+        for record in _balanced(phantom.records()):
+            folder = root / "chest_xray" / "train" / record.label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
+
+    return made_once(tmp_path_factory, "archive", draw)
 
 
 def _balanced(records: Any) -> list[Any]:
@@ -88,34 +114,59 @@ def _balanced(records: Any) -> list[Any]:
 @pytest.fixture(scope="session")
 def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where cxr_tfds/paper of the archive is built."""
-    folder = tmp_path_factory.mktemp("data")
-    options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
-    pipeline.load(options, image_size=224)
-    return folder
+
+    def build(folder: Path) -> None:
+        options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
+        pipeline.load(options, image_size=224)
+
+    return made_once(tmp_path_factory, "data", build)
+
+
+def small_config(data_dir: Path, folder: Path, **options: Any) -> Config:
+    """A small, quick run on the built data set, all of whose files go into `folder`."""
+    small: dict[str, Any] = {
+        "dataset": "paper",
+        "data_dir": str(data_dir),
+        "cache_dir": str(folder / "cache"),
+        "model_dir": str(folder / "run"),
+        "backbone": "small_cnn",
+        "weights": "none",
+        "image_size": 32,
+        "neurons": 8,
+        "batch_size": 16,
+        "max_epochs": 2,
+        "strategy": "one_device",
+        "precision": "float32",
+    }
+    return Config.from_flat(small | options)
 
 
 @pytest.fixture
 def make_config(data_dir: Path, tmp_path: Path) -> Callable[..., Config]:
-    """Returns a maker of configs for a small, quick run on the built data set."""
+    """Returns a maker of small configs."""
+    return functools.partial(small_config, data_dir, tmp_path)
 
-    def make(**options: Any) -> Config:
-        small: dict[str, Any] = {
-            "dataset": "paper",
-            "data_dir": str(data_dir),
-            "cache_dir": str(tmp_path / "cache"),
-            "model_dir": str(tmp_path / "run"),
-            "backbone": "small_cnn",
-            "weights": "none",
-            "image_size": 32,
-            "neurons": 8,
-            "batch_size": 16,
-            "max_epochs": 2,
-            "strategy": "one_device",
-            "precision": "float32",
-        }
-        return Config.from_flat(small | options)
 
-    return make
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command line as `python -m trainer` does, in this process: TensorFlow is here."""
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        _define_flags()
+        capsys.readouterr()
+        with flagsaver.flagsaver():
+            try:
+                code = trainer_main.main(trainer_main._parse(["trainer", *args]))
+            except SystemExit as end:
+                code = end.code
+        return subprocess.CompletedProcess(args, code, *capsys.readouterr())
+
+    return run
+
+
+@functools.cache
+def _define_flags() -> None:
+    flags.define()
 
 
 @pytest.fixture

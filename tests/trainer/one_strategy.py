@@ -1,7 +1,7 @@
 """Trains a small network under one strategy and writes down all that must agree with the others.
 
     python -m tests.trainer.one_strategy --out=one.npz
-    python -m tests.trainer.one_strategy --replicas=4 --out=four.npz
+    python -m tests.trainer.one_strategy --replicas=4 --optimizers sgd adam --out=four.npz
 
 In a process of its own: TensorFlow has one strategy a process. With TF_CONFIG it is a worker.
 """
@@ -42,8 +42,22 @@ def main() -> None:
     virtual = args.replicas if args.replicas > 1 else 0
     name = "multi_worker" if "TF_CONFIG" in os.environ else "mirrored" if virtual else "one_device"
     context = runtime.build(
-        config.Runtime(strategy=name, num_virtual_devices=virtual, precision="float32", seed=1)
+        config.Runtime(strategy=name, num_virtual_devices=virtual, precision="float32")
     )
+    outcomes = {optimizer: _train(context, optimizer, args) for optimizer in args.optimizers}
+    np.savez(
+        args.out,
+        **{
+            f"{optimizer} {name}": value
+            for optimizer, outcome in outcomes.items()
+            for name, value in outcome.items()
+        },
+    )
+
+
+def _train(context: runtime.Context, optimizer: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns all that must agree."""
+    keras.utils.set_random_seed(1)
     with context.strategy.scope():
         network = model.build(
             config.Model(
@@ -55,7 +69,7 @@ def main() -> None:
         whole = network.whole
         _keep_signals_alive(network.trunk)
         options = config.Optimization(
-            optimizer=args.optimizer, learning_rate=0.02, class_weights="balanced", clip_norm=0.5,
+            optimizer=optimizer, learning_rate=0.02, class_weights="balanced", clip_norm=0.5,
             accumulate_steps=2,
         )  # fmt: skip
         optimization.compile_model(whole, options, [3, 2], STEPS)
@@ -64,17 +78,16 @@ def main() -> None:
     log = StepLog()
     loop = driver.Driver(whole, context.strategy)
     history = loop.fit(lambda _: train, validation=test, epochs=args.epochs, callbacks=[log])
-    np.savez(
-        args.out,
-        replicas=context.num_replicas,
-        losses=log.losses,
-        metrics=[history[f"val_{name}"] for name in ("loss", "accuracy", "auc")],
-        probabilities=loop.predict(test),
-        trainable=[weight.trainable for weight in whole.weights],
-        updates=whole.optimizer.iterations.numpy(),
+    return {
+        "replicas": context.num_replicas,
+        "losses": log.losses,
+        "metrics": [history[f"val_{name}"] for name in ("loss", "accuracy", "auc")],
+        "probabilities": loop.predict(test),
+        "trainable": [weight.trainable for weight in whole.weights],
+        "updates": whole.optimizer.iterations.numpy(),
         **{f"before_{i}": weight for i, weight in enumerate(before)},
         **{f"after_{i}": weight.numpy() for i, weight in enumerate(whole.weights)},
-    )
+    }
 
 
 def _keep_signals_alive(trunk: keras.Model) -> None:
@@ -93,7 +106,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
     parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--optimizers", nargs="+", default=["sgd"])
     parser.add_argument("--backbone", default="small_cnn")
     parser.add_argument("--layers_to_unfreeze", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)

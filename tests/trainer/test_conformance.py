@@ -13,16 +13,41 @@ from trainer.config import Model, Optimization
 from trainer.driver import Driver
 
 SIZE = 96
+PIXELS = images(4, SIZE)
 QUICK = "mobilenet_v2"
 SLOW = pytest.mark.slow
 
-every_backbone = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == QUICK else SLOW) for name in backbones.REGISTRY],
-)
+
+def _case(name: str):
+    """A backbone's tests run in one process, so that what they share is built once."""
+    marks = [pytest.mark.xdist_group(name), *([] if name == QUICK else [SLOW])]
+    return pytest.param(name, marks=marks)
 
 
-def _build(name: str, unfrozen: str = "0", **options) -> model.Network:
+@pytest.fixture(scope="module", params=[_case(name) for name in backbones.REGISTRY])
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(name):
+    """For all tests that leave its weights alone; which of its layers train is up to them."""
+    return _build(name)
+
+
+@pytest.fixture(scope="module")
+def outputs(network):
+    return network.whole(PIXELS)
+
+
+@pytest.fixture(scope="module")
+def saved(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "whole.keras"
+    network.whole.save(path)
+    return path
+
+
+def _build(name: str, unfrozen: str = "0") -> model.Network:
     config = Model(
         backbone=name,
         weights="none",
@@ -30,7 +55,6 @@ def _build(name: str, unfrozen: str = "0", **options) -> model.Network:
         layers_to_unfreeze=unfrozen,
         neurons=8,
         dropout=0.0,
-        **options,
     )
     return model.build(config, (SIZE, SIZE, 1), 2)
 
@@ -43,19 +67,13 @@ def _data(count: int = 8) -> batches.Batches:
     return batches.pad(weighted, 4, count)
 
 
-@every_backbone
-def test_preprocessing_is_the_backbones_own(name):
-    preprocessing = model._build_preprocessing(
-        Model(backbone=name, image_size=SIZE), (SIZE, SIZE, 1)
-    )
-    pixels = images(2, SIZE)
+def test_preprocessing_is_the_backbones_own(name, network):
     expected = backbones.REGISTRY[name].load_preprocessing()(
-        np.repeat(pixels, 3, axis=-1).astype(np.float32)
+        np.repeat(PIXELS, 3, axis=-1).astype(np.float32)
     )
-    np.testing.assert_allclose(preprocessing(pixels), expected, atol=1e-3)
+    np.testing.assert_allclose(network.preprocessing(PIXELS), expected, atol=1e-3)
 
 
-@every_backbone
 @pytest.mark.parametrize(
     ("replicas", "precision"),
     [(1, "float32"), (2, "float32"), pytest.param(2, "mixed_bfloat16", marks=SLOW)],
@@ -71,72 +89,65 @@ def test_only_unfrozen_layers_train(name, replicas, precision):
     data = _data()
     before = [weight.numpy() for weight in network.whole.weights]
     trains = {id(weight) for weight in network.whole.trainable_weights}
-    driver = Driver(trained, strategy)
-    history = driver.fit(lambda _: data, validation=data, epochs=1)
+    history = Driver(trained, strategy).fit(lambda _: data, validation=data, epochs=1)
     assert np.isfinite(history["loss"][0])
     for weight, old in zip(network.whole.weights, before, strict=True):
         assert (weight.numpy() != old).any() == (id(weight) in trains), weight.path
-    probabilities = driver.predict(data)
-    assert probabilities.shape == (8, 2)
-    assert probabilities.dtype == np.float32
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-@every_backbone
-@pytest.mark.parametrize(
-    ("unfrozen", "precision"), [("0", "float32"), ("4", "float32"), ("4", "mixed_bfloat16")]
-)
-def test_prefix_and_suffix_equal_the_whole(name, unfrozen, precision):
-    keras.mixed_precision.set_dtype_policy(precision)
-    _assert_parts_equal_the_whole(_build(name, unfrozen))
+@pytest.mark.parametrize(("layers", "eighths"), [(0, 0), (4, 0), (0, 2), (0, 5)])
+def test_wherever_it_is_cut_prefix_and_suffix_equal_the_whole(network, outputs, layers, eighths):
+    unfrozen = layers + len(network.trunk.layers) * eighths // 8
+    model.freeze(network.trunk, str(unfrozen + 1))  # The pooling layer is one more.
+    _assert_parts_equal_the_whole(network, outputs)
 
 
-@every_backbone
-@pytest.mark.slow
-@pytest.mark.parametrize("eighths", [2, 5])
-def test_wherever_it_is_cut_prefix_and_suffix_equal_the_whole(name, eighths):
-    layers = len(model.build_backbone(Model(backbone=name, image_size=SIZE)).layers)
-    _assert_parts_equal_the_whole(_build(name, str(layers * eighths // 8)))
+def test_in_16_bits_prefix_and_suffix_equal_the_whole(name):
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    network = _build(name, unfrozen="4")
+    outputs = network.whole(PIXELS)
+    _assert_probabilities(outputs)
+    _assert_parts_equal_the_whole(network, outputs)
 
 
-def _assert_parts_equal_the_whole(network):
+def _assert_parts_equal_the_whole(network, outputs):
     parts = features.cut(network)
     assert parts is not None
-    pixels = images(4, SIZE)
-    stored = features.to_stored(np.asarray(parts.prefix(pixels)), parts.dtype)
+    stored = features.to_stored(np.asarray(parts.prefix(PIXELS)), parts.dtype)
     exact = parts.dtype == parts.prefix.output.dtype
     np.testing.assert_allclose(
-        parts.suffix(tf.constant(stored)), network.whole(pixels), atol=1e-6 if exact else 2e-3
+        parts.suffix(tf.constant(stored)), outputs, atol=1e-6 if exact else 2e-3
     )
     assert not parts.prefix.trainable_weights
     assert len(parts.suffix.trainable_weights) == len(network.whole.trainable_weights)
 
 
-@every_backbone
-def test_a_saved_model_gives_the_same_output(name, tmp_path):
-    network = _build(name)
-    network.whole.save(tmp_path / "whole.keras")
-    restored = keras.saving.load_model(tmp_path / "whole.keras", safe_mode=True)
-    pixels = images(2, SIZE)
-    np.testing.assert_array_equal(restored(pixels), network.whole(pixels))
+def test_outputs_are_probabilities_in_float32(outputs):
+    _assert_probabilities(outputs)
 
 
-@every_backbone
-def test_weights_go_from_one_model_to_another_by_file(name, tmp_path):
-    source = _build(name).whole
-    source.save(tmp_path / "whole.keras")
+def _assert_probabilities(outputs):
+    assert outputs.shape == (len(PIXELS), 2)
+    assert outputs.dtype == tf.float32
+    np.testing.assert_allclose(np.sum(outputs, axis=1), 1, atol=1e-5)
+
+
+def test_a_saved_model_gives_the_same_output(saved, outputs):
+    restored = keras.saving.load_model(saved, safe_mode=True)
+    np.testing.assert_array_equal(restored(PIXELS), outputs)
+
+
+def test_weights_go_from_one_model_to_another_by_file(name, network, saved):
     target = model.build_backbone(Model(backbone=name, image_size=SIZE))
     before = target.get_weights()
-    model.load_weights(target, Model(backbone=name, weights=str(tmp_path / "whole.keras")))
+    model.load_weights(target, Model(backbone=name, weights=str(saved)))
     after = target.get_weights()
-    for ours, theirs in zip(source.get_layer(name).get_weights(), after, strict=True):
+    for ours, theirs in zip(network.trunk.get_weights(), after, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert any((old != new).any() for old, new in zip(before, after, strict=True))
 
 
-@every_backbone
-def test_batch_norm_never_trains(name):
-    backbone = model.build_backbone(Model(backbone=name, image_size=SIZE))
-    model.freeze(backbone, "all")
-    for layer in backbone.layers:
+def test_batch_norm_never_trains(network):
+    model.freeze(network.trunk, "all")
+    for layer in network.trunk.layers:
         assert layer.trainable != isinstance(layer, keras.layers.BatchNormalization)

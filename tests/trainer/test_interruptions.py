@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.trainer.conftest import small_config, started
 from trainer import config as config_lib
 
 KILLS = int(os.environ.get("CXR_KILLS", "5"))
@@ -26,19 +28,18 @@ class Command:
 
     def __init__(self, config, folder, name: str) -> None:
         self.run = folder / name
-        self._options = folder / "options.json"
-        self._options.write_text(json.dumps(config.to_flat()))
+        options = folder / f"{name}.json"
+        options.write_text(json.dumps(config.to_flat()))
+        self._command = [
+            sys.executable, "-m", "trainer", f"--config_file={options}", f"--model_dir={self.run}",
+        ]  # fmt: skip
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "trainer", f"--config_file={self._options}",
-             f"--model_dir={self.run}"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+    def started(self):
+        return started(self._command, stderr=subprocess.STDOUT)
 
     def finish(self) -> str:
-        process = self.start()
-        output, _ = process.communicate(timeout=300)
+        with self.started() as process:
+            output, _ = process.communicate(timeout=900)
         assert process.returncode in {0, 3}, output
         return output
 
@@ -61,44 +62,58 @@ class Command:
         }
 
 
-@pytest.fixture
-def config(make_config, tmp_path):
-    def make(**options):
-        return make_config(
-            layers_to_unfreeze="2", augmentation="light", checkpoint_every_steps=2, max_epochs=4,
-            steps_per_call=1, patience=9, cache_dir=str(tmp_path / "cache"), **options,
-        )  # fmt: skip
-
-    return make
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("interruptions")
 
 
-FEEDS = [{"views": 2}, {"views": 0}]
-"""From the cache, and with new augmentation in every epoch."""
+@pytest.fixture(scope="module")
+def config(data_dir, folder):
+    """Returns a maker of configs whose runs share a cache."""
+    return functools.partial(
+        small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
+        checkpoint_every_steps=2, max_epochs=4, steps_per_call=1, patience=9,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config, folder):
+    """Returns views -> a run that nothing interrupted, and how many seconds it took."""
+
+    @functools.cache
+    def run(views: int) -> tuple[Command, float]:
+        command = Command(config(views=views), folder, f"whole{views}")
+        begin = time.monotonic()
+        command.finish()
+        return command, time.monotonic() - begin
+
+    return run
+
+
+FEEDS = [
+    pytest.param(2, id="cached"),
+    pytest.param(0, id="uncached", marks=pytest.mark.xdist_group("interruptions_uncached")),
+]
+"""Views: from the cache, and with new augmentation in every epoch."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("feed", FEEDS, ids=["cached", "uncached"])
-def test_kills_at_random_moments_change_nothing(config, tmp_path, feed):
-    whole = Command(config(**feed), tmp_path, "whole")
-    begin = time.monotonic()
-    whole.finish()
-    length_s = time.monotonic() - begin
-    killed = Command(config(**feed), tmp_path, "killed")
+@pytest.mark.parametrize("views", FEEDS)
+def test_kills_at_random_moments_change_nothing(config, whole, tmp_path, views):
+    expected, length_s = whole(views)
+    killed = Command(config(views=views), tmp_path, "killed")
     moments = random.Random(0)
     for _ in range(KILLS):
-        process = killed.start()
-        time.sleep(moments.uniform(0.4, 1.0) * length_s)
-        process.kill()
-        process.communicate()
+        with killed.started():
+            time.sleep(moments.uniform(0.4, 1.0) * length_s)
     killed.finish()
-    assert killed.outcome() == whole.outcome()
+    assert killed.outcome() == expected.outcome()
 
 
 @pytest.mark.slow
-def test_a_kill_in_any_phase_changes_nothing(config, archive, tmp_path):
+def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
     """One run, killed in each of its phases, begun again each time."""
-    whole = Command(config(views=2), tmp_path, "whole")
-    whole.finish()
+    expected, _ = whole(views=2)
     data_dir, cache = tmp_path / "data", tmp_path / "killed-cache"
     places = {"manual_dir": str(archive), "data_dir": str(data_dir), "cache_dir": str(cache)}
     killed = Command(
@@ -114,28 +129,29 @@ def test_a_kill_in_any_phase_changes_nothing(config, archive, tmp_path):
         "report": (killed.run, "curves.png"),
     }
     for phase, (folder, sign) in phases.items():
-        with killed.start() as process:
+        with killed.started() as process:
             while not any(folder.glob(sign)):
                 assert process.poll() is None, (phase, process.stdout.read())
                 time.sleep(0.002)
-            process.kill()
     killed.finish()
-    assert killed.outcome() == whole.outcome()
+    assert killed.outcome() == expected.outcome()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_request_to_stop_saves_and_the_same_command_goes_on(config, tmp_path, number, code):
-    whole = Command(config(views=2), tmp_path, "whole")
-    whole.finish()
+def test_a_request_to_stop_saves_and_the_same_command_goes_on(
+    config, whole, tmp_path, number, code
+):
+    expected, _ = whole(views=2)
     stopped = Command(config(views=2), tmp_path, "stopped")
     lines = []
-    with stopped.start() as process:
+    with stopped.started() as process:
         for line in process.stdout:
             lines.append(line)
             if line.startswith("epoch 1/4"):
                 process.send_signal(number)
+        process.wait()
     assert process.returncode == code, lines
     assert lines[-1].endswith("; the same command goes on with what is saved.\n")
     assert "going on after" in stopped.finish()
-    assert stopped.outcome() == whole.outcome()
+    assert stopped.outcome() == expected.outcome()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer import config, pipeline, sockets
+from tests.trainer.conftest import children_of, started
+from trainer import sockets
 from trainer.config import Runtime
 from trainer.errors import ConfigError
 
@@ -24,13 +25,6 @@ NAMES = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")
 WORKERS = ("--local_workers=2", "--strategy=multi_worker")
 TRAINER = (sys.executable, "-m", "trainer", "--dataset=phantom")
 TIMEOUT_S = 900
-
-
-@pytest.fixture(scope="module")
-def phantom_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom")
-    pipeline.load(config.Data(dataset="phantom", data_dir=str(folder)), image_size=32)
-    return folder
 
 
 @pytest.fixture
@@ -83,12 +77,6 @@ def test_a_workers_error_is_told_with_its_index_and_exit_code():
     assert re.search(r"trainer: worker [01] failed with 2; the other workers", result.stderr)
 
 
-def _start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
-    )  # fmt: skip
-
-
 def _wait_for(process: subprocess.Popen[str], text: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
@@ -97,41 +85,33 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(process.communicate())
 
 
-def _children(pid: int) -> list[int]:
-    """The launcher's workers, in the order in which they were started."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 -- Not a file on disk.
-        return [int(child) for child in file.read().split()]
-
-
 LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
-    launcher = _start(command("run", *WORKERS, *LONG))
-    _wait_for(launcher, "epoch    1/")
-    workers = _children(launcher.pid)
-    killed = time.monotonic()
-    os.kill(workers[victim], signal.SIGKILL)
-    _, errors = launcher.communicate(timeout=TIMEOUT_S)
+    with started(command("run", *WORKERS, *LONG)) as launcher:
+        _wait_for(launcher, "epoch    1/")
+        workers = children_of(launcher.pid)
+        killed = time.monotonic()
+        os.kill(workers[victim], signal.SIGKILL)
+        _, errors = launcher.communicate(timeout=TIMEOUT_S)
     assert launcher.returncode == 1
     assert f"worker {victim} was killed by SIGKILL" in errors
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < 30 + 60  # GRACE_S; the rest is for a busy machine.
     assert not any(_is_running(pid) for pid in workers)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, None)]
-)
 @pytest.mark.slow
-def test_signals_reach_every_worker(command, number, code):
-    launcher = _start(command("run", *WORKERS, *LONG))
-    _wait_for(launcher, "epoch    1/")
-    workers = _children(launcher.pid)
-    launcher.send_signal(number)
-    launcher.communicate(timeout=TIMEOUT_S)
-    assert launcher.returncode in ({code} if code else {75, 143})
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {75, 143})])
+def test_signals_reach_every_worker(command, number, codes):
+    with started(command("run", *WORKERS, *LONG)) as launcher:
+        _wait_for(launcher, "epoch    1/")
+        workers = children_of(launcher.pid)
+        launcher.send_signal(number)
+        launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode in codes
     assert not any(_is_running(pid) for pid in workers)
 
 
@@ -143,30 +123,27 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+def _worker(command: list[str], addresses: list[str], index: int):
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    return started(command, env=os.environ | {"TF_CONFIG": json.dumps(cluster)})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, victim):
     """As on several hosts: nobody watches but the workers themselves."""
     addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(2)]
-    workers = []
-    for index in range(2):
-        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        workers.append(
-            subprocess.Popen(
-                command("run", "--strategy=multi_worker", "--worker_timeout_s=40", *LONG),
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env=os.environ | {"TF_CONFIG": json.dumps(cluster)},
-            )
-        )  # fmt: skip
-    _wait_for(workers[0], "epoch    1/")
-    killed = time.monotonic()
-    workers[victim].kill()
-    _, errors = workers[1 - victim].communicate(timeout=TIMEOUT_S)
+    run = command("run", "--strategy=multi_worker", "--worker_timeout_s=40", *LONG)
+    with _worker(run, addresses, 0) as chief, _worker(run, addresses, 1) as other:
+        _wait_for(chief, "epoch    1/")
+        lost, left = (chief, other) if victim == 0 else (other, chief)
+        killed = time.monotonic()
+        lost.kill()
+        _, errors = left.communicate(timeout=TIMEOUT_S)
     assert time.monotonic() - killed < 40 + 60  # The rest is for a busy machine.
-    assert workers[1 - victim].returncode == 1
+    assert left.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith(f"trainer: worker {victim} at {addresses[victim]} is lost"), errors
-    workers[victim].communicate()
 
 
 def test_local_workers_are_a_cluster():

@@ -204,16 +204,16 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
     ],
 )
 @pytest.mark.usefixtures("server")
-def test_a_place_that_is_not_there_is_one_line(args, code, message):
-    result = _run(*args)
+def test_a_place_that_is_not_there_is_one_line(command, args, code, message):
+    result = command(*args)
     assert result.returncode == code
     assert "Traceback" not in result.stderr
     assert f"trainer: {message}" in result.stderr.splitlines()[-1]
 
 
-def test_a_bucket_that_is_closed_is_one_line_and_exit_code_1(server, tmp_path):
+def test_a_bucket_that_is_closed_is_one_line_and_exit_code_1(command, server, tmp_path):
     server.fail(["403"])
-    result = _run(*_small(tmp_path))
+    result = command(*_small(tmp_path))
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
     assert line.startswith("trainer: gs://hospital/runs/a/ is closed to these credentials (403")

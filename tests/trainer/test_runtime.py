@@ -43,11 +43,11 @@ def test_mirrored_without_gpus_is_an_error():
 
 
 @pytest.mark.parametrize("tpu", ["local", "grpc://127.0.0.1:9"])
-def test_a_tpu_that_is_not_there_is_an_error_within_seconds(tpu):
+def test_a_tpu_that_is_not_there_is_an_error_within_a_minute(tpu):
     start = time.monotonic()
     with pytest.raises(RunError, match=f"--strategy=tpu found no TPU named '{tpu}'"):
         runtime.build(Runtime(strategy="tpu", tpu=tpu))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # Seconds, on an idle machine; TensorFlow's own: minutes.
 
 
 def test_multi_worker_without_a_cluster_is_an_error(monkeypatch):

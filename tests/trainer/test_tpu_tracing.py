@@ -16,13 +16,14 @@ SIZE = 96
 QUICK = "small_cnn"
 BATCH_SIZE = 2 * REPLICAS
 
-every_backbone = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == QUICK else pytest.mark.slow)
-        for name in backbones.REGISTRY
-    ],
-)
+
+def _case(name: str):
+    """Each in whichever process has time: there is nothing to share."""
+    marks = [] if name == QUICK else [pytest.mark.slow, pytest.mark.xdist_group(f"tracing_{name}")]
+    return pytest.param(name, marks=marks)
+
+
+every_backbone = pytest.mark.parametrize("name", [_case(name) for name in backbones.REGISTRY])
 
 
 @pytest.fixture(scope="module")

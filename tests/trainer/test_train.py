@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 
@@ -17,6 +16,7 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
+from tests.trainer.conftest import small_config, started
 from trainer import (
     evaluate,
     feeds,
@@ -50,16 +50,11 @@ def _train(make_config, run_dir, **options) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Fills in one run for all tests that only look at what it left."""
-    return tmp_path_factory.mktemp("finished") / "run"
-
-
-@pytest.fixture
-def run_dir(finished, make_config):
-    if not finished.exists():
-        train.run(make_config(model_dir=str(finished)))
-    return finished
+def run_dir(data_dir, tmp_path_factory):
+    """One run for all tests that only look at what it left."""
+    folder = tmp_path_factory.mktemp("finished")
+    train.run(small_config(data_dir, folder))
+    return folder / "run"
 
 
 def test_a_run_leaves_its_files_and_nothing_else(run_dir):
@@ -262,20 +257,19 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     config = tmp_path / "config.json"
     config.write_text(json.dumps(make_config(**options).to_flat()))
 
-    def start(name: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def run(name: str):
+        return started(
             [sys.executable, "-m", "trainer", f"--config_file={config}",
-             f"--model_dir={tmp_path / name}"], stdout=subprocess.PIPE, text=True,
+             f"--model_dir={tmp_path / name}"], stderr=None,
         )  # fmt: skip
 
-    killed = start("killed")
-    while not (shards := list((tmp_path / "cache").glob("*/0*.npy"))):
-        assert killed.poll() is None
-        time.sleep(0.002)
-    killed.kill()
-    killed.communicate()
+    with run("killed") as killed:
+        while not (shards := list((tmp_path / "cache").glob("*/0*.npy"))):
+            assert killed.poll() is None
+            time.sleep(0.002)
     kept = {path: path.stat().st_mtime_ns for path in shards}
-    output, _ = (again := start("again")).communicate()
+    with run("again") as again:
+        output, _ = again.communicate(timeout=900)
     assert again.returncode in {0, 3}
     cached, computed = re.search(r"train: (\d+) cached, (\d+) computed", output).groups()
     assert int(cached) >= 32
@@ -284,13 +278,12 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_finished_run_is_judged_again_from_its_checkpoint(make_config, tmp_path, capsys):
+def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config, tmp_path, capsys):
     run = tmp_path / "run"
-    train.run(make_config())
+    shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("on_*"))
     before = {n: (run / n).read_bytes() for n in ("predictions_test.csv", "metrics.jsonl")}
     for name in ("predictions_test.csv", "report.json", "curves.png", "best.keras"):
         (run / name).unlink()
-    capsys.readouterr()
     train.run(make_config())
     assert "going on after 2 epochs and 0 steps." in capsys.readouterr().out
     assert {name: (run / name).read_bytes() for name in before} == before

@@ -5,21 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer import config, pipeline
+from trainer import config
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SPACE = "neurons=8|16,learning_rate=1e-3:1e-1:log,layers_to_unfreeze=0|2"
-
-
-@pytest.fixture(scope="session")
-def phantom_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom")
-    pipeline.load(config.Data(dataset="phantom", data_dir=str(folder)), image_size=32)
-    return folder
 
 
 @pytest.fixture
