@@ -122,7 +122,7 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "data", build)
 
 
-def small_config(data_dir: Path, folder: Path, **options: Any) -> Config:
+def small_config(data_dir: Path, folder: Path, /, **options: Any) -> Config:
     """A small, quick run on the built data set, all of whose files go into `folder`."""
     small: dict[str, Any] = {
         "dataset": "paper",

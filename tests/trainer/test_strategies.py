@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRATEGIES = {"one_device": 1, "mirrored_2": 2, "mirrored_4": 4, "multi_worker": 2}
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("multi_worker", "mirrored_4")]
-OTHERS = ["mirrored_2", *SLOW]
+OTHERS = ["mirrored_2", "mirrored_4", "multi_worker"]
+pytestmark = pytest.mark.slow
 
 
 BOTH = ("--optimizers", "sgd", "adam")
@@ -93,7 +93,6 @@ def test_every_step_and_weight_equals_one_devices(results, name):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_with_adam_they_agree_to_its_rounding(results, name):
     """Adam divides by the root of the mean square: of a gradient near 0, the rounding decides.
@@ -116,9 +115,7 @@ def test_a_prime_number_of_examples_is_judged_once_each(results, name):
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["one_device", pytest.param("mirrored_2", marks=pytest.mark.slow), *SLOW]
-)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_what_is_frozen_does_not_move_by_one_bit(results, name):
     """60 steps of a backbone whose every block has batch norm, its last 20 layers unfrozen."""
     flags = ("--backbone=mobilenet_v2", "--layers_to_unfreeze=20", "--epochs=4")

@@ -150,6 +150,7 @@ def test_patience_ends_training(make_config, tmp_path):
     assert len(history["loss"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfrozen", [pytest.param("0", marks=pytest.mark.slow), "2"])
 def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
     """Same order, same dropout: nothing but the rounding of what is stored is left."""
@@ -163,6 +164,7 @@ def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
         np.testing.assert_allclose(cached[name], uncached[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature_cache", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
     options = {
@@ -181,6 +183,7 @@ def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
     np.testing.assert_allclose(*probabilities, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_does_not(make_config, tmp_path):
     options = {"layers_to_unfreeze": "2", "augmentation": "light", "max_epochs": 1}
     first = _train(make_config, tmp_path / "a", **options)
@@ -188,6 +191,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(make_config, tmp_
     assert _train(make_config, tmp_path / "c", seed=1, **options) != first
 
 
+@pytest.mark.slow
 def test_views_are_cached_and_shared_between_seeds(make_config, tmp_path):
     weights = str(tmp_path / "small_cnn.weights.h5")  # Random ones would differ by seed.
     model.build(make_config().model, (224, 224, 1), 2).trunk.save_weights(weights)

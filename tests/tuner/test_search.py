@@ -43,6 +43,7 @@ def test_a_search_finds_the_best_and_the_trainer_repeats_it(base, settings, tmp_
     assert history["val_auc"][report["best_epoch"] - 1] == float(best["score"])
 
 
+@pytest.mark.slow
 def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
     search.run(base, settings(), [])
     before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
@@ -51,6 +52,7 @@ def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
     assert "going on with the search" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_space_is_refused_with_the_difference(base, settings):
     found = settings(max_trials=1, algorithm="random")
     search.run(base, found, [])
@@ -62,6 +64,7 @@ def test_a_changed_space_is_refused_with_the_difference(base, settings):
         search.run(louder, found, [])
 
 
+@pytest.mark.slow
 def test_selection_never_sees_the_test_split(base, settings, phantom_dir, tmp_path):
     data_dir = tmp_path / "data"
     shutil.copytree(phantom_dir, data_dir)
@@ -87,6 +90,7 @@ def test_the_test_split_cannot_be_read_by_a_trial(base):
         data.read("train+test[:3]")
 
 
+@pytest.mark.slow
 def test_failures_are_named_and_the_rest_is_searched(base, settings):
     """Learning rates up to 1e30 take weights beyond what a float can hold."""
     wild = settings(search="learning_rate=1e-3|1e30|3e-3", algorithm="grid")
@@ -98,6 +102,7 @@ def test_failures_are_named_and_the_rest_is_searched(base, settings):
     assert {by_rate[rate]["status"] for rate in ("0.001", "0.003")} == {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_a_search_of_failures_ends_early_and_says_why(base, settings):
     wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failures=2)
     with pytest.raises(RunError, match="2 trials in a row failed for one reason"):
@@ -113,6 +118,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(base, settings, capsys):
     assert not settings().folder.exists()
 
 
+@pytest.mark.slow
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
     assert "budget: Hyperband of 3 epochs, 10 time(s)." in capsys.readouterr().out
@@ -120,6 +126,7 @@ def test_a_budget_sizes_the_search(base, settings, capsys):
         search.run(base, settings(budget_minutes=0.001), [])
 
 
+@pytest.mark.slow
 def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
     cuts = [Config.from_flat({**base.to_flat(), "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
     own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in cuts]
@@ -134,6 +141,7 @@ def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
     assert all(np.isfinite(np.load(path).astype(np.float32)).all() for path in files.values())
 
 
+@pytest.mark.slow
 def test_promotion_equals_training_in_one_go(base, tmp_path):
     config = trials.config_of(
         Config.from_flat({**base.to_flat(), "schedule": "cosine", "max_epochs": 9}),
