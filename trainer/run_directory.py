@@ -264,6 +264,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
         )
     if run.kept is not None:
         run.kept.restore()
+        _remove_unfinished(run.checkpoints)
     try:
         saved = type(config).from_flat(_load_json(run.config))
     except ConfigError as error:
@@ -286,6 +287,13 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
             "--mode=evaluate."
         )
     return saved
+
+
+def _remove_unfinished(checkpoints: pathlib.Path) -> None:
+    """Removes those whose upload was interrupted: the manifest comes last."""
+    for folder in checkpoints.glob("[0-9]*"):
+        if not (folder / "manifest.json").exists():
+            shutil.rmtree(folder)
 
 
 def _load_json(path: pathlib.Path) -> dict[str, Any]:

@@ -92,12 +92,15 @@ def test_a_killed_run_goes_on_from_the_bucket_alone(server, archive, tmp_path):
     for epoch in (0, 2, 4):
         arguments = _small(tmp_path / f"machine-{epoch}", **longer)
         manifest = f"runs/a/checkpoints/{epoch:05d}-"
-        with subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ) as process:  # fmt: skip
+        log = tmp_path / "log"
+        with (
+            log.open("w") as output,
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer", *arguments], stdout=output, stderr=output
+            ) as process,
+        ):
             while not any(x.startswith(manifest) for x in server.names("hospital")):
-                assert process.poll() is None
+                assert process.poll() is None, log.read_text()
                 time.sleep(0.05)
             process.kill()
     last = _run(*_small(tmp_path / "last", **longer))
