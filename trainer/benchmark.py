@@ -166,8 +166,7 @@ def _race(
     config: Config, data: pipeline.Data, folder: pathlib.Path
 ) -> tuple[Trained, Trained, tuple[Baseline, ...]]:
     """Runs the trainer and plain Keras in turn, twice; then the latter in float32 if it was not."""
-    total = data.num_examples("train") + data.num_examples("validation")
-    share = min(1.0, (config.benchmark.benchmark_images or total) / total)
+    share = share_of(config, data)
     export_images(data, share, folder / "images", ("train", "validation", "test"))
     theirs = functools.partial(_run_plain_keras, config, data, share, folder)
     policy = config.runtime.precision
@@ -175,6 +174,25 @@ def _race(
     warm, second = _run_trainer(config, folder / "warm"), theirs(policy)
     in_float32 = () if policy == "float32" else (theirs("float32"),)
     return cold, warm, (first, second, *in_float32)
+
+
+def share_of(config: Config, data: pipeline.Data) -> float:
+    """Returns the share of the images that plain Keras is timed on, in (0, 1]."""
+    total = data.num_examples("train") + data.num_examples("validation")
+    return min(1.0, (config.benchmark.benchmark_images or total) / total)
+
+
+def plain_options(config: Config, data: pipeline.Data, images: pathlib.Path) -> dict[str, Any]:
+    """Returns what `plain_keras` wants to know, but for layers to unfreeze and epochs."""
+    row = backbones.REGISTRY[config.model.backbone]
+    return {
+        **config.to_flat(),
+        "images": str(images),
+        "module": row.module,
+        "constructor": row.constructor,
+        "image_size": config.model.backbone_image_size,
+        "classes": len(data.class_names),
+    }
 
 
 def export_images(
@@ -209,15 +227,9 @@ def _run_plain_keras(
     config: Config, data: pipeline.Data, share: float, folder: pathlib.Path, policy: str
 ) -> Baseline:
     console.say(f"plain Keras in {policy} on {share:.0%} of the images ...")
-    row = backbones.REGISTRY[config.model.backbone]
     options = {
-        **config.with_precision(policy).to_flat(),
-        "images": str(folder / "images"),
-        "module": row.module,
-        "constructor": row.constructor,
-        "image_size": config.model.backbone_image_size,
+        **plain_options(config.with_precision(policy), data, folder / "images"),
         "layers_to_unfreeze": _unfrozen(config),
-        "classes": len(data.class_names),
         "epochs": BASELINE_EPOCHS,
     }
     storage.save_json(folder / "plain_keras.json", options)

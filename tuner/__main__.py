@@ -10,47 +10,34 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import errors, signals
+from trainer import exits, signals
 from trainer import flags as trainer_flags
 from tuner import flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DONE, FAILED, USAGE = 0, 1, 2
+NAME = "tuner"
 
 
 def main(command: flags.Command) -> int:
     """Runs the search and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        with signals.watched():
-            # TensorFlow is imported only now, so that --help and typing errors answer at once.
-            search = importlib.import_module("tuner.search")
-            search.run(command.base, command.settings, sys.argv[1:])
-    except errors.ConfigError as error:
-        return _fail(error, USAGE)
-    except (errors.RunError, OSError) as error:
-        return _fail(error, FAILED)
-    except errors.Stopped as stop:
-        return _fail(f"{stop}; the same command goes on with what is saved.", stop.exit_code)
-    return DONE
+    return exits.code_of(NAME, lambda: _run(command))
+
+
+def _run(command: flags.Command) -> int:
+    with signals.watched():
+        # TensorFlow is imported only now, so that --help and typing errors answer at once.
+        search = importlib.import_module("tuner.search")
+        search.run(command.base, command.settings, sys.argv[1:])
+    return exits.DONE
 
 
 def parse(argv: Sequence[str]) -> flags.Command:
     """Parses the command line; wrong usage ends the process with one line."""
-    try:
-        return flags.parse(argv)
-    except errors.ConfigError as error:
-        sys.exit(_fail(error, USAGE))
-    except errors.RunError as error:  # Options are in a bucket that can't be read.
-        sys.exit(_fail(error, FAILED))
-
-
-def _fail(reason: object, code: int) -> int:
-    sys.stderr.write(f"tuner: {reason}\n")
-    return code
+    return exits.parsed(NAME, lambda: flags.parse(argv))
 
 
 if __name__ == "__main__":

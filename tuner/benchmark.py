@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
-from trainer import backbones, benchmark, console, precision, processes, storage
-from trainer.errors import ConfigError, RunError
+from trainer import benchmark, console, exits, precision, processes, storage
 from tuner import __main__ as command_line
 from tuner import estimate, search, trials
 from tuner import flags as tuner_flags
@@ -92,18 +91,11 @@ def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: boo
 def _time_plain(workspace: trials.Workspace, space: Space, folder: pathlib.Path) -> Baseline:
     base = workspace.base
     data = workspace.data(base)
-    total = data.num_examples("train") + data.num_examples("validation")
-    share = min(1.0, (base.benchmark.benchmark_images or total) / total)
+    share = benchmark.share_of(base, data)
     if not (folder / "images").exists():
         benchmark.export_images(data, share, folder / "images", ("train", "validation"))
-    row = backbones.REGISTRY[base.model.backbone]
     options = {
-        **base.to_flat(),
-        "images": str(folder / "images"),
-        "module": row.module,
-        "constructor": row.constructor,
-        "image_size": base.model.backbone_image_size,
-        "classes": len(data.class_names),
+        **benchmark.plain_options(base, data, folder / "images"),
         "epochs": EPOCHS,
         "cuts": [int(c.model.layers_to_unfreeze) for c in _cuts(base, space)],
     }
@@ -126,12 +118,12 @@ def _main(command: tuner_flags.Command) -> int:
     is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- Of this module alone.
     argv = [arg for arg in sys.argv[1:] if not arg.startswith("--timed_only")]
     logging.set_verbosity(command.verbosity)
-    try:
+
+    def work() -> int:
         run(command, argv, is_timed_only=is_timed_only)
-    except (ConfigError, RunError) as error:
-        sys.stderr.write(f"tuner.benchmark: {error}\n")
-        return command_line.FAILED
-    return command_line.DONE
+        return exits.DONE
+
+    return exits.code_of("tuner.benchmark", work)
 
 
 if __name__ == "__main__":

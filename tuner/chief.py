@@ -1,7 +1,7 @@
 """The chief of a parallel search: gives out trials over KerasTuner's own protocol, computes none.
 
     with chief.serving(oracle, "127.0.0.1:0") as address:      # on one host, beside its workers
-        code = chief.supervise(oracle, argv, settings, address, on_turn)
+        chief.supervise(oracle, argv, settings, address, on_turn)
 
 Across hosts it is `chief.serve`, in the process whose KERASTUNER_TUNER_ID begins with "chief".
 """

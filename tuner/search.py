@@ -134,7 +134,7 @@ def _search(
         else:
             model = hypermodel.FineTuning(workspace, space, settings.objective)
             with _repeated(on_turn):
-                worker.Worker(oracle, model, settings, space).search()
+                worker.Worker(oracle, model, settings).search()
             on_turn()
     finally:
         _write(read(list(oracle.trials.values())), settings, base)
@@ -196,7 +196,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
         prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))
     oracle = oracles.build(settings, space, plan_of(base, settings, space))
     model = hypermodel.FineTuning(workspace, space, settings.objective)
-    worker.Worker(oracle, model, settings, space).search()
+    worker.Worker(oracle, model, settings).search()
 
 
 def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
@@ -241,7 +241,7 @@ def _check(base: Config, settings: Settings, space: Space) -> None:
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:
-    """Divides the CPUs among workers; in this process, which computes nothing beside them, too."""
+    """Divides the CPUs among workers; this process keeps to a worker's share as well."""
     if settings.workers == 1 or base.runtime.cpu_threads:
         return base
     threads = max(1, (os.cpu_count() or 1) // settings.workers)

@@ -2,7 +2,7 @@
 
     workspace = trials.Workspace(base)
     task = trials.Task(trials.config_of(base, values, "val_auc"), folder, epochs=7)
-    record = trials.run(task, hypermodel.FineTuning(workspace))
+    curve = trials.train(task, workspace, workspace.build(task.config))
 
 A configuration's folder is a run's: a trial goes on from the checkpoint that is in it, of the rung
 below or of a process that was killed, with optimizer, random states and history.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import tensorflow as tf
 
-from trainer import console, fitting, pipeline, precision, runtime
+from trainer import fitting, pipeline, precision, runtime
 from trainer.errors import ConfigError, DivergedError, RunError
 from trainer.run_directory import RunDirectory
 from tuner import records
@@ -112,14 +112,6 @@ def train(task: Task, workspace: Workspace, trainee: fitting.Trainee) -> list[di
     )
     lines = directory.metrics.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def time_training(task: Task, workspace: Workspace) -> tuple[float, list[dict[str, float]]]:
-    """Builds and trains; returns the seconds that it took, and the history."""
-    start = time.monotonic()
-    with console.muted():
-        curve = train(task, workspace, workspace.build(task.config))
-    return time.monotonic() - start, curve
 
 
 @contextlib.contextmanager

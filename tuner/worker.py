@@ -1,6 +1,6 @@
 """What runs trials: KerasTuner's tuner around the trainer, alone or as one of several workers.
 
-    worker = Worker(oracle, hypermodel, settings, space)
+    worker = Worker(oracle, hypermodel, settings)
     worker.search()
 
 Where KERASTUNER_ORACLE_IP names a chief, trials come from there; what a trial leaves is written to
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from tuner.hypermodel import FineTuning
     from tuner.settings import Settings
-    from tuner.space import Space
 
 IDLE_S = 1.0
 """Between two questions for a trial while none can begin; KerasTuner's own loop asks at once."""
@@ -49,7 +48,6 @@ class Worker(keras_tuner.Tuner):
         oracle: oracles.Durable,
         hypermodel: FineTuning,
         settings: Settings,
-        space: Space,
     ) -> None:
         """Takes what decides.
 
@@ -57,9 +55,8 @@ class Worker(keras_tuner.Tuner):
           oracle: says which trial is next; where there is a chief, its place is taken by a client.
           hypermodel: builds and trains.
           settings: of the search.
-          space: what is searched.
         """
-        self._settings, self._space = settings, space
+        self._settings = settings
         super().__init__(
             oracle=oracle,
             hypermodel=hypermodel,

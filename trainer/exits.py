@@ -1,0 +1,46 @@
+"""How a command of this project ends: an exit code, and one line on standard error.
+
+sys.exit(exits.code_of("trainer", lambda: run(command)))
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from trainer import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DONE, FAILED, USAGE, DO_NOT_USE = 0, 1, 2, 3
+
+_Parsed = TypeVar("_Parsed")
+
+
+def code_of(name: str, work: Callable[[], int]) -> int:
+    """Returns what `work` returns, or the code of the error that ended it, which is told."""
+    try:
+        return work()
+    except errors.ConfigError as error:
+        return _fail(name, error, USAGE)
+    except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
+        return _fail(name, error, FAILED)
+    except errors.Stopped as stop:
+        reason = f"{stop}; the same command goes on with what is saved."
+        return _fail(name, reason, stop.exit_code)
+
+
+def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
+    """Returns what `parse` returns; wrong usage ends the process with one line."""
+    try:
+        return parse()
+    except errors.ConfigError as error:
+        sys.exit(_fail(name, error, USAGE))
+    except errors.RunError as error:  # Options are in a bucket that can't be read.
+        sys.exit(_fail(name, error, FAILED))
+
+
+def _fail(name: str, reason: object, code: int) -> int:
+    sys.stderr.write(f"{name}: {reason}\n")
+    return code
