@@ -8,9 +8,8 @@ TPU_BIN := .venv-tpu/bin
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
 
-# Two processes, each with whole files or groups, so that what their tests share is made once; in
-# the order of the files, so that what takes longest does not come last.
-PYTEST := -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+# Two processes, each with whole files, so that what their tests share is made once (tests/conftest.py).
+PYTEST := -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 test: .venv
 	$(BIN)/python $(PYTEST)

@@ -223,7 +223,8 @@ class _ArchiveEncoder:
 
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.archive.reader() as read:
-            yield from _encode(items, lambda record: self._encode_file(read(record)))
+            encoded = images.parallel_map(lambda item: self._encode_file(read(item[0])), items)
+            yield from itertools.starmap(_example, encoded)
 
     def _encode_file(self, data: bytes) -> bytes:
         if self.image_size is None:
@@ -238,7 +239,9 @@ class _PhantomEncoder:
     records: tuple[source.Record, ...]
 
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from _encode(items, _encode_phantom)
+        # One after another: threads only wait for each other, as drawing holds Python's lock.
+        for item in items:
+            yield _example(item, _encode_phantom(item[0]))
 
 
 _Encoder = _ArchiveEncoder | _PhantomEncoder
@@ -248,25 +251,19 @@ def _encode_phantom(record: source.Record) -> bytes:
     return images.encode_jpeg(Image.fromarray(phantom.render(record)), images.JPEG_QUALITY)
 
 
-def _encode(
-    items: Iterable[_Item], encode_image: Callable[[source.Record], bytes]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    encoded = images.parallel_map(lambda item: encode_image(item[0]), items)
-    for (record, facts), jpeg in encoded:
-        yield (
-            record.key,
-            {
-                "image": io.BytesIO(jpeg),
-                "label": record.label,
-                "etiology": record.etiology,
-                "patient_id": record.patient_id,
-                "file_name": record.file_name,
-                "folder": record.folder,
-                "original_height": facts.height,
-                "original_width": facts.width,
-                "rgb_coded": facts.is_rgb_coded,
-            },
-        )
+def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:
+    record, facts = item
+    return record.key, {
+        "image": io.BytesIO(jpeg),
+        "label": record.label,
+        "etiology": record.etiology,
+        "patient_id": record.patient_id,
+        "file_name": record.file_name,
+        "folder": record.folder,
+        "original_height": facts.height,
+        "original_width": facts.width,
+        "rgb_coded": facts.is_rgb_coded,
+    }
 
 
 def _phantom_facts() -> dict[str, images.Facts]:

@@ -321,16 +321,23 @@ def _tree(
     # A lung and its margin take little more than half of the columns; the others stay empty.
     columns = np.s_[:, : SIDE * 9 // 16] if side == -1 else np.s_[:, SIDE * 7 // 16 :]
     dx, dy = (anatomy.x[columns] - x0) * side, anatomy.y[columns] - y0
-    distance = np.hypot(dx, dy)
-    bearing = np.arctan2(dy, dx)
-    angles = np.sort(rng.uniform(-1.75, 1.75, size=(branches, 1, 1)).astype(np.float32), axis=0)
-    bends = rng.normal(0, 0.55, size=(branches, 1, 1)).astype(np.float32)
-    lengths = rng.uniform(0.18, 0.55, size=(branches, 1, 1)).astype(np.float32)
-    off_course = (bearing - angles - bends * distance) * distance
+    angles = np.sort(rng.uniform(-1.75, 1.75, size=branches).astype(np.float32))
+    bends = rng.normal(0, 0.55, size=branches).astype(np.float32)
+    lengths = rng.uniform(0.18, 0.55, size=branches).astype(np.float32)
+    # Branch by branch over the pixels within reach, which stay in the processor's cache: twice as
+    # fast as all branches at once.
+    distances = np.hypot(dx, dy)
+    reached = distances < lengths.max()
+    distance, bearing = distances[reached], np.arctan2(dy, dx)[reached]
     caliber = np.float32(width / 1.41) * np.clip(1.25 - 1.2 * distance, 0.45, None)
-    lines = _bump(np.square(off_course / caliber)) * np.clip((lengths - distance) / 0.2, 0, 1)
+    lines = np.zeros_like(distance)
+    for angle, bend, length in zip(angles, bends, lengths, strict=True):
+        off_course = (bearing - angle - bend * distance) * distance
+        line = _bump(np.square(off_course / caliber))
+        line *= np.clip((length - distance) / np.float32(0.2), 0, 1)
+        np.maximum(lines, line, out=lines)
     tree: _Field = np.zeros_like(anatomy.x)
-    tree[columns] = lines.max(axis=0)
+    tree[columns][reached] = lines
     return tree
 
 

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 import cxr_tfds
+from cxr_tfds import phantom
+from trainer import config as config_lib
+from trainer import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from xdist.remote import Producer
 
-@pytest.hookimpl(tryfirst=True)  # Before pytest-xdist reads the marks.
+
+BY_CASE = ("test_conformance.py", "test_tpu_tracing.py", "test_interruptions.py")
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Keeps together what shares fixtures: a file, or in some what has one first parameter."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        name = test.partition("[")[2].partition("-")[0].rstrip("]")
+        return f"{file}[{name}]" if file.endswith(BY_CASE) else file
+
+
+LONG = ("test_search", "test_train", "test_checkpoint", "test_driver", "test_cli", "test_builder")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a file's tests in one process, which makes once what they share, unless marked."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Starts with the files that take longest, so that no process ends with one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling:
+    return _Scheduling(config, log)
 
 
 def made_once(
@@ -48,3 +71,32 @@ def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
 
     return made_once(tmp_path_factory, "phantom", build)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Kaggle's layout: 40 NORMAL and 60 PNEUMONIA radiographs of 50 patients."""
+
+    def draw(root: Path) -> None:
+        for record in _balanced(phantom.records()):
+            folder = root / "chest_xray" / "train" / record.label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
+
+    return made_once(tmp_path_factory, "archive", draw)
+
+
+def _balanced(records: Any) -> list[Any]:
+    normal = [record for record in records if record.label == "NORMAL"][:40]
+    return normal + [record for record in records if record.label == "PNEUMONIA"][:60]
+
+
+@pytest.fixture(scope="session")
+def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where cxr_tfds/paper of the archive is built."""
+
+    def build(folder: Path) -> None:
+        options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
+        pipeline.load(options, image_size=224)
+
+    return made_once(tmp_path_factory, "data", build)

@@ -39,6 +39,7 @@ def many(count: int):
     return hypothesis.settings(
         max_examples=count,
         deadline=10_000,
+        derandomize=True,
         suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
     )
 
@@ -218,4 +219,9 @@ def test_tables_of_predictions(seed):
         path = pathlib.Path(folder) / "predictions.csv"
         path.write_bytes(damaged(TABLE.encode(), seed))
         table, message = attempt((ValueError, RunError), predictions.Predictions.load_csv, path)
-    assert message or len(table) <= 2 * 3
+        if message:
+            return
+        table.save_csv(path)
+        again = predictions.Predictions.load_csv(path)
+    np.testing.assert_array_equal(again.probabilities, table.probabilities)
+    assert list(again.file_name) == list(table.file_name)

@@ -21,7 +21,7 @@ from absl import app, flags, logging
 
 from trainer import benchmark, console, exits, precision, processes, storage
 from tuner import __main__ as command_line
-from tuner import estimate, search, trials
+from tuner import estimate, trials
 from tuner import flags as tuner_flags
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class Baseline:
 def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: bool) -> None:
     """Measures both sides and prints what they take, and the ratio."""
     base, settings = command.base, command.settings
-    space = settings.load_space()
+    space = settings.space_for(base)
     workspace = trials.Workspace(base)
     base = base.with_precision(precision.settle(base, workspace.context).policy)
     workspace.base = base
-    plan = search.plan_of(base, settings, space)
+    plan = settings.plan(space, base.optimization.max_epochs)
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
     console.say(f"plain KerasTuner on {base.benchmark.benchmark_images} images ...")

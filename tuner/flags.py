@@ -42,4 +42,6 @@ def parse(argv: Sequence[str]) -> Command:
     """
     names = [field.name for field in settings_lib.fields()]
     base, values, verbosity = flags.parse_options(argv, names)
-    return Command(base, settings_lib.Settings(**values), verbosity)
+    settings = settings_lib.Settings(**values)
+    settings.plan(settings.space_for(base), base.optimization.max_epochs)  # Refuses early.
+    return Command(base, settings, verbosity)

@@ -29,7 +29,7 @@ import cxr_tfds
 import trainer
 import tuner
 from trainer import config as config_lib
-from trainer import console, feeds, locations, precision, processes, storage
+from trainer import console, feeds, precision, processes, storage
 from trainer.errors import ConfigError, RunError
 from tuner import (
     board,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trainer.config import Config
-    from tuner.plan import Plan
     from tuner.results import SearchResults
     from tuner.settings import Settings
     from tuner.space import Space
@@ -76,16 +75,14 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
       ConfigError: when options contradict each other, or a search that is there.
       RunError: when data or weights can't be had, or trial after trial fails for one reason.
     """
-    space = settings.load_space()
-    _check(base, settings, space)
+    space = settings.space_for(base)
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return
-    base = _with_threads(base, settings)
-    workspace = trials.Workspace(base)
+    workspace = trials.Workspace(base)  # All CPUs are its own: features come before the workers.
     choice = precision.settle(base, workspace.context)
-    workspace.base = base.with_precision(choice.policy)
+    workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
         console.say(choice.reason)
     with _owned(settings, is_dry=settings.dry_run):
@@ -97,7 +94,7 @@ def _search(
 ) -> None:
     settings = _sized(workspace, settings, space)
     base = workspace.base
-    plan = plan_of(base, settings, space)
+    plan = settings.plan(space, base.optimization.max_epochs)
     configs = estimate.configs_by_cut(base, space, settings.objective)
     if settings.dry_run:
         costs = estimate.measure(workspace, configs)
@@ -194,7 +191,8 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     workspace = trials.Workspace(base)
     if not is_local:  # Else the chief, on the same machine, has done it.
         prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))
-    oracle = oracles.build(settings, space, plan_of(base, settings, space))
+    plan = settings.plan(space, base.optimization.max_epochs)
+    oracle = oracles.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
     worker.Worker(oracle, model, settings).search()
 
@@ -224,24 +222,8 @@ def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
         feed.prepare()
 
 
-def _check(base: Config, settings: Settings, space: Space) -> None:
-    space.check(base)
-    if base.runtime.strategy == "multi_worker" or base.runtime.local_workers:
-        raise ConfigError(
-            "a trial trains on one host; for several hosts, run trials side by side (--workers, "
-            "or KERASTUNER_ORACLE_IP)."
-        )
-    if locations.is_url(settings.directory):
-        raise ConfigError(
-            f"directory ({settings.directory}) must be a local path, or a file system that all "
-            "hosts mount."
-        )
-    if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
-        raise ConfigError("a search over several hosts needs --precision=float32 or another.")
-
-
 def _with_threads(base: Config, settings: Settings) -> Config:
-    """Divides the CPUs among workers; this process keeps to a worker's share as well."""
+    """Divides the CPUs among workers."""
     if settings.workers == 1 or base.runtime.cpu_threads:
         return base
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
@@ -265,22 +247,6 @@ def _owned(settings: Settings, *, is_dry: bool) -> Any:
         raise RunError(
             f"another process searches in {settings.folder}; name another --project_name."
         ) from error
-
-
-def plan_of(base: Config, settings: Settings, space: Space) -> Plan:
-    """Returns what a search will train.
-
-    Raises:
-      ConfigError: for a grid of a continuous space.
-    """
-    epochs = base.optimization.max_epochs
-    if settings.algorithm == "hyperband":
-        return plan_lib.hyperband(epochs, settings.factor, settings.iterations)
-    count = settings.max_trials
-    if settings.algorithm == "grid":
-        next(space.grid())  # Refuses a continuous dimension.
-        count = int(min(count, space.size))
-    return plan_lib.flat(count, epochs)
 
 
 def _sized(workspace: trials.Workspace, settings: Settings, space: Space) -> Settings:

@@ -6,11 +6,14 @@ The options of the runs themselves are the trainer's, `trainer.config.Config`.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 
 from trainer import config as config_lib
+from trainer import locations
 from trainer.config import option
 from trainer.errors import ConfigError
+from tuner import plan as plan_lib
 from tuner.space import Space
 
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
@@ -86,15 +89,45 @@ class Settings(config_lib.Group):
         """Where everything of the search is."""
         return pathlib.Path(self.directory).expanduser() / self.project_name
 
-    def load_space(self) -> Space:
-        """Reads what is searched.
+    def space_for(self, base: config_lib.Config) -> Space:
+        """Reads what is searched, for runs of which `base` has all other options.
 
         Raises:
-          ConfigError: where it is no space.
+          ConfigError: where it is no space, or the search can't be done.
         """
-        if self.search_file:
-            return Space.load(pathlib.Path(self.search_file))
-        return Space.parse(self.search)
+        space = (
+            Space.load(pathlib.Path(self.search_file))
+            if self.search_file
+            else Space.parse(self.search)
+        )
+        space.check(base)
+        if base.runtime.strategy == "multi_worker" or base.runtime.local_workers:
+            raise ConfigError(
+                "a trial trains on one host; for several hosts, run trials side by side "
+                "(--workers, or KERASTUNER_ORACLE_IP)."
+            )
+        if locations.is_url(self.directory):
+            raise ConfigError(
+                f"directory ({self.directory}) must be a local path, or a file system that all "
+                "hosts mount."
+            )
+        if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
+            raise ConfigError("a search over several hosts needs --precision=float32 or another.")
+        return space
+
+    def plan(self, space: Space, max_epochs: int) -> plan_lib.Plan:
+        """Returns what the search will train.
+
+        Raises:
+          ConfigError: for a grid of a continuous space.
+        """
+        if self.algorithm == "hyperband":
+            return plan_lib.hyperband(max_epochs, self.factor, self.iterations)
+        count = self.max_trials
+        if self.algorithm == "grid":
+            next(space.grid())  # Refuses a continuous dimension.
+            count = int(min(count, space.size))
+        return plan_lib.flat(count, max_epochs)
 
 
 def fields() -> tuple[dataclasses.Field[object], ...]:

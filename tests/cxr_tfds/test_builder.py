@@ -293,7 +293,7 @@ def test_without_manual_dir_and_credentials_the_error_says_what_to_download(
     "imports",
     [
         "import cxr_tfds, tensorflow_datasets as tfds",
-        "import tensorflow_datasets as tfds, cxr_tfds",
+        pytest.param("import tensorflow_datasets as tfds, cxr_tfds", marks=pytest.mark.slow),
     ],
 )
 def test_importing_registers_in_either_order(
@@ -306,7 +306,10 @@ def test_importing_registers_in_either_order(
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(("folder", "name"), [(".", ["cxr_tfds"]), ("cxr_tfds", [])])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [(".", ["cxr_tfds"]), pytest.param("cxr_tfds", [], marks=pytest.mark.slow)],
+)
 def test_tfds_build_builds_from_the_root_and_from_the_package(
     folder: str,
     name: list[str],

@@ -17,14 +17,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
-from PIL import Image
 
-from cxr_tfds import phantom
-from tests.conftest import made_once
 from tests.trainer import bucket_server
 from trainer import __main__ as trainer_main
-from trainer import config as config_lib
-from trainer import flags, pipeline, runtime
+from trainer import flags, runtime
 from trainer.config import Config
 
 if TYPE_CHECKING:
@@ -91,35 +87,6 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 def children_of(pid: int) -> list[int]:
     """The processes that a running one has started, in the order of their start."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in Kaggle's layout: 40 NORMAL and 60 PNEUMONIA radiographs of 50 patients."""
-
-    def draw(root: Path) -> None:
-        for record in _balanced(phantom.records()):
-            folder = root / "chest_xray" / "train" / record.label
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
-
-    return made_once(tmp_path_factory, "archive", draw)
-
-
-def _balanced(records: Any) -> list[Any]:
-    normal = [record for record in records if record.label == "NORMAL"][:40]
-    return normal + [record for record in records if record.label == "PNEUMONIA"][:60]
-
-
-@pytest.fixture(scope="session")
-def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where cxr_tfds/paper of the archive is built."""
-
-    def build(folder: Path) -> None:
-        options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
-        pipeline.load(options, image_size=224)
-
-    return made_once(tmp_path_factory, "data", build)
 
 
 def small_config(data_dir: Path, folder: Path, /, **options: Any) -> Config:

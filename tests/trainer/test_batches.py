@@ -70,7 +70,7 @@ def test_seeds_of_near_numbers_differ():
 
 
 @hypothesis.given(sizes, st.integers(1, 4), st.sampled_from([1, 2, 3]), st.integers(1, 3))
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(deadline=None, max_examples=12)
 def test_hosts_shares_are_the_global_batches_and_each_row_is_loaded_once(n, width, hosts, replicas):
     """Each host has `replicas` of them, each replica `width` examples of a batch."""
     batch_size = width * hosts * replicas

@@ -139,7 +139,7 @@ class StopInValidation(keras.callbacks.Callback):
             signals._requests.append(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_run_that_is_stopped_in_a_validation_repeats_no_step(tmp_path, step):
     whole = Run(tmp_path / "whole", every_steps=0)
     whole.train()
@@ -170,10 +170,18 @@ def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    Run(folder, every_steps=0).train()
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path):
-    """A folder with the checkpoints of two epochs' ends."""
-    Run(tmp_path, every_steps=0).train()
+def saved(finished, tmp_path):
+    """A folder with the checkpoints of two epochs' ends, to do with as one likes."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path / "checkpoints"
 
 

@@ -89,6 +89,7 @@ def test_a_missing_weights_file_is_one_line_and_exit_code_1(command, small):
     assert _last_line(result).startswith("trainer: weights file absent.weights.h5 does not exist")
 
 
+@pytest.mark.slow
 def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_path):
     args = [arg for arg in small if "backbone" not in arg]
     # The discard port: nobody listens, on any machine. A home of its own: nothing was fetched yet.
@@ -120,14 +121,14 @@ def test_a_bad_archive_is_told_and_exit_code_1(command, tmp_path, content):
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
 
 
-def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(small, tmp_path):
+def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(command, small, tmp_path):
     result = _run(*small, "--weights=none", "--learning_rate=0")
     assert result.returncode == 3
     assert "DO NOT USE THIS MODEL:" in result.stdout
     assert "RANK 1 Accuracy: " in result.stdout
     assert "epoch 1/1" in result.stdout
     assert json.loads((tmp_path / "run" / "config.json").read_text())["learning_rate"] == 0
-    again = _run("--mode=evaluate", f"--model_dir={tmp_path / 'run'}")
+    again = command("--mode=evaluate", f"--model_dir={tmp_path / 'run'}")
     assert again.returncode == 3
     line = next(row for row in result.stdout.splitlines() if row.startswith("RANK 1"))
     assert line in again.stdout
@@ -142,6 +143,7 @@ def test_a_tpu_that_is_not_there_is_one_line_and_soon(small):
     assert _cpu_s() - cpu < 20
 
 
+@pytest.mark.slow
 def test_the_self_check_ends_with_its_verdict():
     result = _run(
         "--mode=selfcheck", "--backbone=small_cnn", "--image_size=32", "--strategy=mirrored",

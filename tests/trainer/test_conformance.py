@@ -19,9 +19,7 @@ SLOW = pytest.mark.slow
 
 
 def _case(name: str):
-    """A backbone's tests run in one process, so that what they share is built once."""
-    marks = [pytest.mark.xdist_group(name), *([] if name == QUICK else [SLOW])]
-    return pytest.param(name, marks=marks)
+    return pytest.param(name, marks=[] if name == QUICK else [SLOW])
 
 
 @pytest.fixture(scope="module", params=[_case(name) for name in backbones.REGISTRY])
@@ -76,7 +74,11 @@ def test_preprocessing_is_the_backbones_own(name, network):
 
 @pytest.mark.parametrize(
     ("replicas", "precision"),
-    [(1, "float32"), (2, "float32"), pytest.param(2, "mixed_bfloat16", marks=SLOW)],
+    [
+        pytest.param(1, "float32", marks=SLOW),
+        (2, "float32"),
+        pytest.param(2, "mixed_bfloat16", marks=SLOW),
+    ],
 )
 def test_only_unfrozen_layers_train(name, replicas, precision):
     """And nothing else moves: frozen weights, and every statistic of batch norm."""

@@ -50,7 +50,9 @@ def _fit(driver: Driver, count: int = 64, epochs: int = 3) -> dict[str, list[flo
     return driver.fit(lambda _: full, validation=_batches(count), epochs=epochs)
 
 
-@pytest.mark.parametrize(("count", "clip_norm"), [(64, 0.0), (61, 0.05)])
+@pytest.mark.parametrize(
+    ("count", "clip_norm"), [pytest.param(64, 0.0, marks=pytest.mark.slow), (61, 0.05)]
+)
 def test_mirrored_equals_one_device(count, clip_norm):
     _check_equality(2, count, clip_norm)
 
@@ -76,7 +78,7 @@ def _check_equality(replicas: int, count: int, clip_norm: float) -> None:
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
     options = {"optimizer": "adam", "clip_norm": 0.5, "class_weights": "balanced"}
     large, small = _driver(1, **options), _driver(replicas, accumulate_steps=4, **options)
@@ -111,7 +113,7 @@ def test_clipping_limits_the_change_of_the_weights():
     assert norm == pytest.approx(0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2, 100])
+@pytest.mark.parametrize("steps_per_call", [2, 100])
 def test_steps_per_call_changes_nothing(steps_per_call):
     expected = _driver(1)
     _fit(expected)
@@ -136,6 +138,7 @@ def test_every_example_is_judged_exactly_once(count, batch_size):
     _check_judged_once(count, batch_size, 2)
 
 
+@pytest.mark.slow
 def test_1465_examples_over_8_replicas_are_judged_exactly_once():
     run_with_replicas(8, _check_judged_once, 1465, 64, 8)
 
@@ -195,7 +198,7 @@ def test_time_spent_waiting_for_input_is_told():
 
 
 def _wait(x: np.ndarray) -> np.ndarray:
-    time.sleep(1)  # The slow input itself, not a wait for something to happen.
+    time.sleep(0.5)  # The slow input itself, not a wait for something to happen.
     return x
 
 

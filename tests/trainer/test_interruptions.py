@@ -92,7 +92,7 @@ def whole(config, folder):
 
 FEEDS = [
     pytest.param(2, id="cached"),
-    pytest.param(0, id="uncached", marks=pytest.mark.xdist_group("interruptions_uncached")),
+    pytest.param(0, id="uncached"),
 ]
 """Views: from the cache, and with new augmentation in every epoch."""
 

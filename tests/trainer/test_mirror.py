@@ -194,7 +194,7 @@ def test_empty_objects_that_stand_for_folders_are_skipped(open_mirror, server):
     assert [x.name for x in kept.folder.rglob("*") if x.is_file()] == ["y"]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_third_of_the_requests_may_fail(open_mirror, folder, server, seed):
     server.fail(bucket_server.at_random(0.33, seed))
     content = {f"{i:02}": bytes([i]) * (i * 1000) for i in range(20)}

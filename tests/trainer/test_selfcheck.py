@@ -18,9 +18,12 @@ def _config(**options) -> Config:
 @pytest.mark.parametrize(
     "options",
     [
-        {"strategy": "one_device"},
+        pytest.param({"strategy": "one_device"}, marks=pytest.mark.slow),
         MIRRORED,
-        MIRRORED | {"accumulate_steps": 2, "clip_norm": 0.1, "class_weights": "balanced"},
+        pytest.param(
+            MIRRORED | {"accumulate_steps": 2, "clip_norm": 0.1, "class_weights": "balanced"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(MIRRORED | {"precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
         pytest.param(
             MIRRORED | {"backbone": "mobilenet_v2", "layers_to_unfreeze": "9"},
@@ -52,7 +55,10 @@ def _averaged(gradients):
     return list(replica.all_reduce(tf.distribute.ReduceOp.MEAN, list(gradients)))
 
 
-@pytest.mark.parametrize("fault", [list, _of_the_first_replica, _averaged])
+SLOW_FAULTS = [pytest.param(fault, marks=pytest.mark.slow) for fault in (list, _averaged)]
+
+
+@pytest.mark.parametrize("fault", [_of_the_first_replica, *SLOW_FAULTS])
 def test_a_gradient_that_is_not_the_sum_of_all_replicas_is_found(fault, monkeypatch, capsys):
     monkeypatch.setattr(updates, "_sum_over_replicas", fault)
     with pytest.raises(RunError, match=r"selfcheck failed: .* differs .* in .*weights moved"):

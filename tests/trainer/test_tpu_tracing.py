@@ -18,9 +18,7 @@ BATCH_SIZE = 2 * REPLICAS
 
 
 def _case(name: str):
-    """Each in whichever process has time: there is nothing to share."""
-    marks = [] if name == QUICK else [pytest.mark.slow, pytest.mark.xdist_group(f"tracing_{name}")]
-    return pytest.param(name, marks=marks)
+    return pytest.param(name, marks=[] if name == QUICK else [pytest.mark.slow])
 
 
 every_backbone = pytest.mark.parametrize("name", [_case(name) for name in backbones.REGISTRY])

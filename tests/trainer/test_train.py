@@ -225,16 +225,11 @@ STALE = {
 
 
 @pytest.fixture
-def cached_and_computed(make_config, capsys):
+def cached_and_computed(data_dir, one_cache, capsys):
     """Returns a function that prepares a run: how much of train was cached, how much computed."""
 
     def prepare(**options) -> tuple[int, int]:
-        config = make_config(**options)
-        context = runtime.build(config.runtime)
-        data = pipeline.load(config.data, config.model.backbone_image_size)
-        precision.settle(config, context)
-        network = model.build(config.model, data.image_shape, len(data.class_names))
-        feeds.build(config, data, network, context).prepare()
+        _prepare(small_config(data_dir, one_cache, **options))
         output = capsys.readouterr().out
         found = re.search(r"features of train: (\d+) cached, (\d+) computed", output)
         return int(found[1]), int(found[2])
@@ -242,15 +237,32 @@ def cached_and_computed(make_config, capsys):
     return prepare
 
 
-@pytest.mark.parametrize("change", STALE)
-def test_a_stale_cache_is_never_used(cached_and_computed, change):
-    assert cached_and_computed() == (0, 67)
-    assert cached_and_computed(**STALE[change]) == (0, 67)
+@pytest.fixture(scope="module")
+def one_cache(data_dir, tmp_path_factory):
+    """The folder of a cache that has the features of the plain run."""
+    folder = tmp_path_factory.mktemp("cached")
+    _prepare(small_config(data_dir, folder))
+    return folder
+
+
+def _prepare(config) -> None:
+    context = runtime.build(config.runtime)
+    data = pipeline.load(config.data, config.model.backbone_image_size)
+    precision.settle(config, context)
+    network = model.build(config.model, data.image_shape, len(data.class_names))
+    feeds.build(config, data, network, context).prepare()
+
+
+def test_a_cache_is_used_again(cached_and_computed):
     assert cached_and_computed() == (67, 0)
 
 
+@pytest.mark.parametrize("change", STALE)
+def test_a_stale_cache_is_never_used(cached_and_computed, change):
+    assert cached_and_computed(**STALE[change]) == (0, 67)
+
+
 def test_other_images_under_the_same_names_never_use_a_cache(cached_and_computed, other_data_dir):
-    assert cached_and_computed() == (0, 67)
     assert cached_and_computed(data_dir=str(other_data_dir)) == (0, 67)
 
 

@@ -15,11 +15,11 @@ SPACE = "neurons=8|16,learning_rate=1e-3:1e-1:log,layers_to_unfreeze=0|2"
 
 
 @pytest.fixture
-def options(phantom_dir, tmp_path) -> dict[str, object]:
+def options(data_dir, tmp_path) -> dict[str, object]:
     """The options of trials that take a second each."""
     return {
-        "dataset": "phantom",
-        "data_dir": str(phantom_dir),
+        "dataset": "paper",
+        "data_dir": str(data_dir),
         "backbone": "small_cnn",
         "weights": "none",
         "image_size": 32,

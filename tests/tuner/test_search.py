@@ -1,4 +1,4 @@
-"""Whole searches on the phantoms, in this process."""
+"""Whole searches on a small archive, in this process."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ def _scores(folder) -> dict[str, str]:
     return {row["trial"]: row["score"] for row in _rows(folder)}
 
 
-def test_a_search_finds_the_best_and_the_trainer_repeats_it(base, settings, tmp_path):
-    found = settings()
+@pytest.mark.parametrize(
+    ("algorithm", "trials_of_it"),
+    [("random", 2), pytest.param("hyperband", 6, marks=pytest.mark.slow)],
+)
+def test_a_search_finds_the_best_and_the_trainer_repeats_it(
+    base, settings, tmp_path, algorithm, trials_of_it
+):
+    found = settings(algorithm=algorithm, max_trials=2)
     search.run(base, found, [])
     rows = _rows(found.folder)
-    assert len(rows) == 6
+    assert len(rows) == trials_of_it
     assert {row["status"] for row in rows} == {"COMPLETED"}
     best = max(rows, key=lambda row: float(row["score"]))
     assert rows[0]["score"] == best["score"]
@@ -65,14 +71,14 @@ def test_a_changed_space_is_refused_with_the_difference(base, settings):
 
 
 @pytest.mark.slow
-def test_selection_never_sees_the_test_split(base, settings, phantom_dir, tmp_path):
-    data_dir = tmp_path / "data"
-    shutil.copytree(phantom_dir, data_dir)
-    test_files = [path for path in data_dir.rglob("*test*") if path.is_file()]
+def test_selection_never_sees_the_test_split(base, settings, data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    test_files = [path for path in copy.rglob("*test*") if path.is_file()]
     assert test_files
     for path in test_files:
         path.write_bytes(b"whoever reads this fails")
-    blind = Config.from_flat({**base.to_flat(), "data_dir": str(data_dir)})
+    blind = Config.from_flat({**base.to_flat(), "data_dir": str(copy)})
     search.run(blind, settings(), [])
     expected = settings(project_name="seeing")
     search.run(base, expected, [])
