@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.trainer.conftest import started
 from trainer import batches, data_service, pipeline, sockets
 from trainer.config import Data
 from trainer.errors import ConfigError, RunError
 
-SERVICE = tf.data.experimental.service
+SERVICE = """
+import time
+import tensorflow as tf
+service = tf.data.experimental.service
+dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
+address = dispatcher.target.split("://")[1]
+workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+print(dispatcher.target, flush=True)
+time.sleep(3600)
+"""
 
 
 @pytest.fixture(scope="module")
 def service():
-    dispatcher = SERVICE.DispatchServer(SERVICE.DispatcherConfig(port=0))
-    address = dispatcher.target.split("://")[1]
-    workers = [SERVICE.WorkerServer(SERVICE.WorkerConfig(address)) for _ in range(2)]
-    yield dispatcher.target
-    # Iterators that are garbage, yet not collected, would hold up the servers' end by minutes.
-    gc.collect()
-    for server in (*workers, dispatcher):
-        server._stop()
+    """In a process of its own, whose end nobody waits for: servers end in up to minutes."""
+    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
+        yield process.stdout.readline().strip()
 
 
 @pytest.fixture
