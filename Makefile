@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 TPU_BIN := .venv-tpu/bin
 
-.PHONY: demo test check test-slow tpu-check-small tpu-check lock clean
+.PHONY: demo test check test-slow test-long tpu-check-small tpu-check lock clean
 
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
@@ -15,7 +15,11 @@ test: .venv
 	$(BIN)/python $(PYTEST)
 
 test-slow: .venv
-	$(BIN)/python $(PYTEST) -m slow
+	$(BIN)/python $(PYTEST) -m "slow and not long"
+
+# An hour: runs and searches killed at random moments, damaged files, whole benchmarks.
+test-long: .venv
+	$(BIN)/python $(PYTEST) -m long
 
 check: .venv
 	$(BIN)/ruff format --check .

@@ -74,7 +74,7 @@ def test_nothing_frozen_is_nothing_to_measure(make_config):
         benchmark.run(make_config(layers_to_unfreeze="all"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_do_the_same_work(make_config, tmp_path, capsys):
     config = make_config(layers_to_unfreeze="2", benchmark_images=40, max_epochs=3)
     benchmark.run(config)

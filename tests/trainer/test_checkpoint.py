@@ -95,7 +95,7 @@ def _history(run: Run) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in rows]
 
 
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_that_dies_at_every_step_ends_as_if_it_had_not(tmp_path, replicas):
     whole = Run(tmp_path / "whole", replicas)
     whole.train()

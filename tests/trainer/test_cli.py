@@ -160,6 +160,17 @@ def test_a_self_check_without_its_devices_is_one_line_and_exit_code_1(command):
 
 
 @pytest.mark.slow
+def test_an_epoch_of_the_quickstart_is_judged(tmp_path):
+    result = _run(
+        "--recipe=quickstart", "--max_epochs=1",
+        f"--data_dir={tmp_path / 'data'}", f"--model_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert result.returncode in (0, 3), result.stderr
+    assert "RANK 1 Accuracy: " in result.stdout
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+@pytest.mark.long
 def test_the_quickstart_learns_the_phantom(tmp_path):
     cpu = _cpu_s()
     result = _run(

@@ -75,9 +75,9 @@ def test_preprocessing_is_the_backbones_own(name, network):
 @pytest.mark.parametrize(
     ("replicas", "precision"),
     [
-        pytest.param(1, "float32", marks=SLOW),
-        (2, "float32"),
-        pytest.param(2, "mixed_bfloat16", marks=SLOW),
+        pytest.param(1, "float32", marks=pytest.mark.long),
+        pytest.param(2, "float32", marks=pytest.mark.long),
+        (2, "mixed_bfloat16"),
     ],
 )
 def test_only_unfrozen_layers_train(name, replicas, precision):

@@ -42,7 +42,7 @@ def _run(config) -> str:
     return ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damage_to_any_file_is_found(make_config, tmp_path):
     config, run, sound = make_config(max_epochs=2), tmp_path / "run", tmp_path / "sound"
     train.run(config)

@@ -92,7 +92,7 @@ def whole(config, folder):
 
 FEEDS = [
     pytest.param(2, id="cached"),
-    pytest.param(0, id="uncached"),
+    pytest.param(0, id="uncached", marks=pytest.mark.long),
 ]
 """Views: from the cache, and with new augmentation in every epoch."""
 
@@ -110,7 +110,7 @@ def test_kills_at_random_moments_change_nothing(config, whole, tmp_path, views):
     assert killed.outcome() == expected.outcome()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
     """One run, killed in each of its phases, begun again each time."""
     expected, _ = whole(views=2)
@@ -138,7 +138,10 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 75, marks=pytest.mark.long), (signal.SIGINT, 130)],
+)
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(
     config, whole, tmp_path, number, code
 ):

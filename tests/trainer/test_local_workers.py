@@ -51,7 +51,7 @@ def _history(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+@pytest.mark.parametrize("feature_cache", ["auto", pytest.param("off", marks=pytest.mark.long)])
 @pytest.mark.slow
 def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_cache):
     cache = f"--feature_cache={feature_cache}"
@@ -89,7 +89,7 @@ LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
     with started(command("run", *WORKERS, *LONG)) as launcher:
         _wait_for(launcher, "epoch    1/")
@@ -103,7 +103,7 @@ def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
     assert not any(_is_running(pid) for pid in workers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {75, 143})])
 def test_signals_reach_every_worker(command, number, codes):
     with started(command("run", *WORKERS, *LONG)) as launcher:
@@ -128,7 +128,7 @@ def _worker(command: list[str], addresses: list[str], index: int):
     return started(command, env=os.environ | {"TF_CONFIG": json.dumps(cluster)})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, victim):
     """As on several hosts: nobody watches but the workers themselves."""

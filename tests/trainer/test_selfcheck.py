@@ -55,10 +55,10 @@ def _averaged(gradients):
     return list(replica.all_reduce(tf.distribute.ReduceOp.MEAN, list(gradients)))
 
 
-SLOW_FAULTS = [pytest.param(fault, marks=pytest.mark.slow) for fault in (list, _averaged)]
+OTHER_FAULTS = [pytest.param(fault, marks=pytest.mark.long) for fault in (list, _averaged)]
 
 
-@pytest.mark.parametrize("fault", [_of_the_first_replica, *SLOW_FAULTS])
+@pytest.mark.parametrize("fault", [_of_the_first_replica, *OTHER_FAULTS])
 def test_a_gradient_that_is_not_the_sum_of_all_replicas_is_found(fault, monkeypatch, capsys):
     monkeypatch.setattr(updates, "_sum_over_replicas", fault)
     with pytest.raises(RunError, match=r"selfcheck failed: .* differs .* in .*weights moved"):

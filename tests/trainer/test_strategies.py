@@ -115,7 +115,13 @@ def test_a_prime_number_of_examples_is_judged_once_each(results, name):
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "mirrored_2" else [pytest.mark.long])
+        for name in STRATEGIES
+    ],
+)
 def test_what_is_frozen_does_not_move_by_one_bit(results, name):
     """60 steps of a backbone whose every block has batch norm, its last 20 layers unfrozen."""
     flags = ("--backbone=mobilenet_v2", "--layers_to_unfreeze=20", "--epochs=4")

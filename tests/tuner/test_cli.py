@@ -61,7 +61,7 @@ def _board(folder) -> list[list[str]]:
     return [row[:place] + row[place + 1 :] for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_compares_with_plain_keras_tuner(command):
     result = subprocess.run(
         [sys.executable, "-m", "tuner.benchmark", "--timed_only", "--benchmark_images=100",

@@ -49,7 +49,7 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kills_change_nothing(command, tmp_path, workers):
     """Of the chief, or the only process, and with two workers of one of them, as it comes."""
@@ -86,7 +86,7 @@ def _newest(folder: Path) -> int:
     return max((path.stat().st_mtime_ns for path in signs), default=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_search_goes_on(command, tmp_path):
     arguments, log = command(max_epochs=9), tmp_path / "log"
     with _start(arguments, log) as process:
@@ -111,7 +111,7 @@ def test_out_of_memory_is_a_trials_own_affair(command, tmp_path):
     assert {rows[n]["status"] for n in ("8", "16")} == {"COMPLETED"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_on_several_hosts(command, tmp_path):
     """Chief and workers find one another by KerasTuner's variables alone."""
     port = sockets.free_ports(1)[0]

@@ -49,7 +49,7 @@ def test_a_search_finds_the_best_and_the_trainer_repeats_it(
     assert history["val_auc"][report["best_epoch"] - 1] == float(best["score"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
     search.run(base, settings(), [])
     before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
@@ -124,7 +124,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(base, settings, capsys):
     assert not settings().folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
     assert "budget: Hyperband of 3 epochs, 10 time(s)." in capsys.readouterr().out
