@@ -99,7 +99,7 @@ def test_names_follow_kaggles_scheme() -> None:
         assert (etiology, patient_id) == (record.etiology, record.patient_id)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_phantom_builds_without_an_archive(phantom_dir: pathlib.Path) -> None:
     info = cxr_tfds.Builder(config="phantom", data_dir=phantom_dir).info
     assert info.splits.total_num_examples == len(phantom.records())

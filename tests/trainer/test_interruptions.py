@@ -92,12 +92,12 @@ def whole(config, folder):
 
 FEEDS = [
     pytest.param(2, id="cached"),
-    pytest.param(0, id="uncached", marks=pytest.mark.long),
+    pytest.param(0, id="uncached"),
 ]
 """Views: from the cache, and with new augmentation in every epoch."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("views", FEEDS)
 def test_kills_at_random_moments_change_nothing(config, whole, tmp_path, views):
     expected, length_s = whole(views)

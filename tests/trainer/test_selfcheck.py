@@ -27,7 +27,7 @@ def _config(**options) -> Config:
         pytest.param(MIRRORED | {"precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
         pytest.param(
             MIRRORED | {"backbone": "mobilenet_v2", "layers_to_unfreeze": "9"},
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
     ],
 )

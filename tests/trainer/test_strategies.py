@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRATEGIES = {"one_device": 1, "mirrored_2": 2, "mirrored_4": 4, "multi_worker": 2}
-OTHERS = ["mirrored_2", "mirrored_4", "multi_worker"]
+OTHERS = ["mirrored_2", pytest.param("mirrored_4", marks=pytest.mark.long), "multi_worker"]
 pytestmark = pytest.mark.slow
 
 
@@ -115,13 +115,8 @@ def test_a_prime_number_of_examples_is_judged_once_each(results, name):
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "mirrored_2" else [pytest.mark.long])
-        for name in STRATEGIES
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_what_is_frozen_does_not_move_by_one_bit(results, name):
     """60 steps of a backbone whose every block has batch norm, its last 20 layers unfrozen."""
     flags = ("--backbone=mobilenet_v2", "--layers_to_unfreeze=20", "--epochs=4")

@@ -98,7 +98,7 @@ def test_a_stopped_search_goes_on(command, tmp_path):
     _finish(arguments, log)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_out_of_memory_is_a_trials_own_affair(command, tmp_path):
     """One configuration has a layer of gigabytes; the watchdog ends its process, not the search."""
     arguments = command(
