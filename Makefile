@@ -17,7 +17,7 @@ test: .venv
 test-slow: .venv
 	$(BIN)/python $(PYTEST) -m "slow and not long"
 
-# An hour: runs and searches killed at random moments, damaged files, whole benchmarks.
+# Half an hour: runs and searches killed at random moments, damaged files, whole benchmarks.
 test-long: .venv
 	$(BIN)/python $(PYTEST) -m long
 

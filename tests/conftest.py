@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 
 BY_CASE = ("test_conformance.py", "test_tpu_tracing.py", "test_interruptions.py")
+"""Files whose tests share what is made for their first parameter, as a backbone, and no more."""
+FIRST = ("test_search", "test_train", "test_checkpoint", "test_driver", "test_cli", "test_builder")
+"""Files that take longest."""
 
 
 class _Scheduling(LoadScopeScheduling):
-    """Keeps together what shares fixtures: a file, or in some what has one first parameter."""
+    """Gives a file to one process, or in some what has one first parameter: it shares fixtures."""
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
@@ -35,12 +38,9 @@ class _Scheduling(LoadScopeScheduling):
         return f"{file}[{name}]" if file.endswith(BY_CASE) else file
 
 
-LONG = ("test_search", "test_train", "test_checkpoint", "test_driver", "test_cli", "test_builder")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts with the files that take longest, so that no process ends with one of them."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    """Starts with what takes longest, so that no process ends with it."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling:

@@ -183,11 +183,6 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     """Runs trials that a chief gives out, until it has no more."""
     worker.end_with_parent()
     is_local = worker.PARENT in os.environ
-    if base.runtime.precision == "auto":
-        raise ConfigError(
-            "precision (auto) is measured on each machine, and workers on several must agree: "
-            "give --precision=float32 or another."
-        )
     workspace = trials.Workspace(base)
     if not is_local:  # Else the chief, on the same machine, has done it.
         prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))

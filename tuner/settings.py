@@ -112,7 +112,10 @@ class Settings(config_lib.Group):
                 "hosts mount."
             )
         if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
-            raise ConfigError("a search over several hosts needs --precision=float32 or another.")
+            raise ConfigError(
+                "precision (auto) is measured on each machine, and workers on several must agree: "
+                "give --precision=float32 or another."
+            )
         return space
 
     def plan(self, space: Space, max_epochs: int) -> plan_lib.Plan:

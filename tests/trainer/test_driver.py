@@ -57,7 +57,7 @@ def test_mirrored_equals_one_device(count, clip_norm):
     _check_equality(2, count, clip_norm)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_replicas_equal_one_device():
     run_with_replicas(4, _check_equality, 4, 61, 0.05)
 

@@ -18,7 +18,8 @@ BATCH_SIZE = 2 * REPLICAS
 
 
 def _case(name: str):
-    return pytest.param(name, marks=[] if name == QUICK else [pytest.mark.slow])
+    mark = pytest.mark.long if name == "inception_resnet_v2" else pytest.mark.slow
+    return pytest.param(name, marks=[] if name == QUICK else [mark])
 
 
 every_backbone = pytest.mark.parametrize("name", [_case(name) for name in backbones.REGISTRY])

@@ -46,8 +46,9 @@ def test_wrong_usage_is_told_in_a_line(arguments, message, tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_find_what_one_does(command, tmp_path):
-    one = _run(*command(project_name="one", cpu_threads=1))
-    two = _run(*command(project_name="two", workers=2))
+    few = {"algorithm": "random", "max_trials": 3}
+    one = _run(*command(project_name="one", cpu_threads=1, **few))
+    two = _run(*command(project_name="two", workers=2, **few))
     assert one.returncode == two.returncode == 0, two.stderr
     assert _board(tmp_path / "one") == _board(tmp_path / "two")
     for index in range(2):
