@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
 from trainer import augment, console, feature_cache, features
 from trainer import config as config_lib
@@ -98,7 +97,7 @@ class FeatureFeed(Feed):
         self.parts, self.cache = parts, cache
         self._config, self._data = config, data
         # Several hosts divide the pass by sections of the cache: each works through its own alone.
-        self.strategy = tf.distribute.get_strategy() if context.is_multi_host else context.strategy
+        self.strategy = context.default_strategy if context.is_multi_host else context.strategy
         self._driver = Driver(parts.prefix, self.strategy)
 
     def prepare(self) -> None:

@@ -285,10 +285,7 @@ def _open(config: config_lib.Data) -> Any:
     if locations.is_url(config.data_dir):
         url = locations.parse(config.data_dir)
         return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
-    builder = _builder(config, _root(config))
-    if not builder.is_prepared():
-        _prepare(builder, config)
-    return builder
+    return _prepared(config, _root(config))
 
 
 def _root(config: config_lib.Data) -> pathlib.Path | None:
@@ -324,12 +321,16 @@ def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
             kept.restore()
         if not _builder(config, root).is_prepared():
             shutil.rmtree(folder, ignore_errors=True)
-            _prepare(_builder(config, root), config)
+        builder = _prepared(config, root)
         kept.sync(then=[folder / _LAST_FILE])
-    return _builder(config, root)
+    return builder
 
 
-def _prepare(builder: Any, config: config_lib.Data) -> None:
+def _prepared(config: config_lib.Data, root: pathlib.Path | None) -> Any:
+    """Returns the builder of a data set, which it builds if need be."""
+    builder = _builder(config, root)
+    if builder.is_prepared():
+        return builder
     if not config.manual_dir and config.dataset != "phantom":
         raise RunError(
             f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
@@ -342,11 +343,13 @@ def _prepare(builder: Any, config: config_lib.Data) -> None:
         lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock):
+            builder = _builder(config, root)  # One made before what it reads was there knows none.
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
     except (source.SourceError, OSError) as error:
         raise RunError(str(error)) from error
+    return builder
 
 
 def _weighted(decode: Any) -> Any:

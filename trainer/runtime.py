@@ -38,12 +38,17 @@ class Context:
       device: CPU, GPU or TPU.
       steps_per_call: training steps per call of the compiled loop.
       reasons: a sentence for each choice that was left to us.
+      default_strategy: TensorFlow's own, for what a process does by itself. Taken here, because
+        inside of a scope TensorFlow takes the scope's strategy for the default.
     """
 
     strategy: tf.distribute.Strategy
     device: str
     steps_per_call: int
     reasons: tuple[str, ...]
+    default_strategy: tf.distribute.Strategy = dataclasses.field(
+        default_factory=tf.distribute.get_strategy
+    )
 
     @property
     def num_replicas(self) -> int:
