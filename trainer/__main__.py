@@ -29,10 +29,16 @@ def main(command: flags.Command) -> int:
 
 
 def _run(command: flags.Command) -> int:
-    with signals.watched(), peers.watched(command.config.runtime):
+    with signals.watched(), peers.watched(command.config):
         # TensorFlow is imported only now, so that --help and typing errors answer at once.
         outcome = importlib.import_module(f"trainer.{command.mode}").run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
+
+
+def _main(command: flags.Command) -> int:
+    code = main(command)
+    signals.ignore()  # TensorFlow takes a second to end, and everything is saved.
+    return code
 
 
 def _parse(argv: Sequence[str]) -> flags.Command:
@@ -43,4 +49,4 @@ if __name__ == "__main__":
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.
     absl_flags.adopt_module_key_flags(flags)
-    app.run(main, flags_parser=_parse)
+    app.run(_main, flags_parser=_parse)

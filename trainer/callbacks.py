@@ -158,7 +158,7 @@ class Checkpointing(keras.callbacks.Callback):
         others: Sequence[keras.callbacks.Callback],
         config: config_lib.Checkpoints,
         *,
-        is_multi_host: bool = False,
+        any_host: Callable[[bool], bool] = bool,
         on_saved: Callable[[pathlib.Path], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -169,14 +169,14 @@ class Checkpointing(keras.callbacks.Callback):
           weights: what trains; it is saved only while all of it is finite.
           others: whose memory is saved, where they have one.
           config: how often.
-          is_multi_host: whether hosts train together: they save together, so that neither a clock
-            nor a signal, which each has for itself, can start it within an epoch.
+          any_host: whether this is true on one of the hosts that train together. Each has a clock
+            and gets signals of its own, and they have to save and to stop at the same step.
           on_saved: is told of the file of a checkpoint that names the others.
           clock: seconds.
         """
         super().__init__()
         self._checkpoints, self._config, self._clock = checkpoints, config, clock
-        self._is_multi_host, self._on_saved = is_multi_host, on_saved
+        self._any_host, self._on_saved = any_host, on_saved
         self._weights = weights
         self._steps, self._is_validating = 0, False
         self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
@@ -202,17 +202,16 @@ class Checkpointing(keras.callbacks.Callback):
         """Saves the steps up to `batch`, if it is time or the run was asked to stop."""
         del logs
         self._steps = batch + 1
-        if self._is_due(batch + 1):
+        if self._any_host(signals.is_requested() or self._is_due(batch + 1)):
             self._save(Position(self._epoch, batch + 1))
             self._saved_step, self._saved_s = batch + 1, self._clock()
-        signals.raise_if_requested()
+            self._stop_if_requested()
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the validation, if the run was asked to stop; `save_stopped` is next."""
         del batch, logs
         self._is_validating = True
-        if not self._is_multi_host:
-            signals.raise_if_requested()
+        self._stop_if_requested()
 
     def save_stopped(self) -> None:
         """Saves the steps of an epoch whose validation was stopped; what is earlier is saved."""
@@ -224,15 +223,18 @@ class Checkpointing(keras.callbacks.Callback):
         del logs
         self._is_validating = False
         self._save(Position(epoch + 1))
-        signals.raise_if_requested()
+        self._stop_if_requested()
+
+    def _stop_if_requested(self) -> None:
+        if self._any_host(signals.is_requested()):
+            signals.stop()
 
     def _is_due(self, step: int) -> bool:
         every_s, every_steps = self._config.checkpoint_every_s, self._config.checkpoint_every_steps
-        if every_steps and step - self._saved_step >= every_steps:
-            return True
-        if self._is_multi_host:
-            return False
-        return signals.is_requested() or bool(every_s and self._clock() - self._saved_s >= every_s)
+        return bool(
+            (every_steps and step - self._saved_step >= every_steps)
+            or (every_s and self._clock() - self._saved_s >= every_s)
+        )
 
     def _save(self, position: Position) -> None:
         # The loss of a step was computed before its update.
@@ -337,5 +339,5 @@ class MetricsLog(keras.callbacks.Callback, Remembering):
         self._write()
 
     def _write(self) -> None:
-        with storage.replacing(self._path) as partial:
+        with storage.replacing(self._path, makes_folder=False) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self._rows), "utf-8")

@@ -15,7 +15,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, locations, tpu_topologies
+from trainer import backbones, locations, sockets, tpu_topologies
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,6 +124,12 @@ class Data(Group):
     augmentation: str = option(
         "none", "random changes to training images", choices=("none", "light", "strong")
     )
+
+    def __post_init__(self) -> None:
+        """Checks the options, the form of an address among them."""
+        super().__post_init__()
+        if self.data_service and not sockets.is_address(self.data_service, scheme="grpc"):
+            raise ConfigError(f"data_service ({self.data_service}) must be grpc://host:port.")
 
     @property
     def staging_root(self) -> pathlib.Path:

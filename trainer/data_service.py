@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import batches, sockets
-from trainer.errors import ConfigError, RunError
+from trainer.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,16 +81,8 @@ def require(service: str) -> None:
     """Raises unless a dispatcher answers; tf.data would try again without end.
 
     Raises:
-      ConfigError: when `service` is not an address.
       RunError: when nothing answers there.
     """
-    try:
-        sockets.parse(service)
-        valid = service.startswith("grpc://")
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigError(f"data_service ({service}) must be grpc://host:port.")
     if not sockets.answers(service, TIMEOUT_S):
         raise RunError(
             f"no tf.data service dispatcher answers at {service}; start one there, or leave out "

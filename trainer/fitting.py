@@ -30,7 +30,7 @@ from trainer.driver import Driver, Position
 from trainer.errors import DivergedError, RunError, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trainer.config import Config
     from trainer.pipeline import Data
@@ -121,7 +121,7 @@ def fit(
         feed.model.trainable_variables,
         hooks,
         config.checkpoints,
-        is_multi_host=context.is_multi_host,
+        any_host=_any_host(context),
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
     start = saving.restore()
@@ -145,6 +145,20 @@ def fit(
             raise
         else:
             return driver
+
+
+def _any_host(context: Context) -> Callable[[bool], bool]:
+    """Returns mine -> whether it is true on any host; all of them have to ask at the same time."""
+    if not context.is_multi_host:
+        return bool
+    strategy = context.strategy
+
+    @tf.function
+    def count(mine: tf.Tensor) -> tf.Tensor:
+        everyones = strategy.run(tf.identity, args=(mine,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
+
+    return lambda mine: int(count(tf.constant(int(mine)))) > 0
 
 
 def _require_one_position(context: Context, mine: Position) -> None:

@@ -2,9 +2,10 @@
 
 TensorFlow notices within half a minute that a worker has stopped, and then ends the step that waits
 for it with an error that names neither host nor way out. It does not notice a worker that never
-came, and a step that is stuck elsewhere stays so. So each worker looks after the others itself.
+came, a step that is stuck elsewhere stays so, and tf.data calls a lost dispatcher without end. So
+each process looks after the others itself.
 
-    with peers.watched(config.runtime):    # does nothing but where TF_CONFIG names others
+    with peers.watched(config):    # does nothing where neither TF_CONFIG nor a flag names others
         ...
         peers.part()                       # From here on they may come to their end before us.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trainer import config as config_lib
 
 CLUSTER = "TF_CONFIG"
+DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
 """How often the others are called, and how long each may take to answer."""
 
@@ -36,20 +38,23 @@ _parted = threading.Event()
 
 
 @contextlib.contextmanager
-def watched(config: config_lib.Runtime) -> Iterator[None]:
-    """Ends the process when another worker has not answered for `worker_timeout_s`.
+def watched(config: config_lib.Config) -> Iterator[None]:
+    """Ends the process when another host has not answered for `worker_timeout_s`.
 
     Raises:
       ConfigError: when TF_CONFIG is not what it has to be.
-      RunError: when the run fails while another worker is gone.
+      RunError: when the run fails while another host is gone.
     """
-    trains_with_others = config.strategy in ("auto", "multi_worker")
+    runtime, service = config.runtime, config.data.data_service
+    trains_with_others = runtime.strategy in ("auto", "multi_worker")
     others = others_of(os.environ.get(CLUSTER, "{}")) if trains_with_others else {}
+    if service:
+        others[DISPATCHER] = service
     if not others:
         yield
         return
     _parted.clear()
-    args = (others, config.worker_timeout_s)
+    args = (others, runtime.worker_timeout_s)
     threading.Thread(target=_watch, args=args, daemon=True).start()
     try:
         yield
@@ -95,10 +100,13 @@ def others_of(cluster: str) -> dict[str, str]:
 
 
 def explanation(name: str, address: str) -> str:
-    """Returns what to tell of a lost worker."""
+    """Returns what to tell of a lost host."""
+    remedy = (
+        "start it again, and then this run" if name == DISPATCHER else "start all workers again"
+    )
     return (
         f"{name} at {address} is lost: it ended, or the network between us did. Its own output "
-        "says why; start all workers again."
+        f"says why; {remedy}."
     )
 
 

@@ -6,7 +6,8 @@ steps that it is in and saves them. A second request ends the process as it is.
     with signals.watched():            # in the main thread, around a whole run
         ...
         with signals.deferred():       # in here a request is kept until somebody asks
-            signals.raise_if_requested()
+            if signals.is_requested():
+                signals.stop()
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from trainer.errors import Stopped
 
@@ -43,16 +44,23 @@ def watched() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore() -> None:
+    """Lets a process that has done its work end with its own exit code, whatever comes."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Keeps a request until `raise_if_requested`, or to the end of the block."""
+    """Keeps a request until `stop`, or to the end of the block."""
     global _deferred  # noqa: PLW0603 -- Signal handlers are global too.
     _deferred = True
     try:
         yield
     finally:
         _deferred = False
-    raise_if_requested()
+    if _requests:
+        stop()
 
 
 def is_requested() -> bool:
@@ -60,10 +68,11 @@ def is_requested() -> bool:
     return bool(_requests)
 
 
-def raise_if_requested() -> None:
-    """Raises Stopped if somebody wants the run to stop."""
-    if _requests:
-        raise Stopped(_requests[0].name, EXIT_CODES[_requests[0]])
+def stop() -> NoReturn:
+    """Raises Stopped, for the request that there was here, or at another host of the run."""
+    if not _requests:
+        raise Stopped("a request to another worker", EXIT_CODES[signal.SIGTERM])
+    raise Stopped(_requests[0].name, EXIT_CODES[_requests[0]])
 
 
 def _on_signal(number: int, frame: object) -> None:
@@ -72,4 +81,4 @@ def _on_signal(number: int, frame: object) -> None:
         os._exit(EXIT_CODES[signal.Signals(number)])
     _requests.append(signal.Signals(number))
     if not _deferred:
-        raise_if_requested()
+        stop()

@@ -45,6 +45,15 @@ def parse(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_address(text: str, scheme: str) -> bool:
+    """Whether `text` is `scheme://host:port`."""
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return text.startswith(f"{scheme}://")
+
+
 def free_ports(count: int) -> list[int]:
     """Finds ports of this host that nobody listens on; held together, so that they differ."""
     with contextlib.ExitStack() as stack:

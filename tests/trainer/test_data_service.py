@@ -109,6 +109,27 @@ def test_what_is_no_address_is_an_error(open_data, address):
         open_data(data_service=address)
 
 
+@pytest.mark.long
+def test_a_run_whose_dispatcher_dies_ends(phantom_dir, tmp_path):
+    """tf.data would call it again without end."""
+    command = [
+        sys.executable, "-m", "trainer", "--dataset=phantom", f"--data_dir={phantom_dir}",
+        "--backbone=small_cnn", "--weights=none", "--image_size=32", "--feature_cache=off",
+        "--max_epochs=9999", "--patience=9999", "--worker_timeout_s=10",
+        f"--model_dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as service:
+        address = service.stdout.readline().strip()
+        with started([*command, f"--data_service={address}"]) as run:
+            while not (line := run.stdout.readline()).startswith("epoch"):
+                assert line, run.communicate()
+            service.kill()
+            _, errors = run.communicate(timeout=120)
+    assert run.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"trainer: the dispatcher of --data_service at {address} is lost")
+
+
 @pytest.mark.slow
 def test_a_lost_batch_is_told():
     numbered = tf.data.Dataset.from_tensor_slices(([0, 2], [10.0, 12.0]))

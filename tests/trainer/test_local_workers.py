@@ -54,9 +54,10 @@ def _history(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("feature_cache", ["auto", pytest.param("off", marks=pytest.mark.long)])
 @pytest.mark.slow
 def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_cache):
-    cache = f"--feature_cache={feature_cache}"
-    one = _run(command("one", cache, "--strategy=one_device"))
-    two = _run(command("two", cache, *WORKERS))
+    """Each computes the features that it trains on."""
+    flags, cached = f"--feature_cache={feature_cache}", feature_cache == "auto"
+    one = _run(command("one", flags, "--strategy=one_device"))
+    two = _run(command("two", flags, f"--cache_dir={tmp_path / 'cache2'}", *WORKERS))
     assert one.returncode in (0, 3), one.stderr
     assert two.returncode == one.returncode, two.stderr
     for ours, theirs in zip(_history(tmp_path / "one"), _history(tmp_path / "two"), strict=True):
@@ -64,8 +65,8 @@ def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_c
             [ours[name] for name in NAMES], abs=1e-4
         )
     assert two.stdout.count("RANK 1 Accuracy: ") == 1  # Only the chief speaks.
-    runs = {path.name for path in tmp_path.iterdir() if path.is_dir()}
-    assert runs == ({"one", "two", "cache"} if feature_cache == "auto" else {"one", "two"})
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {"one", "two", *(("cache", "cache2") if cached else ())}
 
 
 @pytest.mark.slow
@@ -104,15 +105,26 @@ def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130}), (signal.SIGTERM, {75, 143})])
-def test_signals_reach_every_worker(command, number, codes):
-    with started(command("run", *WORKERS, *LONG)) as launcher:
-        _wait_for(launcher, "epoch    1/")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_all_workers_stop_at_one_step_and_go_on_from_it(command, tmp_path, number):
+    """A worker is told as well as the launcher, as where one of several machines is taken back."""
+    flags = (*WORKERS, "--max_epochs=12", "--patience=12", "--steps_per_call=1")
+    assert _run(command("whole", *flags)).returncode in (0, 3)
+    with started(command("run", *flags)) as launcher:
+        _wait_for(launcher, "epoch  1/")
         workers = children_of(launcher.pid)
-        launcher.send_signal(number)
-        launcher.communicate(timeout=TIMEOUT_S)
-    assert launcher.returncode in codes
+        if number == signal.SIGTERM:
+            os.kill(workers[1], number)
+        else:
+            launcher.send_signal(number)
+        output, errors = launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode == {signal.SIGTERM: 75, signal.SIGINT: 130}[number], output + errors
+    assert "the same command goes on with what is saved" in errors
     assert not any(_is_running(pid) for pid in workers)
+    assert 0 < len(_history(tmp_path / "run")) < 12
+    assert _run(command("run", *flags)).returncode in (0, 3)
+    for ours, theirs in zip(_history(tmp_path / "run"), _history(tmp_path / "whole"), strict=True):
+        assert [ours[name] for name in NAMES] == [theirs[name] for name in NAMES]
 
 
 def _is_running(pid: int) -> bool:

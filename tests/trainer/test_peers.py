@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from trainer import peers, sockets
-from trainer.config import Runtime
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 
 
@@ -44,14 +44,14 @@ def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):
     monkeypatch.setenv("TF_CONFIG", _cluster(listener, gone))
     with (
         pytest.raises(RunError, match=f"worker 1 at {gone} is lost"),
-        peers.watched(Runtime()),
+        peers.watched(Config()),
     ):
         raise ValueError("of a step")
 
 
 def test_an_error_while_all_answer_stays_what_it_is(monkeypatch, listener):
     monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
-    with pytest.raises(ValueError, match="of a step"), peers.watched(Runtime()):
+    with pytest.raises(ValueError, match="of a step"), peers.watched(Config()):
         raise ValueError("of a step")
 
 
@@ -59,18 +59,19 @@ def test_a_worker_whom_tensorflow_takes_for_dead_is_named(monkeypatch, listener)
     """It may answer and still be stopped."""
     monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
     text = "tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe"
-    with pytest.raises(RunError, match="worker 1 at"), peers.watched(Runtime()):
+    with pytest.raises(RunError, match="worker 1 at"), peers.watched(Config()):
         raise ValueError(text)
 
 
 STUCK = """
 import time
 from trainer import peers
-from trainer.config import Runtime
+from trainer.config import Config
 peers.PROBE_S = 0.5
 clock = time.monotonic
 time.monotonic = lambda: 5 * clock()  # Ten seconds pass in two.
-with peers.watched(Runtime(strategy="{strategy}", worker_timeout_s=10)):
+options = {{"strategy": "{strategy}", "data_service": "{service}", "worker_timeout_s": 10}}
+with peers.watched(Config.from_flat(options)):
     {parted}
     time.sleep(8)  # A step that waits for the other worker.
 """
@@ -86,10 +87,22 @@ with peers.watched(Runtime(strategy="{strategy}", worker_timeout_s=10)):
 )
 def test_a_step_that_waits_for_a_worker_who_never_came_ends(strategy, parted, code):
     gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
-    result = subprocess.run(
-        [sys.executable, "-c", STUCK.format(strategy=strategy, parted=parted)],
-        env={"TF_CONFIG": _cluster("127.0.0.1:9", gone)},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    result = _run_stuck(_cluster("127.0.0.1:9", gone), strategy=strategy, parted=parted, service="")
     assert result.returncode == code, result.stderr
     assert (f"trainer: worker 1 at {gone} is lost" in result.stderr) == bool(code)
+
+
+@pytest.mark.slow
+def test_a_step_that_waits_for_a_dispatcher_that_is_gone_ends():
+    gone = f"grpc://127.0.0.1:{sockets.free_ports(1)[0]}"
+    result = _run_stuck("{}", strategy="one_device", parted="pass", service=gone)
+    assert result.returncode == 1, result.stderr
+    assert f"trainer: the dispatcher of --data_service at {gone} is lost" in result.stderr
+
+
+def _run_stuck(cluster: str, **options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", STUCK.format(**options)],
+        env={"TF_CONFIG": cluster},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
