@@ -77,7 +77,14 @@ class Checkpoints:
         self._num_replicas = num_replicas
 
     def save(self, position: Position, notes: Mapping[str, Any]) -> pathlib.Path:
-        """Writes a checkpoint, removes those that are too old, and returns its manifest."""
+        """Writes a checkpoint, removes those that are too old, and returns its manifest.
+
+        Raises:
+          RunError: when it can't be written; the checkpoints before it are still there.
+        """
+        if not self._folder.is_dir():
+            storage.require_folder(self._folder.parent)
+            self._folder.mkdir()
         target = self._folder / f"{position.epoch:05d}-{position.step:06d}"
         with storage.replacing_folder(target) as partial:
             self._write(partial / _VARIABLES)

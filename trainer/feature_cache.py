@@ -35,6 +35,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import augment, locations, mirror, storage
+from trainer.errors import RunError
 
 if TYPE_CHECKING:
     import pathlib
@@ -390,10 +391,21 @@ def _write(
 ) -> pathlib.Path:
     """Writes a shard under a name that tells its rows and its checksum."""
     partial = entry / f".partial-{start:08d}.npy"
-    with partial.open("wb") as file:
-        np.save(file, activations.view(shards.stored_dtype), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    array = np.ascontiguousarray(activations.view(shards.stored_dtype))
+    try:
+        with partial.open("wb") as file:
+            # As np.save does, which keeps to itself why nothing more can be written.
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"features can't be stored in {entry}: {error.strerror}. Make room there, or name "
+            "another --cache_dir; the next run goes on with what is stored."
+        ) from error
     return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
 
 

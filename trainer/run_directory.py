@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
 
+_LOCK, _OWNER = ".lock", ".owner.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
@@ -82,9 +84,12 @@ class RunDirectory:
             console.say(f"the run is in {self}.")
 
     def release(self) -> None:
-        """Lets other processes in."""
-        if self.lock is not None:
-            self.lock.release()
+        """Lets other processes in; a folder in which no run has begun is removed."""
+        if self.lock is None:
+            return
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {_LOCK, _OWNER}:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.lock.release()
 
     def save_config(self, config: Config) -> None:
         """Notes the options of a new run, once; from here on the place is taken."""
@@ -133,7 +138,7 @@ class RunDirectory:
 
     def save_model(self, model: keras.Model) -> None:
         """Saves the whole model, without optimizer."""
-        with storage.replacing(self.best_model) as partial:
+        with storage.replacing(self.best_model, makes_folder=False) as partial:
             model.save(partial)
 
     def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
@@ -219,8 +224,8 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
 
 def _lock(run: RunDirectory) -> filelock.FileLock:
     """Keeps other processes out; the system frees the lock when this one ends, however it does."""
-    lock = filelock.FileLock(run.path / ".lock")
-    owner = run.path / ".owner.json"
+    lock = filelock.FileLock(run.path / _LOCK)
+    owner = run.path / _OWNER
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)

@@ -50,6 +50,7 @@ class Run:
     """What a process of its own has: model, driver, callbacks, and the folder that they share."""
 
     def __init__(self, folder, replicas=1, *, options=OPTIONS, patience=9, keep=2, every_steps=1):
+        folder.mkdir(exist_ok=True)
         strategy = strategy_of(replicas)
         keras.utils.set_random_seed(1)
         with strategy.scope():
