@@ -27,13 +27,13 @@ def _limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(1_000, marks=pytest.mark.long, id="options"),
-        pytest.param(5_000, marks=pytest.mark.long, id="features"),
-        pytest.param(12_000, marks=pytest.mark.long, id="checkpoint"),
+        pytest.param(1_000, id="options"),
+        pytest.param(5_000, id="features"),
+        pytest.param(12_000, id="checkpoint"),
         pytest.param(200_000, id="model"),
     ],
 )

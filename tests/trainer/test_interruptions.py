@@ -113,11 +113,8 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
     assert killed.outcome() == expected.outcome()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [pytest.param(signal.SIGTERM, 75, marks=pytest.mark.long), (signal.SIGINT, 130)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(
     config, whole, tmp_path, number, code
 ):
