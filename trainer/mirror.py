@@ -145,7 +145,8 @@ class Mirror:
         for path in [*data, *(path for path in self._last if path in found)]:
             if self._in_step.get(path) != found[path]:
                 self._ask_for(path, found[path])
-        if not self._shared:
+        # A folder that has vanished is a fault of the disk: nobody removed its files one by one.
+        if not self._shared and self.folder.is_dir():
             for path in [path for path in list(self._in_step) if path not in found]:
                 self._ask_for(path, None)
 

@@ -71,6 +71,15 @@ def test_only_what_has_changed_is_uploaded_and_what_is_gone_is_removed(open_mirr
     assert _bucket(server) == {"runs/a/same": b"same", "runs/a/grown": b"grown more"}
 
 
+def test_a_folder_that_vanishes_takes_nothing_from_the_bucket(open_mirror, folder, server):
+    with open_mirror() as kept:
+        (folder / "a").write_text("a")
+        kept.sync()
+        kept.wait()
+        folder.rename(folder.with_name("elsewhere"))
+    assert _bucket(server) == {"runs/a/a": b"a"}
+
+
 def test_another_machine_restores_the_folder_from_the_bucket_alone(open_mirror, folder, server):
     with open_mirror():
         for name in ("a", "b", "c"):
