@@ -66,6 +66,7 @@ def test_kills_change_nothing(command, tmp_path, workers):
                 kills += 1
                 if victim == process.pid:
                     process.wait()
+        assert process.returncode in {0, -signal.SIGKILL}, log.read_text()
         if process.returncode == 0:
             break
     _finish(arguments, log)
