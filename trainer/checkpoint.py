@@ -29,7 +29,7 @@ from absl import logging
 
 from trainer import console, storage
 from trainer.driver import Position
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, DiskError, RunError
 
 if TYPE_CHECKING:
     import pathlib
@@ -80,7 +80,7 @@ class Checkpoints:
         """Writes a checkpoint, removes those that are too old, and returns its manifest.
 
         Raises:
-          RunError: when it can't be written; the checkpoints before it are still there.
+          DiskError: when it can't be written; the checkpoints before it are still there.
         """
         if not self._folder.is_dir():
             storage.require_folder(self._folder.parent)
@@ -131,7 +131,7 @@ class Checkpoints:
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError):
             raise  # Nothing of the disk: hosts add up their metrics here, and one of them is gone.
         except tf.errors.OpError as error:  # What the system said of a full disk, among others.
-            raise RunError(f"a checkpoint can't be written: {error.message}.") from error
+            raise DiskError(f"a checkpoint can't be written: {error.message}.") from error
 
     def _load(self, path: pathlib.Path) -> Checkpoint:
         manifest = json.loads((path / _MANIFEST).read_text("utf-8"))

@@ -11,6 +11,10 @@ class RunError(Exception):
     """The run cannot go on, for a reason outside the code; the message says what to do."""
 
 
+class DiskError(RunError):
+    """A disk is full or gone; no configuration is to blame for it."""
+
+
 class DivergedError(RunError):
     """The training loss is no longer a number."""
 

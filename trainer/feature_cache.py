@@ -35,7 +35,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import augment, locations, mirror, storage
-from trainer.errors import RunError
+from trainer.errors import DiskError
 
 if TYPE_CHECKING:
     import pathlib
@@ -402,7 +402,7 @@ def _write(
             os.fsync(file.fileno())
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunError(
+        raise DiskError(
             f"features can't be stored in {entry}: {error.strerror}. Make room there, or name "
             "another --cache_dir; the next run goes on with what is stored."
         ) from error

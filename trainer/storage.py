@@ -13,7 +13,7 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import RunError
+from trainer.errors import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[path
         making it would hide that it has vanished.
 
     Raises:
-      RunError: when the folder has vanished.
+      DiskError: when the folder has vanished.
     """
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path` that takes its place when the block succeeds.
 
     Raises:
-      RunError: when the folder that it is to be in is not there.
+      DiskError: when the folder that it is to be in is not there.
     """
     with _beside(path) as partial:
         partial.mkdir()
@@ -75,9 +75,9 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def require_folder(path: pathlib.Path, cause: Exception | None = None) -> None:
-    """Raises RunError where a folder that was there is no more."""
+    """Raises DiskError where a folder that was there is no more."""
     if not path.is_dir():
-        raise RunError(
+        raise DiskError(
             f"{path} has vanished: somebody removed it, or its disk is no longer there."
         ) from cause
 

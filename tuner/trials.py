@@ -22,7 +22,7 @@ import filelock
 import tensorflow as tf
 
 from trainer import fitting, pipeline, precision, runtime
-from trainer.errors import ConfigError, DivergedError, RunError
+from trainer.errors import ConfigError, DiskError, DivergedError, RunError
 from trainer.run_directory import RunDirectory
 from tuner import records
 from tuner.space import with_value
@@ -141,13 +141,13 @@ def attempt(
       work: trains, and returns a row of metrics for each epoch.
 
     Raises:
-      OSError: when the disk fails, which is no trial's fault.
+      OSError, DiskError: when the disk fails, which is no trial's fault.
     """
     start = time.monotonic()
     try:
         curve = work()
         return records.of_curve(curve, epochs, objective, time.monotonic() - start)
-    except OSError:
+    except (OSError, DiskError):
         raise
     except Exception as error:  # noqa: BLE001 -- Whatever it is, the search goes on.
         folder.mkdir(parents=True, exist_ok=True)

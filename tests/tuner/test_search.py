@@ -160,7 +160,8 @@ def test_promotion_equals_training_in_one_go(base, tmp_path):
     workspace = trials.Workspace(base)
 
     def train(task):
-        return trials.train(task, workspace, workspace.build(task.config))
+        with trials.owned(task.folder):
+            return trials.train(task, workspace, workspace.build(task.config))
 
     def variables(folder) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(str(folder / "checkpoints/00007-000000/variables"))
