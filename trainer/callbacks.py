@@ -181,16 +181,20 @@ class Checkpointing(keras.callbacks.Callback):
         self._steps, self._is_validating = 0, False
         self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
 
-    def restore(self) -> Position:
-        """Takes the newest checkpoint, or writes the first; returns where training goes on."""
+    def restore(self) -> Position | None:
+        """Takes the newest checkpoint; returns where training goes on, or None: there is none."""
         found = self._checkpoints.restore()
         if found is None:
-            self._save(Position())
-            return Position()
+            return None
         for name, other in self._others.items():
             other.restore(found.notes[name])
         self._steps = found.position.step
         return found.position
+
+    def save_first(self) -> Position:
+        """Saves the start, for a loss that diverges before anything else is saved; returns it."""
+        self._save(Position())
+        return Position()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts to count."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from trainer import console, metrics, pipeline, plots, report, run_directory, runtime
+from trainer import console, metrics, peers, pipeline, plots, report, run_directory, runtime
 from trainer import predictions as predictions_lib
 from trainer.driver import Driver
 from trainer.errors import RunError
@@ -46,6 +46,7 @@ def run(config: Config) -> metrics.Judgement:
         data.require_image_shape(model.input.shape[1:])
         batches = data.evaluation_batches(SPLIT, config.data.batch_size)
         probabilities = Driver(model, context.strategy).predict(batches)
+        peers.part()
         folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
         facts = {**facts_of(config, context), "precision": _precision_of(model)}
         patients = trained.load_training_patients()

@@ -11,6 +11,8 @@ learning rate.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from trainer import (
     feeds,
     model,
     optimization,
+    peers,
     signals,
 )
 from trainer.driver import Driver, Position
@@ -124,8 +127,9 @@ def fit(
         any_host=_any_host(context),
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
-    start = saving.restore()
-    _require_one_position(context, start)
+    found = saving.restore()
+    _require_agreement(config, context, trainee, found)
+    start = found or saving.save_first()
     if start != Position() and not is_quiet:
         console.say(f"going on after {start.epoch} epochs and {start.step} steps.")
     while True:
@@ -142,6 +146,7 @@ def fit(
             start = _recover(error, driver, saving, config.checkpoints.max_recoveries)
         except Stopped:
             saving.save_stopped()
+            peers.part()  # The others end now too, and this host may have to bring its run away.
             raise
         else:
             return driver
@@ -158,26 +163,44 @@ def _any_host(context: Context) -> Callable[[bool], bool]:
         everyones = strategy.run(tf.identity, args=(mine,))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
 
-    return lambda mine: int(count(tf.constant(int(mine)))) > 0
+    # A float: NCCL reduces those on the device; TensorFlow keeps 32-bit integers on the host.
+    return lambda mine: float(count(tf.constant(float(mine)))) > 0
 
 
-def _require_one_position(context: Context, mine: Position) -> None:
-    """Raises RunError unless all hosts go on from the same place: they would train apart."""
+def _require_agreement(
+    config: Config, context: Context, trainee: Trainee, found: Position | None
+) -> None:
+    """Raises RunError unless all hosts would do the same: else they train apart, or wait for ever.
+
+    Before a host writes a checkpoint, for which it needs the others.
+    """
     if not context.is_multi_host:
         return
-    strategy = context.strategy
+    strategy, position = context.strategy, (found.epoch, found.step) if found else (-1, -1)
+    facts = [trainee.belongs_to, trainee.steps_per_epoch, context.steps_per_call]
+    options = config.changes_from(type(config)())
+    digest = hashlib.sha256(json.dumps([*facts, options], sort_keys=True).encode()).digest()
+    mine = (*position, int.from_bytes(digest[:7], "big"))
 
     @tf.function
     def gather() -> tf.Tensor:
-        here = strategy.run(lambda: tf.constant([[mine.epoch, mine.step]]))
+        here = strategy.run(lambda: tf.constant([mine], tf.int64))
         return strategy.gather(here, axis=0)
 
-    found = {Position(*map(int, row)) for row in gather().numpy()}
-    if len(found) > 1:
-        listed = ", ".join(f"{p.epoch} epochs and {p.step} steps" for p in sorted(found))
+    rows = {tuple(map(int, row)) for row in gather().numpy()}
+    if len({row[2] for row in rows}) > 1:
         raise RunError(
-            f"hosts found different checkpoints (after {listed}); --model_dir must be a folder "
-            "that all of them see."
+            "hosts have different options, frozen weights or records; give all of them the same "
+            "flags, --weights and --data_dir."
+        )
+    if len(rows) > 1:
+        listed = ", ".join(
+            "none" if epoch < 0 else f"after {epoch} epochs and {step} steps"
+            for epoch, step, _ in sorted(rows)
+        )
+        raise RunError(
+            f"hosts found different checkpoints ({listed}); --model_dir must be a folder that all "
+            "of them see."
         )
 
 
@@ -193,7 +216,7 @@ def _recover(
             f"{error}, after {recoveries} recoveries; give a lower --learning_rate or "
             "--clip_norm=1."
         ) from error
-    start = saving.restore()
+    start = saving.restore() or Position()  # There is one: the start is saved first of all.
     factor.assign(failed / 2)  # The checkpoint has an older one.
     console.say(
         f"{error}: going back to {start.epoch} epochs and {start.step} steps, with "

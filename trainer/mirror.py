@@ -145,8 +145,8 @@ class Mirror:
         for path in [*data, *(path for path in self._last if path in found)]:
             if self._in_step.get(path) != found[path]:
                 self._ask_for(path, found[path])
-        # A folder that has vanished is a fault of the disk: nobody removed its files one by one.
-        if not self._shared and self.folder.is_dir():
+        # Where nothing is left, the disk is at fault: nobody removed all files one by one.
+        if not self._shared and any(path in found for path in self._in_step):
             for path in [path for path in list(self._in_step) if path not in found]:
                 self._ask_for(path, None)
 

@@ -25,7 +25,7 @@ from trainer import sockets
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trainer import config as config_lib
 
@@ -88,6 +88,8 @@ def others_of(cluster: str) -> dict[str, str]:
             for index, address in enumerate(tasks)
         }
         me = parsed.get("task", {})
+        if addresses:  # No chief beside the workers: it would be a second one.
+            _require_worker(parsed["cluster"], me)
         addresses.pop(f"{me.get('type')} {me.get('index')}", None)
         for address in addresses.values():
             sockets.parse(address)
@@ -97,6 +99,13 @@ def others_of(cluster: str) -> dict[str, str]:
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
     return addresses
+
+
+def _require_worker(cluster: Mapping[str, Sequence[str]], task: Mapping[str, object]) -> None:
+    if set(cluster) != {"worker"} or task.get("type") != "worker":
+        raise ValueError("not all are workers")
+    if task.get("index") not in range(len(cluster["worker"])):
+        raise ValueError("this process is none of them")
 
 
 def explanation(name: str, address: str) -> str:

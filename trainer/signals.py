@@ -27,6 +27,8 @@ EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 _requests: list[signal.Signals] = []
 _deferred = False
+_stopping = False
+"""Whether the process stops already, for a request to another worker."""
 
 
 @contextlib.contextmanager
@@ -35,7 +37,9 @@ def watched() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _stopping  # noqa: PLW0603 -- Signal handlers are global too.
     _requests.clear()
+    _stopping = False
     before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
     try:
         yield
@@ -70,7 +74,9 @@ def is_requested() -> bool:
 
 def stop() -> NoReturn:
     """Raises Stopped, for the request that there was here, or at another host of the run."""
+    global _stopping  # noqa: PLW0603 -- Signal handlers are global too.
     if not _requests:
+        _stopping = True
         raise Stopped("a request to another worker", EXIT_CODES[signal.SIGTERM])
     raise Stopped(_requests[0].name, EXIT_CODES[_requests[0]])
 
@@ -80,5 +86,5 @@ def _on_signal(number: int, frame: object) -> None:
     if _requests:
         os._exit(EXIT_CODES[signal.Signals(number)])
     _requests.append(signal.Signals(number))
-    if not _deferred:
+    if not _deferred and not _stopping:
         stop()

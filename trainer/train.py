@@ -21,6 +21,7 @@ from trainer import (
     precision,
     run_directory,
     runtime,
+    storage,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _run(
     directory.save_trained_on(data.fingerprint, patients)
     probabilities = driver.predict(trainee.feed.evaluation_batches(evaluate.SPLIT))
     peers.part()
+    storage.require_folder(directory.path)  # Judging would make it anew, without the run in it.
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
     history = directory.load_history()
     monitor = config.optimization.monitor

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 
 from trainer import console, processes, signals, storage
 from trainer.config import Config
-from trainer.errors import Stopped
+from trainer.errors import DiskError, Stopped
 from tuner import records, trials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DISK_FAILED = 74
+"""Exit code of a trial's process whose disk is full or gone, as sysexits.h has it."""
 POLL_S = 0.1
 GRACE_S = 30.0
 SHARE = 0.8
@@ -43,6 +45,9 @@ def run(
       objective: what it is judged by.
       result_folder: where its record and its output go.
       limit_bytes: of memory of its own, mapped files apart; over it, it is ended.
+
+    Raises:
+      DiskError: when the disk fails, which is no trial's fault.
     """
     result_folder.mkdir(parents=True, exist_ok=True)
     (result_folder / records.RESULT).unlink(missing_ok=True)
@@ -64,6 +69,8 @@ def run(
             env={**os.environ, "PYTHONPATH": processes.search_path()},
         )
         reason = _watch(process, limit_bytes)
+    if process.returncode == DISK_FAILED:
+        raise DiskError(_last_line(result_folder))
     if (result_folder / records.RESULT).exists():
         return records.load(result_folder)
     seconds = round(time.monotonic() - start, 3)
@@ -111,10 +118,12 @@ def _how_it_ended(code: int, folder: pathlib.Path) -> str:
         return "killed: by SIGKILL, as the system does to a process when memory runs out"
     if code < 0:
         return f"crashed: by {signal.Signals(-code).name} (see {folder / LOG})"
-    lines = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines() or [
-        "no output"
-    ]
-    return f"crashed: exit code {code}: {lines[-1]}"
+    return f"crashed: exit code {code}: {_last_line(folder)}"
+
+
+def _last_line(folder: pathlib.Path) -> str:
+    lines = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -134,6 +143,9 @@ def main(argv: Sequence[str]) -> int:
             )
     except Stopped as stop:
         return stop.exit_code
+    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can go on.
+        sys.stderr.write(f"{error}\n")
+        return DISK_FAILED
     records.save(folder, record)
     return 0
 

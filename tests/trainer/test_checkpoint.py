@@ -75,7 +75,7 @@ class Run:
         self.driver = Driver(self.model, strategy, steps_per_call=1, clock=lambda: 0.0)
 
     def train(self, *more) -> None:
-        start = self.saving.restore()
+        start = self.saving.restore() or self.saving.save_first()
         self.driver.fit(
             _batches, validation=_batches(99), epochs=EPOCHS, start=start,
             callbacks=[*self.hooks, *more],

@@ -33,7 +33,17 @@ def test_the_others_are_all_but_this_one():
     assert peers.others_of("{}") == {}
 
 
-@pytest.mark.parametrize("text", ["x", "[]", '{"cluster": {"worker": ["nowhere"]}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "[]",
+        '{"cluster": {"worker": ["a:1", "nowhere"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
+    ],
+)
 def test_a_tf_config_that_is_none_is_an_error(text):
     with pytest.raises(ConfigError, match=r"TF_CONFIG \(.*\) must be JSON of the form"):
         peers.others_of(text)
