@@ -35,12 +35,6 @@ def _run(command: flags.Command) -> int:
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
 
 
-def _main(command: flags.Command) -> int:
-    code = main(command)
-    signals.ignore()  # TensorFlow takes a second to end, and everything is saved.
-    return code
-
-
 def _parse(argv: Sequence[str]) -> flags.Command:
     return exits.parsed(NAME, lambda: flags.parse(argv))
 
@@ -49,4 +43,4 @@ if __name__ == "__main__":
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.
     absl_flags.adopt_module_key_flags(flags)
-    app.run(_main, flags_parser=_parse)
+    app.run(signals.ignored_after(main), flags_parser=_parse)

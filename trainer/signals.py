@@ -16,12 +16,14 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from trainer.errors import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_Command = TypeVar("_Command")
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
@@ -48,10 +50,19 @@ def watched() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ignore() -> None:
-    """Lets a process that has done its work end with its own exit code, whatever comes."""
-    for number in EXIT_CODES:
-        signal.signal(number, signal.SIG_IGN)
+def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:
+    """Returns `main` of a process that ends after it, with its exit code, whatever comes then.
+
+    TensorFlow takes a second to end, and by then everything is saved.
+    """
+
+    def run(command: _Command) -> int:
+        code = main(command)
+        for number in EXIT_CODES:
+            signal.signal(number, signal.SIG_IGN)
+        return code
+
+    return run
 
 
 @contextlib.contextmanager

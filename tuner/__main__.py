@@ -35,12 +35,6 @@ def _run(command: flags.Command) -> int:
     return exits.DONE
 
 
-def _main(command: flags.Command) -> int:
-    code = main(command)
-    signals.ignore()  # TensorFlow takes a second to end, and everything is saved.
-    return code
-
-
 def parse(argv: Sequence[str]) -> flags.Command:
     """Parses the command line; wrong usage ends the process with one line."""
     return exits.parsed(NAME, lambda: flags.parse(argv))
@@ -50,4 +44,4 @@ if __name__ == "__main__":
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.
     absl_flags.adopt_module_key_flags(trainer_flags)
-    app.run(_main, flags_parser=parse)
+    app.run(signals.ignored_after(main), flags_parser=parse)
