@@ -8,6 +8,7 @@ driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, weights, hooks, co
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 import math
 import time
@@ -218,9 +219,13 @@ class Checkpointing(keras.callbacks.Callback):
         self._stop_if_requested()
 
     def save_stopped(self) -> None:
-        """Saves the steps of an epoch whose validation was stopped; what is earlier is saved."""
+        """Saves the steps of an epoch whose validation was stopped; what is earlier is saved.
+
+        Not of one that has diverged: the run goes on before it, and recovers then.
+        """
         if self._is_validating:
-            self._save(Position(self._epoch, self._steps))
+            with contextlib.suppress(DivergedError):
+                self._save(Position(self._epoch, self._steps))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves the epoch."""

@@ -12,7 +12,7 @@ class RunError(Exception):
 
 
 class DiskError(RunError):
-    """A disk is full or gone; no configuration is to blame for it."""
+    """A disk is full or gone, or what is on it damaged; no configuration is to blame for it."""
 
 
 class DivergedError(RunError):

@@ -6,6 +6,7 @@ judgement.guard_fired        # the result must not be used
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from trainer import console, metrics, peers, pipeline, plots, report, run_directory, runtime
+from trainer import (
+    console,
+    metrics,
+    peers,
+    pipeline,
+    plots,
+    report,
+    run_directory,
+    runtime,
+    signals,
+)
 from trainer import predictions as predictions_lib
 from trainer.driver import Driver
 from trainer.errors import RunError
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from trainer.batches import Batches
     from trainer.config import Config
 
 SPLIT = "test"
@@ -44,15 +56,32 @@ def run(config: Config) -> metrics.Judgement:
             model = load_model(trained.best_model)
         data = pipeline.load(config.data, image_size=model.input.shape[1])
         data.require_image_shape(model.input.shape[1:])
-        batches = data.evaluation_batches(SPLIT, config.data.batch_size)
-        probabilities = Driver(model, context.strategy).predict(batches)
-        peers.part()
-        folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
-        facts = {**facts_of(config, context), "precision": _precision_of(model)}
-        patients = trained.load_training_patients()
-        history = trained.load_history()
-        monitor = config.optimization.monitor
-        return judge(folder, probabilities, data, history, facts, patients, monitor=monitor)
+        with data.reading():
+            batches = data.evaluation_batches(SPLIT, config.data.batch_size)
+            probabilities = predict(Driver(model, context.strategy), batches, context)
+            folder = trained.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
+            facts = {**facts_of(config, context), "precision": _precision_of(model)}
+            return judge(
+                folder if context.is_chief else None,
+                probabilities,
+                data,
+                trained.load_history(),
+                facts,
+                trained.load_training_patients(),
+                monitor=config.optimization.monitor,
+            )
+
+
+def predict(driver: Driver, batches: Batches, context: runtime.Context) -> np.ndarray:
+    """Returns what `driver.predict` does; the last that hosts which train together do together.
+
+    A request to one of them to stop stops all. From here on none waits for another.
+    """
+    together = signals.deferred(context.any_host)
+    with together if context.is_multi_host else contextlib.nullcontext():
+        probabilities = driver.predict(batches)
+    peers.part()
+    return probabilities
 
 
 def _precision_of(model: keras.Model) -> str:
@@ -76,7 +105,7 @@ def load_model(path: pathlib.Path) -> keras.Model:
 
 
 def judge(
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
     probabilities: np.ndarray,
     data: pipeline.Data,
     history: Mapping[str, Sequence[float]],
@@ -88,7 +117,7 @@ def judge(
     """Judges probabilities of the test split, says the text report and writes the files.
 
     Args:
-      folder: where the files go.
+      folder: where the files go; None where another host writes them.
       probabilities: [N, K], in the order of the split.
       data: the data set.
       history: of training; may be empty.
@@ -106,6 +135,8 @@ def judge(
         probabilities=probabilities,
     )
     judgement = metrics.judge(predictions)
+    if folder is None:
+        return judgement
     result = report.Report(
         SPLIT,
         history,

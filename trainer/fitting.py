@@ -33,7 +33,7 @@ from trainer.driver import Driver, Position
 from trainer.errors import DivergedError, RunError, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from trainer.config import Config
     from trainer.pipeline import Data
@@ -124,7 +124,7 @@ def fit(
         feed.model.trainable_variables,
         hooks,
         config.checkpoints,
-        any_host=_any_host(context),
+        any_host=context.any_host,
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
     found = saving.restore()
@@ -134,7 +134,7 @@ def fit(
         console.say(f"going on after {start.epoch} epochs and {start.step} steps.")
     while True:
         try:
-            with signals.deferred():
+            with signals.deferred(context.any_host):
                 driver.fit(
                     feed.training_batches,
                     validation=feed.evaluation_batches("validation"),
@@ -150,21 +150,6 @@ def fit(
             raise
         else:
             return driver
-
-
-def _any_host(context: Context) -> Callable[[bool], bool]:
-    """Returns mine -> whether it is true on any host; all of them have to ask at the same time."""
-    if not context.is_multi_host:
-        return bool
-    strategy = context.strategy
-
-    @tf.function
-    def count(mine: tf.Tensor) -> tf.Tensor:
-        everyones = strategy.run(tf.identity, args=(mine,))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
-
-    # A float: NCCL reduces those on the device; TensorFlow keeps 32-bit integers on the host.
-    return lambda mine: float(count(tf.constant(float(mine)))) > 0
 
 
 def _require_agreement(

@@ -41,7 +41,7 @@ class Worker:
         self.index = index
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer", *argv],
-            env=os.environ | {peers.CLUSTER: json.dumps(task)},
+            env=os.environ | {peers.CLUSTER: json.dumps(task), peers.LAUNCHER: str(os.getpid())},
             stdout=None if index == 0 else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

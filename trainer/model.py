@@ -12,10 +12,12 @@ saved model can't be fed wrongly and loads without this package.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import warnings
 import zipfile
 
+import filelock
 import keras
 import numpy as np
 
@@ -172,7 +174,7 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
         raise ConfigError("small_cnn has no ImageNet weights; give --weights=none.")
     try:
         # Keras's download has no time limit of its own and would hang on a silent network.
-        with sockets.default_timeout(DOWNLOAD_TIMEOUT_S):
+        with sockets.default_timeout(DOWNLOAD_TIMEOUT_S), _downloads():
             constructor = backbones.REGISTRY[name].load_constructor()
             return constructor(weights="imagenet", include_top=False).get_weights()
     except Exception as error:
@@ -182,6 +184,15 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
             "the file named there on a connected machine and give --weights=PATH, or train from "
             "random weights with --weights=none."
         ) from error
+
+
+def _downloads() -> filelock.FileLock:
+    """Lets one process of this machine download at a time: Keras's would write the same file."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if not os.access(home, os.W_OK):
+        home = pathlib.Path("/tmp/.keras")
+    home.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(home / ".cxr-trainer.lock")
 
 
 def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:

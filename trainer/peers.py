@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from trainer import config as config_lib
 
 CLUSTER = "TF_CONFIG"
+LAUNCHER = "CXR_TRAINER_LAUNCHER"
+"""Holds the process number of the launcher of --local_workers, in those that it started."""
 DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
 """How often the others are called, and how long each may take to answer."""
@@ -47,7 +50,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
     """
     runtime, service = config.runtime, config.data.data_service
     trains_with_others = runtime.strategy in ("auto", "multi_worker")
-    others = others_of(os.environ.get(CLUSTER, "{}")) if trains_with_others else {}
+    others = others_of(os.environ.get(CLUSTER) or "{}") if trains_with_others else {}
     if service:
         others[DISPATCHER] = service
     if not others:
@@ -67,6 +70,14 @@ def watched(config: config_lib.Config) -> Iterator[None]:
         raise RunError(explanation(lost, others[lost])) from error
     finally:
         part()
+
+
+def has_cluster() -> bool:
+    """Whether TF_CONFIG names hosts that train together; some platforms leave it empty."""
+    try:
+        return bool(json.loads(os.environ.get(CLUSTER) or "{}").get("cluster"))
+    except (ValueError, AttributeError):
+        return True  # Somebody meant to name some; `watched` says what is wrong with it.
 
 
 def part() -> None:
@@ -132,7 +143,14 @@ def _lost(others: dict[str, str], error: str) -> str | None:
 def _watch(others: dict[str, str], timeout_s: float) -> None:
     """Calls the others by turns; the main thread may be deep in a step that never returns."""
     heard = dict.fromkeys(others, time.monotonic())
+    launcher = int(os.environ.get(LAUNCHER, os.getppid()))
     while not _parted.wait(PROBE_S):
+        if os.getppid() != launcher:  # All workers of this machine find so, and stop together.
+            with contextlib.suppress(OSError):  # It may have read what we write there.
+                sys.stderr.write("trainer: the launcher of --local_workers is lost; stopping.\n")
+                sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         for name, address in others.items():
             if sockets.answers(address, PROBE_S):
                 heard[name] = time.monotonic()

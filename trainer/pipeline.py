@@ -10,12 +10,13 @@ data.table("test").file_name               # who is in the split, in the same or
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
 import re
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -26,7 +27,10 @@ import cxr_tfds  # noqa: F401 -- Registers the data set.
 from cxr_tfds import source
 from trainer import augment, batches, data_service, locations, mirror
 from trainer import config as config_lib
-from trainer.errors import RunError
+from trainer.errors import DiskError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
 _LAST_FILE = "dataset_info.json"
@@ -91,6 +95,30 @@ class Data:
                 f"{self.builder.info.full_name} has images of shape {self.image_shape}, the model "
                 f"takes {tuple(shape)}; name a --dataset of that size or larger."
             )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Explains what TensorFlow says of records that it can't read, whoever reads them.
+
+        Raises:
+          DiskError: when records are damaged or gone.
+          RunError: when --data_service lost some.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            of_service = re.search(rf"{RunError.__name__}: (.*)", error.message)
+            if of_service:
+                raise RunError(of_service[1]) from error
+            folder = self.builder.data_dir
+            is_data = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
+            if not is_data and str(folder) not in error.message:
+                raise
+            reason = error.message.strip().splitlines()[0]
+            raise DiskError(
+                f"{self.builder.info.full_name} can't be read ({reason}); remove {folder} and "
+                "build it again."
+            ) from error
 
     def num_examples(self, split: str) -> int:
         """How many examples a split has."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import pathlib
 import signal
 from typing import TYPE_CHECKING
@@ -18,10 +17,12 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer import console, sockets
+from trainer import console, peers, sockets
 from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trainer import config as config_lib
 
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
@@ -72,6 +73,21 @@ class Context:
             return 0, 1
         resolver = self.strategy.cluster_resolver
         return resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type)
+
+    @functools.cached_property
+    def any_host(self) -> Callable[[bool], bool]:
+        """Tells of something whether it is true on any host; all have to ask at the same time."""
+        if not self.is_multi_host:
+            return bool
+        strategy = self.strategy
+
+        @tf.function
+        def count(mine: tf.Tensor) -> tf.Tensor:
+            everyones = strategy.run(tf.identity, args=(mine,))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
+
+        # A float: NCCL reduces those on the device; TensorFlow keeps 32-bit integers on the host.
+        return lambda mine: float(count(tf.constant(float(mine)))) > 0
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ConfigError unless every replica gets an equal share of a batch."""
@@ -143,7 +159,7 @@ def resolve_strategy(config: config_lib.Runtime) -> str:
     """Returns the strategy's name, `auto` replaced by what the machine has."""
     if config.strategy != "auto":
         return config.strategy
-    if "TF_CONFIG" in os.environ:
+    if peers.has_cluster():
         return "multi_worker"
     if tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -189,7 +205,7 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 def _build_multi_worker() -> tf.distribute.Strategy:
-    if "TF_CONFIG" not in os.environ:
+    if not peers.has_cluster():
         raise ConfigError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index."

@@ -66,15 +66,21 @@ def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Keeps a request until `stop`, or to the end of the block."""
+def deferred(any_host: Callable[[bool], bool] = bool) -> Iterator[None]:
+    """Keeps a request until `stop`, or to the end of the block.
+
+    Args:
+      any_host: whether this is true on one of the hosts that train together, of which all come to
+        the end of the block: a request to one stops them all.
+    """
     global _deferred  # noqa: PLW0603 -- Signal handlers are global too.
     _deferred = True
     try:
         yield
+        is_wanted = any_host(is_requested())
     finally:
         _deferred = False
-    if _requests:
+    if is_wanted or _requests:  # One may have come while the hosts agreed.
         stop()
 
 

@@ -16,7 +16,6 @@ from trainer import (
     evaluate,
     fitting,
     metrics,
-    peers,
     pipeline,
     precision,
     run_directory,
@@ -42,13 +41,18 @@ def run(config: Config) -> metrics.Judgement:
     context.check_batch_size(config.data.batch_size)
     directory, config = run_directory.take(config, is_chief=context.is_chief)
     with directory:  # Which waits at its end for what has to reach a bucket.
-        return _run(config, context, directory, start)
+        data = pipeline.load(config.data, config.model.backbone_image_size)
+        with data.reading():
+            return _run(config, context, directory, data, start)
 
 
 def _run(
-    config: Config, context: runtime.Context, directory: run_directory.RunDirectory, start: float
+    config: Config,
+    context: runtime.Context,
+    directory: run_directory.RunDirectory,
+    data: pipeline.Data,
+    start: float,
 ) -> metrics.Judgement:
-    data = pipeline.load(config.data, config.model.backbone_image_size)
     choice = precision.settle(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
     trainee = fitting.build(config, data, context)
@@ -59,15 +63,14 @@ def _run(
     directory.save_model(trainee.network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
-    probabilities = driver.predict(trainee.feed.evaluation_batches(evaluate.SPLIT))
-    peers.part()
+    batches = trainee.feed.evaluation_batches(evaluate.SPLIT)
+    probabilities = evaluate.predict(driver, batches, context)
     storage.require_folder(directory.path)  # Judging would make it anew, without the run in it.
     facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
     history = directory.load_history()
     monitor = config.optimization.monitor
-    return evaluate.judge(
-        directory.path, probabilities, data, history, facts, patients, monitor=monitor
-    )
+    folder = directory.path if context.is_chief else None
+    return evaluate.judge(folder, probabilities, data, history, facts, patients, monitor=monitor)
 
 
 def _announce(

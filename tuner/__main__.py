@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import exits, signals
+from trainer import exits, peers, signals
 from trainer import flags as trainer_flags
 from tuner import flags
 
@@ -28,7 +28,7 @@ def main(command: flags.Command) -> int:
 
 
 def _run(command: flags.Command) -> int:
-    with signals.watched():
+    with signals.watched(), peers.watched(command.base):
         # TensorFlow is imported only now, so that --help and typing errors answer at once.
         search = importlib.import_module("tuner.search")
         search.run(command.base, command.settings, sys.argv[1:])

@@ -210,11 +210,12 @@ def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
         return
     places = ", ".join(feed.parts.cut_at[1] for feed in cuts.values())
     console.say(f"features up to {places}, for all trials:")
-    for split in PREPARED:
-        if len(cuts) > 1:
-            feeds.compute_together(list(cuts.values()), built[-1].network, split)
-    for feed in cuts.values():
-        feed.prepare()
+    with workspace.data(workspace.base).reading():
+        for split in PREPARED:
+            if len(cuts) > 1:
+                feeds.compute_together(list(cuts.values()), built[-1].network, split)
+        for feed in cuts.values():
+            feed.prepare()
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:

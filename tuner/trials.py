@@ -79,7 +79,9 @@ class Workspace:
         """
         self.context.check_batch_size(config.data.batch_size)
         precision.settle(config, self.context)
-        return fitting.build(config, self.data(config), self.context)
+        data = self.data(config)
+        with data.reading():
+            return fitting.build(config, data, self.context)
 
 
 def config_of(base: Config, values: Mapping[str, Any], objective: str) -> Config:
@@ -107,9 +109,10 @@ def config_to_repeat(
 def train(task: Task, workspace: Workspace, trainee: fitting.Trainee) -> list[dict[str, float]]:
     """Trains to the end of the task, and returns the history, a row per epoch."""
     directory = RunDirectory(task.folder)
-    fitting.fit(
-        task.config, workspace.context, trainee, directory, until=task.epochs, is_quiet=True
-    )
+    with workspace.data(task.config).reading():
+        fitting.fit(
+            task.config, workspace.context, trainee, directory, until=task.epochs, is_quiet=True
+        )
     lines = directory.metrics.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

@@ -158,6 +158,33 @@ def test_a_run_that_is_stopped_in_a_validation_repeats_no_step(tmp_path, step):
     _assert_same(run, whole)
 
 
+@pytest.mark.parametrize("by", ["this host", "another host"])
+def test_a_request_after_the_last_step_stops_all_hosts(by):
+    def any_host(mine: bool) -> bool:
+        return mine or by == "another host"
+
+    with signals.watched(), pytest.raises(Stopped) as stop:  # noqa: PT012 -- Its end raises.
+        with signals.deferred(any_host):
+            if by == "this host":
+                signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("went on alone")
+    assert stop.value.exit_code == 75
+
+
+def test_a_run_that_has_diverged_and_is_stopped_stays_at_its_checkpoint(tmp_path):
+    run = Run(tmp_path / "run", every_steps=0)
+    run.hooks.insert(0, StopInValidation(1, 0))
+    try:
+        with pytest.raises(Stopped):
+            run.train()
+    finally:
+        signals._requests.clear()
+    weight = run.model.trainable_variables[0]
+    weight.assign(np.full(weight.shape, np.nan))
+    run.saving.save_stopped()
+    assert Run(tmp_path / "run", every_steps=0).saving.restore() == Position(1)
+
+
 def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path):
     options = Optimization(optimizer="sgd", learning_rate=0.0)  # It never gets better.
     whole = Run(tmp_path / "whole", options=options, patience=1)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from trainer import train
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, DiskError, RunError
 
 WAYS = ("truncate", "flip", "delete")
 
@@ -40,6 +40,20 @@ def _run(config) -> str:
     except (ConfigError, RunError) as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("feature_cache", ["auto", "off"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_damaged_records_are_told_in_a_line(
+    make_config, data_dir, tmp_path, way, feature_cache, split
+):
+    """TensorFlow's own error names neither the data set nor the folder."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    _damage(next((tmp_path / "data").rglob(f"*-{split}.tfrecord-00000-*")), way)
+    config = make_config(data_dir=str(tmp_path / "data"), feature_cache=feature_cache, max_epochs=1)
+    with pytest.raises(DiskError, match=r"cxr_tfds/paper/.* can't be read \(.*\); remove .* and"):
+        train.run(config)
 
 
 @pytest.mark.long

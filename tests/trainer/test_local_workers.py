@@ -105,6 +105,27 @@ def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
 
 
 @pytest.mark.long
+def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
+    with started(command("run", *WORKERS, *LONG)) as launcher:
+        _wait_for(launcher, "epoch    1/")
+        workers = children_of(launcher.pid)
+        launcher.kill()
+        launcher.wait()
+        deadline = time.monotonic() + 60  # PROBE_S; the rest is for a busy machine.
+        while any(map(_is_running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert not any(map(_is_running, workers))
+    epochs = len(_history(tmp_path / "run"))
+    assert 0 < epochs < 9999
+    more = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off", "--resume=must")
+    with started(command("run", *WORKERS, *more)) as launcher:
+        _wait_for(launcher, "going on after ")
+        launcher.send_signal(signal.SIGTERM)
+        launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode == 75
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_all_workers_stop_at_one_step_and_go_on_from_it(command, tmp_path, number):
     """A worker is told as well as the launcher, as where one of several machines is taken back."""

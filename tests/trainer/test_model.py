@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import filelock
 import keras
 import numpy as np
 import pytest
 
 from tests.trainer.conftest import images
-from trainer import model
+from trainer import backbones, model
 from trainer.config import Model
 from trainer.errors import ConfigError, RunError
 
@@ -101,6 +104,23 @@ def test_weights_of_an_unknown_format_are_an_error(tmp_path):
     (tmp_path / "weights.pt").touch()
     with pytest.raises(ConfigError, match=r"must be a \.weights\.h5, \.h5 or \.keras file"):
         model.build(_config(weights=str(tmp_path / "weights.pt")), (32, 32, 1), 2)
+
+
+def test_one_process_of_a_machine_downloads_at_a_time(monkeypatch, tmp_path):
+    """Keras writes a download to its final place, where a second process would find half of it."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    constructor = backbones.REGISTRY["vgg16"].load_constructor()
+
+    def construct(*, weights, **options):
+        if weights == "imagenet":
+            with pytest.raises(filelock.Timeout):
+                filelock.FileLock(tmp_path / ".cxr-trainer.lock").acquire(blocking=False)
+        return constructor(weights=None, **options)
+
+    row = SimpleNamespace(load_constructor=lambda: construct)
+    monkeypatch.setitem(backbones.REGISTRY, "vgg16", row)
+    config = _config(backbone="vgg16", weights="imagenet")
+    model.load_weights(constructor(weights=None, include_top=False), config)
 
 
 def test_small_cnn_has_no_imagenet_weights():

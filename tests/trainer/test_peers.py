@@ -49,6 +49,14 @@ def test_a_tf_config_that_is_none_is_an_error(text):
         peers.others_of(text)
 
 
+@pytest.mark.parametrize("cluster", ["", "{}", '{"task": {"type": "worker", "index": 0}}'])
+def test_an_empty_tf_config_is_none(monkeypatch, cluster):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    assert not peers.has_cluster()
+    with peers.watched(Config()):
+        pass
+
+
 def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):
     gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
     monkeypatch.setenv("TF_CONFIG", _cluster(listener, gone))

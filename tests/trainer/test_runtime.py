@@ -50,8 +50,13 @@ def test_a_tpu_that_is_not_there_is_an_error_within_a_minute(tpu):
     assert time.monotonic() - start < 60  # Seconds, on an idle machine; TensorFlow's own: minutes.
 
 
-def test_multi_worker_without_a_cluster_is_an_error(monkeypatch):
+@pytest.mark.parametrize("cluster", [None, "", "{}"])
+def test_without_a_cluster_auto_is_one_host_and_multi_worker_an_error(monkeypatch, cluster):
+    """Some platforms set TF_CONFIG for every process, empty where there is one."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    if cluster is not None:
+        monkeypatch.setenv("TF_CONFIG", cluster)
+    assert runtime.resolve_strategy(Runtime()) in {"one_device", "mirrored", "tpu"}
     with pytest.raises(ConfigError, match="needs the environment variable TF_CONFIG"):
         runtime.build(Runtime(strategy="multi_worker"))
 

@@ -44,6 +44,13 @@ def test_wrong_usage_is_told_in_a_line(arguments, message, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_hosts_named_wrongly_are_told_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", "worker:1")
+    result = _run("--dataset=phantom", f"--directory={tmp_path}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("tuner: TF_CONFIG (worker:1) must be JSON of the form")
+
+
 @pytest.mark.slow
 def test_two_workers_find_what_one_does(command, tmp_path):
     few = {"algorithm": "random", "max_trials": 3}
