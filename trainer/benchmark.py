@@ -54,6 +54,12 @@ ROUNDS = 3
 ROUND_S = 20.0
 """Length of a round of the prefix: long enough for the start of its pipeline not to count."""
 UNCACHED_STEPS = 8
+COMPARED = frozenset(
+    {"dataset", "backbone", "weights", "image_size", "layers_to_unfreeze", "pooling"}
+    | {"dense_layers", "neurons", "dropout", "learning_rate", "batch_size", "max_epochs"}
+    | {"patience", "monitor", "precision", "seed"}
+)
+"""Options that change results, and that plain Keras has too (or, as patience, needs none of)."""
 ACCEPTED = (0, 3)
 """Exit codes of a run that trained; random weights need not beat the majority."""
 
@@ -123,17 +129,39 @@ def run(config: Config) -> None:
     """
     _unfrozen(config)
     context = runtime.build(config.runtime)
+    _require_fair(config, context)
     data = pipeline.load(config.data, config.model.backbone_image_size)
     config = config.with_precision(precision.settle(config, context).policy)
+    _build_feeds(config, data, context)  # What can't be cached is told before hours of the race.
     folder = _create_folder(config)
     config = _comparable(config, folder)
-    results = Results(
-        *_race(config, data, folder),
-        stages=_time_stages(config, data, context, folder),
-    )
-    record = {"config": config.to_flat(), **dataclasses.asdict(results)}
+    cold, warm, baselines = _race(config, data, folder)
+    record: dict[str, Any] = {
+        "config": config.to_flat(),
+        "cold": dataclasses.asdict(cold),
+        "warm": dataclasses.asdict(warm),
+        "baselines": [dataclasses.asdict(baseline) for baseline in baselines],
+    }
     storage.save_json(folder / "benchmark.json", record)
-    console.say(format_table(config, results))
+    stages = _time_stages(config, data, context, folder)
+    storage.save_json(folder / "benchmark.json", {**record, "stages": dataclasses.asdict(stages)})
+    console.say(format_table(config, Results(cold, warm, baselines, stages)))
+
+
+def _require_fair(config: Config, context: runtime.Context) -> None:
+    """Raises ConfigError for options that would have the two sides do different work."""
+    unfair = [f"--{name}" for name in config.changes_from(type(config)()) if name not in COMPARED]
+    if unfair or config.runtime.cpu_threads:
+        listed = ", ".join(unfair or ["--cpu_threads"])
+        raise ConfigError(
+            f"--mode=benchmark compares with plain Keras, which is written without {listed}; "
+            "leave it out."
+        )
+    if context.num_replicas > 1:
+        raise ConfigError(
+            f"--mode=benchmark compares on one device, and there are {context.num_replicas} "
+            "replicas; give --strategy=one_device."
+        )
 
 
 def _unfrozen(config: Config) -> int:
@@ -249,16 +277,7 @@ def _time_stages(
     """Times the stages of a run in this process; the features come from the race's cache."""
     console.say("the stages, one by one ...")
     precision.settle(config, context)  # The same seed again, so that random weights find the cache.
-    with context.strategy.scope():
-        network = model.build(config.model, data.image_shape, len(data.class_names))
-        cached = feeds.build(config, data, network, context)
-        if not isinstance(cached, feeds.FeatureFeed):
-            raise ConfigError(f"--mode=benchmark needs features to cache; {cached.reason}")
-        uncached = feeds.ImageFeed(data, network, config.runtime.seed, "")
-        for feed in (cached, uncached):
-            optimization.compile_model(
-                feed.model, config.optimization, data.class_counts(), data.plan.steps
-            )
+    cached, uncached = _build_feeds(config, data, context)
     decoded = data.evaluation_batches("train", data.config.batch_size)
     forward_per_s, pass_per_s = _time_prefix(cached, data, folder / "stages")
     cached.prepare()
@@ -271,6 +290,27 @@ def _time_stages(
         suffix_steps_per_s=_second_epoch(cached, context, data.plan.steps)["examples_per_s"]
         / config.data.batch_size,
     )
+
+
+def _build_feeds(
+    config: Config, data: pipeline.Data, context: runtime.Context
+) -> tuple[feeds.FeatureFeed, feeds.ImageFeed]:
+    """Returns what trains from the cache, and what trains without it.
+
+    Raises:
+      ConfigError: when nothing can be cached.
+    """
+    with context.strategy.scope():
+        network = model.build(config.model, data.image_shape, len(data.class_names))
+        cached = feeds.build(config, data, network, context)
+        if not isinstance(cached, feeds.FeatureFeed):
+            raise ConfigError(f"--mode=benchmark needs features to cache; {cached.reason}")
+        uncached = feeds.ImageFeed(data, network, config.runtime.seed, "")
+        for feed in (cached, uncached):
+            optimization.compile_model(
+                feed.model, config.optimization, data.class_counts(), data.plan.steps
+            )
+    return cached, uncached
 
 
 def _time_prefix(

@@ -65,8 +65,8 @@ class Checkpoints:
         Args:
           folder: of one run.
           variables: Keras's or TensorFlow's, all that training changes, in the same order always.
-          belongs_to: hash of what it does not change and a checkpoint therefore leaves out: frozen
-            weights and data.
+          belongs_to: what it does not change and a checkpoint therefore leaves out: hashes of
+            frozen weights and data, and whether features of which layer are trained on.
           keep: how many of the newest checkpoints stay.
           num_replicas: that train; with another number, sums round otherwise.
         """
@@ -137,8 +137,9 @@ class Checkpoints:
         manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
         if manifest["belongs_to"] != self._belongs_to:
             raise ConfigError(
-                f"checkpoint {path} belongs to other frozen weights or other images; give the "
-                "--weights and --data_dir that the run began with."
+                f"checkpoint {path} belongs to other frozen weights, other images, or other "
+                "features of them; give the --weights, --data_dir and --cache_budget_gb that the "
+                "run began with."
             )
         if manifest["replicas"] != self._num_replicas:
             console.say(

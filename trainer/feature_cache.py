@@ -1,12 +1,13 @@
 """The store of computed features: a folder that runs, seeds and search trials share.
 
 An entry is a folder named by the hash of its key, with the key in clear in `key.json` and the
-activations in `.npy` shards. A shard's name ends in its own checksum, and a shard appears by one
-rename: an interrupted pass goes on with the shards that are missing, and a damaged or foreign one
-is computed again, never used.
+activations in `.npy` shards. A shard's name ends in a checksum of its place and its bytes, and a
+shard appears by one rename: an interrupted pass goes on with the shards that are missing, and a
+damaged or foreign one is computed again, never used.
 
 Shards are locked in sections. Processes that want the same entry, on one host or on several that
-share the folder, divide its sections among themselves: nothing is computed twice.
+share the folder, divide its sections among themselves: nothing is computed twice. Who has opened an
+entry holds a lock of its own beside it, and the entry stays as long as there is one.
 
     cache = feature_cache.Cache(root, budget_bytes)
     arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: iter([...]))
@@ -22,11 +23,14 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import shutil
+import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -34,14 +38,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import augment, locations, mirror, storage
+from trainer import augment, console, locations, mirror, storage
 from trainer.errors import DiskError
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it by hand whenever the meaning of stored bytes changes."""
 PASS_BATCH_SIZE = 32
 """The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
@@ -50,6 +54,10 @@ SHARD_ROWS = 256
 """Upper limits of a shard (of several batches); an interrupted pass repeats at most two."""
 SECTIONS = 8
 """Into how many parts an entry is locked; a section is a run of shards."""
+WAIT_S = 30
+"""How long to wait in silence for a section that another process computes."""
+STALE_S = 3600
+"""A shard is written in seconds: one that is half-written after so long was given up."""
 
 Rows = tuple[int, int]
 """(first row, one past the last row) of a shard."""
@@ -125,7 +133,11 @@ class Shards:
 
 
 class Cache:
-    """A folder of entries, shared by runs, seeds and trials, and bounded in size."""
+    """A folder of entries, shared by runs, seeds and trials, and bounded in size.
+
+    Attributes:
+      budget_bytes: what all entries may take, those in use apart.
+    """
 
     def __init__(
         self,
@@ -146,9 +158,9 @@ class Cache:
         """
         self._root = root
         self._remote = remote
-        self._budget_bytes = budget_bytes
+        self.budget_bytes = budget_bytes
         self._place = place
-        self._opened: set[pathlib.Path] = set()
+        self._opened: dict[pathlib.Path, filelock.BaseFileLock] = {}
 
     def load_or_compute(
         self, key: Key, shards: Shards, compute: Callable[[int, int], Iterable[np.ndarray]]
@@ -166,10 +178,9 @@ class Cache:
         Returns:
           Arrays mapped from the entry's files.
         """
-        entry = self._root / key.digest
-        self._root.mkdir(parents=True, exist_ok=True)
-        self._opened.add(entry)
+        entry = self._open(key)
         with self._mirrored(entry):
+            self._evict(reserve=self._missing_bytes(key, shards))
             return self._load_or_compute(entry, key, shards, compute)
 
     def fill(
@@ -183,12 +194,12 @@ class Cache:
           entries: how each is cut; all have the same examples.
           compute: (start, stop) -> the activations of these rows for each entry, in blocks [n, …].
         """
-        self._root.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
-            folders = {key: self._root / key.digest for key in sorted(entries, key=_digest)}
-            for key, entry in folders.items():
-                self._opened.add(entry)
+            folders = {key: self._open(key) for key in sorted(entries, key=_digest)}
+            for entry in folders.values():
                 held.enter_context(self._mirrored(entry))
+            self._evict(reserve=sum(self._missing_bytes(*both) for both in entries.items()))
+            for key, entry in folders.items():
                 for section in range(len(entries[key].sections())):
                     held.enter_context(self._lock(entry, section, wait=True))
                 storage.save_json(entry / "key.json", dataclasses.asdict(key))
@@ -209,6 +220,18 @@ class Cache:
             for blocks in compute(first, last):
                 for writer, block in zip(writers, blocks, strict=True):
                     writer.add(block)
+
+    def _open(self, key: Key) -> pathlib.Path:
+        """Returns the folder of an entry, which nobody removes as long as this cache lives."""
+        entry = self._root / key.digest
+        if entry not in self._opened:
+            users = _users(entry)
+            users.mkdir(parents=True, exist_ok=True)
+            # Before any section of it is locked: who removes it locks all of them and looks here.
+            lock = filelock.FileLock(users / uuid.uuid4().hex, thread_local=False)
+            lock.acquire()
+            self._opened[entry] = lock
+        return entry
 
     @contextlib.contextmanager
     def _mirrored(self, entry: pathlib.Path) -> Iterator[None]:
@@ -236,7 +259,6 @@ class Cache:
             for section in [i for i in order if i not in mapped]:
                 with contextlib.suppress(filelock.Timeout), self._lock(entry, section, wait):
                     mapped[section] = self._load_section(entry, key, shards, section, compute)
-        self._evict()
         return tuple(itertools.chain.from_iterable(mapped[i] for i in sorted(mapped)))
 
     def count_missing(self, key: Key, shards: Shards) -> int:
@@ -246,11 +268,22 @@ class Cache:
             stop - start for start, stop in shards.ranges() if not _files(entry, start, stop)
         )
 
+    def _missing_bytes(self, key: Key, shards: Shards) -> int:
+        return self.count_missing(key, shards) * shards.row_bytes
+
     @contextlib.contextmanager
     def _lock(self, entry: pathlib.Path, section: int, wait: bool) -> Iterator[None]:  # noqa: FBT001
         """Holds a section's lock; it lies beside the entry, which is removed under all of them."""
         lock = filelock.FileLock(entry.with_suffix(f".{section}.lock"))
-        with lock.acquire(blocking=wait):
+        while True:
+            try:
+                held = lock.acquire(timeout=WAIT_S if wait else 0)
+                break
+            except filelock.Timeout:
+                if not wait:
+                    raise
+                console.say(f"waiting for another process that computes features in {entry} ...")
+        with held:
             yield
 
     def _load_section(
@@ -262,6 +295,9 @@ class Cache:
         compute: Callable[[int, int], Iterable[np.ndarray]],
     ) -> list[np.ndarray]:
         storage.save_json(entry / "key.json", dataclasses.asdict(key))
+        for partial in entry.glob(".partial-*.npy"):  # Of a process that was killed.
+            if time.time() - _modified(partial) > STALE_S:
+                partial.unlink(missing_ok=True)
         ranges = shards.sections()[section]
         found = {rows: self._find(entry, shards, *rows) for rows in ranges}
         paths = {rows: path for rows, path in found.items() if path is not None}
@@ -295,25 +331,31 @@ class Cache:
     ) -> pathlib.Path | None:
         """Returns the valid file of a shard; a damaged one is removed with a message."""
         for path in _files(entry, start, stop):
-            if path.name.split(".")[1] == _checksum(path) and _matches(path, shards, stop - start):
+            with path.open("rb") as file:
+                sound = hashlib.file_digest(file, lambda: _hash(entry, start, stop))
+            if path.name.split(".")[1] == _short(sound) and _matches(path, shards, stop - start):
                 return path
             logging.warning("Damaged features at %s: computing them again.", path)
             path.unlink()
         return None
 
-    def _evict(self) -> None:
-        """Removes the entries used longest ago until the rest fits the budget.
+    def _evict(self, reserve: int) -> None:
+        """Removes the entries used longest ago until the rest fits, with what is to come.
 
-        What this cache has opened stays, and an entry that another process is filling; one that
-        another process has mapped stays readable to it. One process removes at a time.
+        What a running process has opened stays, this one or another. One removes at a time.
+
+        Args:
+          reserve: bytes that are about to be stored.
         """
         with filelock.FileLock(self._root / "eviction.lock"):
-            self._evict_alone()
+            self._evict_alone(reserve)
 
-    def _evict_alone(self) -> None:
-        used = sorted((key.stat().st_mtime, key.parent) for key in self._root.glob("*/key.json"))
-        sizes = {entry: sum(map(_size, entry.glob("*.npy"))) for _, entry in used}
-        excess = sum(sizes.values()) - self._budget_bytes
+    def _evict_alone(self, reserve: int) -> None:
+        folders = [path for path in self._root.iterdir() if path.is_dir() and not path.suffix]
+        # One without a key is what was left when its removal was cut short: it goes first.
+        used = sorted((_modified(entry / "key.json"), entry) for entry in folders)
+        sizes = {entry: sum(map(_size, entry.glob("*.npy"))) for entry in folders}
+        excess = sum(sizes.values()) + reserve - self.budget_bytes
         for _, entry in used:
             if excess <= 0:
                 return
@@ -325,6 +367,8 @@ class Cache:
             with contextlib.ExitStack() as locks:
                 for section in range(SECTIONS):
                     locks.enter_context(self._lock(entry, section, wait=False))
+                if _is_used(entry):
+                    return False
                 shutil.rmtree(entry)
         except filelock.Timeout:
             return False
@@ -363,6 +407,23 @@ def _digest(key: Key) -> str:
     return key.digest
 
 
+def _users(entry: pathlib.Path) -> pathlib.Path:
+    """Returns the folder in which each process that has opened the entry holds a lock."""
+    return entry.with_suffix(".users")
+
+
+def _is_used(entry: pathlib.Path) -> bool:
+    """Whether a running process has opened the entry; forgets those that have ended."""
+    for path in _users(entry).glob("*"):
+        try:
+            with filelock.FileLock(path).acquire(blocking=False):
+                pass
+        except filelock.Timeout:
+            return True
+        path.unlink(missing_ok=True)
+    return False
+
+
 def _files(entry: pathlib.Path, start: int, stop: int) -> list[pathlib.Path]:
     """Returns what is there of a shard: nothing, or one file, unless somebody meddled."""
     return sorted(entry.glob(f"{start:08d}-{stop:08d}.*.npy"))
@@ -390,14 +451,18 @@ def _write(
     entry: pathlib.Path, shards: Shards, start: int, stop: int, activations: np.ndarray
 ) -> pathlib.Path:
     """Writes a shard under a name that tells its rows and its checksum."""
-    partial = entry / f".partial-{start:08d}.npy"
+    # A name of its own: a file system whose locks don't hold costs work then, and no bytes.
+    partial = entry / f".partial-{uuid.uuid4().hex}.npy"
     array = np.ascontiguousarray(activations.view(shards.stored_dtype))
+    # As np.save does, which keeps to itself why nothing more can be written.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    digest = _hash(entry, start, stop)
     try:
         with partial.open("wb") as file:
-            # As np.save does, which keeps to itself why nothing more can be written.
-            header = np.lib.format.header_data_from_array_1_0(array)
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(array.data)
+            for part in (header.getbuffer(), array.data):
+                digest.update(part)
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -406,7 +471,7 @@ def _write(
             f"features can't be stored in {entry}: {error.strerror}. Make room there, or name "
             "another --cache_dir; the next run goes on with what is stored."
         ) from error
-    return partial.replace(entry / f"{start:08d}-{stop:08d}.{_checksum(partial)}.npy")
+    return partial.replace(entry / f"{start:08d}-{stop:08d}.{_short(digest)}.npy")
 
 
 def _size(path: pathlib.Path) -> int:
@@ -416,9 +481,21 @@ def _size(path: pathlib.Path) -> int:
         return 0
 
 
-def _checksum(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def _modified(path: pathlib.Path) -> float:
+    """Returns when a file was written, 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _hash(entry: pathlib.Path, start: int, stop: int) -> hashlib._Hash:
+    """Begins a shard's checksum with its place: the bytes of another don't belong there."""
+    return hashlib.sha256(f"{entry.name} {start}-{stop}".encode())
+
+
+def _short(digest: hashlib._Hash) -> str:
+    return digest.hexdigest()[:16]
 
 
 def _matches(path: pathlib.Path, shards: Shards, rows: int) -> bool:

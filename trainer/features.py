@@ -103,6 +103,11 @@ def to_stored(activations: np.ndarray, dtype: tf.DType) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         stored = activations.astype(dtype.as_numpy_dtype)
+    if np.isnan(stored).any():
+        raise RunError(
+            f"the frozen layers give features that are no numbers in {activations.dtype}; give "
+            "other --weights, or --precision=float32."
+        )
     if not np.isfinite(stored).all():
         raise RunError(
             f"features up to {np.abs(activations).max():g} don't fit {dtype.name}; "

@@ -22,6 +22,7 @@ from trainer import augment, console, feature_cache, features
 from trainer import config as config_lib
 from trainer.batches import stable_seed
 from trainer.driver import Driver
+from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,10 +41,12 @@ class Feed(abc.ABC):
     Attributes:
       model: what trains; it shares its variables with the network.
       reason: a sentence that says why this feed.
+      kind: what of it decides the result, for a run that goes on.
     """
 
     model: keras.Model
     reason: str
+    kind: str
 
     def prepare(self) -> None:  # noqa: B027 -- Most feeds have nothing to do.
         """Computes what training needs, before the clock of the first epoch starts."""
@@ -63,7 +66,7 @@ class ImageFeed(Feed):
     def __init__(self, data: Data, network: Network, seed: int, reason: str) -> None:
         # A model of its own: the network's stays free of optimizer and metrics, and saves as such.
         self.model = keras.Model(network.whole.inputs, network.whole.outputs)
-        self.reason = reason
+        self.reason, self.kind = reason, "images"
         self._data, self._seed = data, seed
 
     def training_batches(self, epoch: int) -> Batches:
@@ -94,6 +97,8 @@ class FeatureFeed(Feed):
     ) -> None:
         self.model = parts.suffix
         self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
+        views = config.features.views
+        self.kind = f"features-{parts.cut_at[0]}-{parts.dtype.name}-{views}"
         self.parts, self.cache = parts, cache
         self._config, self._data = config, data
         # Several hosts divide the pass by sections of the cache: each works through its own alone.
@@ -229,11 +234,20 @@ def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str)
 
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
-    """Chooses the feed; call it inside the strategy's scope."""
+    """Chooses the feed; call it inside the strategy's scope.
+
+    Raises:
+      ConfigError: when the config asks for views, which are made of features, and there are none.
+    """
     parts = features.cut(network)
     budget_bytes = config.features.cache_budget_gb * 2**30
     obstacle = _obstacle_to_caching(config, data, parts, budget_bytes)
     if parts is None or obstacle:
+        if config.features.views:
+            raise ConfigError(
+                f"views ({config.features.views}) are views of cached features, and there are "
+                f"none: {obstacle}."
+            )
         return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
     cache = feature_cache.Cache(
         config.cache_root,

@@ -49,7 +49,8 @@ class Trainee:
       network: the whole model and its parts.
       feed: what of it trains, and on what.
       state: the variables that a step changes.
-      belongs_to: hash of all that a checkpoint leaves out: frozen weights and data.
+      belongs_to: all that a checkpoint leaves out: hashes of frozen weights and data, and whether
+        features of which layer are trained on.
       steps_per_epoch: of the data's plan.
     """
 
@@ -75,7 +76,7 @@ def build(config: Config, data: Data, context: Context) -> Trainee:
             feed.model, config.optimization, data.class_counts(), steps
         )
     frozen = features.weights_hash(network.whole.non_trainable_weights)
-    return Trainee(network, feed, state, f"{frozen}-{data.fingerprint}", steps)
+    return Trainee(network, feed, state, f"{frozen}-{data.fingerprint}-{feed.kind}", steps)
 
 
 def fit(

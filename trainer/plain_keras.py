@@ -87,7 +87,7 @@ def build_model(options: Mapping[str, Any]) -> keras.Model:
         layer.trainable = False
     image = keras.Input(shape)
     x = backbone(module.preprocess_input(image), training=False)
-    x = keras.layers.Flatten()(x) if options["pooling"] == "flatten" else _average(x)
+    x = _pool(options["pooling"], x)
     for _ in range(options["dense_layers"]):
         x = keras.layers.Dense(options["neurons"], activation="relu")(x)
         x = keras.layers.Dropout(options["dropout"])(x)
@@ -101,8 +101,13 @@ def build_model(options: Mapping[str, Any]) -> keras.Model:
     return model
 
 
-def _average(x: Any) -> Any:
-    return keras.layers.GlobalAveragePooling2D()(x)
+def _pool(pooling: str, x: Any) -> Any:
+    if pooling == "flatten":
+        return keras.layers.Flatten()(x)
+    average = keras.layers.GlobalAveragePooling2D()(x)
+    if pooling == "avg":
+        return average
+    return keras.layers.Concatenate()([average, keras.layers.GlobalMaxPooling2D()(x)])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ Nothing falls back in silence: a device that was asked for and is not there ends
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import importlib
 import pathlib
 import signal
 from typing import TYPE_CHECKING
@@ -108,6 +110,7 @@ def build(config: config_lib.Runtime) -> Context:
       RunError: when the devices are not there.
     """
     _limit_threads(config.cpu_threads)
+    _allow_open_files()
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     _split_cpu(config)
@@ -136,6 +139,17 @@ def _limit_threads(count: int) -> None:
         threading.set_inter_op_parallelism_threads(count)
     except RuntimeError as error:
         raise ConfigError(f"cpu_threads ({count}) must be set before TensorFlow starts.") from error
+
+
+def _allow_open_files() -> None:
+    """Takes what the system allows at most: each mapped shard of features keeps its file open."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Not on Windows.
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it doesn't allow.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _split_cpu(config: config_lib.Runtime) -> None:

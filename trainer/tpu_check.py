@@ -40,7 +40,8 @@ GIB = tpu_topologies.GIB
 STEPS = 1_000
 """Steps of an epoch, a number inside of the compiled schedule; no shape depends on it."""
 FULL = 0.99
-"""A batch that fills this share of memory is called the largest: more would cost compilations."""
+"""A batch that fills this share of memory is called the largest, and one that is this share of the
+least that is refused: more would cost compilations. Memory grows by steps, as batches are padded."""
 AIM = 0.995
 """The share of memory that the search aims at: a little below, so that it hits from below."""
 
@@ -193,13 +194,14 @@ def largest_batch(memory: Callable[[int], float], known: dict[int, float], avail
       available: bytes.
 
     Returns:
-      A batch that fits, and fills memory to FULL or whose next one does not fit.
+      A batch that fits, and fills memory to FULL or is FULL of one that does not fit.
     """
     needed = dict(known)
     while True:
         fits = max(batch for batch in needed if needed[batch] <= available)
         refused = min((batch for batch in needed if needed[batch] > available), default=None)
-        if needed[fits] >= FULL * available or refused == fits + 1:
+        is_close = refused is not None and (fits >= FULL * refused or refused == fits + 1)
+        if needed[fits] >= FULL * available or is_close:
             return fits
         # From one small batch alone, half of memory is as far as a guess is safe: to compile what
         # does not fit takes the longest.

@@ -208,6 +208,7 @@ def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
             console.say(trainee.feed.reason)
     if not cuts:
         return
+    _require_room(list(cuts.values()))
     places = ", ".join(feed.parts.cut_at[1] for feed in cuts.values())
     console.say(f"features up to {places}, for all trials:")
     with workspace.data(workspace.base).reading():
@@ -216,6 +217,22 @@ def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
                 feeds.compute_together(list(cuts.values()), built[-1].network, split)
         for feed in cuts.values():
             feed.prepare()
+
+
+def _require_room(cuts: Sequence[feeds.FeatureFeed]) -> None:
+    """Raises ConfigError unless the features of all cuts fit the cache together.
+
+    Else trials would remove one another's, and each compute its own again.
+    """
+    needed = sum(
+        cut.shards(split).num_bytes * len(cut.views(split)) for cut in cuts for split in PREPARED
+    )
+    budget = cuts[0].cache.budget_bytes
+    if needed > budget:
+        raise ConfigError(
+            f"features of {len(cuts)} cuts take {needed / 2**30:.1f} GB, more than "
+            f"--cache_budget_gb={budget / 2**30:g}; raise it, or search fewer layers_to_unfreeze."
+        )
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:

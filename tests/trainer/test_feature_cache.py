@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,10 +65,13 @@ def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cache.load_or_compute(KEY, SHARDS, dies)
     assert cache.count_missing(KEY, SHARDS) == 88
-    (tmp_path / KEY.digest / ".partial-00000512.npy").write_bytes(b"half a shard")
+    half = tmp_path / KEY.digest / ".partial-of-a-killed-process.npy"
+    half.write_bytes(b"half a shard")
+    os.utime(half, (1, 1))
     prefix = Prefix()
     assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))
     assert prefix.asked == [(512, 600)]
+    assert not half.exists()
 
 
 OTHER = dataclasses.replace(KEY, cut_at=5, row_shape=(64,), dtype="bfloat16")
@@ -138,6 +142,25 @@ def test_damaged_shards_are_computed_again_with_a_message(cache, tmp_path, damag
     assert "Damaged features" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["another entry", "other rows"])
+def test_a_sound_shard_in_the_wrong_place_is_computed_again(cache, tmp_path, place, caplog):
+    other = dataclasses.replace(KEY, view=1)
+    cache.load_or_compute(KEY, SHARDS, Prefix())
+    cache.load_or_compute(other, SHARDS, Prefix())
+    first, second, _ = sorted((tmp_path / KEY.digest).glob("*.npy"))
+    source = second if place == "other rows" else tmp_path / other.digest / first.name
+    if place == "another entry":
+        (source,) = (tmp_path / other.digest).glob(f"{first.name.split('.')[0]}.*.npy")
+    checksum = source.name.split(".")[1]
+    first.unlink()
+    shutil.copy(source, first.with_name(f"{first.name.split('.')[0]}.{checksum}.npy"))
+    prefix = Prefix()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert _rows(cache.load_or_compute(KEY, SHARDS, prefix)) == list(range(600))
+    assert prefix.asked == [(0, 256)]
+    assert "Damaged features" in caplog.text
+
+
 def test_a_shard_of_another_shape_is_never_used(cache):
     cache.load_or_compute(KEY, SHARDS, Prefix())
     wider = dataclasses.replace(SHARDS, row_shape=(3,))
@@ -178,8 +201,7 @@ def test_the_least_recently_used_entry_goes_first(tmp_path):
         os.utime(tmp_path / key.digest / "key.json", (age, age))
     use(keys[0])  # Used again: now the younger one.
     use(keys[2])
-    kept = {path.parent.name for path in tmp_path.glob("*/key.json")}
-    assert kept == {keys[0].digest, keys[2].digest}
+    assert _entries(tmp_path) == {keys[0].digest, keys[2].digest}
 
 
 def test_an_entry_in_use_is_not_removed(tmp_path):
@@ -190,6 +212,65 @@ def test_an_entry_in_use_is_not_removed(tmp_path):
     with cache._lock(tmp_path / held.digest, 2, wait=True):
         cache.load_or_compute(KEY, SHARDS, Prefix())
     assert (tmp_path / held.digest / "key.json").exists()
+
+
+def test_what_another_process_has_opened_stays_until_it_ends(tmp_path):
+    """Else a run that is interrupted would pay its whole pass again."""
+    other, third = (dataclasses.replace(KEY, view=view) for view in (1, 2))
+    code = (
+        "import pathlib, sys\n"
+        "from tests.trainer import test_feature_cache as t\n"
+        f"cache = t.feature_cache.Cache(pathlib.Path({str(tmp_path)!r}), 1)\n"
+        "cache.load_or_compute(t.KEY, t.SHARDS, t.Prefix())\n"
+        "print('opened', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == "opened\n"
+        feature_cache.Cache(tmp_path, 1).load_or_compute(other, SHARDS, Prefix())
+        assert _entries(tmp_path) == {KEY.digest, other.digest}
+        process.kill()
+    feature_cache.Cache(tmp_path, 1).load_or_compute(third, SHARDS, Prefix())
+    assert _entries(tmp_path) == {third.digest}
+
+
+def _entries(root) -> set[str]:
+    return {path.parent.name for path in root.glob("*/key.json")}
+
+
+def test_room_is_made_before_it_is_needed(tmp_path):
+    """A disk may be as large as the budget."""
+
+    def compute(start, stop):
+        assert not (tmp_path / KEY.digest).exists()
+        yield from Prefix()(start, stop)
+
+    budget = 1.5 * SHARDS.num_bytes
+    feature_cache.Cache(tmp_path, budget).load_or_compute(KEY, SHARDS, Prefix())
+    other = dataclasses.replace(KEY, view=1)
+    feature_cache.Cache(tmp_path, budget).load_or_compute(other, SHARDS, compute)
+    assert _entries(tmp_path) == {other.digest}
+
+
+def test_a_removal_that_was_cut_short_is_finished(tmp_path):
+    feature_cache.Cache(tmp_path, 1).load_or_compute(KEY, SHARDS, Prefix())
+    (tmp_path / KEY.digest / "key.json").unlink()
+    other = dataclasses.replace(KEY, view=1)
+    feature_cache.Cache(tmp_path, 1).load_or_compute(other, SHARDS, Prefix())
+    assert not (tmp_path / KEY.digest).exists()
+
+
+def test_waiting_for_another_process_is_told(cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(feature_cache, "WAIT_S", 0.05)
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    with cache._lock(tmp_path / KEY.digest, 1, wait=True):
+        waiting = pool.submit(cache.load_or_compute, KEY, SHARDS, Prefix())
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.5)
+        told = capsys.readouterr().out
+    assert _rows(waiting.result(timeout=60)) == list(range(600))
+    assert f"waiting for another process that computes features in {tmp_path / KEY.digest}" in told
 
 
 def test_mapped_shards_outlive_their_removal(tmp_path):
