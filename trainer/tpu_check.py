@@ -40,8 +40,8 @@ GIB = tpu_topologies.GIB
 STEPS = 1_000
 """Steps of an epoch, a number inside of the compiled schedule; no shape depends on it."""
 FULL = 0.99
-"""A batch that fills this share of memory is called the largest, and one that is this share of the
-least that is refused: more would cost compilations. Memory grows by steps, as batches are padded."""
+"""A batch that fills this share of memory is called the largest, or one that is this share of the
+least that is refused: more would cost compilations. Memory grows in steps: batches are padded."""
 AIM = 0.995
 """The share of memory that the search aims at: a little below, so that it hits from below."""
 

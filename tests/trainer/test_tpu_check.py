@@ -60,6 +60,18 @@ def test_the_largest_batch_is_found_where_memory_jumps():
     assert tpu_check.largest_batch(memory, {8: memory(8)}, available) == 499
 
 
+def test_the_largest_batch_is_near_the_least_that_is_refused_where_memory_grows_in_steps():
+    tried = []
+
+    def memory(batch: int) -> float:
+        tried.append(batch)
+        return 31_000.0 if 4_000 < batch <= 4_096 else 7.7 * batch
+
+    largest = tpu_check.largest_batch(memory, {32: 7.7 * 32}, 31_500)
+    assert 0.99 * 4_096 <= largest <= 4_096
+    assert len(tried) <= 5
+
+
 def test_the_largest_batch_is_found_where_a_refusal_tells_no_size():
     def memory(batch: int) -> float:
         return 10 * batch**1.1 if batch <= 321 else math.inf
