@@ -74,6 +74,20 @@ def test_nothing_frozen_is_nothing_to_measure(make_config):
         benchmark.run(make_config(layers_to_unfreeze="all"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fixed_step_size": 3, "use_all_samples": False}, r"without --fixed_.*, --use_all_samp"),
+        ({"optimizer": "sgd"}, "without --optimizer; leave it out"),
+        ({"cache_budget_gb": 1e-6}, "needs features to cache; training on images: features up"),
+    ],
+)
+def test_what_can_not_be_compared_is_told_before_the_race(make_config, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        benchmark.run(make_config(max_epochs=3, **options))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.long
 def test_both_sides_do_the_same_work(make_config, tmp_path, capsys):
     config = make_config(layers_to_unfreeze="2", benchmark_images=40, max_epochs=3)

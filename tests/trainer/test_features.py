@@ -73,6 +73,11 @@ def test_too_large_a_value_for_16_bits_is_refused():
         features.to_stored(np.array([[70_000.0]], np.float32), tf.float16)
 
 
+def test_features_that_are_no_numbers_are_blamed_on_the_weights():
+    with pytest.raises(RunError, match="features that are no numbers in float32; give other"):
+        features.to_stored(np.array([[np.nan]], np.float32), tf.float32)
+
+
 def test_the_hash_of_weights_sees_every_bit():
     dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     before = features.weights_hash(dense.weights)

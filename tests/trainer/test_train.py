@@ -192,6 +192,20 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(make_config, tmp_
 
 
 @pytest.mark.slow
+def test_views_without_room_for_their_features_are_refused(make_config):
+    views = {"augmentation": "light", "views": 2, "cache_budget_gb": 1e-6}
+    with pytest.raises(ConfigError, match=r"views \(2\) are views of cached features, .* none: "):
+        train.run(make_config(**views))
+
+
+def test_a_run_from_features_does_not_go_on_with_images(make_config, tmp_path):
+    """The budget is no option of the result, and a smaller one leaves no room for features."""
+    train.run(make_config(max_epochs=1))
+    (tmp_path / "run" / "best.keras").unlink()
+    with pytest.raises(ConfigError, match=r"other features of them; give .*--cache_budget_gb"):
+        train.run(make_config(max_epochs=1, cache_budget_gb=1e-6))
+
+
 def test_views_are_cached_and_shared_between_seeds(make_config, tmp_path):
     weights = str(tmp_path / "small_cnn.weights.h5")  # Random ones would differ by seed.
     model.build(make_config().model, (224, 224, 1), 2).trunk.save_weights(weights)

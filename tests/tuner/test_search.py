@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -133,6 +134,15 @@ def test_a_budget_sizes_the_search(base, settings, capsys):
     assert "budget: Hyperband of 3 epochs, 10 time(s)." in capsys.readouterr().out
     with pytest.raises(ConfigError, match="is too little"):
         search.run(base, settings(budget_minutes=0.001), [])
+
+
+def test_cuts_that_have_no_room_together_are_refused(base, settings):
+    """Trial after trial would compute its features again."""
+    # 75 rows of 4 and of 8 KiB; the larger cut alone, with a test split of 25, takes 800 KiB.
+    features = dataclasses.replace(base.features, cache_budget_gb=850 / 2**20)
+    tight = dataclasses.replace(base, features=features)
+    with pytest.raises(ConfigError, match=r"features of 2 cuts take 0\.\d GB, more than --cache_b"):
+        search.run(tight, settings(search="layers_to_unfreeze=2|4"), [])
 
 
 @pytest.mark.slow
