@@ -69,6 +69,8 @@ def run(config: config_lib.Config) -> None:
     context = runtime.build(config.runtime)
     policy = "float32" if config.runtime.precision == "auto" else config.runtime.precision
     keras.mixed_precision.set_dtype_policy(policy)
+    # GPUs round what they multiply to 10 bits in float32 too, which would pass for a fault.
+    tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     config = _made_comparable(config)
     batch_size = EXAMPLES_PER_REPLICA * context.num_replicas
     ours = _train(config, context.strategy, batch_size)
