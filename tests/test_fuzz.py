@@ -21,7 +21,16 @@ from PIL import Image
 
 from cxr_tfds import images, source
 from tests.cxr_tfds.conftest import draw, kaggle_files
-from trainer import config, feature_cache, flags, locations, peers, predictions, tpu_topologies
+from trainer import (
+    config,
+    feature_cache,
+    feature_entry,
+    flags,
+    locations,
+    peers,
+    predictions,
+    tpu_topologies,
+)
 from trainer.errors import ConfigError, RunError
 from tuner.space import Space
 
@@ -184,7 +193,7 @@ def test_an_archive_writes_nowhere(tmp_path, name):
     assert set(tmp_path.rglob("*")) == before
 
 
-KEY = feature_cache.Key(
+KEY = feature_entry.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
     precision="float32", dtype="float32", augmentation=None, view=None,
@@ -196,7 +205,7 @@ KEY = feature_cache.Key(
 def test_cached_features(seed):
 
     rows = np.arange(160, dtype=np.float32).reshape(40, 4)
-    shards = feature_cache.Shards(40, (4,), tf.float32)
+    shards = feature_entry.Shards(40, (4,), tf.float32)
     with tempfile.TemporaryDirectory() as folder:
         cache = feature_cache.Cache(pathlib.Path(folder), 1 << 30)
         cache.load_or_compute(KEY, shards, lambda start, stop: [rows[start:stop]])

@@ -28,6 +28,7 @@ from trainer import (
     backbones,
     console,
     feature_cache,
+    feature_entry,
     feeds,
     locations,
     model,
@@ -317,7 +318,7 @@ def _time_prefix(
     feed: feeds.FeatureFeed, data: pipeline.Data, folder: pathlib.Path
 ) -> tuple[float, float]:
     """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
-    size = feature_cache.PASS_BATCH_SIZE
+    size = feature_entry.PASS_BATCH_SIZE
     forward = tf.function(lambda images: feed.parts.prefix(images, training=False))
     images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
     forward(images)  # Traces.

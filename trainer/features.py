@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import batches, feature_cache
+from trainer import batches, feature_entry
 from trainer.errors import RunError
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Parts:
     cut_at: tuple[int, str]
     dtype: tf.DType
 
-    def shards(self, num_examples: int) -> feature_cache.Shards:
+    def shards(self, num_examples: int) -> feature_entry.Shards:
         """Returns how the features of so many examples are stored."""
         row_shape = tuple(self.suffix.input.shape[1:])
-        return feature_cache.Shards(num_examples, row_shape, self.dtype)
+        return feature_entry.Shards(num_examples, row_shape, self.dtype)
 
 
 def cut(network: Network) -> Parts | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from trainer import augment, console, feature_cache, features
+from trainer import augment, console, feature_cache, feature_entry, features
 from trainer import config as config_lib
 from trainer.batches import stable_seed
 from trainer.driver import Driver
@@ -166,7 +166,7 @@ class FeatureFeed(Feed):
     ) -> Iterator[Any]:
         """Yields what a model on images gives for rows of a split, as `Driver.predict_blocks`."""
         replicas = self.strategy.num_replicas_in_sync
-        batch_size = math.ceil(feature_cache.PASS_BATCH_SIZE / replicas) * replicas
+        batch_size = math.ceil(feature_entry.PASS_BATCH_SIZE / replicas) * replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
         yield from driver.predict_blocks(images)
 
@@ -174,14 +174,14 @@ class FeatureFeed(Feed):
         """Returns what progress calls a view of a split."""
         return f"features of {split}" + (f", view {view + 1}" if view is not None else "")
 
-    def shards(self, split: str) -> feature_cache.Shards:
+    def shards(self, split: str) -> feature_entry.Shards:
         """Returns how a view of a split is stored."""
         return self.parts.shards(self._data.num_examples(split))
 
-    def key(self, split: str, view: int | None) -> feature_cache.Key:
+    def key(self, split: str, view: int | None) -> feature_entry.Key:
         """Returns all that decides what is stored for a view of a split."""
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
-        return feature_cache.Key(
+        return feature_entry.Key(
             data_fingerprint=self._data.fingerprint,
             split=split,
             backbone=self._config.model.backbone,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from trainer import batches, console, feature_cache, feeds
+from trainer import batches, console, feature_entry, feeds
 from trainer.driver import Driver
 from tuner import trials
 
@@ -149,7 +149,7 @@ def _pass_of(feed: feeds.Feed) -> tuple[float, int]:
     num_bytes = sum(shards.num_bytes for shards in cut.values())
     if not missing:
         return 0.0, num_bytes
-    batch = feature_cache.PASS_BATCH_SIZE
+    batch = feature_entry.PASS_BATCH_SIZE
     list(feed.run_prefix("train", None, 0, batch))  # Traces.
     start = time.monotonic()
     list(feed.run_prefix("train", None, 0, batch))

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import feature_cache
+from trainer import feature_cache, feature_entry, feature_locks
 
-KEY = feature_cache.Key(
+KEY = feature_entry.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(2,),
     precision="float32", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
-SHARDS = feature_cache.Shards(600, (2,), tf.float32)
+SHARDS = feature_entry.Shards(600, (2,), tf.float32)
 
 
 class Prefix:
@@ -75,7 +75,7 @@ def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
 
 
 OTHER = dataclasses.replace(KEY, cut_at=5, row_shape=(64,), dtype="bfloat16")
-WIDE = feature_cache.Shards(600, (64,), tf.bfloat16)
+WIDE = feature_entry.Shards(600, (64,), tf.bfloat16)
 
 
 class TwoPrefixes(Prefix):
@@ -90,7 +90,7 @@ class TwoPrefixes(Prefix):
 @pytest.fixture
 def small_shards(monkeypatch):
     """The wide entry then has shards of 96 rows, the other of 256."""
-    monkeypatch.setattr(feature_cache, "SHARD_BYTES", 100 * WIDE.row_bytes)
+    monkeypatch.setattr(feature_entry, "SHARD_BYTES", 100 * WIDE.row_bytes)
 
 
 def _fill(cache) -> list[tuple[int, int]]:
@@ -209,7 +209,7 @@ def test_an_entry_in_use_is_not_removed(tmp_path):
     feature_cache.Cache(tmp_path, budget_bytes=1).load_or_compute(held, SHARDS, Prefix())
     cache = feature_cache.Cache(tmp_path, budget_bytes=1)
     os.utime(tmp_path / held.digest / "key.json", (1, 1))
-    with cache._lock(tmp_path / held.digest, 2, wait=True):
+    with feature_locks.section(tmp_path / held.digest, 2):
         cache.load_or_compute(KEY, SHARDS, Prefix())
     assert (tmp_path / held.digest / "key.json").exists()
 
@@ -262,9 +262,9 @@ def test_a_removal_that_was_cut_short_is_finished(tmp_path):
 
 
 def test_waiting_for_another_process_is_told(cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(feature_cache, "WAIT_S", 0.05)
+    monkeypatch.setattr(feature_locks, "WAIT_S", 0.05)
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    with cache._lock(tmp_path / KEY.digest, 1, wait=True):
+    with feature_locks.section(tmp_path / KEY.digest, 1):
         waiting = pool.submit(cache.load_or_compute, KEY, SHARDS, Prefix())
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.5)
@@ -350,7 +350,7 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
         thread.join()
     assert _rows(arrays[0]) == _rows(arrays[1]) == list(range(16 * 256))
     asked = prefixes[0].asked + prefixes[1].asked
-    assert len(asked) == len(set(asked)) == feature_cache.SECTIONS
+    assert len(asked) == len(set(asked)) == feature_entry.SECTIONS
     assert prefixes[0].asked[0] == (0, 512)
     assert prefixes[1].asked[0] == (8 * 256, 8 * 256 + 512)
 
@@ -390,4 +390,4 @@ def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):
     ("row_shape", "rows"), [((512,), 256), ((14, 14, 512), 160), ((112, 112, 64), 32)]
 )
 def test_shards_are_bounded_in_rows_and_bytes(row_shape, rows):
-    assert feature_cache.Shards(1000, row_shape, tf.float32).rows_per_shard == rows
+    assert feature_entry.Shards(1000, row_shape, tf.float32).rows_per_shard == rows
