@@ -246,7 +246,7 @@ def test_no_sound_checkpoint_at_all_ends_the_run(saved):
 
 def test_other_frozen_weights_are_refused(saved):
     checkpoints = Checkpoints(saved, [], "others", keep=2)
-    with pytest.raises(ConfigError, match="belongs to other frozen weights or other images"):
+    with pytest.raises(ConfigError, match="belongs to other frozen weights, other images, or"):
         checkpoints.restore()
 
 

@@ -50,7 +50,8 @@ def test_damaged_records_are_told_in_a_line(
 ):
     """TensorFlow's own error names neither the data set nor the folder."""
     shutil.copytree(data_dir, tmp_path / "data")
-    _damage(next((tmp_path / "data").rglob(f"*-{split}.tfrecord-00000-*")), way)
+    records = tmp_path / "data" / "cxr_tfds" / "paper"  # Other tests build others beside it.
+    _damage(next(records.rglob(f"*-{split}.tfrecord-00000-*")), way)
     config = make_config(data_dir=str(tmp_path / "data"), feature_cache=feature_cache, max_epochs=1)
     with pytest.raises(DiskError, match=r"cxr_tfds/paper/.* can't be read \(.*\); remove .* and"):
         train.run(config)
