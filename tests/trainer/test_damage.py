@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from trainer import train
+from trainer import data_service, train
 from trainer.errors import ConfigError, DiskError, RunError
 
 WAYS = ("truncate", "flip", "delete")
@@ -49,12 +49,27 @@ def test_damaged_records_are_told_in_a_line(
     make_config, data_dir, tmp_path, way, feature_cache, split
 ):
     """TensorFlow's own error names neither the data set nor the folder."""
-    shutil.copytree(data_dir, tmp_path / "data")
-    records = tmp_path / "data" / "cxr_tfds" / "paper"  # Other tests build others beside it.
-    _damage(next(records.rglob(f"*-{split}.tfrecord-00000-*")), way)
+    _damage(_copied_records(data_dir, tmp_path, split), way)
     config = make_config(data_dir=str(tmp_path / "data"), feature_cache=feature_cache, max_epochs=1)
     with pytest.raises(DiskError, match=r"cxr_tfds/paper/.* can't be read \(.*\); remove .* and"):
         train.run(config)
+
+
+def _copied_records(data_dir, tmp_path, split: str):
+    """The first file of a split, in a copy of the data set."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    records = tmp_path / "data" / "cxr_tfds" / "paper"  # Other tests build others beside it.
+    return next(records.rglob(f"*-{split}.tfrecord-00000-*"))
+
+
+def test_records_that_end_early_are_told_in_a_line(make_config, data_dir, tmp_path):
+    """A copy that was cut between two records has no damage that a checksum would find."""
+    path = _copied_records(data_dir, tmp_path, "train")
+    last = int(data_service.locate([str(path)]).before[-1])
+    header = data_service.LENGTH_BYTES + data_service.CRC_BYTES
+    path.write_bytes(path.read_bytes()[: last - header])
+    with pytest.raises(DiskError, match=r"can't be read \(.*expected to contain.*\); remove "):
+        train.run(make_config(data_dir=str(tmp_path / "data"), max_epochs=1))
 
 
 @pytest.mark.long
