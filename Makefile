@@ -33,7 +33,7 @@ tpu-check-small: .venv-tpu
 	$(TPU_BIN)/python -m pytest -m tpu_aot --durations=5
 
 tpu-check: .venv-tpu
-	$(TPU_BIN)/python -m trainer.tpu_matrix docs/tpu.md
+	$(TPU_BIN)/python -m trainer.tpu.matrix docs/tpu.md
 
 # A broken install is removed, so that the next call starts afresh instead of trusting it.
 # The lock is complete, so pip resolves nothing (--no-deps): its resolver asks for the newest release

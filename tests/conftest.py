@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 import cxr_tfds
 from cxr_tfds import phantom
 from trainer import config as config_lib
-from trainer import pipeline
+from trainer.data import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 
-BY_CASE = ("test_conformance.py", "test_tpu_tracing.py", "test_interruptions.py")
+BY_CASE = ("test_conformance.py", "tpu/test_tracing.py", "test_interruptions.py")
 """Files whose tests share what is made for their first parameter, as a backbone, and no more."""
 FIRST = ("test_search", "test_train", "test_checkpoint", "test_driver", "test_cli", "test_builder")
 """Files that take longest."""

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainer import config, peers, sockets
+from trainer import config
+from trainer.distribution import peers
+from trainer.system import sockets
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "distributed.md").read_text("utf-8")

@@ -21,17 +21,12 @@ from PIL import Image
 
 from cxr_tfds import images, source
 from tests.cxr_tfds.conftest import draw, kaggle_files
-from trainer import (
-    config,
-    feature_cache,
-    feature_entry,
-    flags,
-    locations,
-    peers,
-    predictions,
-    tpu_topologies,
-)
+from trainer import config, flags, topologies
+from trainer.distribution import peers
 from trainer.errors import ConfigError, RunError
+from trainer.evaluation import predictions
+from trainer.features import entries, store
+from trainer.storage import locations
 from tuner.space import Space
 
 JSON = strategies.recursive(
@@ -118,7 +113,7 @@ def test_clusters(text):
 @many(150)
 @hypothesis.given(strategies.text("v5ep6:x0123456789- ", max_size=12))
 def test_topologies(text):
-    topology, message = attempt(ConfigError, tpu_topologies.parse, text)
+    topology, message = attempt(ConfigError, topologies.parse, text)
     assert message or topology.chips >= 1
 
 
@@ -193,7 +188,7 @@ def test_an_archive_writes_nowhere(tmp_path, name):
     assert set(tmp_path.rglob("*")) == before
 
 
-KEY = feature_entry.Key(
+KEY = entries.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
     precision="float32", dtype="float32", augmentation=None, view=None,
@@ -205,9 +200,9 @@ KEY = feature_entry.Key(
 def test_cached_features(seed):
 
     rows = np.arange(160, dtype=np.float32).reshape(40, 4)
-    shards = feature_entry.Shards(40, (4,), tf.float32)
+    shards = entries.Shards(40, (4,), tf.float32)
     with tempfile.TemporaryDirectory() as folder:
-        cache = feature_cache.Cache(pathlib.Path(folder), 1 << 30)
+        cache = store.Cache(pathlib.Path(folder), 1 << 30)
         cache.load_or_compute(KEY, shards, lambda start, stop: [rows[start:stop]])
         (path,) = pathlib.Path(folder).rglob("*.npy")
         path.write_bytes(damaged(path.read_bytes(), seed))

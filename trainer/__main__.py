@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import exits, flags, local_workers, peers, signals
+from trainer import flags
+from trainer.distribution import local_workers, peers
+from trainer.system import exits, signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ def main(command: flags.Command) -> int:
 def _run(command: flags.Command) -> int:
     with signals.watched(), peers.watched(command.config):
         # TensorFlow is imported only now, so that --help and typing errors answer at once.
-        outcome = importlib.import_module(f"trainer.{command.mode}").run(command.config)
+        outcome = importlib.import_module(flags.MODULES[command.mode]).run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
 
 

@@ -45,5 +45,5 @@ REGISTRY: dict[str, Backbone] = {
     "efficientnet_v2_b0": Backbone("keras.applications.efficientnet_v2", "EfficientNetV2B0"),
     "convnext_tiny": Backbone("keras.applications.convnext", "ConvNeXtTiny"),
     # Trains from nothing on `phantom`.
-    "small_cnn": Backbone("trainer.small_cnn", "SmallCNN", 128),
+    "small_cnn": Backbone("trainer.models.small_cnn", "SmallCNN", 128),
 }

@@ -15,8 +15,10 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, locations, sockets, tpu_topologies
+from trainer import backbones, topologies
 from trainer.errors import ConfigError
+from trainer.storage import locations
+from trainer.system import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -339,7 +341,7 @@ class Runtime(Group):
     def __post_init__(self) -> None:
         """Checks the options, each and together."""
         super().__post_init__()
-        tpu_topologies.parse(self.tpu_topology)
+        topologies.parse(self.tpu_topology)
         if self.local_workers and self.strategy not in ("auto", "multi_worker"):
             raise ConfigError(
                 f"local_workers ({self.local_workers}) needs --strategy=multi_worker, not "

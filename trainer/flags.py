@@ -18,12 +18,21 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors, locations
+from trainer import errors
+from trainer.storage import locations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODES = ("train", "evaluate", "benchmark", "selfcheck", "tpu_check")
+MODULES = {
+    "train": "trainer.commands.train",
+    "evaluate": "trainer.commands.evaluate",
+    "benchmark": "trainer.benchmarks.race",
+    "selfcheck": "trainer.commands.selfcheck",
+    "tpu_check": "trainer.tpu.check",
+}
+"""What does the work of each --mode; imported when it is asked for."""
+MODES = tuple(MODULES)
 MACHINES = ("strategy", "tpu", "num_virtual_devices", "local_workers", "data_service")
 """Options that say which machines work together."""
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
@@ -181,7 +190,7 @@ def _load_remote_options(path: str) -> dict[str, Any]:
     except locations.LocationError as error:
         raise errors.ConfigError(f"{path} {error}.") from error
     # Only now: the library takes most of a second to import.
-    files = importlib.import_module("trainer.bucket").Bucket(url.bucket)
+    files = importlib.import_module("trainer.storage.bucket").Bucket(url.bucket)
     stored = files.stat(url.name)
     if stored is None:
         raise errors.ConfigError(f"no options at {path}: no such object.")

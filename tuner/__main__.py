@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from absl import app, logging
 from absl import flags as absl_flags
 
-from trainer import exits, peers, signals
 from trainer import flags as trainer_flags
+from trainer.distribution import peers
+from trainer.system import exits, signals
 from tuner import flags
 
 if TYPE_CHECKING:

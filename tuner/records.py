@@ -13,7 +13,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from trainer import history, storage
+from trainer.evaluation import history
+from trainer.storage import files
 
 if TYPE_CHECKING:
     import pathlib
@@ -75,7 +76,7 @@ def save(folder: pathlib.Path, record: Record) -> None:
         {name: value if math.isfinite(value) else None for name, value in row.items()}
         for row in record.curve
     ]
-    storage.save_json(folder / RESULT, document)
+    files.save_json(folder / RESULT, document)
 
 
 def load(folder: pathlib.Path) -> Record:

@@ -29,30 +29,23 @@ import cxr_tfds
 import trainer
 import tuner
 from trainer import config as config_lib
-from trainer import console, feeds, precision, processes, storage
 from trainer.errors import ConfigError, RunError
-from tuner import (
-    board,
-    chief,
-    estimate,
-    hparams,
-    hypermodel,
-    leaderboard,
-    oracles,
-    outcomes,
-    report,
-    trials,
-    worker,
-)
+from trainer.models import precision
+from trainer.storage import files
+from trainer.system import console, processes
+from trainer.training import feeds
 from tuner import (
     plan as plan_lib,
 )
+from tuner.oracles import durable
+from tuner.reports import board, hparams, leaderboard, outcomes, page
+from tuner.trials import chief, estimate, hypermodel, tasks, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trainer.config import Config
-    from tuner.results import SearchResults
+    from tuner.reports.results import SearchResults
     from tuner.settings import Settings
     from tuner.space import Space
 
@@ -80,7 +73,7 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return
-    workspace = trials.Workspace(base)  # All CPUs are its own: features come before the workers.
+    workspace = tasks.Workspace(base)  # All CPUs are its own: features come before the workers.
     choice = precision.settle(base, workspace.context)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
@@ -90,7 +83,7 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
 
 
 def _search(
-    workspace: trials.Workspace, settings: Settings, space: Space, argv: Sequence[str]
+    workspace: tasks.Workspace, settings: Settings, space: Space, argv: Sequence[str]
 ) -> None:
     settings = _sized(workspace, settings, space)
     base = workspace.base
@@ -104,7 +97,7 @@ def _search(
     is_spread = "KERASTUNER_TUNER_ID" in os.environ
     if not is_spread:
         prepare(workspace, configs)
-    oracle = oracles.build(settings, space, plan)
+    oracle = durable.build(settings, space, plan)
     oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
     facts = {name: str(base.to_flat()[name]) for name in FACTS}
@@ -162,8 +155,8 @@ def _repeated(on_turn: Callable[[], None]) -> Iterator[None]:
 
 
 def _search_in_parallel(
-    oracle: oracles.Durable,
-    workspace: trials.Workspace,
+    oracle: durable.Durable,
+    workspace: tasks.Workspace,
     settings: Settings,
     argv: Sequence[str],
     on_turn: Any,
@@ -183,16 +176,16 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     """Runs trials that a chief gives out, until it has no more."""
     worker.end_with_parent()
     is_local = worker.PARENT in os.environ
-    workspace = trials.Workspace(base)
+    workspace = tasks.Workspace(base)
     if not is_local:  # Else the chief, on the same machine, has done it.
         prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
-    oracle = oracles.build(settings, space, plan)
+    oracle = durable.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
     worker.Worker(oracle, model, settings).search()
 
 
-def prepare(workspace: trials.Workspace, configs: Sequence[Config]) -> None:
+def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     """Computes the features of every cut in the space, in one pass over the images.
 
     Args:
@@ -262,7 +255,7 @@ def _owned(settings: Settings, *, is_dry: bool) -> Any:
         ) from error
 
 
-def _sized(workspace: trials.Workspace, settings: Settings, space: Space) -> Settings:
+def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Settings:
     """Fits a Hyperband into --budget_minutes; a search that goes on keeps the size it has.
 
     Raises:
@@ -296,7 +289,7 @@ def _sized(workspace: trials.Workspace, settings: Settings, space: Space) -> Set
     return dataclasses.replace(settings, iterations=iterations)
 
 
-def _identity(workspace: trials.Workspace, settings: Settings, space: Space) -> dict[str, Any]:
+def _identity(workspace: tasks.Workspace, settings: Settings, space: Space) -> dict[str, Any]:
     """Returns all that decides what a search finds, flat, by name."""
     options = {
         field.name: value
@@ -351,7 +344,7 @@ def _agree(settings: Settings, identity: dict[str, Any]) -> float:
     saved = _load_identity(settings)
     if saved is None:
         began = time.time()
-        storage.save_json(settings.folder / "search.json", {**identity, "began": began})
+        files.save_json(settings.folder / "search.json", {**identity, "began": began})
         return began
     changed = [name for name in identity if identity[name] != saved.get(name)]
     if changed:
@@ -367,12 +360,12 @@ def _agree(settings: Settings, identity: dict[str, Any]) -> float:
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:
     """Writes what is known of a search, over or not."""
     leaderboard.write(found, settings.folder / "leaderboard.csv")
-    report.write(found, settings.folder / "report.html")
+    page.write(found, settings.folder / "report.html")
     hparams.write(found, settings.folder / "tensorboard")
     best = found.best
     if best is not None:
-        config = trials.config_to_repeat(base, best.values, settings.objective, best.epochs)
-        storage.save_json(settings.folder / "best_config.json", config.to_flat())
+        config = tasks.config_to_repeat(base, best.values, settings.objective, best.epochs)
+        files.save_json(settings.folder / "best_config.json", config.to_flat())
 
 
 def _conclude(found: SearchResults, settings: Settings) -> None:

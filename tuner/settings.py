@@ -10,9 +10,9 @@ import os
 import pathlib
 
 from trainer import config as config_lib
-from trainer import locations
 from trainer.config import option
 from trainer.errors import ConfigError
+from trainer.storage import locations
 from tuner import plan as plan_lib
 from tuner.space import Space
 

@@ -18,10 +18,11 @@ import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
 
-from tests.trainer import bucket_server
+from tests.support import bucket_server
 from trainer import __main__ as trainer_main
-from trainer import flags, runtime
+from trainer import flags
 from trainer.config import Config
+from trainer.distribution import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

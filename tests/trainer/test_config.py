@@ -80,7 +80,7 @@ def test_a_number_of_layers_may_be_a_number_in_json():
 
 def test_every_option_is_read_outside_of_config():
     """A flag that nothing reads would do nothing."""
-    sources = [p for p in Path(config_lib.__file__).parent.glob("*.py") if p.name != "config.py"]
+    sources = [p for p in Path(config_lib.__file__).parent.rglob("*.py") if p.name != "config.py"]
     text = "\n".join(path.read_text("utf-8") for path in sources)
     unread = [
         field.name

@@ -72,7 +72,7 @@ def _board(folder) -> list[list[str]]:
 @pytest.mark.long
 def test_the_benchmark_compares_with_plain_keras_tuner(command):
     result = subprocess.run(
-        [sys.executable, "-m", "tuner.benchmark", "--timed_only", "--benchmark_images=100",
+        [sys.executable, "-m", "tuner.benchmarks.race", "--timed_only", "--benchmark_images=100",
          *command()],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer import sockets
+from trainer.system import sockets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import run_directory, train
+from trainer.commands import train
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from tuner import search, trials
+from trainer.runs import run_directory
+from tuner import search
+from tuner.trials import tasks
 
 
 def _rows(folder) -> list[dict[str, str]]:
@@ -91,7 +93,7 @@ def test_selection_never_sees_the_test_split(base, settings, data_dir, tmp_path)
 
 def test_the_test_split_cannot_be_read_by_a_trial(base):
 
-    data = trials.Workspace(base).data(base)
+    data = tasks.Workspace(base).data(base)
     assert data.num_examples("test")
     for read in (data.table, data.read, lambda s: data.evaluation_batches(s, 8).dataset):
         with pytest.raises(ValueError, match="withheld"):
@@ -149,7 +151,7 @@ def test_cuts_that_have_no_room_together_are_refused(base, settings):
 def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
     cuts = [Config.from_flat({**base.to_flat(), "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
     own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in cuts]
-    workspace = trials.Workspace(base)
+    workspace = tasks.Workspace(base)
     search.prepare(workspace, cuts)
     for config in own:
         workspace.build(config).feed.prepare()
@@ -162,16 +164,16 @@ def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
 
 @pytest.mark.slow
 def test_promotion_equals_training_in_one_go(base, tmp_path):
-    config = trials.config_of(
+    config = tasks.config_of(
         Config.from_flat({**base.to_flat(), "schedule": "cosine", "max_epochs": 9}),
         {"layers_to_unfreeze": "2", "neurons": 8},
         "val_auc",
     )
-    workspace = trials.Workspace(base)
+    workspace = tasks.Workspace(base)
 
     def train(task):
-        with trials.owned(task.folder):
-            return trials.train(task, workspace, workspace.build(task.config))
+        with tasks.owned(task.folder):
+            return tasks.train(task, workspace, workspace.build(task.config))
 
     def variables(folder) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(str(folder / "checkpoints/00007-000000/variables"))
@@ -180,8 +182,8 @@ def test_promotion_equals_training_in_one_go(base, tmp_path):
         }
 
     for epochs in (2, 4, 7):
-        climbed = train(trials.Task(config, tmp_path / "rungs", epochs))
-    at_once = train(trials.Task(config, tmp_path / "once", 7))
+        climbed = train(tasks.Task(config, tmp_path / "rungs", epochs))
+    at_once = train(tasks.Task(config, tmp_path / "once", 7))
     clocks = {"epoch_s", "examples_per_s", "input_wait"}
     assert [{k: v for k, v in r.items() if k not in clocks} for r in climbed] == [
         {k: v for k, v in r.items() if k not in clocks} for r in at_once

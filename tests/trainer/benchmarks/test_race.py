@@ -1,0 +1,104 @@
+"""The benchmark: what it measures is real, and what it sums up is right."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from trainer.benchmarks import race
+from trainer.benchmarks.race import Baseline, Results, Stages, Trained
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from trainer.system import processes
+
+RESULTS = Results(
+    cold=Trained(total_s=100.0, epoch_s=0.5, private_bytes=2 << 30),
+    warm=Trained(total_s=20.0, epoch_s=0.25, private_bytes=1 << 30),
+    baselines=(
+        Baseline("mixed_bfloat16", 0.5, 10.0, 19.0, 5.0, 0),
+        Baseline("mixed_bfloat16", 0.5, 10.0, 21.0, 5.0, 0),
+        Baseline("float32", 0.5, 20.0, 190.0, 40.0, 0),
+    ),
+    stages=Stages(
+        records_per_s=9e3, decoded_per_s=2e3, input_wait=0.01, forward_per_s=200.0,
+        pass_per_s=190.0, suffix_steps_per_s=300.0,
+    ),
+)  # fmt: skip
+
+
+def test_a_share_is_scaled_to_all_images_but_not_the_start():
+    assert RESULTS.baselines[0].total_s(epochs=20) == 10 + (20 * 19 + 5) / 0.5
+
+
+def test_the_last_line_sums_up():
+    table = race.format_table(Config.from_flat({"max_epochs": 20}), RESULTS).splitlines()
+    assert table[-1] == (
+        "speedup over plain Keras: cold 8.2x, warm epoch 0.25 s, prefix at 95% of bare forward"
+    )
+    (ratios,) = [line.split() for line in table if line.startswith("plain Keras, float32, ratios")]
+    assert ratios[-4:] == ["77.0x", "cold,", "385x", "warm"]
+
+
+def test_a_process_tells_its_time_memory_and_last_line(tmp_path, monkeypatch):
+    (tmp_path / "hungry.py").write_text(
+        "import time\nheld = bytearray(200 << 20)\ntime.sleep(1)\nprint('first\\nlast')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = processes.run(["hungry"], tmp_path / "log")
+    assert process.last_line == "last"
+    assert 1 < process.seconds < 20
+    assert process.private_bytes > 200 << 20
+
+
+def test_a_failed_process_is_named_with_its_last_line(tmp_path):
+    with pytest.raises(RunError, match=r"timeit ended with code 2: use -h/--help"):
+        processes.run(["timeit", "--nonsense"], tmp_path / "log")
+
+
+def test_mapped_files_are_not_private_memory(tmp_path):
+    np.save(tmp_path / "big.npy", np.zeros(50 << 20, np.uint8))
+    before = processes.private_bytes(os.getpid())
+    mapped = np.load(tmp_path / "big.npy", mmap_mode="r")
+    assert mapped.sum() == 0
+    assert processes.private_bytes(os.getpid()) - before < 25 << 20
+
+
+def test_an_ended_process_has_no_memory():
+    assert processes.private_bytes(2**22 + 1) == 0
+
+
+def test_nothing_frozen_is_nothing_to_measure(make_config):
+    with pytest.raises(ConfigError, match="freeze some"):
+        race.run(make_config(layers_to_unfreeze="all"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fixed_step_size": 3, "use_all_samples": False}, r"without --fixed_.*, --use_all_samp"),
+        ({"optimizer": "sgd"}, "without --optimizer; leave it out"),
+        ({"cache_budget_gb": 1e-6}, "needs features to cache; training on images: features up"),
+    ],
+)
+def test_what_can_not_be_compared_is_told_before_the_race(make_config, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        race.run(make_config(max_epochs=3, **options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_both_sides_do_the_same_work(make_config, tmp_path, capsys):
+    config = make_config(layers_to_unfreeze="2", benchmark_images=40, max_epochs=3)
+    race.run(config)
+    table = capsys.readouterr().out.splitlines()
+    assert table[-1].startswith("speedup over plain Keras: cold ")
+    measured = json.loads((tmp_path / "run" / "benchmark.json").read_text())
+    assert measured["warm"]["epoch_s"] > 0
+    assert {b["policy"] for b in measured["baselines"]} == {"float32"}
+    images = sorted((tmp_path / "run" / "images" / "train").rglob("*.jpeg"))
+    assert 30 < len(images) < 40
+    with pytest.raises(ConfigError, match="already holds a benchmark"):
+        race.run(config)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import collections
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import batches
+
+
+def _plan(num_examples: int, batch_size: int, *, fixed: int | None = None, wrap: bool = True):
+    return batches.EpochPlan(num_examples, batch_size, fixed, wrap)
+
+
+def _positions(plan: batches.EpochPlan, epoch: int) -> list[tuple[int, int]]:
+    return [(turn, i) for turn, start, stop in plan.pieces(epoch) for i in range(start, stop)]
+
+
+sizes = st.integers(1, 200)
+
+
+@hypothesis.given(sizes, sizes, st.integers(0, 5))
+@hypothesis.settings(deadline=None)
+def test_an_epoch_with_wrap_has_every_sample_and_only_full_batches(n, batch_size, epoch):
+    plan = _plan(n, batch_size)
+    positions = _positions(plan, epoch)
+    assert len(positions) == plan.steps * batch_size
+    assert {i for _, i in positions} == set(range(n))
+    assert {turn for turn, _ in positions} == {epoch}
+    assert len(positions) < n + batch_size
+
+
+@hypothesis.given(sizes, sizes)
+@hypothesis.settings(deadline=None)
+def test_an_epoch_with_drop_has_no_sample_twice(n, batch_size):
+    positions = _positions(_plan(n, batch_size, wrap=False), epoch=0)
+    assert len(positions) == n // batch_size * batch_size
+    assert len(set(positions)) == len(positions)
+
+
+@hypothesis.given(sizes, sizes, st.integers(1, 20))
+@hypothesis.settings(deadline=None)
+def test_epochs_of_fixed_steps_use_all_samples_in_turn(n, batch_size, steps):
+    plan = _plan(n, batch_size, fixed=steps)
+    epochs = -(-n // (steps * batch_size))
+    seen = [position for epoch in range(epochs) for position in _positions(plan, epoch)]
+    assert len(seen) == epochs * steps * batch_size
+    assert len(set(seen)) == len(seen)
+    first_pass = collections.Counter(i for turn, i in seen if turn == 0)
+    assert first_pass == collections.Counter(range(n))
+
+
+@hypothesis.given(sizes, sizes)
+@hypothesis.settings(deadline=None, max_examples=30)
+def test_padding_keeps_every_example_once_in_order(n, batch_size):
+    weighted = tf.data.Dataset.range(n).map(lambda i: (i, i, 1.0))
+    padded = batches.pad(weighted, batch_size, n)
+    rows = list(padded.dataset.as_numpy_iterator())
+    assert len(rows) == padded.steps
+    assert {len(x) for x, _, _ in rows} == {batch_size}
+    x, weight = (np.concatenate([row[i] for row in rows]) for i in (0, 2))
+    assert x[weight > 0].tolist() == list(range(n))
+
+
+def test_seeds_of_near_numbers_differ():
+    seeds = {batches.stable_seed(a, b) for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+
+
+@hypothesis.given(sizes, st.integers(1, 4), st.sampled_from([1, 2, 3]), st.integers(1, 3))
+@hypothesis.settings(deadline=None, max_examples=12)
+def test_hosts_shares_are_the_global_batches_and_each_row_is_loaded_once(n, width, hosts, replicas):
+    """Each host has `replicas` of them, each replica `width` examples of a batch."""
+    batch_size = width * hosts * replicas
+    loaded: list[int] = []
+
+    def load(row):
+        tf.numpy_function(lambda i: loaded.append(int(i)), [row], [], stateful=True)
+        return row, row, 1.0
+
+    whole = batches.pad(tf.data.Dataset.range(n).map(lambda i: (i, i, 1.0)), batch_size, n)
+    shared = batches.pad(tf.data.Dataset.range(n), batch_size, n, load=load)
+    shares = [
+        list(shared.read(batches.Share(host, hosts, hosts * replicas)).as_numpy_iterator())
+        for host in range(hosts)
+    ]
+    for step, batch in enumerate(whole.dataset.as_numpy_iterator()):
+        pieces = [mine[step * replicas + r] for mine in shares for r in range(replicas)]
+        for column in (0, 2):
+            joined = np.concatenate([piece[column] for piece in pieces])
+            np.testing.assert_array_equal(joined, batch[column])
+    assert sorted(loaded) == list(range(n))

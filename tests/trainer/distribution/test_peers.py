@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from trainer.config import Config
+from trainer.distribution import peers
+from trainer.errors import ConfigError, RunError
+from trainer.system import sockets
+
+
+@pytest.fixture
+def listener():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _cluster(*addresses: str, index: int = 0) -> str:
+    cluster = {"worker": list(addresses)}
+    return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+
+
+def test_the_others_are_all_but_this_one():
+    assert peers.others_of(_cluster("a:1", "b:2", "c:3", index=1)) == {
+        "worker 0": "a:1",
+        "worker 2": "c:3",
+    }
+    assert peers.others_of("{}") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "[]",
+        '{"cluster": {"worker": ["a:1", "nowhere"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
+    ],
+)
+def test_a_tf_config_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError, match=r"TF_CONFIG \(.*\) must be JSON of the form"):
+        peers.others_of(text)
+
+
+@pytest.mark.parametrize("cluster", ["", "{}", '{"task": {"type": "worker", "index": 0}}'])
+def test_an_empty_tf_config_is_none(monkeypatch, cluster):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    assert not peers.has_cluster()
+    with peers.watched(Config()):
+        pass
+
+
+def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):
+    gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
+    monkeypatch.setenv("TF_CONFIG", _cluster(listener, gone))
+    with (
+        pytest.raises(RunError, match=f"worker 1 at {gone} is lost"),
+        peers.watched(Config()),
+    ):
+        raise ValueError("of a step")
+
+
+def test_an_error_while_all_answer_stays_what_it_is(monkeypatch, listener):
+    monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
+    with pytest.raises(ValueError, match="of a step"), peers.watched(Config()):
+        raise ValueError("of a step")
+
+
+def test_a_worker_whom_tensorflow_takes_for_dead_is_named(monkeypatch, listener):
+    """It may answer and still be stopped."""
+    monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
+    text = "tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe"
+    with pytest.raises(RunError, match="worker 1 at"), peers.watched(Config()):
+        raise ValueError(text)
+
+
+STUCK = """
+import time
+from trainer.distribution import peers
+from trainer.config import Config
+peers.PROBE_S = 0.5
+clock = time.monotonic
+time.monotonic = lambda: 5 * clock()  # Ten seconds pass in two.
+options = {{"strategy": "{strategy}", "data_service": "{service}", "worker_timeout_s": 10}}
+with peers.watched(Config.from_flat(options)):
+    {parted}
+    time.sleep(8)  # A step that waits for the other worker.
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parted", "code"),
+    [
+        ("multi_worker", "pass", 1),
+        pytest.param("multi_worker", "peers.part()", 0, marks=pytest.mark.slow),
+        pytest.param("one_device", "pass", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_that_waits_for_a_worker_who_never_came_ends(strategy, parted, code):
+    gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
+    result = _run_stuck(_cluster("127.0.0.1:9", gone), strategy=strategy, parted=parted, service="")
+    assert result.returncode == code, result.stderr
+    assert (f"trainer: worker 1 at {gone} is lost" in result.stderr) == bool(code)
+
+
+@pytest.mark.slow
+def test_a_step_that_waits_for_a_dispatcher_that_is_gone_ends():
+    gone = f"grpc://127.0.0.1:{sockets.free_ports(1)[0]}"
+    result = _run_stuck("{}", strategy="one_device", parted="pass", service=gone)
+    assert result.returncode == 1, result.stderr
+    assert f"trainer: the dispatcher of --data_service at {gone} is lost" in result.stderr
+
+
+def _run_stuck(cluster: str, **options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", STUCK.format(**options)],
+        env={"TF_CONFIG": cluster},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip

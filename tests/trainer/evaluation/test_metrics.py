@@ -1,0 +1,228 @@
+"""Every final figure, and the guard."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING
+
+import hypothesis
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import strategies as st
+
+from tests.support.tables import (
+    CLASSES,
+    LABEL,
+    POSITIVE,
+    predictions_of,
+    predictions_with_matrix,
+    tables,
+)
+from trainer.evaluation import metrics
+
+if TYPE_CHECKING:
+    from trainer.evaluation.predictions import Predictions
+
+
+@pytest.fixture
+def judgement() -> metrics.Judgement:
+    return metrics.judge(predictions_of(LABEL, POSITIVE))
+
+
+GOLDEN = {
+    "accuracy": 5 / 8,  # (TN + TP) / 8
+    "majority_baseline": 5 / 8,
+    "macro_recall": (2 / 3 + 3 / 5) / 2,
+    "sensitivity": 3 / 5,  # TP / (TP + FN)
+    "specificity": 2 / 3,  # TN / (TN + FP)
+    "ppv": 3 / 4,  # TP / (TP + FP)
+    "npv": 2 / 4,  # TN / (TN + FN)
+    "f1": 6 / 9,  # 2 TP / (2 TP + FP + FN)
+    "mcc": (3 * 2 - 1 * 2) / math.sqrt(4 * 5 * 3 * 4),  # (TP TN - FP FN) / sqrt(margins)
+    # 15 pairs (positive, negative); wrongly ordered only .4 and .3 against .6.
+    "roc_auc": 13 / 15,
+    # Precision at each positive, by falling score .9 .8 .7 (.6) .4 .3: 1, 1, 1, 4/5, 5/6.
+    "pr_auc": (1 + 1 + 1 + 4 / 5 + 5 / 6) / 5,
+    # Squares of .1 .2 .6 .1 .2 .3 .6 .7.
+    "brier": (0.01 + 0.04 + 0.36 + 0.01 + 0.04 + 0.09 + 0.36 + 0.49) / 8,
+    # Probabilities of the true classes: .9 .8 .4 .9 .8 .7 .4 .3.
+    "log_loss": -math.log(0.9 * 0.8 * 0.4 * 0.9 * 0.8 * 0.7 * 0.4 * 0.3) / 8,
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_metric_equals_the_number_worked_by_hand(name: str, judgement: metrics.Judgement) -> None:
+    assert getattr(judgement, name) == pytest.approx(GOLDEN[name], rel=1e-12)
+
+
+def test_every_number_of_the_judgement_is_worked_by_hand() -> None:
+    numbers = {
+        field.name
+        for field in dataclasses.fields(metrics.Judgement)
+        if field.type in ("float", "float | None")
+    }
+    assert numbers == GOLDEN.keys()
+
+
+def test_counts_are_those_worked_by_hand(judgement: metrics.Judgement) -> None:
+    assert judgement.examples == 8
+    assert judgement.majority_class == "PNEUMONIA"
+    assert judgement.confusion_matrix == ((2, 1), (2, 3))
+    assert judgement.by_etiology == {
+        "bacteria": metrics.EtiologyRecall(examples=2, correct=2, recall=1.0),
+        "normal": metrics.EtiologyRecall(examples=3, correct=2, recall=2 / 3),
+        "virus": metrics.EtiologyRecall(examples=3, correct=1, recall=1 / 3),
+    }
+
+
+def test_output_distribution_is_that_worked_by_hand(judgement: metrics.Judgement) -> None:
+    distribution = judgement.output_distribution
+    assert distribution.true_counts == {"NORMAL": 3, "PNEUMONIA": 5}
+    assert distribution.predicted_counts == {"NORMAL": 4, "PNEUMONIA": 4}
+    assert distribution.mean_probability == pytest.approx({"NORMAL": 0.5, "PNEUMONIA": 0.5})
+
+
+def test_histogram_has_ten_bins_with_the_ends_inside() -> None:
+    # Bins, each closed below and the last one above: [0, .1) 2, [.2, .3) 1, [.5, .6) 1, [.9, 1] 2.
+    judgement = metrics.judge(predictions_of([0, 0, 0, 1, 1, 1], [0, 0.05, 0.25, 0.5, 0.95, 1]))
+    assert judgement.output_distribution.histogram == (2, 0, 1, 0, 0, 1, 0, 0, 0, 2)
+
+
+def test_judgement_equals_scikit_learn_on_many_examples() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 500)
+    positive = np.clip(rng.normal(0.3 + 0.4 * label, 0.25), 0.001, 0.999)
+    predicted = (positive > 0.5).astype(int)
+    judgement = metrics.judge(predictions_of(label, positive, np.full(500, "normal")))
+    expected = {
+        "accuracy": sklearn.metrics.accuracy_score(label, predicted),
+        "macro_recall": sklearn.metrics.balanced_accuracy_score(label, predicted),
+        "sensitivity": sklearn.metrics.recall_score(label, predicted),
+        "specificity": sklearn.metrics.recall_score(1 - label, 1 - predicted),
+        "ppv": sklearn.metrics.precision_score(label, predicted),
+        "npv": sklearn.metrics.precision_score(1 - label, 1 - predicted),
+        "f1": sklearn.metrics.f1_score(label, predicted),
+        "mcc": sklearn.metrics.matthews_corrcoef(label, predicted),
+        "roc_auc": sklearn.metrics.roc_auc_score(label, positive),
+        "pr_auc": sklearn.metrics.average_precision_score(label, positive),
+        "brier": sklearn.metrics.brier_score_loss(label, positive),
+        "log_loss": sklearn.metrics.log_loss(label, positive),
+    }
+    assert {name: getattr(judgement, name) for name in expected} == pytest.approx(expected)
+    matrix = sklearn.metrics.confusion_matrix(label, predicted)
+    assert np.array_equal(judgement.confusion_matrix, matrix)
+    assert judgement.classification_report_text == sklearn.metrics.classification_report(
+        label, predicted, target_names=CLASSES, digits=4
+    )
+    assert judgement.classification_report == sklearn.metrics.classification_report(
+        label, predicted, target_names=CLASSES, output_dict=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("matrix", "accuracy", "macro_recall"),
+    [
+        (((340, 56), (26, 1043)), 0.9440, 0.92),  # VGG16
+        (((2, 394), (18, 1051)), 0.7188, 0.49),  # InceptionResNetV2
+        (((1, 395), (4, 1065)), 0.7276, 0.50),  # MobileNetV2
+    ],
+)
+def test_published_matrices_give_the_published_figures(
+    matrix: tuple[tuple[int, int], tuple[int, int]], accuracy: float, macro_recall: float
+) -> None:
+    judgement = metrics.judge(predictions_with_matrix(matrix))
+    assert judgement.confusion_matrix == matrix
+    assert judgement.accuracy == pytest.approx(accuracy, abs=5e-5)
+    assert judgement.macro_recall == pytest.approx(macro_recall, abs=5e-3)
+
+
+def test_one_class_leaves_undefined_what_needs_two() -> None:
+    judgement = metrics.judge(predictions_of([1, 1, 1], [0.9, 0.8, 0.3]))
+    assert (judgement.roc_auc, judgement.pr_auc, judgement.mcc) == (None, None, None)
+    assert judgement.specificity is None
+    assert judgement.sensitivity == judgement.macro_recall == judgement.accuracy == 2 / 3
+    assert judgement.brier == pytest.approx((0.01 + 0.04 + 0.49) / 3)
+
+
+def test_negatives_alone_leave_undefined_what_needs_a_positive() -> None:
+    judgement = metrics.judge(predictions_of([0, 0], [0.1, 0.2]))
+    assert (judgement.sensitivity, judgement.ppv, judgement.f1) == (None, None, None)
+    assert judgement.specificity == judgement.npv == 1.0
+
+
+def test_judgement_is_json_even_where_undefined() -> None:
+    judgement = metrics.judge(predictions_of([0, 0], [0.1, math.nan]))
+    document = json.loads(json.dumps(judgement.to_json(), allow_nan=False))
+    assert document["roc_auc"] is None
+    assert document["by_etiology"]["normal"] == {"examples": 2, "correct": 2, "recall": 1.0}
+
+
+def test_the_guard_lets_a_sound_run_pass() -> None:
+    judgement = metrics.judge(predictions_with_matrix(((340, 56), (26, 1043))))
+    assert judgement.warnings == ()
+    assert not judgement.guard_fired
+
+
+def test_the_guard_fires_below_the_majority_baseline() -> None:
+    judgement = metrics.judge(predictions_with_matrix(((1, 395), (4, 1065))))
+    assert judgement.guard_fired
+    assert judgement.warnings == (
+        (
+            "Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % (1069 of 1465) of always "
+            "answering PNEUMONIA."
+        ),
+    )
+
+
+def test_the_guard_fires_at_the_majority_baseline(judgement: metrics.Judgement) -> None:
+    assert judgement.accuracy == judgement.majority_baseline
+    assert "not above the 62.50 % (5 of 8)" in judgement.warnings[0]
+
+
+def test_the_guard_fires_when_a_class_is_never_predicted() -> None:
+    judgement = metrics.judge(predictions_of([0, 1, 1], [0.6, 0.7, 0.8]))
+    assert "NORMAL is never predicted, but true of 1 of 3 examples." in judgement.warnings
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_guard_fires_when_outputs_are_not_finite(value: float) -> None:
+    judgement = metrics.judge(predictions_of([0, 1, 1, 0], [0.1, 0.9, 0.8, value]))
+    assert judgement.warnings == ("The outputs for 1 of 4 examples are not finite.",)
+    assert judgement.log_loss is judgement.brier is judgement.roc_auc is judgement.pr_auc is None
+    assert judgement.output_distribution.mean_probability == {"NORMAL": None, "PNEUMONIA": None}
+    assert sum(judgement.output_distribution.histogram) == 3
+
+
+def test_a_probability_that_exceeds_one_by_rounding_is_judged() -> None:
+    predictions = predictions_of([0, 1], [0.0, 1 + 1e-7])
+    assert metrics.judge(predictions).brier == 0
+
+
+def test_a_confident_error_keeps_its_small_probability_in_the_log_loss() -> None:
+    predictions = dataclasses.replace(
+        predictions_of([0], [1.0]), probabilities=np.array([[1e-9, 1]], np.float32)
+    )
+    assert metrics.judge(predictions).log_loss == pytest.approx(-math.log(1e-9))
+
+
+def test_nothing_cannot_be_judged() -> None:
+    with pytest.raises(ValueError, match="There is no example to judge"):
+        metrics.judge(predictions_of([], []))
+
+
+def test_three_classes_cannot_be_judged() -> None:
+    predictions = dataclasses.replace(
+        predictions_of([0], [0.5]), class_names=("A", "B", "C"), probabilities=np.array([[0, 0, 1]])
+    )
+    with pytest.raises(ValueError, match="Two classes can be judged, not A, B, C"):
+        metrics.judge(predictions)
+
+
+@hypothesis.given(table=tables().filter(len), data=st.data())
+@hypothesis.settings(deadline=None, max_examples=20)
+def test_row_order_does_not_change_the_judgement(table: Predictions, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(table))))
+    assert metrics.judge(table.take(order)) == metrics.judge(table)

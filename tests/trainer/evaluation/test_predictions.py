@@ -1,0 +1,161 @@
+"""The table of predictions, its file, and the choice of samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import hypothesis
+import numpy as np
+import numpy.typing as npt
+import pytest
+import sklearn.metrics
+from hypothesis import strategies as st
+
+from tests.support.tables import LABEL, POSITIVE, predictions_of, predictions_with_matrix, tables
+from trainer.evaluation import predictions
+
+if TYPE_CHECKING:
+    import pathlib
+
+
+@pytest.fixture
+def table() -> predictions.Predictions:
+    return predictions_of(LABEL, POSITIVE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ("A", "A")}, "two or more distinct names"),
+        ({"class_names": ("A",)}, "two or more distinct names"),
+        ({"file_name": np.array(["a"])}, r"file_name has shape \(1,\), but label has \(8,\)"),
+        ({"patient_id": np.array([b"a"] * 8)}, r"patient_id holds \|S1, not text"),
+        ({"probabilities": np.ones((8, 3)) / 3}, r"shape \(8, 3\).* there are 2 classes"),
+        ({"label": np.zeros(8)}, "label holds float64, not integers"),
+        ({"label": np.array([0] * 7 + [2])}, "Label 2 is none of"),
+        ({"label": np.array([0] * 7 + [-1])}, "Label -1 is none of"),
+        ({"probabilities": np.ones((8, 2))}, r"outputs for 0000 are not prob.*\[1.0, 1.0\]"),
+        ({"probabilities": np.tile([-1.0, 2.0], (8, 1))}, r"\[-1.0, 2.0\]"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(
+    change: dict[str, object], message: str, table: predictions.Predictions
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(table, **change)  # type: ignore[arg-type]
+
+
+def test_equal_probabilities_predict_the_first_class() -> None:
+    assert predictions_of([1], [0.5]).predicted.tolist() == [0]
+
+
+def test_score_is_the_probability_of_the_predicted_class() -> None:
+    assert predictions_of([0, 0], [0.25, 0.75]).score.tolist() == [0.75, 0.75]
+
+
+def test_take_keeps_rows_together(table: predictions.Predictions) -> None:
+    taken = table.take([6, 2, 2])
+    assert taken.file_name.tolist() == ["0006", "0002", "0002"]
+    assert taken.patient_id.tolist() == ["0006", "0002", "0002"]
+    assert taken.etiology.tolist() == ["virus", "normal", "normal"]
+    assert taken.label.tolist() == [1, 0, 0]
+    assert taken.probabilities[:, 1].tolist() == [0.4, 0.6, 0.6]
+
+
+# Files
+
+
+def assert_equal(left: predictions.Predictions, right: predictions.Predictions) -> None:
+    assert left.class_names == right.class_names
+    for name in ("file_name", "patient_id", "etiology", "label", "predicted", "probabilities"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
+def test_the_table_has_classes_by_name(
+    tmp_path: pathlib.Path, table: predictions.Predictions
+) -> None:
+    path = tmp_path / "predictions_test.csv"
+    table.save_csv(path)
+    assert path.read_text().splitlines()[:4] == [
+        "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA",
+        "0000,0000,normal,NORMAL,NORMAL,0.9,0.1",
+        "0001,0001,normal,NORMAL,NORMAL,0.8,0.2",
+        "0002,0002,normal,NORMAL,PNEUMONIA,0.4,0.6",
+    ]
+
+
+@hypothesis.given(table=tables())
+@hypothesis.settings(deadline=None)
+def test_the_table_reads_back_exactly(
+    table: predictions.Predictions, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("table") / "predictions.csv"
+    table.save_csv(path)
+    assert_equal(predictions.Predictions.load_csv(path), table)
+
+
+HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a table of predictions: its columns are none, not file_name, patient_id"),
+        ("a,b\n1,2\n", "its columns are a, b, not"),
+        (HEADER.replace("p_N", "q_N"), "is not a table of predictions"),
+        (HEADER + "a,b,normal,NORMAL\n", "row 1 has 4 fields, not 7"),
+        (HEADER + "a,b,normal,COVID,NORMAL,1,0\n", "row 1: label 'COVID' is none of NORMAL, PNEU"),
+        (HEADER + "a,b,normal,NORMAL,NORMAL,1,x\n", "row 1: 'x' is not a probability"),
+        (HEADER + "a,b,normal,NORMAL,NORMAL,0.2,0.8\n", "row 1: predicted is NORMAL, but .* PNEU"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        predictions.Predictions.load_csv(path)
+
+
+# Samples
+
+
+def cells(table: predictions.Predictions, chosen: npt.NDArray[np.intp]) -> list[list[int]]:
+    taken = table.take(chosen)
+    matrix = sklearn.metrics.confusion_matrix(taken.label, taken.predicted, labels=[0, 1])
+    return [list(row) for row in matrix]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "chosen"),
+    [
+        (((340, 56), (26, 1043)), [[4, 4], [4, 4]]),
+        (((340, 56), (1, 1043)), [[4, 7], [1, 4]]),  # The other error fills up.
+        (((340, 1), (0, 1043)), [[8, 1], [0, 7]]),  # The right answers fill up.
+        (((2, 394), (1, 1051)), [[2, 7], [1, 6]]),
+        (((3, 50), (50, 0)), [[3, 4], [4, 0]]),  # Errors never take more than half.
+    ],
+)
+def test_samples_are_balanced_over_the_cells(
+    matrix: tuple[tuple[int, int], tuple[int, int]], chosen: list[list[int]]
+) -> None:
+    table = predictions_with_matrix(matrix)
+    assert cells(table, predictions.choose_samples(table)) == chosen
+
+
+def test_samples_come_by_cell_and_are_spread_over_the_names(
+    table: predictions.Predictions,
+) -> None:
+    many = predictions_with_matrix(((100, 0), (0, 100)))
+    assert predictions.choose_samples(many, count=4).tolist() == [0, 50, 100, 150]
+    assert predictions.choose_samples(table).tolist() == [0, 1, 2, 6, 7, 3, 4, 5]
+
+
+@hypothesis.given(order=st.permutations(range(len(LABEL))), count=st.integers(0, 9))
+@hypothesis.settings(deadline=None)
+def test_row_order_does_not_change_the_samples(order: list[int], count: int) -> None:
+    table = predictions_of(LABEL, POSITIVE)
+    moved = table.take(order)
+    chosen = table.take(predictions.choose_samples(table, count=count))
+    assert_equal(moved.take(predictions.choose_samples(moved, count=count)), chosen)
+    assert len(chosen) <= count

@@ -1,0 +1,163 @@
+"""The cut of the graph, and batches made of what is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import images
+from trainer.config import Model
+from trainer.errors import RunError
+from trainer.features import partition
+from trainer.models import classifier
+
+if TYPE_CHECKING:
+    from trainer.data import batches
+
+
+def _branches() -> keras.Model:
+    """a -> (b, c) -> add -> d: there is a cut at a, at the sum and at d, and none between."""
+    image = keras.Input((8,))
+    a = keras.layers.Dense(4, name="a")(image)
+    b = keras.layers.Dense(4, name="b")(a)
+    c = keras.layers.Dense(4, name="c")(a)
+    total = keras.layers.Add(name="total")([b, c])
+    return keras.Model(image, keras.layers.Dense(2, name="d")(total))
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [("", "d"), ("d", "total"), ("c", "a"), ("b", "a"), ("b d", "a")],
+)
+def test_the_cut_is_the_last_tensor_that_carries_all_that_is_frozen(trainable, expected):
+    trunk = _branches()
+    for layer in trunk.layers:
+        layer.trainable = layer.name in trainable.split()
+    assert partition.find_cut(trunk)._keras_history.operation.name == expected
+
+
+def test_padded_or_normalised_images_are_not_worth_storing():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=0.5, variance=2.0)(image)
+    x = keras.layers.Conv2D(2, 3)(keras.layers.ZeroPadding2D()(x))
+    assert partition.find_cut(keras.Model(image, x)) is None
+
+
+def test_there_is_no_cut_below_a_trainable_first_layer():
+    trunk = _branches()
+    assert partition.find_cut(trunk) is None
+
+
+@pytest.mark.parametrize(
+    ("pooling", "unfrozen", "shape", "dtype"),
+    [
+        ("avg", "0", (128,), "float32"),
+        ("avgmax", "0", (256,), "float32"),
+        ("flatten", "0", (4 * 4 * 128,), "float32"),
+        ("avg", "2", (8, 8, 64), "float32"),
+        ("avg", "4", (16, 16, 32), "float16"),
+    ],
+)
+def test_small_activations_are_stored_exactly_and_large_ones_in_16_bits(
+    pooling, unfrozen, shape, dtype
+):
+    config = Model(
+        backbone="small_cnn", weights="none", image_size=64, pooling=pooling,
+        layers_to_unfreeze=unfrozen,
+    )  # fmt: skip
+    parts = partition.cut(classifier.build(config, (64, 64, 1), 2))
+    assert parts.suffix.input.shape[1:] == shape
+    assert parts.dtype.name == dtype
+
+
+def test_too_large_a_value_for_16_bits_is_refused():
+    with pytest.raises(RunError, match="features up to 70000 don't fit float16"):
+        partition.to_stored(np.array([[70_000.0]], np.float32), tf.float16)
+
+
+def test_features_that_are_no_numbers_are_blamed_on_the_weights():
+    with pytest.raises(RunError, match="features that are no numbers in float32; give other"):
+        partition.to_stored(np.array([[np.nan]], np.float32), tf.float32)
+
+
+def test_the_hash_of_weights_sees_every_bit():
+    dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    before = partition.weights_hash(dense.weights)
+    kernel = dense.get_weights()
+    kernel[0][0, 0] = np.nextafter(kernel[0][0, 0], np.float32(9))
+    dense.set_weights(kernel)
+    assert partition.weights_hash(dense.weights) != before
+
+
+def _activations(num_views: int = 1, dtype: tf.DType = tf.float32) -> partition.Activations:
+    """20 examples in shards of 8; an activation tells its view and row."""
+    rows = np.arange(20, dtype=np.float32)
+    views = [np.stack([rows, np.full_like(rows, view)], 1) for view in range(num_views)]
+    if dtype == tf.bfloat16:
+        views = [view.astype(dtype.as_numpy_dtype).view(np.uint16) for view in views]
+    cut = tuple((view[:8], view[8:16], view[16:]) for view in views)
+    return partition.Activations(cut, 20, dtype)
+
+
+LABELS = np.arange(20) % 3
+ROWS = np.r_[np.random.default_rng(0).permutation(20), :4]  # The last batch wraps around.
+
+
+def _read(data: batches.Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = list(data.dataset)
+    return tuple(np.concatenate([row[i].numpy() for row in rows]) for i in range(3))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
+    monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
+    stored = _activations(3, dtype)
+    x, y, weight = _read(stored.training_batches(ROWS, LABELS, 8, lot=1))
+    assert x.dtype == dtype.as_numpy_dtype
+    np.testing.assert_array_equal(y, LABELS[x[:, 0].astype(int)])
+    np.testing.assert_array_equal(weight, np.ones(24))
+    x, y, weight = _read(stored.evaluation_batches(LABELS, 8))
+    np.testing.assert_array_equal(x[weight > 0, 0].astype(int), np.arange(20))
+    np.testing.assert_array_equal(y[weight > 0], LABELS)
+
+
+def test_memory_and_files_give_the_same_batches(monkeypatch):
+    stored = _activations(3)
+    in_memory = _read(stored.training_batches(ROWS, LABELS, 8, lot=2))
+    monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 0)
+    for ours, theirs in zip(
+        in_memory, _read(stored.training_batches(ROWS, LABELS, 8, lot=2)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_activations_come_in_the_order_that_is_asked_for():
+    x, _, _ = _read(_activations().training_batches(ROWS, LABELS, 8, lot=0))
+    np.testing.assert_array_equal(x[:, 0].astype(int), ROWS)
+
+
+def test_each_epoch_draws_one_view_for_every_image():
+    stored = _activations(num_views=3)
+    views = []
+    for epoch in range(30):
+        x, _, _ = _read(stored.training_batches(ROWS, LABELS, 8, lot=epoch))
+        by_row = {int(row): int(view) for row, view in x}
+        assert all(by_row[int(row)] == int(view) for row, view in x)  # Also where it wraps.
+        views.append([by_row[row] for row in range(20)])
+    counts = np.bincount(np.ravel(views), minlength=3) / (30 * 20)
+    np.testing.assert_allclose(counts, 1 / 3, atol=0.07)
+
+
+def test_prefix_and_suffix_share_variables_with_the_whole():
+    config = Model(backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2")
+    network = classifier.build(config, (32, 32, 1), 2)
+    parts = partition.cut(network)
+    before = np.asarray(network.whole(images(2)))
+    parts.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
+    after = np.asarray(network.whole(images(2)))
+    assert (after[:, 0] > before[:, 0]).all()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import filelock
+import keras
+import numpy as np
+import pytest
+
+from tests.trainer.conftest import images
+from trainer import backbones
+from trainer.config import Model
+from trainer.errors import ConfigError, RunError
+from trainer.models import classifier
+
+
+def _config(**options) -> Model:
+    small = {"backbone": "small_cnn", "weights": "none", "image_size": 32, "neurons": 8}
+    return Model(**(small | options))
+
+
+def _trainable(network: classifier.Network) -> list[str]:
+    return [layer.name for layer in network.trunk.layers if layer.trainable_weights]
+
+
+@pytest.mark.parametrize(
+    ("unfrozen", "expected"),
+    [
+        ("0", []),
+        ("1", []),  # The last layer is a pooling layer.
+        ("2", ["block4_conv"]),
+        ("4", ["block3_conv", "block4_conv"]),
+        ("all", ["block1_conv", "block2_conv", "block3_conv", "block4_conv"]),
+    ],
+)
+def test_the_last_layers_of_the_backbone_train(unfrozen, expected):
+    network = classifier.build(_config(layers_to_unfreeze=unfrozen), (32, 32, 1), 2)
+    assert _trainable(network) == expected
+    assert network.head.trainable_weights
+
+
+def test_more_layers_than_there_are_is_an_error():
+    with pytest.raises(ConfigError, match=r"layers_to_unfreeze \(10\) exceeds the 9 layers"):
+        classifier.build(_config(layers_to_unfreeze="10"), (32, 32, 1), 2)
+
+
+def test_an_image_size_that_does_not_fit_is_an_error():
+    with pytest.raises(ConfigError, match=r"image_size \(8\) does not fit vgg16: .*at least 32"):
+        classifier.build(_config(backbone="vgg16", image_size=8), (32, 32, 1), 2)
+
+
+@pytest.mark.parametrize(("pooling", "width"), [("avg", 128), ("avgmax", 256), ("flatten", 512)])
+def test_pooling_and_dense_layers(pooling, width):
+    network = classifier.build(_config(pooling=pooling, dense_layers=3, neurons=5), (32, 32, 1), 2)
+    dense = [layer for layer in network.head.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.kernel.shape for layer in dense] == [(width, 5), (5, 5), (5, 5), (5, 2)]
+    assert sum(isinstance(layer, keras.layers.Dropout) for layer in network.head.layers) == 3
+
+
+def test_images_of_another_size_are_resized_inside():
+    network = classifier.build(_config(), (50, 50, 1), 2)
+    assert network.whole(images(2, 50)).shape == (2, 2)
+
+
+def test_pixels_are_not_rounded_by_16_bit_policies():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    network = classifier.build(_config(backbone="vgg16"), (32, 32, 1), 2)
+    grey = np.full((1, 32, 32, 1), 200, np.uint8)
+    scaled = network.preprocessing(grey)[0, 0, 0]
+    np.testing.assert_allclose(scaled, [200 - 103.939, 200 - 116.779, 200 - 123.68], atol=1e-4)
+    assert network.whole(grey).dtype == "float32"
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+def test_weights_are_read_from_every_format(suffix, tmp_path):
+    path = tmp_path / f"backbone{suffix}"
+    source = classifier.build(_config(), (32, 32, 1), 2).trunk
+    (source.save_weights if suffix == ".weights.h5" else source.save)(path)
+    restored = classifier.build(_config(weights=str(path)), (32, 32, 1), 2).trunk
+    for ours, theirs in zip(source.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["absent.h5", "absent.keras"])
+def test_a_missing_weights_file_is_an_error(name, tmp_path):
+    with pytest.raises(RunError, match=rf"weights file .*{name} does not exist"):
+        classifier.build(_config(weights=str(tmp_path / name)), (32, 32, 1), 2)
+
+
+@pytest.mark.parametrize("name", ["some.weights.h5", "some.h5", "some.keras"])
+def test_a_file_that_holds_no_weights_is_an_error(name, tmp_path):
+    (tmp_path / name).write_bytes(b"no weights")
+    with pytest.raises(RunError, match=rf"{name} does not fit small_cnn: "):
+        classifier.build(_config(weights=str(tmp_path / name)), (32, 32, 1), 2)
+
+
+def test_weights_of_another_backbone_are_an_error(tmp_path):
+    path = tmp_path / "vgg.weights.h5"
+    classifier.build(_config(backbone="vgg16"), (32, 32, 1), 2).trunk.save_weights(path)
+    with pytest.raises(RunError, match="does not fit small_cnn"):
+        classifier.build(_config(weights=str(path)), (32, 32, 1), 2)
+
+
+def test_weights_of_an_unknown_format_are_an_error(tmp_path):
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(ConfigError, match=r"must be a \.weights\.h5, \.h5 or \.keras file"):
+        classifier.build(_config(weights=str(tmp_path / "weights.pt")), (32, 32, 1), 2)
+
+
+def test_one_process_of_a_machine_downloads_at_a_time(monkeypatch, tmp_path):
+    """Keras writes a download to its final place, where a second process would find half of it."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    constructor = backbones.REGISTRY["vgg16"].load_constructor()
+
+    def construct(*, weights, **options):
+        if weights == "imagenet":
+            with pytest.raises(filelock.Timeout):
+                filelock.FileLock(tmp_path / ".cxr-trainer.lock").acquire(blocking=False)
+        return constructor(weights=None, **options)
+
+    row = SimpleNamespace(load_constructor=lambda: construct)
+    monkeypatch.setitem(backbones.REGISTRY, "vgg16", row)
+    config = _config(backbone="vgg16", weights="imagenet")
+    classifier.load_weights(constructor(weights=None, include_top=False), config)
+
+
+def test_small_cnn_has_no_imagenet_weights():
+    with pytest.raises(ConfigError, match="small_cnn has no ImageNet weights"):
+        classifier.build(_config(weights="imagenet"), (32, 32, 1), 2)

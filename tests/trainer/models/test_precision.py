@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from trainer.config import Config
+from trainer.distribution import runtime
+from trainer.models import precision
+
+CONTEXT = runtime.Context(runtime.tf.distribute.get_strategy(), "CPU", 1, ())
+
+
+@pytest.fixture
+def config(tmp_path):
+    def make(**options) -> Config:
+        small = {"backbone": "small_cnn", "image_size": 32, "cache_dir": str(tmp_path)}
+        return Config.from_flat(small | options)
+
+    return make
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Stands in for the clock of `measure`, which a test can't foretell; counts its calls."""
+    rates = {"float32": 10.0, "mixed_bfloat16": 70.0, "calls": 0}
+
+    def measure(model, policy):
+        del model
+        rates["calls"] += 1
+        return rates[policy]
+
+    monkeypatch.setattr(precision, "measure", measure)
+    return rates
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_policy_is_in_force_before_the_first_layer(config, policy):
+    assert precision.settle(config(precision=policy), CONTEXT) == precision.Choice(policy, "")
+    layer = keras.layers.Dense(1)
+    assert layer.compute_dtype == policy.removeprefix("mixed_")
+    assert layer.variable_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "policy"), [("TPU", "mixed_bfloat16"), ("GPU", "mixed_float16")]
+)
+def test_an_accelerator_needs_no_measurement(config, rates, device, policy):
+    choice = precision.settle(config(), dataclasses.replace(CONTEXT, device=device))
+    assert choice.policy == policy
+    assert policy in choice.reason
+    assert rates["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "policy"), [(70.0, "mixed_bfloat16"), (11.0, "float32"), (3.0, "float32")]
+)
+def test_a_cpu_takes_what_is_clearly_faster_and_says_so(config, rates, bfloat16, policy):
+    rates["mixed_bfloat16"] = bfloat16
+    choice = precision.settle(config(), CONTEXT)
+    assert choice.policy == policy == keras.mixed_precision.dtype_policy().name
+    assert f"10.0 img/s in float32 and at {bfloat16:.1f} img/s in bfloat16" in choice.reason
+    assert "measured now" in choice.reason
+
+
+def test_a_machine_is_measured_once_for_each_backbone_and_size(config, rates):
+    precision.settle(config(), CONTEXT)
+    again = precision.settle(config(), CONTEXT)
+    assert rates["calls"] == 2
+    assert again.policy == "mixed_bfloat16"
+    assert "measured before" in again.reason
+    precision.settle(config(image_size=64), CONTEXT)
+    assert rates["calls"] == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"images_per_s": {"float32": "fast"}}'])
+def test_a_damaged_record_is_measured_again(config, rates, tmp_path, content):
+    precision.settle(config(), CONTEXT)
+    (record,) = (tmp_path / "precision").iterdir()
+    record.write_text(content)
+    precision.settle(config(), CONTEXT)
+    assert rates["calls"] == 4
+    assert json.loads(record.read_text())["images_per_s"]["mixed_bfloat16"] == 70.0
+
+
+@pytest.mark.parametrize("policy", precision.CANDIDATES)
+def test_the_measurement_runs_the_backbone(config, policy, monkeypatch):
+    monkeypatch.setattr(precision, "TRIAL_S", 0.05)
+    assert precision.measure(config().model, policy) > 10
+
+
+def test_measuring_changes_neither_weights_nor_names(config, monkeypatch):
+    monkeypatch.setattr(precision, "TRIAL_S", 0.0)
+
+    def first_layer(choice: str) -> tuple[str, list[list[float]]]:
+        precision.settle(config(precision=choice), CONTEXT)
+        keras.mixed_precision.set_dtype_policy("float32")
+        layer = keras.layers.Dense(3)
+        layer.build((None, 4))
+        return layer.name, layer.kernel.numpy().tolist()
+
+    assert first_layer("auto") == first_layer("float32")

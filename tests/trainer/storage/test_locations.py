@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+from trainer.storage import locations
+
+RUN = locations.Url("hospital", "runs/a")
+
+
+def test_an_address_reads_back_to_itself():
+    assert locations.parse("gs://hospital/runs/a/") == RUN
+    assert str(RUN) == "gs://hospital/runs/a"
+    assert str(locations.parse("gs://hospital")) == "gs://hospital"
+    assert str(locations.parse("gs://hospital") / "x" / "y.npy") == "gs://hospital/x/y.npy"
+
+
+def test_a_name_becomes_a_path_below_the_address():
+    path = locations.relative_path("runs/a/x/y.npy", RUN)
+    assert path == pathlib.PurePosixPath("x/y.npy")
+    assert (RUN / path).name == "runs/a/x/y.npy"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil", "x/../../evil", "..", ".", "x/./y", "/etc/passwd", "", "x//y", "x/",
+        "x\\..\\..\\evil", "C:evil", "x\0y", "x\ny",
+    ],
+)  # fmt: skip
+def test_a_name_that_leads_out_of_the_folder_is_refused(name):
+    with pytest.raises(locations.LocationError, match=re.escape(repr(f"runs/a/{name}"[7:]))):
+        locations.relative_path(f"runs/a/{name}", RUN)
+
+
+def test_a_name_elsewhere_is_refused():
+    with pytest.raises(locations.LocationError, match=r"'runs/ab/x' is not below gs://hospital"):
+        locations.relative_path("runs/ab/x", RUN)

@@ -1,0 +1,292 @@
+"""Checkpoints: whole or not there, and a run that goes on from one ends as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import images, strategy_of
+from trainer.config import Checkpoints as Options
+from trainer.config import Optimization
+from trainer.data import batches
+from trainer.errors import ConfigError, DivergedError, RunError, Stopped
+from trainer.system import signals
+from trainer.training import callbacks, checkpoint, optimization
+from trainer.training.checkpoint import Checkpoints
+from trainer.training.driver import Driver, Position
+
+EPOCHS, BATCH = 3, 4
+OPTIONS = Optimization(optimizer="adam", accumulate_steps=2, clip_norm=1.0, learning_rate=0.01)
+
+
+class KilledError(Exception):
+    """Stands for the end of a process, at a step of one's choice."""
+
+
+class KillAt(keras.callbacks.Callback):
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self._left = calls
+
+    def on_train_batch_end(self, batch, logs=None):
+        del batch, logs
+        self._left -= 1
+        if self._left == 0:
+            raise KilledError
+
+
+def _batches(epoch: int) -> batches.Batches:
+    order = np.random.default_rng(epoch).permutation(18)
+    labels = (order % 2).astype(np.int32)
+    rows = tf.data.Dataset.from_tensor_slices((images(18, 8)[order], labels, np.ones(18, "f4")))
+    return batches.pad(rows, BATCH, 18)
+
+
+class Run:
+    """What a process of its own has: model, driver, callbacks, and the folder that they share."""
+
+    def __init__(self, folder, replicas=1, *, options=OPTIONS, patience=9, keep=2, every_steps=1):
+        folder.mkdir(exist_ok=True)
+        strategy = strategy_of(replicas)
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            image = keras.Input((8, 8, 1), dtype="uint8")
+            x = keras.layers.Rescaling(1 / 255)(image)
+            x = keras.layers.Flatten()(x)
+            x = keras.layers.Dense(6, activation="relu")(x)
+            x = keras.layers.Dropout(0.5)(x)
+            self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
+            state = optimization.compile_model(self.model, options, [9, 9], 5)
+        self.log = callbacks.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
+        stopping = callbacks.EarlyStopping(self.model, monitor="val_loss", patience=patience)
+        checkpoints = Checkpoints(
+            folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
+        )
+        frequency = Options(checkpoint_every_steps=every_steps, checkpoint_every_s=0)
+        others = [callbacks.StopAtDivergence(), self.log, stopping]
+        self.saving = callbacks.Checkpointing(
+            checkpoints, self.model.trainable_variables, others, frequency
+        )
+        self.hooks = [*others, self.saving]
+        self.driver = Driver(self.model, strategy, steps_per_call=1, clock=lambda: 0.0)
+
+    def train(self, *more) -> None:
+        start = self.saving.restore() or self.saving.save_first()
+        self.driver.fit(
+            _batches, validation=_batches(99), epochs=EPOCHS, start=start,
+            callbacks=[*self.hooks, *more],
+        )  # fmt: skip
+
+
+WALL_CLOCK = ("examples_per_s", "input_wait", "epoch_s")
+
+
+def _assert_same(run: Run, expected: Run) -> None:
+    for ours, theirs in zip(run.model.get_weights(), expected.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert _history(run) == _history(expected)
+
+
+def _history(run: Run) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in run.log._path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in rows]
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_run_that_dies_at_every_step_ends_as_if_it_had_not(tmp_path, replicas):
+    whole = Run(tmp_path / "whole", replicas)
+    whole.train()
+    deaths = 0
+    while True:
+        run = Run(tmp_path / "dying", replicas)
+        try:
+            run.train(KillAt(2))
+        except KilledError:
+            deaths += 1
+        else:
+            break
+    assert deaths >= 7
+    _assert_same(run, whole)
+
+
+def test_saving_less_often_repeats_steps_and_changes_nothing(tmp_path):
+    whole = Run(tmp_path / "whole", every_steps=0)
+    whole.train()
+    with pytest.raises(KilledError):
+        Run(tmp_path / "dying", every_steps=3).train(KillAt(10))
+    run = Run(tmp_path / "dying", every_steps=3)
+    run.train()
+    _assert_same(run, whole)
+
+
+class StopInValidation(keras.callbacks.Callback):
+    """Stands for a signal: at a batch of the validation after an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self._at = (epoch, step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        del logs
+        self._epoch = epoch
+
+    def on_test_batch_end(self, batch, logs=None):
+        del logs
+        if (self._epoch, batch) == self._at:
+            signals._requests.append(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_a_run_that_is_stopped_in_a_validation_repeats_no_step(tmp_path, step):
+    whole = Run(tmp_path / "whole", every_steps=0)
+    whole.train()
+    run = Run(tmp_path / "stopped", every_steps=0)
+    run.hooks.insert(0, StopInValidation(1, step))
+    try:
+        with pytest.raises(Stopped):
+            run.train()
+    finally:
+        signals._requests.clear()
+    run.saving.save_stopped()
+    run = Run(tmp_path / "stopped", every_steps=0)
+    assert run.saving.restore() == Position(1, 5)
+    run.train()
+    _assert_same(run, whole)
+
+
+@pytest.mark.parametrize("by", ["this host", "another host"])
+def test_a_request_after_the_last_step_stops_all_hosts(by):
+    def any_host(mine: bool) -> bool:
+        return mine or by == "another host"
+
+    with signals.watched(), pytest.raises(Stopped) as stop:  # noqa: PT012 -- Its end raises.
+        with signals.deferred(any_host):
+            if by == "this host":
+                signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("went on alone")
+    assert stop.value.exit_code == 75
+
+
+def test_a_run_that_has_diverged_and_is_stopped_stays_at_its_checkpoint(tmp_path):
+    run = Run(tmp_path / "run", every_steps=0)
+    run.hooks.insert(0, StopInValidation(1, 0))
+    try:
+        with pytest.raises(Stopped):
+            run.train()
+    finally:
+        signals._requests.clear()
+    weight = run.model.trainable_variables[0]
+    weight.assign(np.full(weight.shape, np.nan))
+    run.saving.save_stopped()
+    assert Run(tmp_path / "run", every_steps=0).saving.restore() == Position(1)
+
+
+def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path):
+    options = Optimization(optimizer="sgd", learning_rate=0.0)  # It never gets better.
+    whole = Run(tmp_path / "whole", options=options, patience=1)
+    whole.train()
+    epochs = len(whole.log.state())
+    assert epochs < EPOCHS
+    again = Run(tmp_path / "whole", options=options, patience=1)
+    again.train()
+    assert len(again.log.state()) == epochs
+    for ours, theirs in zip(again.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    Run(folder, every_steps=0).train()
+    return folder
+
+
+@pytest.fixture
+def saved(finished, tmp_path):
+    """A folder with the checkpoints of two epochs' ends, to do with as one likes."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "checkpoints"
+
+
+def test_only_the_newest_are_kept(saved):
+    assert sorted(path.name for path in saved.iterdir()) == ["00002-000000", "00003-000000"]
+
+
+FILES = ["manifest.json", "state.json", "variables.index", "variables.data-00000-of-00001"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damage_is_named_and_the_checkpoint_before_is_taken(saved, caplog, name, damage):
+    path = saved / "00003-000000" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(
+        {"flip": bytes(content), "truncate": bytes(content[:-1]), "delete": b""}[damage]
+    )
+    if damage == "delete":
+        path.unlink()
+    run = Run(saved.parent)
+    assert run.saving.restore() == Position(2, 0)
+    assert "00003-000000 is damaged" in caplog.text
+    assert [path.name for path in saved.iterdir()] == ["00002-000000"]
+
+
+def test_no_sound_checkpoint_at_all_ends_the_run(saved):
+    for path in saved.glob("*/state.json"):
+        path.unlink()
+    with pytest.raises(RunError, match=r"no checkpoint in .* is whole \(state.json is missing\)"):
+        Run(saved.parent).saving.restore()
+
+
+def test_other_frozen_weights_are_refused(saved):
+    checkpoints = Checkpoints(saved, [], "others", keep=2)
+    with pytest.raises(ConfigError, match="belongs to other frozen weights, other images, or"):
+        checkpoints.restore()
+
+
+def test_another_format_is_not_read(saved, caplog):
+    manifest = saved / "00003-000000" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"format_version": 0}))
+    assert Run(saved.parent).saving.restore() == Position(2, 0)
+    assert "its format is 0, not 1" in caplog.text
+
+
+def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = Run(saved.parent)
+    monkeypatch.setattr(checkpoint.storage, "save_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.saving._save(Position(7, 0))
+    assert sorted(path.name for path in saved.iterdir()) == ["00002-000000", "00003-000000"]
+
+
+def test_a_place_that_is_saved_twice_holds_the_second(tmp_path):
+    variable = tf.Variable(1.0)
+    checkpoints = Checkpoints(tmp_path, [variable], "", keep=2)
+    checkpoints.save(Position(1, 2), {"a": 1})
+    variable.assign(2.0)
+    checkpoints.save(Position(1, 2), {"a": 2})
+    variable.assign(3.0)
+    assert checkpoints.restore() == checkpoint.Checkpoint(Position(1, 2), {"a": 2})
+    assert variable.numpy() == 2.0
+    shutil.rmtree(tmp_path / "00001-000002")
+    assert checkpoints.restore() is None
+
+
+def test_what_diverged_is_never_saved(tmp_path):
+    run = Run(tmp_path, options=Optimization(optimizer="sgd", learning_rate=1e38))
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) in epoch \d at step \d"):
+        run.train()
+    run.saving.restore()
+    assert all(np.isfinite(weight).all() for weight in run.model.get_weights())

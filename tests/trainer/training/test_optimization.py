@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import sklearn.metrics
+import sklearn.utils.class_weight
+import tensorflow as tf
+
+from tests.trainer.conftest import strategy_of
+from trainer.config import Optimization
+from trainer.data import batches
+from trainer.errors import ConfigError
+from trainer.training import driver, optimization
+
+
+def _rates(steps: int, **options) -> list[float]:
+    rate = optimization.build_learning_rate(Optimization(**options), steps_per_epoch=10)
+    return [float(rate(step)) if callable(rate) else rate for step in range(steps)]
+
+
+def test_constant_is_a_plain_number():
+    assert optimization.build_learning_rate(Optimization(learning_rate=0.1), 10) == 0.1
+
+
+def test_cosine_ends_at_zero_after_max_epochs():
+    rates = _rates(41, learning_rate=0.1, schedule="cosine", max_epochs=4)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[20] == pytest.approx(0.05)  # Half way: cos(pi / 2) = 0.
+    assert rates[40] == pytest.approx(0.0, abs=1e-9)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_run_that_ends_early_has_the_schedule_of_the_whole():
+    options = {"learning_rate": 0.1, "schedule": "cosine", "warmup_epochs": 1}
+    whole = _rates(20, max_epochs=4, **options)
+    assert _rates(20, max_epochs=2, schedule_epochs=4, **options) == whole
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_warmup_rises_linearly_to_the_learning_rate(schedule):
+    rates = _rates(40, learning_rate=0.1, schedule=schedule, warmup_epochs=2, max_epochs=4)
+    assert rates[:20] == pytest.approx([0.1 * step / 20 for step in range(20)])
+    assert rates[20] == pytest.approx(0.1)
+    assert rates[30] == pytest.approx(0.1 if schedule == "constant" else 0.05)
+
+
+def test_warmup_over_the_whole_run_is_allowed():
+    rates = _rates(20, learning_rate=0.1, schedule="cosine", warmup_epochs=2, max_epochs=2)
+    assert rates[19] == pytest.approx(0.1 * 19 / 20)
+
+
+def test_schedules_count_updates_not_steps():
+    """Two steps an update: 10 updates of warm-up in the first 20 of 40 steps, then 10 of decay."""
+    rates = _rates(
+        21, learning_rate=0.1, schedule="cosine", warmup_epochs=2, max_epochs=4, accumulate_steps=2
+    )
+    assert rates[:10] == pytest.approx([0.1 * update / 10 for update in range(10)])
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[20] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_update_that_no_run_reaches_is_an_error():
+    with pytest.raises(
+        ConfigError, match=r"accumulate_steps \(41\) exceeds the 40 steps of the run"
+    ):
+        _rates(1, max_epochs=4, accumulate_steps=41)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.array([0] * 27 + [1] * 73)
+    expected = sklearn.utils.class_weight.compute_class_weight(
+        "balanced", classes=np.array([0, 1]), y=labels
+    )
+    assert optimization.class_weights_for("balanced", [27, 73]) == pytest.approx(expected)
+    assert optimization.class_weights_for("none", [27, 73]) == [1.0, 1.0]
+
+
+def test_a_class_without_examples_cannot_be_balanced():
+    with pytest.raises(ConfigError, match=r"needs training examples of every class, not \[0, 3\]"):
+        optimization.class_weights_for("balanced", [0, 3])
+
+
+def test_crossentropy_by_hand():
+    """-ln 0.5 = 0.6931 at weight 2; smoothed by 0.2: -(0.9 ln 0.8 + 0.1 ln 0.2) = 0.3618."""
+    labels, probabilities = np.array([0, 1]), np.array([[0.5, 0.5], [0.2, 0.8]], np.float32)
+    weighted = optimization.Crossentropy([2.0, 1.0], 0.0).call(labels, probabilities)
+    np.testing.assert_allclose(weighted, [2 * math.log(2), -math.log(0.8)], rtol=1e-5)
+    smoothed = optimization.Crossentropy([1.0, 1.0], 0.2).call(labels, probabilities)
+    np.testing.assert_allclose(smoothed[1], 0.36176, rtol=1e-3)
+
+
+def test_the_auc_is_that_of_the_positive_class():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 500)
+    positive = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0.01, 0.99)
+    metric = optimization.PositiveAUC()
+    metric.update_state(labels, np.stack([1 - positive, positive], 1))
+    assert float(metric.result()) == pytest.approx(
+        sklearn.metrics.roc_auc_score(labels, positive), abs=2e-3
+    )
+
+
+def _compiled(**options) -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax")])
+    optimization.compile_model(model, Optimization(**options), [1, 3], 10)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW),
+     ("sgd", keras.optimizers.SGD)],
+)  # fmt: skip
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_optimizers_are_keras_own_and_built(name, cls, clip_norm):
+    optimizer = _compiled(optimizer=name, clip_norm=clip_norm).optimizer
+    assert isinstance(optimizer.rule, cls)
+    assert optimizer.built
+
+
+def test_weight_decay_spares_biases():
+    model = _compiled(optimizer="sgd", learning_rate=0.1, weight_decay=0.5)
+    kernel, bias = model.trainable_variables
+    before, _ = kernel.numpy(), bias.assign([1.0, 1.0])
+    model.optimizer.apply([keras.ops.zeros_like(kernel), keras.ops.zeros_like(bias)])
+    np.testing.assert_allclose(kernel.numpy(), before * (1 - 0.1 * 0.5), rtol=1e-6)
+    np.testing.assert_array_equal(bias.numpy(), [1.0, 1.0])
+
+
+def test_weight_decay_spares_scales_and_shifts():
+    norm = keras.layers.LayerNormalization()
+    model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(2, activation="softmax")])
+    optimization.compile_model(
+        model, Optimization(optimizer="sgd", learning_rate=0.1, weight_decay=0.5), [1, 3], 10
+    )
+    model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
+    np.testing.assert_array_equal(norm.gamma.numpy(), np.ones(3))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_float16_trains_under_loss_scaling(replicas):
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+        model = _compiled(optimizer="sgd", learning_rate=0.1, clip_norm=1.0)
+    x, y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.array([0, 1, 1, 0], np.int32)
+    weighted = tf.data.Dataset.from_tensor_slices((x, y, np.ones(4, np.float32))).repeat(20)
+    data = batches.pad(weighted, 4, 80)
+    history = driver.Driver(model, strategy).fit(lambda _: data, validation=data, epochs=3)
+    assert "loss_scale" in {variable.name for variable in model.optimizer.variables}
+    assert history["val_loss"][2] < history["val_loss"][0] < 1.0
+
+
+def test_the_reported_loss_is_the_plain_log_loss():
+    """Class weights and label smoothing change what is minimised, not what is reported."""
+    model = _compiled(class_weights="balanced", label_smoothing=0.3)
+    x, y = np.ones((4, 3), np.float32), np.array([0, 1, 1, 1])
+    logs = model.test_on_batch(x, y, return_dict=True)
+    expected = sklearn.metrics.log_loss(y, np.asarray(model(x), float))
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,1 @@
+"""The trainer timed against plain Keras."""

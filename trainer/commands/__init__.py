@@ -1,0 +1,1 @@
+"""One module for a --mode, with run(config)."""

@@ -1,0 +1,203 @@
+"""Does this machine's strategy compute what one device computes? Two updates and a judgement tell.
+
+    python -m trainer --mode=selfcheck --strategy=mirrored --backbone=mobilenet_v2
+
+Trains the backbone, from random weights and without dropout, on a handful of phantoms: once on the
+strategy, once on one device, from the same seed. Losses, metrics, weights and batch norm statistics
+must agree to rounding. Faults of distribution are far larger: a gradient that is not summed moves
+the weights by a fraction of what it should.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxr_tfds import phantom
+from trainer.data import batches
+from trainer.distribution import runtime
+from trainer.errors import RunError
+from trainer.models import classifier
+from trainer.system import console
+from trainer.training import optimization
+from trainer.training.driver import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from trainer import config as config_lib
+
+UPDATES = 2
+EXAMPLES_PER_REPLICA = 2
+TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
+"""Largest difference, as a share of the value (of how far it moved, for weights): in float32, and
+where 16-bit floats are multiplied, as a TPU does in any precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a strategy computed.
+
+    Attributes:
+      scalars: losses by step, and metrics of the test examples.
+      moved: how far each trainable weight went from where it began.
+      statistics: moving means and variances of batch norm.
+    """
+
+    scalars: dict[str, float]
+    moved: list[np.ndarray]
+    statistics: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table: what is compared, and the difference as a share."""
+
+    name: str
+    ours: float
+    reference: float
+    difference: float
+
+
+def run(config: config_lib.Config) -> None:
+    """Prints how the strategy compares with one device.
+
+    Raises:
+      ConfigError: when options contradict each other or the machine.
+      RunError: when the devices can't be had, or compute something else.
+    """
+    context = runtime.build(config.runtime)
+    policy = "float32" if config.runtime.precision == "auto" else config.runtime.precision
+    keras.mixed_precision.set_dtype_policy(policy)
+    # GPUs round what they multiply to 10 bits in float32 too, which would pass for a fault.
+    tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
+    config = _made_comparable(config)
+    batch_size = EXAMPLES_PER_REPLICA * context.num_replicas
+    ours = _train(config, context.strategy, batch_size)
+    reference = _train(config, tf.distribute.get_strategy(), batch_size)
+    exact = policy == "float32" and context.device != "TPU"
+    _judge(context, compare(ours, reference), TOLERANCE if exact else COARSE_TOLERANCE)
+
+
+def _made_comparable(config: config_lib.Config) -> config_lib.Config:
+    """Leaves out what is drawn on each replica, and what hides a fault or amplifies rounding."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, weights="none", dropout=0.0),
+        optimization=dataclasses.replace(
+            config.optimization,
+            optimizer="sgd",
+            learning_rate=1e-2,
+            schedule="constant",
+            warmup_epochs=0,
+        ),
+    )
+
+
+def _train(config: config_lib.Config, strategy: tf.distribute.Strategy, batch_size: int) -> Outcome:
+    keras.utils.set_random_seed(config.runtime.seed)
+    steps = UPDATES * config.optimization.accumulate_steps
+    images, labels = _phantoms(max(steps * batch_size, batch_size + 1))
+    with strategy.scope():
+        whole = classifier.build(config.model, images.shape[1:], 2).whole
+        optimization.compile_model(whole, config.optimization, np.bincount(labels).tolist(), steps)
+    before = [weight.numpy() for weight in whole.trainable_weights]
+    train = _batches(images, labels, batch_size, steps * batch_size)
+    # One example more than a batch: replicas get unequal, even empty shares of the second one.
+    test = _batches(images, labels, batch_size, batch_size + 1)
+    log = _StepLosses()
+    Driver(whole, strategy).fit(lambda _: train, validation=test, epochs=1, callbacks=[log])
+    return Outcome(
+        log.scalars,
+        [w.numpy() - old for w, old in zip(whole.trainable_weights, before, strict=True)],
+        [weight.numpy() for weight in _statistics(whole)],
+    )
+
+
+def _phantoms(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws images [count, H, W, 1] uint8 and labels [count] of both classes by turns."""
+    by_class = (
+        [record for record in phantom.records() if record.label == name]
+        for name in ("NORMAL", "PNEUMONIA")
+    )
+    records = list(itertools.chain.from_iterable(zip(*by_class, strict=False)))[:count]
+    images = np.stack([phantom.render(record) for record in records])
+    labels = np.array([record.label == "PNEUMONIA" for record in records], np.int32)
+    return images.reshape(*images.shape[:3], 1), labels
+
+
+def _batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, count: int
+) -> batches.Batches:
+    columns = (images[:count], labels[:count], np.ones(count, np.float32))
+    return batches.pad(tf.data.Dataset.from_tensor_slices(columns), batch_size, count)
+
+
+def _statistics(whole: keras.Model) -> list[Any]:
+    layers = whole._flatten_layers()  # noqa: SLF001 -- Keras has no public way into nested models.
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [v for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
+
+
+class _StepLosses(keras.callbacks.Callback):
+    """Keeps the mean loss up to each step, and the metrics at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalars: dict[str, float] = {}
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Reads the loss."""
+        del logs
+        self.scalars[f"loss to step {batch + 1}"] = float(self.model.get_metrics_result()["loss"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Reads what validation found."""
+        del epoch
+        for name in ("loss", "accuracy", "auc"):
+            self.scalars[f"test {name}"] = (logs or {})[f"val_{name}"]
+
+
+def compare(ours: Outcome, reference: Outcome) -> list[Row]:
+    """Returns a row for each scalar, for the weights and for the statistics."""
+    rows = [
+        Row(name, ours.scalars[name], value, abs(ours.scalars[name] - value) / max(abs(value), 1.0))
+        for name, value in reference.scalars.items()
+    ]
+    rows.append(_row_of("weights moved", ours.moved, reference.moved))
+    if reference.statistics:
+        rows.append(_row_of("batch norm statistics", ours.statistics, reference.statistics))
+    return rows
+
+
+def _row_of(name: str, ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Row:
+    """Compares arrays by their norms, and the norm of their difference."""
+    size, difference = _norm(reference), _norm(a - b for a, b in zip(ours, reference, strict=True))
+    return Row(name, _norm(ours), size, difference / size)
+
+
+def _norm(arrays: Iterator[np.ndarray] | Sequence[np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
+
+
+def _judge(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> None:
+    """Prints the table and the verdict."""
+    name = type(context.strategy).__name__ if context.num_replicas > 1 else "one device"
+    subject = f"{name}, {context.num_replicas} replica(s) on {context.device}"
+    console.say(f"{'':22} {'here':>12} {'one device':>12} {'difference':>11} {'allowed':>8}")
+    for row in rows:
+        console.say(
+            f"{row.name:22} {row.ours:12.6g} {row.reference:12.6g} {row.difference:11.2e} "
+            f"{tolerance:8.0e}{'' if row.difference <= tolerance else '  DIFFERS'}"
+        )
+    wrong = [row.name for row in rows if not row.difference <= tolerance]  # NaN is wrong as well.
+    if wrong:
+        raise RunError(
+            f"selfcheck failed: {subject} differs from one device in {', '.join(wrong)}."
+        )
+    console.say(f"selfcheck passed: {subject} computes what one device does.")

@@ -1,0 +1,389 @@
+"""From a split of the data set to batches; the order of the stages is written once, here.
+
+read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
+
+data = pipeline.load(config.data, image_size=224)
+data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
+data.evaluation_batches("test", batch_size=32)
+data.table("test").file_name               # who is in the split, in the same order
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import cxr_tfds  # noqa: F401 -- Registers the data set.
+from cxr_tfds import source
+from trainer.data import augment, batches, data_service
+from trainer.errors import DiskError, RunError
+from trainer.storage import locations, mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainer import config as config_lib
+
+SHUFFLE_BUFFER_BYTES = 256 << 20
+_LAST_FILE = "dataset_info.json"
+"""What TFDS writes last, and looks for to tell that a data set is there."""
+_ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
+"""Images stay encoded until after the shuffle, where they take a tenth of the memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Who is in a split, in the order in which `evaluation_batches` reads it; arrays [N]."""
+
+    file_name: np.ndarray
+    patient_id: np.ndarray
+    etiology: np.ndarray
+    label: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A built data set and how this run reads it."""
+
+    builder: Any
+    config: config_lib.Data
+    resize_to: int | None
+    withheld: frozenset[str] = frozenset()
+
+    def without(self, split: str) -> Data:
+        """Returns this data with a split that can't be read, only counted."""
+        return dataclasses.replace(self, withheld=self.withheld | {split})
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of labels."""
+        return tuple(self.builder.info.features["label"].names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 1) of every image in a batch."""
+        if self.resize_to is not None:
+            return (self.resize_to, self.resize_to, 1)
+        return tuple(self.builder.info.features["image"].shape)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the builder wrote of the data: its fingerprint, among others."""
+        return dict(self.builder.info.metadata)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the images, their splits and their resolution, and with nothing else."""
+        return str(self.metadata["fingerprint"])
+
+    def card(self) -> dict[str, Any]:
+        """Returns what a report says of the data."""
+        return {"name": self.builder.info.full_name, **self.metadata}
+
+    def require_image_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises RunError unless a model for images of `shape` can read this data set."""
+        if self.image_shape != tuple(shape):
+            raise RunError(
+                f"{self.builder.info.full_name} has images of shape {self.image_shape}, the model "
+                f"takes {tuple(shape)}; name a --dataset of that size or larger."
+            )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Explains what TensorFlow says of records that it can't read, whoever reads them.
+
+        Raises:
+          DiskError: when records are damaged or gone.
+          RunError: when --data_service lost some.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            of_service = re.search(rf"{RunError.__name__}: (.*)", error.message)
+            if of_service:
+                raise RunError(of_service[1]) from error
+            folder = self.builder.data_dir
+            is_data = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
+            # Files that end with a whole record, but not with the last one.
+            is_data |= "was expected to contain" in error.message
+            if not is_data and str(folder) not in error.message:
+                raise
+            reason = error.message.strip().splitlines()[0]
+            raise DiskError(
+                f"{self.builder.info.full_name} can't be read ({reason}); remove {folder} and "
+                "build it again."
+            ) from error
+
+    def num_examples(self, split: str) -> int:
+        """How many examples a split has."""
+        return int(self.builder.info.splits[split].num_examples)
+
+    @functools.cached_property
+    def plan(self) -> batches.EpochPlan:
+        """How epochs go through the training split."""
+        plan = batches.EpochPlan(
+            num_examples=self.num_examples("train"),
+            batch_size=self.config.batch_size,
+            fixed_steps=None if self.config.use_all_samples else self.config.fixed_step_size,
+            wrap=self.config.tail == "wrap",
+        )
+        if plan.steps == 0:
+            raise RunError(
+                f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples} training "
+                "examples; give a smaller one or --tail=wrap."
+            )
+        return plan
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; tables are small.
+    def table(self, split: str) -> Table:
+        """Reads all but the images of a split."""
+        names = ("file_name", "patient_id", "etiology", "label")
+        examples = self.read(split)
+        rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
+        columns = {
+            name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
+        }
+        text = {name: columns[name].astype(str) for name in ("file_name", "patient_id")}
+        etiologies = np.array(self.builder.info.features["etiology"].names)
+        return Table(**text, etiology=etiologies[columns["etiology"]], label=columns["label"])
+
+    def class_counts(self) -> list[int]:
+        """Training examples of each class."""
+        return np.bincount(self.table("train").label, minlength=len(self.class_names)).tolist()
+
+    def training_rows(self, epoch: int, seed: int) -> np.ndarray:
+        """Returns which rows of the split's table an epoch trains on, in order, [steps * B]."""
+        rows = self._order(tf.data.Dataset.range(self.num_examples("train")), epoch, seed)
+        return next(rows.batch(self.plan.steps * self.plan.batch_size).as_numpy_iterator())
+
+    def training_batches(self, epoch: int, seed: int) -> batches.Batches:
+        """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
+        load = _weighted(self._decoder(draw=batches.stable_seed(seed, epoch)))
+        size = self.plan.batch_size
+        if self.config.data_service:
+            return self._distributed("train", self.training_rows(epoch, seed), size, load)
+        examples = self._order(self.read("train"), epoch, seed)
+        return batches.pad(examples, size, self.plan.steps * size, load=load)
+
+    def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
+        """Arranges the training split, or anything else that has its length, for an epoch.
+
+        TensorFlow's shuffle depends on the seed and the number of elements, not on what they are:
+        images and cached features come in one and the same order.
+        """
+        info = self.builder.info.splits["train"]
+        rows = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
+        pieces = (
+            split.shuffle(
+                min(rows, info.num_examples),
+                seed=batches.stable_seed(seed, turn),
+                reshuffle_each_iteration=False,
+            )
+            .skip(start)
+            .take(stop - start)
+            for turn, start, stop in self.plan.pieces(epoch)
+        )
+        return functools.reduce(tf.data.Dataset.concatenate, pieces)
+
+    def evaluation_batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        view: int | None = None,
+    ) -> batches.Batches:
+        """Returns a split in its own order, each example once, the last batch padded.
+
+        Args:
+          split: train, validation or test.
+          batch_size: global.
+          start: first example.
+          stop: one past the last example; None: to the end.
+          view: which augmented view of the images; None: as they are.
+        """
+        stop = self.num_examples(split) if stop is None else stop
+        load = _weighted(self._decoder(draw=view))
+        if self.config.data_service:
+            return self._distributed(split, np.arange(start, stop), batch_size, load)
+        examples = self.read(f"{split}[{start}:{stop}]")
+        return batches.pad(examples, batch_size, stop - start, load=load)
+
+    def _distributed(self, split: str, rows: np.ndarray, size: int, load: Any) -> batches.Batches:
+        """Loads rows of a split on the workers of --data_service."""
+        parse = functools.partial(
+            self.builder.info.features.deserialize_example, decoders=_ENCODED_IMAGES
+        )
+        return data_service.distribute(
+            self.config.data_service, self._records(split), rows, size, lambda x: load(parse(x))
+        )
+
+    def _require(self, split: str) -> None:
+        touched = {re.match(r"\w*", part)[0] for part in split.split("+")}  # type: ignore[index]
+        if touched & self.withheld or ("all" in touched and self.withheld):
+            raise ValueError(f"split {split!r} is withheld: nothing here may see it.")
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; a few numbers a record.
+    def _records(self, split: str) -> data_service.Records:
+        self._require(split)
+        paths = self.builder.info.splits[split].filepaths
+        return data_service.locate([str(path) for path in paths])
+
+    def images(self, split: str, indices: np.ndarray) -> np.ndarray:
+        """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
+        rows = "+".join(f"{split}[{index}:{index + 1}]" for index in indices)
+        pixels = batches.parallel(self.read(rows), self._decoder(draw=None))
+        return next(pixels.batch(len(indices)).as_numpy_iterator())[0]
+
+    def read(self, split: str) -> tf.data.Dataset:
+        """Reads a split, or a range of it, in the order of its records.
+
+        File after file: where TFDS interleaves them, the order of a range is not its order in the
+        whole split, and labels from the one would not belong to images from the other.
+
+        Raises:
+          ValueError: for a split that is withheld.
+        """
+        self._require(split)
+        config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
+
+    def _decoder(self, draw: int | None) -> Any:
+        """Returns example -> (image [H, W, 1] uint8, label), augmented where there is a draw."""
+        feature = self.builder.info.features["image"]
+
+        def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            image = feature.decode_example(example["image"])
+            if self.resize_to is not None:
+                size = (self.resize_to, self.resize_to)
+                resized = tf.image.resize(image, size, antialias=True)
+                image = tf.cast(tf.round(resized), tf.uint8)
+            image = tf.ensure_shape(image, self.image_shape)
+            if draw is not None and self.config.augmentation != "none":
+                example_id = tf.strings.to_hash_bucket_fast(example["file_name"], 1 << 31)
+                seed = tf.stack([example_id, tf.constant(draw, tf.int64)])
+                image = augment.apply(image, self.config.augmentation, seed)
+            return image, tf.cast(example["label"], tf.int32)
+
+        return decode
+
+
+def load(config: config_lib.Data, image_size: int) -> Data:
+    """Opens the data set; builds it first where the config says from what.
+
+    Args:
+      config: which data set, and how it is read.
+      image_size: the side (px) that the model works on, see `describe`.
+
+    Raises:
+      ConfigError: when --data_service is not an address.
+      RunError: when it isn't built and can't be, or --data_service does not answer.
+    """
+    if config.data_service:
+        data_service.require(config.data_service)
+    return _reading(_open(config), config, image_size)
+
+
+def describe(config: config_lib.Data, image_size: int) -> Data:
+    """Names the data set, built or not: its classes and the shape of its images, no example.
+
+    Args:
+      config: which data set, and how it is read.
+      image_size: the side (px) that the model works on. Larger images, and those of original size,
+        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
+        to the model, so that fewer bytes go to the device.
+    """
+    is_remote = locations.is_url(config.data_dir)
+    return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
+
+
+def _reading(builder: Any, config: config_lib.Data, image_size: int) -> Data:
+    side = builder.info.features["image"].shape[0]
+    return Data(builder, config, image_size if side is None or side > image_size else None)
+
+
+def _open(config: config_lib.Data) -> Any:
+    if locations.is_url(config.data_dir):
+        url = locations.parse(config.data_dir)
+        return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
+    return _prepared(config, _root(config))
+
+
+def _root(config: config_lib.Data) -> pathlib.Path | None:
+    return pathlib.Path(config.data_dir).expanduser() if config.data_dir else None
+
+
+def _builder(config: config_lib.Data, root: object) -> Any:
+    data_dir = None if root is None else str(root)
+    return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+
+
+def _open_in_place(config: config_lib.Data, url: locations.Url) -> Any:
+    """Opens a data set that TensorFlow reads from the bucket."""
+    builder = _builder(config, url)
+    if not builder.is_prepared():
+        raise RunError(
+            f"cxr_tfds/{config.dataset} is not built in {url}; with --stage_data=true it is "
+            "built on this machine, and copied there."
+        )
+    return builder
+
+
+def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
+    """Opens a data set from a local copy of what the bucket has; what it has not is built."""
+    root = url.folder_in(config.staging_root)
+    folder = pathlib.Path(_builder(config, root).data_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = url / folder.relative_to(root).as_posix()
+    # Runs that share the staging folder copy once: the others wait and find the copy.
+    lock = filelock.FileLock(folder.parent / ".staging.lock")
+    with lock, mirror.Mirror(part, folder, shared=True) as kept:
+        if kept.has(_LAST_FILE):  # Without it, whoever built there has not finished.
+            kept.restore()
+        if not _builder(config, root).is_prepared():
+            shutil.rmtree(folder, ignore_errors=True)
+        builder = _prepared(config, root)
+        kept.sync(then=[folder / _LAST_FILE])
+    return builder
+
+
+def _prepared(config: config_lib.Data, root: pathlib.Path | None) -> Any:
+    """Returns the builder of a data set, which it builds if need be."""
+    builder = _builder(config, root)
+    if builder.is_prepared():
+        return builder
+    if not config.manual_dir and config.dataset != "phantom":
+        raise RunError(
+            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
+            "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
+            f"--config={config.dataset}` has built it."
+        )
+    manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
+    try:
+        # Processes that train together on one disk build once: the others wait and find it built.
+        lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock):
+            builder = _builder(config, root)  # One made before what it reads was there knows none.
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
+    except (source.SourceError, OSError) as error:
+        raise RunError(str(error)) from error
+    return builder
+
+
+def _weighted(decode: Any) -> Any:
+    """Returns example -> (image, label, weight 1)."""
+    return lambda example: (*decode(example), 1.0)

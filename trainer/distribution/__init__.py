@@ -1,0 +1,1 @@
+"""Devices, strategy and the other hosts of a run."""

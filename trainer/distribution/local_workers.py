@@ -1,0 +1,145 @@
+"""Several workers on this machine, to try `--strategy=multi_worker` out with one command.
+
+    exit_code = local_workers.run(["--recipe=quickstart", "--local_workers=2"], count=2)
+
+Each worker is a process with a TF_CONFIG of its own, as on a cluster. The chief's output goes
+through; another worker's errors are shown with its index. The first worker that fails ends all.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from trainer.distribution import peers
+from trainer.system import sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FINE = (0, 3, 75)
+"""Exit codes of a worker that came to its end: done, do not use, stopped with everything saved."""
+GRACE_S = 30
+"""What workers get to end by themselves, and save what they have, before they are killed."""
+POLL_S = 0.1
+LINES = 20
+"""Of a failed worker's error output, the last ones are shown."""
+
+
+class Worker:
+    """One process of the cluster; all but the chief (0) keep their output to themselves."""
+
+    def __init__(self, index: int, addresses: Sequence[str], argv: Sequence[str]) -> None:
+        task = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+        self.index = index
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", *argv],
+            env=os.environ | {peers.CLUSTER: json.dumps(task), peers.LAUNCHER: str(os.getpid())},
+            stdout=None if index == 0 else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches it once, from here, as SIGTERM does.
+        )
+        self._last: collections.deque[str] = collections.deque(maxlen=LINES)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            self._last.append(line)
+            if self.index == 0:
+                sys.stderr.write(line)
+                sys.stderr.flush()
+
+    def errors(self) -> str:
+        """Returns the end of what a worker other than the chief wrote to standard error."""
+        self._reader.join(timeout=1)
+        return "" if self.index == 0 else "".join(f"worker {self.index}: {x}" for x in self._last)
+
+
+def run(argv: Sequence[str], count: int) -> int:
+    """Runs the command in `count` workers and returns the exit code of the first that failed.
+
+    A worker that was killed counts as failed with 1; one that we stopped on a signal, with 128 and
+    the signal's number, as in a shell.
+    """
+    addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(count)]
+    workers = [Worker(index, addresses, argv) for index in range(count)]
+    with _forwarded_signals(workers) as received:
+        while _are_running(workers) and not received:
+            time.sleep(POLL_S)
+        failed = _first_failed(workers)
+        if failed and not received:
+            _tell(failed)
+        if failed:
+            _send_all(workers, signal.SIGTERM)
+        _wait_or_kill(workers)
+        code = next((c for w in (failed, *workers) if w and (c := w.process.returncode)), 0)
+    return _exit_code(code, was_stopped=bool(received))
+
+
+def _are_running(workers: Sequence[Worker]) -> bool:
+    """Whether the cluster goes on: none has failed, and not all have come to their end."""
+    codes = [worker.process.poll() for worker in workers]
+    return None in codes and all(code in (None, *FINE) for code in codes)
+
+
+def _first_failed(workers: Sequence[Worker]) -> Worker | None:
+    codes = {worker: worker.process.returncode for worker in workers}
+    return next((w for w, code in codes.items() if code not in (None, *FINE)), None)
+
+
+def _exit_code(code: int, *, was_stopped: bool) -> int:
+    if code >= 0:
+        return code
+    return 128 - code if was_stopped else 1
+
+
+def _tell(worker: Worker) -> None:
+    code = worker.process.returncode
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with {code}"
+    sys.stderr.write(worker.errors())
+    sys.stderr.write(f"trainer: worker {worker.index} {how}; the other workers are stopped.\n")
+
+
+def _send_all(workers: Sequence[Worker], number: int) -> None:
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.send_signal(number)
+
+
+def _wait_or_kill(workers: Sequence[Worker]) -> None:
+    """Waits for GRACE_S: one that waits for a lost worker answers to nothing but SIGKILL."""
+    deadline = time.monotonic() + GRACE_S
+    for worker in workers:
+        try:
+            worker.process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+@contextlib.contextmanager
+def _forwarded_signals(workers: Sequence[Worker]) -> Iterator[list[int]]:
+    """Passes Ctrl-C and SIGTERM on to every worker; yields the list of those that came."""
+    received: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        received.append(number)
+        _send_all(workers, number)
+
+    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

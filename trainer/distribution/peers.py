@@ -1,0 +1,160 @@
+"""The other hosts of a run: whether they are still there, and what it means when they are not.
+
+TensorFlow notices within half a minute that a worker has stopped, and then ends the step that waits
+for it with an error that names neither host nor way out. It does not notice a worker that never
+came, a step that is stuck elsewhere stays so, and tf.data calls a lost dispatcher without end. So
+each process looks after the others itself.
+
+    with peers.watched(config):    # does nothing where neither TF_CONFIG nor a flag names others
+        ...
+        peers.part()                       # From here on they may come to their end before us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError, RunError
+from trainer.system import sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trainer import config as config_lib
+
+CLUSTER = "TF_CONFIG"
+LAUNCHER = "CXR_TRAINER_LAUNCHER"
+"""Holds the process number of the launcher of --local_workers, in those that it started."""
+DISPATCHER = "the dispatcher of --data_service"
+PROBE_S = 5
+"""How often the others are called, and how long each may take to answer."""
+
+_parted = threading.Event()
+
+
+@contextlib.contextmanager
+def watched(config: config_lib.Config) -> Iterator[None]:
+    """Ends the process when another host has not answered for `worker_timeout_s`.
+
+    Raises:
+      ConfigError: when TF_CONFIG is not what it has to be.
+      RunError: when the run fails while another host is gone.
+    """
+    runtime, service = config.runtime, config.data.data_service
+    trains_with_others = runtime.strategy in ("auto", "multi_worker")
+    others = others_of(os.environ.get(CLUSTER) or "{}") if trains_with_others else {}
+    if service:
+        others[DISPATCHER] = service
+    if not others:
+        yield
+        return
+    _parted.clear()
+    args = (others, runtime.worker_timeout_s)
+    threading.Thread(target=_watch, args=args, daemon=True).start()
+    try:
+        yield
+    except (ConfigError, RunError):
+        raise
+    except Exception as error:
+        lost = _lost(others, str(error))
+        if lost is None:
+            raise
+        raise RunError(explanation(lost, others[lost])) from error
+    finally:
+        part()
+
+
+def has_cluster() -> bool:
+    """Whether TF_CONFIG names hosts that train together; some platforms leave it empty."""
+    try:
+        return bool(json.loads(os.environ.get(CLUSTER) or "{}").get("cluster"))
+    except (ValueError, AttributeError):
+        return True  # Somebody meant to name some; `watched` says what is wrong with it.
+
+
+def part() -> None:
+    """Stops watching: nobody waits for anybody any more."""
+    _parted.set()
+
+
+def others_of(cluster: str) -> dict[str, str]:
+    """Returns the address of each worker but this one, by its name in the cluster (`worker 1`).
+
+    Raises:
+      ConfigError: when the text is not a TF_CONFIG.
+    """
+    try:
+        parsed = json.loads(cluster)
+        addresses = {
+            f"{job} {index}": address
+            for job, tasks in parsed.get("cluster", {}).items()
+            for index, address in enumerate(tasks)
+        }
+        me = parsed.get("task", {})
+        if addresses:  # No chief beside the workers: it would be a second one.
+            _require_worker(parsed["cluster"], me)
+        addresses.pop(f"{me.get('type')} {me.get('index')}", None)
+        for address in addresses.values():
+            sockets.parse(address)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"TF_CONFIG ({cluster}) must be JSON of the form "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
+        ) from error
+    return addresses
+
+
+def _require_worker(cluster: Mapping[str, Sequence[str]], task: Mapping[str, object]) -> None:
+    if set(cluster) != {"worker"} or task.get("type") != "worker":
+        raise ValueError("not all are workers")
+    if task.get("index") not in range(len(cluster["worker"])):
+        raise ValueError("this process is none of them")
+
+
+def explanation(name: str, address: str) -> str:
+    """Returns what to tell of a lost host."""
+    remedy = (
+        "start it again, and then this run" if name == DISPATCHER else "start all workers again"
+    )
+    return (
+        f"{name} at {address} is lost: it ended, or the network between us did. Its own output "
+        f"says why; {remedy}."
+    )
+
+
+def _lost(others: dict[str, str], error: str) -> str | None:
+    """Returns which worker does not answer, or whom TensorFlow takes for dead."""
+    for name, address in others.items():
+        if not sockets.answers(address, PROBE_S):
+            return name
+    named = re.search(r"unhealthy.*?/job:(\w+)/replica:0/task:(\d+)", error, re.DOTALL)
+    name = " ".join(named.groups()) if named else ""
+    return name if name in others else None
+
+
+def _watch(others: dict[str, str], timeout_s: float) -> None:
+    """Calls the others by turns; the main thread may be deep in a step that never returns."""
+    heard = dict.fromkeys(others, time.monotonic())
+    launcher = int(os.environ.get(LAUNCHER, os.getppid()))
+    while not _parted.wait(PROBE_S):
+        if os.getppid() != launcher:  # All workers of this machine find so, and stop together.
+            with contextlib.suppress(OSError):  # It may have read what we write there.
+                sys.stderr.write("trainer: the launcher of --local_workers is lost; stopping.\n")
+                sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        for name, address in others.items():
+            if sockets.answers(address, PROBE_S):
+                heard[name] = time.monotonic()
+            elif time.monotonic() - heard[name] > timeout_s and not _parted.is_set():
+                sys.stderr.write(f"trainer: {explanation(name, address)}\n")
+                sys.stderr.flush()
+                os._exit(1)

@@ -1,0 +1,260 @@
+"""All that is fixed before the first variable: devices, strategy, seeds.
+
+Nothing falls back in silence: a device that was asked for and is not there ends the run.
+
+    context = runtime.build(config.runtime)
+    with context.strategy.scope(): ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import pathlib
+import signal
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from trainer.distribution import peers
+from trainer.errors import ConfigError, RunError
+from trainer.system import console, sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer import config as config_lib
+
+TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
+"""Where chips of a TPU VM appear: up to v4, and from v5e on."""
+TPU_TIMEOUT_S = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Where a run computes.
+
+    Attributes:
+      strategy: the distribution strategy.
+      device: CPU, GPU or TPU.
+      steps_per_call: training steps per call of the compiled loop.
+      reasons: a sentence for each choice that was left to us.
+      default_strategy: TensorFlow's own, for what a process does by itself. Taken here, because
+        inside of a scope TensorFlow takes the scope's strategy for the default.
+    """
+
+    strategy: tf.distribute.Strategy
+    device: str
+    steps_per_call: int
+    reasons: tuple[str, ...]
+    default_strategy: tf.distribute.Strategy = dataclasses.field(
+        default_factory=tf.distribute.get_strategy
+    )
+
+    @property
+    def num_replicas(self) -> int:
+        """How many copies of the model train in step."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_multi_host(self) -> bool:
+        """Whether processes on several hosts train together."""
+        return isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process speaks to the user and writes the run directory."""
+        return self.place[0] == 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(index, count) of this process among those that train together."""
+        if not self.is_multi_host:
+            return 0, 1
+        resolver = self.strategy.cluster_resolver
+        return resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type)
+
+    @functools.cached_property
+    def any_host(self) -> Callable[[bool], bool]:
+        """Tells of something whether it is true on any host; all have to ask at the same time."""
+        if not self.is_multi_host:
+            return bool
+        strategy = self.strategy
+
+        @tf.function
+        def count(mine: tf.Tensor) -> tf.Tensor:
+            everyones = strategy.run(tf.identity, args=(mine,))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
+
+        # A float: NCCL reduces those on the device; TensorFlow keeps 32-bit integers on the host.
+        return lambda mine: float(count(tf.constant(float(mine)))) > 0
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises ConfigError unless every replica gets an equal share of a batch."""
+        if batch_size % self.num_replicas:
+            raise ConfigError(
+                f"batch_size ({batch_size}) is global and must be divisible by the "
+                f"{self.num_replicas} replicas."
+            )
+
+
+def build(config: config_lib.Runtime) -> Context:
+    """Sets devices and seeds of this process, and builds the strategy.
+
+    Call it once, before TensorFlow computes anything.
+
+    Raises:
+      ConfigError: when options contradict each other or this machine.
+      RunError: when the devices are not there.
+    """
+    _limit_threads(config.cpu_threads)
+    _allow_open_files()
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    _split_cpu(config)
+    name = resolve_strategy(config)
+    strategy = _build_strategy(name, config)
+    device = _device_of(name, config)
+    keras.utils.set_random_seed(config.seed)
+    reasons: tuple[str, ...] = ()
+    if config.strategy == "auto":
+        reasons = (f"strategy {name}: the best that this machine has ({device}).",)
+    # A host call costs more beside a step on an accelerator than beside one on a CPU.
+    steps_per_call = config.steps_per_call or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
+    context = Context(strategy, device, steps_per_call, reasons)
+    if not context.is_chief:
+        console.mute()
+    return context
+
+
+def _limit_threads(count: int) -> None:
+    """Holds TensorFlow to so many threads, within an operation and across operations."""
+    threading = tf.config.threading
+    if not count or threading.get_intra_op_parallelism_threads() == count:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(count)
+        threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError as error:
+        raise ConfigError(f"cpu_threads ({count}) must be set before TensorFlow starts.") from error
+
+
+def _allow_open_files() -> None:
+    """Takes what the system allows at most: each mapped shard of features keeps its file open."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Not on Windows.
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it doesn't allow.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _split_cpu(config: config_lib.Runtime) -> None:
+    count = config.num_virtual_devices
+    if not count:
+        return
+    if config.strategy != "mirrored":
+        raise ConfigError(f"num_virtual_devices ({count}) needs --strategy=mirrored.")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    split = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(cpu, split)
+    except RuntimeError as error:  # TensorFlow has started; the same split may be in force.
+        if len(tf.config.list_logical_devices("CPU")) != count:
+            raise ConfigError(
+                f"num_virtual_devices ({count}) must be set before TensorFlow starts."
+            ) from error
+
+
+def resolve_strategy(config: config_lib.Runtime) -> str:
+    """Returns the strategy's name, `auto` replaced by what the machine has."""
+    if config.strategy != "auto":
+        return config.strategy
+    if peers.has_cluster():
+        return "multi_worker"
+    if tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def _build_strategy(name: str, config: config_lib.Runtime) -> tf.distribute.Strategy:
+    if name == "one_device":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return _build_mirrored(config)
+    if name == "multi_worker":
+        return _build_multi_worker()
+    return _build_tpu(config.tpu)
+
+
+def _device_of(strategy: str, config: config_lib.Runtime) -> str:
+    if strategy == "tpu":
+        return "TPU"
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "GPU" if has_gpu and not config.num_virtual_devices else "CPU"
+
+
+def _build_mirrored(config: config_lib.Runtime) -> tf.distribute.Strategy:
+    kind = "CPU" if config.num_virtual_devices else "GPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if not devices:
+        raise RunError(
+            "--strategy=mirrored found no GPU; give --strategy=one_device, or "
+            "--num_virtual_devices=2 to try it on logical CPUs."
+        )
+    return mirrored(tuple(devices))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Returns the one strategy of this process over these devices.
+
+    TensorFlow numbers the collectives of each strategy anew: the numbers of a second one over the
+    same devices would collide with those of the first.
+    """
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _build_multi_worker() -> tf.distribute.Strategy:
+    if not peers.has_cluster():
+        raise ConfigError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
+            "workers' addresses and this worker's index."
+        )
+    # TensorFlow takes SIGTERM as a notice of preemption, for itself: nothing would end the process.
+    handler = signal.getsignal(signal.SIGTERM)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    signal.signal(signal.SIGTERM, handler)
+    return strategy
+
+
+def _build_tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = _find_tpu(name)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, ImportError, OSError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"--strategy=tpu found no TPU named {name!r} ({reason}). Run on a TPU VM with the "
+            "package's `tpu` extra installed, or choose another --strategy."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
+    """Looks for the TPU before TensorFlow does, which would go on looking for minutes."""
+    if name == "local":
+        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in TPU_DEVICES):
+            raise OSError("this machine has no TPU device in /dev")
+        return tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+    with sockets.default_timeout(TPU_TIMEOUT_S):
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        address = resolver.master()
+    if not sockets.answers(address, TPU_TIMEOUT_S):
+        raise OSError(f"nothing answers at {address}")
+    tf.config.experimental_connect_to_cluster(resolver)
+    return resolver

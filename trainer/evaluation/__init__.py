@@ -1,0 +1,1 @@
+"""What predictions are worth, as figures, text and pictures. No TensorFlow."""

@@ -1,0 +1,313 @@
+"""What the predictions of a split are worth: every final figure, and whether the run may be used.
+
+`judge` makes each figure with scikit-learn, over every example once, and fires the guard where the
+run must not be used. What Keras logs while it trains is in `history`; no figure here comes from it.
+
+    judgement = metrics.judge(Predictions.load_csv(run_dir / "predictions_test.csv"))
+    if judgement.guard_fired:
+        raise SystemExit(" ".join(judgement.warnings))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import sklearn.metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from trainer.evaluation.predictions import Predictions
+
+_HISTOGRAM_BINS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class EtiologyRecall:
+    """How many examples of one etiology were given their true class."""
+
+    examples: int
+    correct: int
+    recall: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputDistribution:
+    """What the model answers, against what is true: a model that collapsed shows here first.
+
+    Attributes:
+      true_counts: Examples of each class.
+      predicted_counts: Examples predicted as each class.
+      mean_probability: The mean output for each class; None if an output is not finite.
+      histogram: Examples by the probability of the positive class, in ten equal bins from 0 to 1,
+        both included. Values that are not finite are in none.
+    """
+
+    true_counts: dict[str, int]
+    predicted_counts: dict[str, int]
+    mean_probability: dict[str, float | None]
+    histogram: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Every final figure of one split. A figure that is not defined is None (NaN is not JSON).
+
+    A ratio is not defined when its denominator is zero: `sensitivity` without a positive example,
+    `ppv` without a positive answer, and so on. `roc_auc`, `pr_auc` and `mcc` need both classes;
+    `roc_auc`, `pr_auc`, `brier` and `log_loss` need probabilities that are all finite.
+    `macro_recall` is the mean over the classes that occur, where the classification report counts
+    an absent class as 0.
+
+    Attributes:
+      class_names: Negative class, positive class.
+      examples: Number of examples, each counted once.
+      accuracy: Share of examples whose most probable class is the true one ("rank-1").
+      majority_class: The most frequent true class.
+      majority_baseline: The accuracy of always answering `majority_class`.
+      macro_recall: Mean of the classes' recalls.
+      sensitivity: Recall of the positive class.
+      specificity: Recall of the negative class.
+      ppv: Positive predictive value (precision).
+      npv: Negative predictive value.
+      f1: F1 of the positive class.
+      mcc: Matthews correlation coefficient; 0 for constant answers, by convention.
+      roc_auc: Area under the ROC curve of the positive class.
+      pr_auc: Average precision of the positive class.
+      brier: Mean squared error of the positive class's probability.
+      log_loss: Mean negative log-likelihood, nats, of float64 probabilities as scikit-learn clips
+        them.
+      by_etiology: Recall within each etiology that occurs.
+      confusion_matrix: [true][predicted] examples.
+      classification_report: scikit-learn's, as a dictionary.
+      classification_report_text: The same as text, four digits.
+      output_distribution: Answers against truth.
+      warnings: Why the run must not be used, a sentence each; empty for a sound one.
+    """
+
+    class_names: tuple[str, ...]
+    examples: int
+    accuracy: float
+    majority_class: str
+    majority_baseline: float
+    macro_recall: float
+    sensitivity: float | None
+    specificity: float | None
+    ppv: float | None
+    npv: float | None
+    f1: float | None
+    mcc: float | None
+    roc_auc: float | None
+    pr_auc: float | None
+    brier: float | None
+    log_loss: float | None
+    by_etiology: dict[str, EtiologyRecall]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    classification_report: dict[str, Any]
+    classification_report_text: str
+    output_distribution: OutputDistribution
+    warnings: tuple[str, ...]
+
+    @property
+    def guard_fired(self) -> bool:
+        """Whether the run must not be used."""
+        return bool(self.warnings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as dictionaries, sequences and numbers that JSON has."""
+        return dataclasses.asdict(self)
+
+
+def judge(predictions: Predictions) -> Judgement:
+    """Judges the predictions of a split with two classes, the second being the positive one.
+
+    Raises:
+      ValueError: There is no example, or there are not two classes.
+    """
+    if len(predictions.class_names) != 2:
+        raise ValueError(f"Two classes can be judged, not {', '.join(predictions.class_names)}.")
+    if not len(predictions):
+        raise ValueError("There is no example to judge.")
+    ordered = _in_canonical_order(predictions)
+    label, predicted = ordered.label, ordered.predicted
+    majority = int(np.bincount(label).argmax())
+    both_occur = np.unique(label).size == 2
+    roc_auc, pr_auc = _ranking_metrics(ordered)
+    brier, log_loss = _error_metrics(ordered)
+    report, report_text = _classification_report(ordered)
+    return Judgement(
+        class_names=ordered.class_names,
+        examples=len(ordered),
+        accuracy=float(sklearn.metrics.accuracy_score(label, predicted)),
+        majority_class=ordered.class_names[majority],
+        majority_baseline=float(np.mean(label == majority)),
+        macro_recall=float(
+            sklearn.metrics.recall_score(label, predicted, average="macro", zero_division=np.nan)
+        ),
+        sensitivity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=1),
+        specificity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=0),
+        ppv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=1),
+        npv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=0),
+        f1=_ratio(sklearn.metrics.f1_score, label, predicted, pos_label=1),
+        mcc=float(sklearn.metrics.matthews_corrcoef(label, predicted)) if both_occur else None,
+        roc_auc=roc_auc,
+        pr_auc=pr_auc,
+        brier=brier,
+        log_loss=log_loss,
+        by_etiology=_recall_by_etiology(ordered),
+        confusion_matrix=_confusion_matrix(ordered),
+        classification_report=report,
+        classification_report_text=report_text,
+        output_distribution=_output_distribution(ordered),
+        warnings=_warnings(ordered),
+    )
+
+
+def _in_canonical_order(predictions: Predictions) -> Predictions:
+    """The rows by label and probabilities: sums round alike in whatever order the rows came."""
+    probabilities = predictions.probabilities
+    return predictions.take(
+        np.lexsort((probabilities[:, 1], probabilities[:, 0], predictions.label))
+    )
+
+
+def _is_finite(predictions: Predictions) -> bool:
+    return bool(np.isfinite(predictions.probabilities).all())
+
+
+def _ratio(
+    metric: Callable[..., float],
+    label: npt.NDArray[np.integer[Any]],
+    predicted: npt.NDArray[np.intp],
+    *,
+    pos_label: int,
+) -> float | None:
+    """A metric of one class, or None where its denominator is zero."""
+    value = float(metric(label, predicted, pos_label=pos_label, zero_division=np.nan))
+    return None if math.isnan(value) else value
+
+
+def _ranking_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
+    """ROC-AUC and average precision of the positive class; None unless both classes occur."""
+    label, positive = predictions.label, predictions.probabilities[:, 1]
+    if np.unique(label).size < 2 or not _is_finite(predictions):
+        return None, None
+    return (
+        float(sklearn.metrics.roc_auc_score(label, positive)),
+        float(sklearn.metrics.average_precision_score(label, positive)),
+    )
+
+
+def _error_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
+    """Brier score of the positive class and log-loss; None unless every output is finite."""
+    if not _is_finite(predictions):
+        return None, None
+    # Softmax by an approximate reciprocal may exceed 1 by a bit, which scikit-learn refuses.
+    label, probabilities = predictions.label, predictions.probabilities.clip(0, 1)
+    # scikit-learn wants sums of 1 to float64's precision. Normalised rows keep the small
+    # probability of a confident error, which 1 - p of a float32 rounds to 0.
+    normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return (
+        float(sklearn.metrics.brier_score_loss(label, probabilities[:, 1], pos_label=1)),
+        float(sklearn.metrics.log_loss(label, normalised, labels=[0, 1])),
+    )
+
+
+def _recall_by_etiology(predictions: Predictions) -> dict[str, EtiologyRecall]:
+    hit = predictions.predicted == predictions.label
+    recalls = {}
+    for etiology in np.unique(predictions.etiology).tolist():
+        hits = hit[predictions.etiology == etiology]
+        recalls[etiology] = EtiologyRecall(
+            examples=hits.size, correct=int(hits.sum()), recall=float(hits.mean())
+        )
+    return recalls
+
+
+def _confusion_matrix(predictions: Predictions) -> tuple[tuple[int, ...], ...]:
+    matrix = sklearn.metrics.confusion_matrix(
+        predictions.label, predictions.predicted, labels=range(len(predictions.class_names))
+    )
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+def _classification_report(predictions: Predictions) -> tuple[dict[str, Any], str]:
+    """scikit-learn's report, as a dictionary and as text."""
+    report = functools.partial(
+        sklearn.metrics.classification_report,
+        predictions.label,
+        predictions.predicted,
+        labels=range(len(predictions.class_names)),
+        target_names=predictions.class_names,
+        digits=4,
+        zero_division=0,
+    )
+    return report(output_dict=True), report()
+
+
+def _counts(class_names: Sequence[str], index: npt.NDArray[np.integer[Any]]) -> dict[str, int]:
+    """How often each class occurs in `index`."""
+    counts = np.bincount(index, minlength=len(class_names)).tolist()
+    return dict(zip(class_names, counts, strict=True))
+
+
+def _output_distribution(predictions: Predictions) -> OutputDistribution:
+    class_names, probabilities = predictions.class_names, predictions.probabilities
+    means = probabilities.mean(axis=0).tolist() if _is_finite(predictions) else [None, None]
+    positive = probabilities[:, 1]
+    finite = positive[np.isfinite(positive)].clip(0, 1)
+    histogram, _ = np.histogram(finite, bins=_HISTOGRAM_BINS, range=(0, 1))
+    return OutputDistribution(
+        true_counts=_counts(class_names, predictions.label),
+        predicted_counts=_counts(class_names, predictions.predicted),
+        mean_probability=dict(zip(class_names, means, strict=True)),
+        histogram=tuple(histogram.tolist()),
+    )
+
+
+def _warnings(predictions: Predictions) -> tuple[str, ...]:
+    """The guard: why these predictions must not be used."""
+    return tuple(
+        itertools.chain(
+            _warn_of_non_finite(predictions),
+            _warn_of_baseline(predictions),
+            _warn_of_unpredicted(predictions),
+        )
+    )
+
+
+def _warn_of_non_finite(predictions: Predictions) -> Iterator[str]:
+    broken = int((~np.isfinite(predictions.probabilities)).any(axis=1).sum())
+    if broken:
+        yield f"The outputs for {broken} of {len(predictions)} examples are not finite."
+
+
+def _warn_of_baseline(predictions: Predictions) -> Iterator[str]:
+    total = len(predictions)
+    correct = int((predictions.predicted == predictions.label).sum())
+    counts = np.bincount(predictions.label)
+    baseline = int(counts.max())
+    if correct <= baseline:
+        yield (
+            f"Accuracy {percent(correct / total)} ({correct} of {total}) is not above the "
+            f"{percent(baseline / total)} ({baseline} of {total}) of always answering "
+            f"{predictions.class_names[counts.argmax()]}."
+        )
+
+
+def _warn_of_unpredicted(predictions: Predictions) -> Iterator[str]:
+    predicted = _counts(predictions.class_names, predictions.predicted)
+    for name, count in _counts(predictions.class_names, predictions.label).items():
+        if count and not predicted[name]:
+            yield f"{name} is never predicted, but true of {count} of {len(predictions)} examples."
+
+
+def percent(share: float) -> str:
+    """The paper's form of a share: `94.40 %`."""
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,235 @@
+"""The pictures of a run: curves, confusion matrix, and radiographs with what the model said.
+
+Colours are those of Okabe and Ito, told apart by colour-blind readers; none says a thing alone.
+Figures are made without pyplot, so the caller's backend and open figures are left alone, in
+Matplotlib's default style, and hold neither time nor version: the same input gives the same bytes.
+
+    plots.save_curves(history, run_dir / "curves.png")
+    chosen = predictions.choose_samples(table)
+    plots.save_samples(images[chosen], table.take(chosen), run_dir / "samples.png")
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.figure
+import matplotlib.layout_engine
+import matplotlib.style
+import matplotlib.ticker
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluation import history as history_lib
+from trainer.evaluation import metrics
+from trainer.storage import files
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Mapping, Sequence
+
+    from trainer.evaluation.predictions import Predictions
+
+_DPI = 120
+_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#595959"
+_LINES: dict[str, dict[str, Any]] = {
+    "training": {"color": _BLUE, "linestyle": "-", "marker": "o"},
+    "validation": {"color": _VERMILLION, "linestyle": "--", "marker": "s"},
+}
+_AXIS_LABELS = {"log-loss": "log-loss (nats)", "accuracy": "accuracy (share of examples)"}
+_COLUMNS = 4
+_TILE_INCHES = 2.4
+_TEXT_INCHES = 0.6  # Two lines above a tile, one below, and the gap between rows.
+_CAPTION_CHARACTERS = 38  # What fits under a tile in the caption's font, one width a character.
+_WHITE_INK_FROM = 0.73  # Where `Blues` gets so dark that white on it has more contrast than black.
+
+# A notebook's backend or the user's matplotlibrc would draw the same run differently.
+_in_default_style = matplotlib.style.context("default")
+
+
+@_in_default_style
+def save_curves(
+    history: Mapping[str, Sequence[float]], path: pathlib.Path, monitor: str = "val_loss"
+) -> None:
+    """Draws log-loss, accuracy and AUC by epoch, as far as the history has them.
+
+    Args:
+      history: A value per epoch under Keras's keys.
+      path: Where the PNG goes.
+      monitor: The metric that chose the best epoch.
+
+    Raises:
+      ValueError: The history holds no curve: nothing was trained, so there is nothing to draw.
+    """
+    _save(_curves(history, monitor), path)
+
+
+def _curves(
+    history: Mapping[str, Sequence[float]], monitor: str = "val_loss"
+) -> matplotlib.figure.Figure:
+    groups = history_lib.curves(history)
+    if not groups:
+        raise ValueError(
+            "The history holds no curve (loss, accuracy, auc, or their val_): nothing to draw."
+        )
+    figure = _figure(4.6 * len(groups), 4.4)
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    best = history_lib.best_epoch(history, monitor)
+    label = f"best epoch: {best} ({history_lib.MEANINGS[monitor]})"
+    for axes, (title, lines) in zip(panels, groups.items(), strict=True):
+        _draw_curves(axes, title, lines)
+        if best is not None:
+            axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
+        _put_legend_below(axes)
+    return figure
+
+
+def _draw_curves(axes: Any, title: str, lines: Mapping[str, Sequence[float]]) -> None:
+    for side, values in lines.items():
+        epochs = range(1, len(values) + 1)
+        label = f"{side:<10} {history_lib.span(values)}"
+        axes.plot(epochs, values, label=label, markersize=3, linewidth=1.5, **_LINES[side])
+    axes.set_title(title[0].upper() + title[1:])  # `capitalize` would make it Roc-auc.
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(_AXIS_LABELS.get(title, title))
+    axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _put_legend_below(axes: Any) -> None:
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        frameon=False,
+        prop={"family": "DejaVu Sans Mono", "size": 7.5},
+    )
+
+
+@_in_default_style
+def save_confusion_matrix(judgement: metrics.Judgement, path: pathlib.Path) -> None:
+    """Draws the confusion matrix: counts, and shares of each true class by which it is shaded."""
+    _save(_confusion_matrix(judgement), path)
+
+
+def _confusion_matrix(judgement: metrics.Judgement) -> matplotlib.figure.Figure:
+    counts = np.array(judgement.confusion_matrix)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    figure = _figure(5.2, 4.4)
+    axes = figure.subplots()
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        percentage = f"{100 * share:.1f} %" if totals[row] else "–"
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]}\n{percentage}",
+            ha="center",
+            va="center",
+            color="white" if share >= _WHITE_INK_FROM else "black",
+            fontsize=13,
+        )
+    names = judgement.class_names
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(
+        f"{judgement.examples} examples, accuracy {metrics.percent(judgement.accuracy)}", pad=10
+    )
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.9)
+    return figure
+
+
+@_in_default_style
+def save_samples(
+    images: npt.NDArray[np.uint8], predictions: Predictions, path: pathlib.Path
+) -> None:
+    """Draws radiographs with predicted class and its probability, true class and file name.
+
+    Args:
+      images: [M, H, W, 1] or [M, H, W] uint8, in [0, 255].
+      predictions: The M rows that belong to the images.
+      path: Where the PNG goes.
+
+    Raises:
+      ValueError: The images are of another type or shape, or none.
+    """
+    _save(_samples(_grey_images(images, len(predictions)), predictions), path)
+
+
+def _grey_images(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """The images as [M, H, W]; refused if they are not `count` grey ones."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"images hold {images.dtype}, not uint8.")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 1):
+        raise ValueError(f"images have shape {images.shape}, not [M, H, W, 1] or [M, H, W].")
+    if len(images) != count or not count:
+        raise ValueError(f"{len(images)} images cannot show {count} predictions.")
+    return images.reshape(images.shape[:3])
+
+
+def _samples(grey: npt.NDArray[np.uint8], predictions: Predictions) -> matplotlib.figure.Figure:
+    columns = min(max(len(grey), 2), _COLUMNS)  # The heading needs the width of two.
+    rows = math.ceil(len(grey) / columns)
+    height, width = grey.shape[1:]
+    row_inches = _TILE_INCHES * height / width + _TEXT_INCHES
+    figure = _figure(columns * _TILE_INCHES, rows * row_inches + _TEXT_INCHES)
+    tiles = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in tiles[len(grey) :]:
+        axes.set_axis_off()
+    for row, axes in enumerate(tiles[: len(grey)]):
+        _draw_sample(axes, grey[row], predictions, row)
+    right = np.count_nonzero(predictions.predicted == predictions.label)
+    figure.suptitle(
+        f"{right} right and {len(grey) - right} wrong answers shown:\n"
+        "predicted class with its probability, true class, file",
+        fontsize=10,
+    )
+    return figure
+
+
+def _draw_sample(
+    axes: Any, image: npt.NDArray[np.uint8], predictions: Predictions, row: int
+) -> None:
+    names, true = predictions.class_names, predictions.label[row]
+    predicted = predictions.predicted[row]
+    mark, colour = ("✓", _BLUE) if predicted == true else ("✗", _VERMILLION)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    title = f"{mark} {names[predicted]} {predictions.score[row]:.3f}\ntrue: {names[true]}"
+    axes.set_title(title, color=colour, fontsize=9, fontweight="bold", parse_math=False)
+    axes.set_xlabel(
+        _shortened(str(predictions.file_name[row])),
+        fontsize=6.5,
+        family="DejaVu Sans Mono",
+        color=_GREY,
+        parse_math=False,
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2.5)
+
+
+def _shortened(name: str) -> str:
+    """The name with its middle left out where it is too long: both ends tell files apart."""
+    if len(name) <= _CAPTION_CHARACTERS:
+        return name
+    half = (_CAPTION_CHARACTERS - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def _figure(width_inches: float, height_inches: float) -> matplotlib.figure.Figure:
+    return matplotlib.figure.Figure(
+        figsize=(width_inches, height_inches),
+        dpi=_DPI,
+        layout=matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06),
+    )
+
+
+def _save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
+    """Writes the PNG without the version of Matplotlib, which would make equal pictures differ."""
+    with files.replacing(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})

@@ -1,0 +1,226 @@
+"""What a run says of itself at its end: the paper's report on the console, and `report.json`.
+
+Both are views of one `Report`; its figures are made in `metrics` and `history`, and only laid out
+here. A report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
+
+    report = Report(split="test", history=history, judgement=metrics.judge(predictions), ...)
+    report.save(run_dir)
+    print(report.to_text(colour=sys.stdout.isatty()))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from trainer.evaluation import history as history_lib
+from trainer.evaluation import metrics
+from trainer.storage import files
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+SCHEMA_VERSION = 1  # Rises when a key of report.json changes its meaning or goes away.
+DO_NOT_USE = "DO NOT USE THIS MODEL:"
+
+_BAR_WIDTH = 40
+_RED, _RESET = "\x1b[1;31m", "\x1b[0m"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A judged run.
+
+    Attributes:
+      split: The split that was judged.
+      history: A value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty when
+        nothing was trained.
+      judgement: What the predictions of the split are worth.
+      data: The data card, kept as it is.
+      run: Backbone, strategy, precision and whatever else tells this run from another, kept as it
+        is; its texts and numbers also head the text.
+      shared_patient_images: How many images of the split show a patient who is also in train;
+        None where the protocol rules it out.
+      monitor: The metric that chose the best epoch.
+    """
+
+    split: str
+    history: Mapping[str, Sequence[float]]
+    judgement: metrics.Judgement
+    data: Mapping[str, Any]
+    run: Mapping[str, Any]
+    shared_patient_images: int | None = None
+    monitor: str = "val_loss"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `report.json`. A loss that is not finite is null, as JSON has no NaN."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "split": self.split,
+            "judgement": self.judgement.to_json(),
+            "shared_patient_images": self.shared_patient_images,
+            "best_epoch": history_lib.best_epoch(self.history, self.monitor),
+            "history": {key: _finite_or_none(values) for key, values in self.history.items()},
+            "data": dict(self.data),
+            "run": dict(self.run),
+        }
+
+    def to_text(self, *, colour: bool) -> str:
+        """The paper's report, for a console.
+
+        Args:
+          colour: Whether to print the warnings in red, by ANSI codes.
+        """
+        sections = (
+            self._heading(),
+            *_training(self.history, self.monitor),
+            _headline(self.judgement),
+            _confusion_matrix(self.judgement),
+            ("Classification report", self.judgement.classification_report_text.rstrip("\n")),
+            _clinical_figures(self.judgement),
+            _output_distribution(self.judgement),
+            _histogram(self.judgement),
+            _recall_by_etiology(self.judgement),
+            self._shared_patients(),
+            _warnings(self.judgement, colour=colour),
+        )
+        return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+    def save(self, run_dir: pathlib.Path) -> None:
+        """Writes `report.json` into the run directory."""
+        files.save_json(run_dir / "report.json", self.to_json())
+
+    def _heading(self) -> Sequence[str]:
+        facts = [
+            (name, str(value))
+            for name, value in self.run.items()
+            if isinstance(value, str | int | float)
+        ]
+        width = max((len(name) for name, _ in facts), default=0)
+        return [
+            f"Split {self.split}: {self.judgement.examples} examples",
+            *(f"  {name:<{width}}  {value}" for name, value in facts),
+        ]
+
+    def _shared_patients(self) -> Sequence[str]:
+        shared, examples = self.shared_patient_images, self.judgement.examples
+        if shared is None:
+            return ()
+        subject = f"{self.split.capitalize()} images that share a patient with train:"
+        if not shared:
+            return (f"{subject} none.",)
+        share = f"{100 * shared / examples:.1f} %"
+        return (f"{subject} {shared} of {examples} ({share}): the figures above are optimistic.",)
+
+
+def _finite_or_none(values: Iterable[float]) -> list[float | None]:
+    """The values as JSON can hold them: Python's floats, or None for what is not finite."""
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
+    """The best epoch, then the summary of each curve in the form of livelossplot."""
+    best = history_lib.best_epoch(history, monitor)
+    if best is not None:
+        yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
+    for title, lines in history_lib.curves(history).items():
+        yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
+
+
+def _headline(judgement: metrics.Judgement) -> Sequence[str]:
+    baseline = metrics.percent(judgement.majority_baseline)
+    return (
+        f"RANK 1 Accuracy: {metrics.percent(judgement.accuracy)}",
+        f"Macro recall: {metrics.percent(judgement.macro_recall)}",
+        f"ROC-AUC: {_number(judgement.roc_auc)}",
+        f"Always answering {judgement.majority_class}: {baseline}",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def _table(rows: Iterable[Sequence[object]]) -> list[str]:
+    """Aligns columns: the first to the left, the others to the right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return [
+        "  ".join(
+            ["", row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in texts
+    ]
+
+
+def _with_bars(lines: Iterable[str], shares: Iterable[float]) -> list[str]:
+    """Ends each line with a bar of plain characters: at least one, unless the share is zero."""
+    return [
+        f"{line}  {'#' * math.ceil(share * _BAR_WIDTH)}".rstrip()
+        for line, share in zip(lines, shares, strict=True)
+    ]
+
+
+def _confusion_matrix(judgement: metrics.Judgement) -> Sequence[str]:
+    names, matrix = judgement.class_names, judgement.confusion_matrix
+    rows = [("", *names), *((name, *row) for name, row in zip(names, matrix, strict=True))]
+    return ("Confusion matrix (rows: true, columns: predicted)", *_table(rows))
+
+
+def _clinical_figures(judgement: metrics.Judgement) -> Sequence[str]:
+    figures = {
+        "Sensitivity": judgement.sensitivity,
+        "Specificity": judgement.specificity,
+        "PPV": judgement.ppv,
+        "NPV": judgement.npv,
+        "F1": judgement.f1,
+        "MCC": judgement.mcc,
+        "PR-AUC": judgement.pr_auc,
+        "Brier score": judgement.brier,
+        "Log-loss (nats)": judgement.log_loss,
+    }
+    positive = judgement.class_names[1]
+    rows = [(name, _number(value)) for name, value in figures.items()]
+    return (f"Figures with {positive} as the positive class", *_table(rows))
+
+
+def _output_distribution(judgement: metrics.Judgement) -> Sequence[str]:
+    names, distribution = judgement.class_names, judgement.output_distribution
+    header = ("", "true", "predicted", "mean probability")
+    rows = [
+        (
+            name,
+            distribution.true_counts[name],
+            distribution.predicted_counts[name],
+            _number(distribution.mean_probability[name]),
+        )
+        for name in names
+    ]
+    shares = [distribution.predicted_counts[name] / judgement.examples for name in names]
+    head, *lines = _table([header, *rows])
+    return ("Output distribution", head, *_with_bars(lines, shares))
+
+
+def _histogram(judgement: metrics.Judgement) -> Sequence[str]:
+    counts = judgement.output_distribution.histogram
+    bins = [f"{i / len(counts):.1f} to {(i + 1) / len(counts):.1f}" for i in range(len(counts))]
+    lines = _table(zip(bins, counts, strict=True))
+    shares = [count / judgement.examples for count in counts]
+    title = f"Examples by probability of {judgement.class_names[1]}"
+    return (title, *_with_bars(lines, shares))
+
+
+def _recall_by_etiology(judgement: metrics.Judgement) -> Sequence[str]:
+    rows = [
+        (etiology, metrics.percent(recall.recall), f"{recall.correct} of {recall.examples}")
+        for etiology, recall in judgement.by_etiology.items()
+    ]
+    return ("Recall by etiology", *_table(rows))
+
+
+def _warnings(judgement: metrics.Judgement, *, colour: bool) -> Sequence[str]:
+    start, end = (_RED, _RESET) if colour else ("", "")
+    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in judgement.warnings]

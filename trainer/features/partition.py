@@ -1,0 +1,252 @@
+"""The frozen prefix: what frozen layers compute is computed once and kept.
+
+Frozen layers give the same output in every epoch, for every seed and in every search trial. `cut`
+splits the network below its first trainable layer, `store` keeps what the lower part gives
+for a split, and `Activations` makes batches of it, from which the upper part trains alone.
+
+    parts = features.cut(network)                    # None: nothing worth keeping is frozen
+    stored = features.Activations((shards,), num_examples, dtype)
+    stored.training_batches(rows, labels, batch_size, lot)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import batches
+from trainer.errors import RunError
+from trainer.features import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trainer.models.classifier import Network
+
+IN_MEMORY_BYTES = 512 << 20
+"""More than this is read from the mapped files: a copy would be held twice while it is made."""
+EXACT_SIZE = 4096
+"""Activations of up to this many numbers an example are stored without rounding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A network in two pieces that share its variables: suffix(prefix(x)) == whole(x).
+
+    Attributes:
+      prefix: [B, H, W, 1] uint8 -> activations at the cut; nothing in it trains.
+      suffix: activations -> [B, K] probabilities.
+      cut_at: the operation whose output is stored: its place in the trunk's graph, which is the
+        same in every process, and its name, which need not be.
+      dtype: what it is stored as: pooled vectors as they are, feature maps in 16 bits.
+    """
+
+    prefix: keras.Model
+    suffix: keras.Model
+    cut_at: tuple[int, str]
+    dtype: tf.DType
+
+    def shards(self, num_examples: int) -> entries.Shards:
+        """Returns how the features of so many examples are stored."""
+        row_shape = tuple(self.suffix.input.shape[1:])
+        return entries.Shards(num_examples, row_shape, self.dtype)
+
+
+def cut(network: Network) -> Parts | None:
+    """Splits the network at the last cut below its first trainable layer; None if there is none."""
+    tensor = find_cut(network.trunk)
+    if tensor is None:
+        return None
+    image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
+    below = keras.Model(network.trunk.input, tensor, name="frozen")
+    prefix = keras.Model(image, below(network.preprocessing(image), training=False), name="prefix")
+    dtype = stored_dtype(tensor)
+    features = keras.Input(tensor.shape[1:], dtype=dtype.name, name="features")
+    suffix = keras.Model(
+        features, network.head(_above(network.trunk, tensor, features)), name="suffix"
+    )
+    operations = [id(operation) for operation in network.trunk.operations]
+    place = operations.index(id(_producer(tensor)))
+    return Parts(prefix, suffix, (place, _producer(tensor).name), dtype)
+
+
+def joint_prefix(network: Network, places: Sequence[int]) -> keras.Model:
+    """Returns image -> the outputs of several operations of the trunk (`Parts.cut_at`)."""
+    image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
+    tensors = [network.trunk.operations[place].output for place in places]
+    below = keras.Model(network.trunk.input, tensors, name="frozen")
+    return keras.Model(image, below(network.preprocessing(image), training=False), name="prefixes")
+
+
+def stored_dtype(tensor: Any) -> tf.DType:
+    """Returns the type in which activations are kept.
+
+    Pooled vectors are small and stay exact. Feature maps take 16 bits: those that the layers
+    computed in, or float16, whose rounding (2^-11) is finer than bfloat16's (2^-8).
+    """
+    dtype = tf.as_dtype(tensor.dtype)
+    is_small = math.prod(tensor.shape[1:]) <= EXACT_SIZE
+    return tf.float16 if dtype == tf.float32 and not is_small else dtype
+
+
+def to_stored(activations: np.ndarray, dtype: tf.DType) -> np.ndarray:
+    """Returns `activations` as `dtype`.
+
+    Raises:
+      RunError: when a value is too large for it.
+    """
+    with np.errstate(over="ignore"):
+        stored = activations.astype(dtype.as_numpy_dtype)
+    if np.isnan(stored).any():
+        raise RunError(
+            f"the frozen layers give features that are no numbers in {activations.dtype}; give "
+            "other --weights, or --precision=float32."
+        )
+    if not np.isfinite(stored).all():
+        raise RunError(
+            f"features up to {np.abs(activations).max():g} don't fit {dtype.name}; "
+            "give --feature_cache=off, or --precision=mixed_bfloat16."
+        )
+    return stored
+
+
+def _above(trunk: keras.Model, tensor: Any, features: Any) -> Any:
+    """Runs the part of the trunk above the cut, in inference mode as in the whole network."""
+    if tensor is trunk.output:
+        return features
+    return keras.Model(tensor, trunk.output, name="unfrozen")(features, training=False)
+
+
+def find_cut(trunk: keras.Model) -> Any:
+    """Returns the last tensor that alone carries all that is frozen, or None.
+
+    Walks the graph in topological order and counts the tensors that later operations still need:
+    where one is left, every path to the output goes through it. A cut inside a branch would lose
+    the other branch, so those places don't count; nor does one that only scaled or padded images
+    lie below.
+    """
+    operations = trunk.operations
+    needed_until = _last_uses(trunk)
+    live: set[int] = set()
+    best, has_learned = None, False
+    for position, operation in enumerate(operations):
+        weights = operation.weights if isinstance(operation, keras.Layer) else []
+        if any(weight.trainable for weight in weights):
+            break
+        has_learned |= bool(weights) and not isinstance(operation, keras.layers.Normalization)
+        live.add(position)
+        live = {source for source in live if needed_until.get(source, -1) > position}
+        if live == {position} and has_learned:
+            best = operation.output
+    return best
+
+
+def _last_uses(trunk: keras.Model) -> dict[int, int]:
+    """Maps each operation's position to the position of the last one that reads its output."""
+    position_of = {id(operation): i for i, operation in enumerate(trunk.operations)}
+    last_use = {position_of[id(_producer(trunk.output))]: len(trunk.operations)}
+    for position, operation in enumerate(trunk.operations):
+        if not isinstance(operation, keras.layers.InputLayer):
+            for tensor in keras.tree.flatten(operation.input):
+                source = position_of[id(_producer(tensor))]
+                last_use[source] = max(last_use.get(source, -1), position)
+    return last_use
+
+
+def _producer(tensor: Any) -> Any:
+    return tensor._keras_history.operation  # noqa: SLF001 -- Keras has no public way to ask.
+
+
+def weights_hash(weights: Sequence[Any]) -> str:
+    """Returns the SHA-256 of weights: their shapes, types and values."""
+    digest = hashlib.sha256()
+    for value in map(keras.ops.convert_to_numpy, weights):
+        digest.update(f"{value.shape}{value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """What the prefix gives for a split, in one or more augmented views.
+
+    Attributes:
+      views: for each view its shards, arrays [rows_per_shard, …] (the last one shorter), mapped
+        from files; 16-bit brain floats are held as their bits in uint16.
+      num_examples: N, examples in each view.
+      dtype: of the activations.
+    """
+
+    views: tuple[tuple[np.ndarray, ...], ...]
+    num_examples: int
+    dtype: tf.DType
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all views."""
+        return sum(shard.nbytes for shards in self.views for shard in shards)
+
+    def training_batches(
+        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, lot: int
+    ) -> batches.Batches:
+        """Returns the batches of an epoch, as `pipeline.Data.training_batches` does of images.
+
+        Args:
+          rows: which examples, in order; whole batches of them.
+          labels: of the split, [N].
+          batch_size: global.
+          lot: seed of the epoch's draw of one view for every image.
+        """
+        count = self.num_examples
+        view_of_row = np.random.default_rng(lot).integers(len(self.views), size=count)
+        return self._batches(rows + view_of_row[rows] * count, labels[rows], batch_size)
+
+    def evaluation_batches(self, labels: np.ndarray, batch_size: int) -> batches.Batches:
+        """Returns every example of the first view once, in order, the last batch padded."""
+        return self._batches(np.arange(self.num_examples), labels, batch_size)
+
+    def _batches(
+        self, positions: np.ndarray, labels: np.ndarray, batch_size: int
+    ) -> batches.Batches:
+        """Makes batches of the activations at `positions`, counted through the views."""
+        index = tf.data.Dataset.from_tensor_slices((positions, labels.astype(np.int32)))
+        weighted = index.map(lambda position, label: (position, label, 1.0))
+        padded = batches.pad(weighted, batch_size, len(positions))
+        gather = self._build_gather()
+        return padded.map(lambda position, label, weight: (gather(position), label, weight))
+
+    def _build_gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns positions [B] -> activations [B, …]; from memory where they fit into it."""
+        if self.num_bytes <= IN_MEMORY_BYTES:
+            stored = self._in_memory
+            return lambda positions: self._typed(tf.gather(stored, positions))
+        sample = self.views[0][0]
+
+        def gather(positions: tf.Tensor) -> tf.Tensor:
+            rows = tf.numpy_function(self._read, [positions], sample.dtype, stateful=False)
+            return self._typed(tf.ensure_shape(rows, [positions.shape[0], *sample.shape[1:]]))
+
+        return gather
+
+    @functools.cached_property
+    def _in_memory(self) -> tf.Tensor:
+        with tf.device("CPU:0"):  # Where the input pipeline runs, also on a machine with a GPU.
+            return tf.constant(np.concatenate([shard for shards in self.views for shard in shards]))
+
+    def _read(self, positions: np.ndarray) -> np.ndarray:
+        """Copies rows out of the mapped shards; only the pages that they lie on are read."""
+        rows_per_shard = len(self.views[0][0])
+        views, rows = np.divmod(positions, self.num_examples)
+        shards, offsets = np.divmod(rows, rows_per_shard)
+        places = zip(views, shards, offsets, strict=True)
+        return np.stack([self.views[view][shard][offset] for view, shard, offset in places])
+
+    def _typed(self, stored: tf.Tensor) -> tf.Tensor:
+        return tf.bitcast(stored, self.dtype) if self.dtype == tf.bfloat16 else stored

@@ -1,0 +1,209 @@
+"""The store of computed features: a folder of entries that runs, seeds and search trials share.
+
+An interrupted pass goes on with the shards that are missing, and a damaged or foreign one is
+computed again, never used. Processes that want the same entry, on one host or on several that share
+the folder, divide its sections among themselves: nothing is computed twice. The entries used
+longest ago make room for new ones, but none that a running process has opened.
+
+    cache = store.Cache(root, budget_bytes)
+    arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: iter([...]))
+
+A cache in a bucket has a local folder as well: what the bucket has of an entry is downloaded first,
+and what was computed is uploaded. Nothing is removed from the bucket; it has rules of its own.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import filelock
+import numpy as np
+from absl import logging
+
+from trainer.features import entries, locks
+from trainer.features.entries import Entry
+from trainer.storage import locations, mirror
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from trainer.features.entries import Key, Rows, Shards
+
+
+class Cache:
+    """A folder of entries, shared by runs, seeds and trials, and bounded in size.
+
+    Attributes:
+      budget_bytes: what all entries may take, those in use apart.
+    """
+
+    def __init__(
+        self,
+        root: pathlib.Path,
+        budget_bytes: float,
+        *,
+        place: tuple[int, int] = (0, 1),
+        remote: locations.Url | None = None,
+    ) -> None:
+        """Takes the folder; makes nothing yet.
+
+        Args:
+          root: the folder.
+          budget_bytes: what all entries may take, those in use apart.
+          place: (index, count) of this process among those that train together; each starts at
+            another section.
+          remote: where in a bucket the entries are kept, for other machines; None: nowhere.
+        """
+        self.budget_bytes = budget_bytes
+        self._root = root
+        self._remote = remote
+        self._place = place
+        self._used: dict[pathlib.Path, filelock.BaseFileLock] = {}
+
+    def count_missing(self, key: Key, shards: Shards) -> int:
+        """Returns how many rows have no file yet; a damaged one is found out when it is read."""
+        return Entry(self._root, key, shards).count_missing()
+
+    def load_or_compute(
+        self, key: Key, shards: Shards, compute: Callable[[int, int], Iterable[np.ndarray]]
+    ) -> tuple[np.ndarray, ...]:
+        """Returns the shards of an entry, computing those that are missing or damaged.
+
+        What another process is computing at the same time is waited for and then read. The entry
+        stays as long as this cache lives.
+
+        Args:
+          key: which entry.
+          shards: how it is cut.
+          compute: (start, stop) -> the activations of these rows, as blocks [n, …] of
+            `shards.dtype`; called once for each run of missing shards in a section.
+
+        Returns:
+          Arrays mapped from the entry's files.
+        """
+        entry = self._open(key, shards)
+        sections = shards.sections()
+        index, count = self._place
+        order = np.roll(np.arange(len(sections)), -(len(sections) * index // count)).tolist()
+        mapped: dict[int, list[np.ndarray]] = {}
+        with self._mirrored(entry):
+            self._make_room(entry.missing_bytes)
+            for waits in (False, True):  # First what nobody else is at.
+                for i in [i for i in order if i not in mapped]:
+                    lock = locks.section(entry.folder, i, waits=waits)
+                    with contextlib.suppress(filelock.Timeout), lock:
+                        mapped[i] = _load_section(entry, sections[i], compute)
+        return tuple(itertools.chain.from_iterable(mapped[i] for i in sorted(mapped)))
+
+    def fill(
+        self,
+        wanted: Mapping[Key, Shards],
+        compute: Callable[[int, int], Iterable[Sequence[np.ndarray]]],
+    ) -> None:
+        """Computes what is missing of several entries in one pass; others wait until it is done.
+
+        Args:
+          wanted: how each entry is cut; all have the same examples.
+          compute: (start, stop) -> the activations of these rows for each entry, in blocks [n, …].
+        """
+        opened = [self._open(key, shards) for key, shards in wanted.items()]
+        with contextlib.ExitStack() as held:
+            # In one order everywhere, or two processes would wait for one another.
+            for entry in sorted(opened, key=lambda entry: entry.folder):
+                held.enter_context(self._mirrored(entry))
+                for i in range(len(entry.shards.sections())):
+                    held.enter_context(locks.section(entry.folder, i))
+            self._make_room(sum(entry.missing_bytes for entry in opened))
+            for entry in opened:
+                entry.begin()
+            missing = [
+                [rows for rows in entry.shards.ranges() if not entry.find(rows)] for entry in opened
+            ]
+            bounds = list(itertools.chain.from_iterable(missing))
+            if not bounds:
+                return
+            first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
+            writers = [
+                entries.Writer(entry, ranges, first)
+                for entry, ranges in zip(opened, missing, strict=True)
+            ]
+            for blocks in compute(first, last):
+                for writer, block in zip(writers, blocks, strict=True):
+                    writer.add(block)
+
+    def _open(self, key: Key, shards: Shards) -> Entry:
+        entry = Entry(self._root, key, shards)
+        if entry.folder not in self._used:
+            self._used[entry.folder] = locks.use(entry.folder)
+        return entry
+
+    @contextlib.contextmanager
+    def _mirrored(self, entry: Entry) -> Iterator[None]:
+        """Fetches what the bucket has of an entry, and brings there what it lacks."""
+        if self._remote is None:
+            yield
+            return
+        folder = entry.folder
+        with mirror.Mirror(self._remote / folder.name, folder, shared=True) as kept:
+            with filelock.FileLock(folder.with_suffix(".restore.lock")):
+                kept.restore()
+            yield
+
+    def _make_room(self, needed_bytes: int) -> None:
+        """Removes the entries used longest ago until the rest, and what is to come, fits."""
+        with filelock.FileLock(self._root / "eviction.lock"):  # One process at a time.
+            folders = [path for path in self._root.iterdir() if path.is_dir() and not path.suffix]
+            sizes = {folder: entries.stored_bytes(folder) for folder in folders}
+            excess = sum(sizes.values()) + needed_bytes - self.budget_bytes
+            # One without a key is what was left when its removal was cut short: it goes first.
+            for folder in sorted(
+                folders, key=lambda folder: entries.modified(folder / entries.KEY_FILE)
+            ):
+                if excess <= 0:
+                    return
+                if folder not in self._used and locks.remove_unused(folder):
+                    logging.info("Removed features %s: over --cache_budget_gb.", folder.name)
+                    excess -= sizes[folder]
+
+
+def remote(cache_dir: str) -> locations.Url | None:
+    """Returns where in a bucket a cache is kept; None for a local one."""
+    return locations.parse(cache_dir) if locations.is_url(cache_dir) else None
+
+
+def _load_section(
+    entry: Entry, ranges: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
+) -> list[np.ndarray]:
+    """Returns the shards of a section that we have locked, computing what is missing."""
+    entry.begin()
+    paths = {rows: entry.find(rows) for rows in ranges}
+    for run in _runs_of_missing(paths):
+        paths |= _compute(entry, run, compute)
+    return [entry.map(path) for path in paths.values() if path is not None]
+
+
+def _runs_of_missing(paths: Mapping[Rows, pathlib.Path | None]) -> list[list[Rows]]:
+    """Groups the shards that have no file into runs of neighbours."""
+    groups = itertools.groupby(paths, key=lambda rows: paths[rows] is None)
+    return [list(run) for is_missing, run in groups if is_missing]
+
+
+def _compute(
+    entry: Entry, run: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
+) -> dict[Rows, pathlib.Path]:
+    """Computes a run of shards in one go; a shard is written while the next is computed."""
+    written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
+    sizes = [stop - start for start, stop in run]
+    blocks = entries.cut(compute(run[0][0], run[-1][1]), sizes)
+    with concurrent.futures.ThreadPoolExecutor(1) as writer:
+        previous = None
+        for rows in run:
+            activations = next(blocks)
+            if previous is not None:
+                previous.result()  # Two shards in memory, not more; and a full disk is told.
+            previous = written[rows] = writer.submit(entry.write, rows, activations)
+    return {rows: future.result() for rows, future in written.items()}

@@ -1,0 +1,1 @@
+"""The classifier: backbone, preprocessing, head, weights and precision."""

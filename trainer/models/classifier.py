@@ -1,0 +1,225 @@
+"""The network: preprocessing, a backbone that is partly frozen, and a head, in one Keras model.
+
+    image [B, H, W, 1] uint8 -> preprocessing -> trunk (backbone, pooling) -> head -> [B, K] float32
+
+Everything between a grey image and class probabilities is inside, made of Keras's own layers, so a
+saved model can't be fed wrongly and loads without this package.
+
+    network = model.build(config.model, image_shape=(224, 224, 1), num_classes=2)
+    network.whole(images)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import warnings
+import zipfile
+
+import filelock
+import keras
+import numpy as np
+
+from trainer import backbones
+from trainer import config as config_lib
+from trainer.errors import ConfigError, RunError
+from trainer.system import sockets
+
+DOWNLOAD_TIMEOUT_S = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The whole model and the three models it is made of; all share their variables.
+
+    Attributes:
+      whole: [B, H, W, 1] uint8 -> [B, K] float32 probabilities.
+      preprocessing: [B, H, W, 1] uint8 -> [B, S, S, 3] float32 as the backbone expects it.
+      trunk: preprocessed images -> pooled features [B, D]; one flat graph, which can be cut.
+      head: pooled features -> [B, K] float32 probabilities.
+    """
+
+    whole: keras.Model
+    preprocessing: keras.Model
+    trunk: keras.Model
+    head: keras.Model
+
+
+def build(config: config_lib.Model, image_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """Builds the network under the current dtype policy, distribution strategy and seed.
+
+    Raises:
+      ConfigError: when the backbone can't have this image size or this many unfrozen layers.
+      RunError: when the weights can't be had or don't fit.
+    """
+    backbone = build_backbone(config)
+    load_weights(backbone, config)
+    freeze(backbone, config.layers_to_unfreeze)
+    pooled = _pool(config.pooling, backbone.output)
+    trunk = keras.Model(backbone.input, pooled, name=config.backbone)
+    preprocessing = _build_preprocessing(config, image_shape)
+    head = _build_head(config, pooled.shape[-1], num_classes)
+    image = keras.Input(image_shape, dtype="uint8", name="image")
+    # training=False: dropout and batch norm inside a pretrained backbone stay in inference mode.
+    probabilities = head(trunk(preprocessing(image), training=False))
+    whole = keras.Model(image, probabilities, name=f"{config.backbone}_classifier")
+    return Network(whole, preprocessing, trunk, head)
+
+
+def build_backbone(config: config_lib.Model) -> keras.Model:
+    """Builds the feature extractor with random weights.
+
+    Raises:
+      ConfigError: when it can't have this image size.
+    """
+    size = config.backbone_image_size
+    constructor = backbones.REGISTRY[config.backbone].load_constructor()
+    try:
+        return constructor(weights=None, include_top=False, input_shape=(size, size, 3))
+    except ValueError as error:
+        raise ConfigError(f"image_size ({size}) does not fit {config.backbone}: {error}") from error
+
+
+def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
+    """Leaves the last layers trainable and freezes the others, batch norm always.
+
+    A batch norm layer that is not trainable uses its stored statistics. Fine-tuning it on small
+    batches loses them, which is how two of the paper's three backbones came to answer one class.
+    """
+    count = len(backbone.layers)
+    unfrozen = count if layers_to_unfreeze == config_lib.ALL_LAYERS else int(layers_to_unfreeze)
+    if unfrozen > count:
+        raise ConfigError(
+            f"layers_to_unfreeze ({unfrozen}) exceeds the {count} layers of {backbone.name}."
+        )
+    for position, layer in enumerate(backbone.layers):
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = position >= count - unfrozen and not is_batch_norm
+
+
+def _pool(pooling: str, feature_map: keras.KerasTensor) -> keras.KerasTensor:
+    average = keras.layers.GlobalAveragePooling2D(name="average_pool")
+    if pooling == "flatten":
+        return keras.layers.Flatten(name="flatten")(feature_map)
+    if pooling == "avg":
+        return average(feature_map)
+    maximum = keras.layers.GlobalMaxPooling2D(name="max_pool")
+    return keras.layers.Concatenate(name="average_max_pool")(
+        [average(feature_map), maximum(feature_map)]
+    )
+
+
+def _build_preprocessing(
+    config: config_lib.Model, image_shape: tuple[int, int, int]
+) -> keras.Model:
+    """Resizes if need be, repeats grey to three channels and scales as the backbone expects.
+
+    In float32 under every policy: 16-bit floats would round the pixels.
+    """
+    size = config.backbone_image_size
+    scale, offset = input_scaling(config.backbone)
+    image = keras.Input(image_shape, dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
+    if image_shape[:2] != (size, size):
+        # Larger images are resized by the pipeline: XLA compiles no antialiasing.
+        x = keras.layers.Resizing(size, size, dtype="float32", name="resize")(x)
+    x = keras.layers.Concatenate(dtype="float32", name="grey_to_rgb")([x, x, x])
+    x = keras.layers.Rescaling(scale, offset, dtype="float32", name="scale")(x)
+    return keras.Model(image, x, name="preprocessing")
+
+
+def input_scaling(backbone: str) -> tuple[list[float], list[float]]:
+    """Returns scale and offset of each channel, as the backbone's own preprocess_input has them.
+
+    Every `preprocess_input` of keras.applications is affine in each channel, so two probes tell all
+    (a swap of red and blue changes nothing on grey images). The conformance tests hold them equal.
+    """
+    preprocess_input = backbones.REGISTRY[backbone].load_preprocessing()
+    black, white = (
+        np.reshape(preprocess_input(np.full((1, 1, 1, 3), value, np.float32)), 3).astype(float)
+        for value in (0.0, 255.0)
+    )
+    return ((white - black) / 255).tolist(), black.tolist()
+
+
+def _build_head(config: config_lib.Model, width: int, num_classes: int) -> keras.Model:
+    features = keras.Input((width,), name="features")
+    x = features
+    for i in range(1, config.dense_layers + 1):
+        x = keras.layers.Dense(config.neurons, activation="relu", name=f"dense_{i}")(x)
+        x = keras.layers.Dropout(config.dropout, name=f"dropout_{i}")(x)
+    # float32, because softmax loses small probabilities in 16 bits.
+    probabilities = keras.layers.Dense(
+        num_classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
+    return keras.Model(features, probabilities, name="head")
+
+
+def load_weights(backbone: keras.Model, config: config_lib.Model) -> None:
+    """Puts the weights that the config asks for into the backbone; never others in their place.
+
+    Raises:
+      RunError: when they can't be downloaded, aren't there or don't fit.
+    """
+    if config.weights == "imagenet":
+        backbone.set_weights(_download_imagenet(config.backbone))
+    elif config.weights != "none":
+        path = pathlib.Path(config.weights).expanduser()
+        _load_file(backbone, config.backbone, path)
+
+
+def _download_imagenet(name: str) -> list[np.ndarray]:
+    """Lets Keras fetch its ImageNet weights, or find them where it keeps downloads."""
+    if name == "small_cnn":
+        raise ConfigError("small_cnn has no ImageNet weights; give --weights=none.")
+    try:
+        # Keras's download has no time limit of its own and would hang on a silent network.
+        with sockets.default_timeout(DOWNLOAD_TIMEOUT_S), _downloads():
+            constructor = backbones.REGISTRY[name].load_constructor()
+            return constructor(weights="imagenet", include_top=False).get_weights()
+    except Exception as error:
+        # Keras wraps what urllib raises in a bare Exception.
+        raise RunError(
+            f"ImageNet weights of {name} can't be downloaded ({_first_line(error)}). Either fetch "
+            "the file named there on a connected machine and give --weights=PATH, or train from "
+            "random weights with --weights=none."
+        ) from error
+
+
+def _downloads() -> filelock.FileLock:
+    """Lets one process of this machine download at a time: Keras's would write the same file."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if not os.access(home, os.W_OK):
+        home = pathlib.Path("/tmp/.keras")
+    home.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(home / ".cxr-trainer.lock")
+
+
+def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise RunError(f"weights file {path} does not exist; give --weights=PATH of one that does.")
+    if path.suffix not in {".keras", ".h5"}:
+        raise ConfigError(f"weights ({path}) must be a .weights.h5, .h5 or .keras file.")
+    try:
+        with warnings.catch_warnings():
+            # Keras warns of layers that the file lacks, and leaves them at random.
+            warnings.simplefilter("error", UserWarning)
+            if path.suffix == ".keras":
+                backbone.set_weights(_weights_of_saved_model(path, name))
+            else:
+                backbone.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, UserWarning, zipfile.BadZipFile) as error:
+        raise RunError(f"weights file {path} does not fit {name}: {_first_line(error)}.") from error
+
+
+def _weights_of_saved_model(path: pathlib.Path, name: str) -> list[np.ndarray]:
+    """Returns the backbone's weights from a saved backbone, or from a model that has it inside."""
+    saved = keras.saving.load_model(path, compile=False, safe_mode=True)
+    inner = [layer for layer in saved.layers if layer.name == name]
+    return (inner[0] if inner else saved).get_weights()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -1,0 +1,142 @@
+"""What the layers compute in: the dtype policy, chosen where the config leaves it open.
+
+On a CPU nobody can say beforehand: with AMX, VGG16 is several times faster in bfloat16 than in
+float32, MobileNetV2 slower; without it, bfloat16 is emulated. So the backbone is timed, once for a
+machine, and the answer is kept beside the computed features.
+
+    choice = precision.settle(config, context)      # the Keras policy is in force from here on
+    choice.policy, choice.reason
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer.models import classifier
+from trainer.storage import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer import config as config_lib
+    from trainer.distribution.runtime import Context
+
+CANDIDATES = ("float32", "mixed_bfloat16")
+MARGIN = 1.15
+"""How much faster bfloat16 must be: it rounds to 8 bits, which noise alone should not decide."""
+TRIAL_BATCH_SIZE = 8
+TRIAL_S = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A dtype policy, and a sentence that says why; none where the user chose."""
+
+    policy: str
+    reason: str
+
+
+def settle(config: config_lib.Config, context: Context) -> Choice:
+    """Chooses the policy and puts it in force; call it right before the first layer is built.
+
+    It seeds as well: what libraries drew until now, to build a data set say, shifts no weight.
+    """
+    choice = _choose(config, context)
+    # A run whose policy was measured equals one that names it: same draws, same layer names.
+    keras.backend.clear_session()
+    keras.mixed_precision.set_dtype_policy(choice.policy)  # Clearing the session resets it.
+    keras.utils.set_random_seed(config.runtime.seed)
+    return choice
+
+
+def _choose(config: config_lib.Config, context: Context) -> Choice:
+    if config.runtime.precision != "auto":
+        return Choice(config.runtime.precision, "")
+    if context.device == "TPU":
+        return Choice("mixed_bfloat16", "precision mixed_bfloat16: what a TPU multiplies natively.")
+    if context.device == "GPU":
+        return Choice("mixed_float16", "precision mixed_float16: tensor cores, with loss scaling.")
+    if context.is_multi_host:
+        return Choice("float32", "precision float32: hosts that measure could disagree.")
+    return _fastest_on_cpu(config.model, config.cache_root)
+
+
+def _fastest_on_cpu(config: config_lib.Model, cache_root: pathlib.Path) -> Choice:
+    key = {
+        "backbone": config.backbone,
+        "image_size": config.backbone_image_size,
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "tensorflow": tf.__version__,
+    }
+    path = cache_root / "precision" / f"{_digest(key)}.json"
+    rates = _load(path)
+    when = "measured before"
+    if rates is None:
+        rates, when = {policy: measure(config, policy) for policy in CANDIDATES}, "measured now"
+        _save(path, {**key, "images_per_s": rates})
+    slow, fast = (rates[policy] for policy in CANDIDATES)
+    policy = CANDIDATES[fast > slow * MARGIN]
+    return Choice(
+        policy,
+        f"precision {policy}: {config.backbone} runs at {slow:.1f} img/s in float32 and at "
+        f"{fast:.1f} img/s in bfloat16 on this CPU ({when}; bfloat16 must be {MARGIN:g}x faster).",
+    )
+
+
+def measure(
+    config: config_lib.Model, policy: str, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Returns how many images a second the backbone takes under a policy, with random weights."""
+    keras.mixed_precision.set_dtype_policy(policy)
+    backbone = classifier.build_backbone(config)
+    forward = tf.function(lambda x: backbone(x, training=False))
+    side = config.backbone_image_size
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.uniform(-1, 1, (TRIAL_BATCH_SIZE, side, side, 3)), tf.float32)
+    forward(images)  # Traces, and lets oneDNN pack the weights.
+    start, count = clock(), 0
+    while clock() - start < TRIAL_S:
+        forward(images)
+        count += TRIAL_BATCH_SIZE
+    return count / (clock() - start)
+
+
+def _cpu() -> str:
+    """Returns what tells this CPU from others; the model's name alone hides what a host masks."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(dict.fromkeys(x for x in lines if x.startswith(("model name", "flags"))))
+
+
+def _digest(key: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _load(path: pathlib.Path) -> dict[str, float] | None:
+    try:
+        rates = json.loads(path.read_text("utf-8"))["images_per_s"]
+        return {policy: float(rates[policy]) for policy in CANDIDATES}
+    except (OSError, ValueError, KeyError, TypeError):  # Never measured, or not what we wrote.
+        return None
+
+
+def _save(path: pathlib.Path, record: dict[str, object]) -> None:
+    try:
+        files.save_json(path, record)
+    except OSError as error:  # Measuring again costs seconds; a full disk is not this one's affair.
+        logging.warning("The measured precision can't be kept at %s: %s.", path, error.strerror)

@@ -1,0 +1,329 @@
+"""What a run directory holds, and where.
+
+config.json              the run's options
+metrics.jsonl            an object per epoch
+checkpoints/             what an interrupted run goes on from; see trainer.training.checkpoint
+tensorboard/             the same as TensorBoard events
+trained_on.json          the data's fingerprint, and whose images were trained on
+best.keras               the whole model of the best epoch: uint8 images in, probabilities out
+predictions_<split>.csv  a row per example
+report.json              judgement, history, facts about data and run
+curves.png  confusion_matrix.png  samples.png
+on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
+
+    run, config = run_directory.take(config, is_chief=True)
+    with run:
+        run.save_config(config)   # of a new run
+        run.save_model(model)
+        run.sync()                # to the bucket, if it is in one
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import tempfile
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+import filelock
+
+from trainer.errors import ConfigError, RunError
+from trainer.storage import files, locations, mirror
+from trainer.system import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import keras
+
+    from trainer.config import Config
+
+_LOCK, _OWNER = ".lock", ".owner.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """A folder with one run in it.
+
+    In a bucket, it has a local folder that is kept in step with it; the run works there. The `with`
+    block ends when all of it is in the bucket.
+
+    Attributes:
+      path: the local folder.
+      kept: what keeps it in step; None for a local run.
+      lock: what keeps other processes out of the local folder; None where nothing is written.
+    """
+
+    path: pathlib.Path
+    kept: mirror.Mirror | None = None
+    lock: filelock.FileLock | None = None
+
+    def __str__(self) -> str:
+        """As the user named it."""
+        return str(self.kept.url if self.kept else self.path)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Brings what is left into the bucket, and removes the local folder once it is there."""
+        self.release()
+        if self.kept is None:
+            return
+        console.say(f"bringing the run to {self} ...")
+        if self.kept.finish(*exception):
+            shutil.rmtree(self.path, ignore_errors=True)
+            console.say(f"the run is in {self}.")
+
+    def release(self) -> None:
+        """Lets other processes in; a folder in which no run has begun is removed."""
+        if self.lock is None:
+            return
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {_LOCK, _OWNER}:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.lock.release()
+
+    def save_config(self, config: Config) -> None:
+        """Notes the options of a new run, once; from here on the place is taken."""
+        if self.config.exists():
+            return
+        # Where this machine keeps copies is not the next one's affair.
+        here = {"model_dir": str(self), "staging_dir": ""}
+        files.save_json(self.config, config.to_flat() | here)
+        self.sync()
+        if self.kept is not None:
+            self.kept.wait()  # Another run that starts there now is refused.
+
+    def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
+        """Lets what has changed go to the bucket, `then` last; returns at once."""
+        if self.kept is not None:
+            self.kept.sync(then)
+
+    def has(self, name: str) -> bool:
+        """Whether a file of the run exists, wherever it is kept."""
+        return self.kept.has(name) if self.kept else (self.path / name).exists()
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The run's options; a folder that has it is a run directory."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The history of training."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """What a run that was interrupted goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """TensorBoard's log directory."""
+        return self.path / "tensorboard"
+
+    @property
+    def best_model(self) -> pathlib.Path:
+        """The saved model."""
+        return self.path / "best.keras"
+
+    def save_model(self, model: keras.Model) -> None:
+        """Saves the whole model, without optimizer."""
+        with files.replacing(self.best_model, makes_folder=False) as partial:
+            model.save(partial)
+
+    def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
+        """Notes whose images a model has seen, so that it can't be judged on them unnoticed."""
+        record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
+        files.save_json(self.path / "trained_on.json", record)
+
+    def load_training_patients(self) -> frozenset[str]:
+        """Returns the patients of the training split."""
+        record = json.loads((self.path / "trained_on.json").read_text("utf-8"))
+        return frozenset(record["patients"])
+
+    def load_history(self) -> dict[str, list[float]]:
+        """Returns a list per metric, as `Driver.fit` does; empty where nothing was trained."""
+        if not self.metrics.exists():
+            return {}
+        rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
+
+
+def at(config: Config) -> RunDirectory:
+    """Returns the directory that the user named; of one in a bucket, nothing is downloaded yet.
+
+    Raises:
+      StorageError: when the bucket can't be used.
+    """
+    if not locations.is_url(config.model_dir):
+        return RunDirectory(pathlib.Path(config.model_dir).expanduser())
+    url = locations.parse(config.model_dir)
+    # A folder of its own: what an earlier process left of the run may be older than the bucket.
+    folder = config.data.staging_root / f"run-{uuid.uuid4().hex[:12]}"
+    return RunDirectory(folder, mirror.Mirror(url, folder))
+
+
+def restore(config: Config, *, is_chief: bool) -> RunDirectory:
+    """Returns the directory that the user named, with all that the bucket has of it.
+
+    Of several processes, each has a copy, and the chief alone keeps it in step.
+
+    Raises:
+      StorageError: when the bucket can't be used.
+    """
+    run = at(config)
+    if run.kept is None:
+        return run
+    run.kept.restore()
+    if is_chief:
+        return run
+    atexit.register(shutil.rmtree, run.path, ignore_errors=True)
+    return RunDirectory(run.path)
+
+
+def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
+    """Takes the directory of a new run, or of one that goes on; nobody else can, until it is left.
+
+    Of several processes that train together, the others than the chief write what they must write
+    into a temporary directory, which ends with them.
+
+    Returns:
+      The directory, and the config with the precision that the run in it has, if there is one.
+
+    Raises:
+      ConfigError: when `resume` forbids it, or the run in it has other options.
+      RunError: when another process has it, or it can't be read or written.
+    """
+    named = dataclasses.replace(
+        config, model_dir=config.model_dir or new_name(config.data.dataset, config)
+    )
+    run = at(named)
+    if is_chief:
+        run = dataclasses.replace(run, lock=_lock(run))
+    try:
+        saved = _load_resumable(run, config)
+    except BaseException:
+        run.release()
+        if run.kept is not None:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    if not is_chief:
+        run = _copy(run)
+    return run, config if saved is None else config.with_precision(saved.runtime.precision)
+
+
+def _lock(run: RunDirectory) -> filelock.FileLock:
+    """Keeps other processes out; the system frees the lock when this one ends, however it does."""
+    lock = filelock.FileLock(run.path / _LOCK)
+    owner = run.path / _OWNER
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+        for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
+            shutil.rmtree(partial, ignore_errors=True)
+        files.save_json(
+            owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
+        )
+    except filelock.Timeout as error:
+        raise RunError(f"model_dir ({run}) is in use {_describe(owner)}.") from error
+    except OSError as error:
+        raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
+    return lock
+
+
+def _describe(owner: pathlib.Path) -> str:
+    try:
+        found = json.loads(owner.read_text("utf-8"))
+        minutes = (time.time() - found["since"]) / 60
+        return f"by process {found['process']} on {found['host']}, for {minutes:.0f} min"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "by another process"
+
+
+def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
+    """Returns the config of the run in the directory, if it may go on; None if there is no run."""
+    if not run.has(run.config.name):
+        if config.checkpoints.resume == "must":
+            raise ConfigError(
+                f"model_dir ({run}) holds no run that --resume=must could go on with."
+            )
+        if run.checkpoints.is_dir():  # Of other options, maybe: nobody knows.
+            raise RunError(
+                f"{run.config} is missing, and there are checkpoints; put back a copy of it, or "
+                "name another --model_dir."
+            )
+        return None
+    if config.checkpoints.resume == "never":
+        raise ConfigError(
+            f"model_dir ({run}) already holds a run; name another, or go on with --resume=auto."
+        )
+    if run.kept is not None:
+        run.kept.restore()
+        _remove_unfinished(run.checkpoints)
+    try:
+        saved = type(config).from_flat(_load_json(run.config))
+    except ConfigError as error:
+        raise RunError(
+            f"{run.config} is damaged ({error}); put back a copy of it, or name another "
+            "--model_dir."
+        ) from error
+    changes = config.changes_from(saved)
+    if config.runtime.precision == "auto":
+        changes.pop("precision", None)
+    if changes:
+        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
+        raise ConfigError(
+            f"model_dir ({run}) holds a run with other options ({listed}); name another, or take "
+            "back the change."
+        )
+    if run.best_model.exists() and not run.checkpoints.is_dir():
+        raise ConfigError(
+            f"model_dir ({run}) holds a finished run; name another, or judge it again with "
+            "--mode=evaluate."
+        )
+    return saved
+
+
+def _remove_unfinished(checkpoints: pathlib.Path) -> None:
+    """Removes those whose upload was interrupted: the manifest comes last."""
+    for folder in checkpoints.glob("[0-9]*"):
+        if not (folder / "manifest.json").exists():
+            shutil.rmtree(folder)
+
+
+def _load_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} can't be read ({error}); put back a copy of it, or name another --model_dir."
+        ) from error
+
+
+def _copy(run: RunDirectory) -> RunDirectory:
+    """Returns a temporary directory with the checkpoints of the chief's."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="cxr-trainer-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    if run.checkpoints.is_dir():
+        ignored = shutil.ignore_patterns(".partial-*")
+        shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
+    if run.kept is not None:
+        shutil.rmtree(run.path, ignore_errors=True)
+    return RunDirectory(path)
+
+
+def new_name(what: str, config: Config) -> str:
+    """Returns a path that tells what the run is about, and when it began."""
+    now = datetime.datetime.now().astimezone()
+    return f"runs/{what}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

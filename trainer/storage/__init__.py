@@ -1,0 +1,1 @@
+"""Where files live: atomic writes, addresses, buckets. Knows nothing of training."""

@@ -1,0 +1,88 @@
+"""Where run directories live, and how a file in them comes to be: whole or not at all.
+
+with files.replacing(run_dir / "report.json") as partial:
+    partial.write_text(...)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import DiskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path` that takes its place when the block succeeds.
+
+    The temporary name keeps the suffix, because Keras and Matplotlib choose the format by it.
+    A reader sees the old file or the new one, never a part; a failed block leaves nothing.
+
+    Args:
+      path: of the file.
+      makes_folder: whether to make the folder that it is in, if need be. Where it has to be there,
+        making it would hide that it has vanished.
+
+    Raises:
+      DiskError: when the folder has vanished.
+    """
+    if makes_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path) as partial:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `path` that takes its place when the block succeeds.
+
+    Raises:
+      DiskError: when the folder that it is to be in is not there.
+    """
+    with _beside(path) as partial:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if path.exists():  # A folder that is not empty can't be replaced by renaming alone.
+            path.replace(partial.with_name("replaced"))
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path of the same name, in a temporary folder in the same folder."""
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".partial-", dir=path.parent, ignore_cleanup_errors=True
+        ) as folder:
+            yield pathlib.Path(folder) / path.name
+    except FileNotFoundError as error:
+        require_folder(path.parent, error)
+        raise
+
+
+def require_folder(path: pathlib.Path, cause: Exception | None = None) -> None:
+    """Raises DiskError where a folder that was there is no more."""
+    if not path.is_dir():
+        raise DiskError(
+            f"{path} has vanished: somebody removed it, or its disk is no longer there."
+        ) from cause
+
+
+def save_json(path: pathlib.Path, value: Any) -> None:
+    """Writes `value` as indented JSON; NaN and infinity are refused (they are not JSON)."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""This process and its machine: console, exits, signals, processes, sockets. No TensorFlow."""

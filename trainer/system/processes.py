@@ -1,0 +1,84 @@
+"""Processes of this package's own modules, and what they cost: time and memory.
+
+process = processes.run(["trainer", "--recipe=quickstart"], log=folder / "run.log")
+process.seconds, process.private_bytes, process.last_line
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from trainer.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+POLL_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """How a process went.
+
+    Attributes:
+      seconds: from its start to its end.
+      private_bytes: the most memory that it had for itself, mapped files apart; 0 where the system
+        doesn't tell.
+      last_line: of what it printed.
+    """
+
+    seconds: float
+    private_bytes: int
+    last_line: str
+
+
+def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (0,)) -> Process:
+    """Runs `python -m command` to its end, with its output in a file.
+
+    Raises:
+      RunError: when it ends with another code than those accepted.
+    """
+    start, peak = time.perf_counter(), 0
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": search_path()},
+        )
+        try:
+            while process.poll() is None:
+                peak = max(peak, private_bytes(process.pid))
+                time.sleep(POLL_S)
+        finally:
+            process.kill()  # Where this one is interrupted; nothing to an ended process.
+    seconds = time.perf_counter() - start
+    lines = log.read_text("utf-8").splitlines() or [""]
+    if process.returncode not in accepted:
+        raise RunError(
+            f"{command[0]} ended with code {process.returncode}: {lines[-1]} (see {log})"
+        )
+    return Process(seconds, peak, lines[-1])
+
+
+def search_path() -> str:
+    """Puts the folder that this package was imported from first: it need not be installed."""
+    source = pathlib.Path(__file__).resolve().parents[2]
+    return os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
+
+
+def private_bytes(pid: int) -> int:
+    """Returns a process's resident memory without mapped files; 0 where nothing tells it."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text("utf-8")
+    except OSError:  # Not Linux, or the process has just ended.
+        return 0
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,1 @@
+"""What TPU's compiler says of a training step, without a TPU."""

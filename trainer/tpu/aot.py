@@ -1,0 +1,260 @@
+"""Compiles a TensorFlow function for TPU chips that are not there.
+
+TensorFlow lowers the function to StableHLO on the CPU; that module is called from a jitted JAX
+function, and JAX hands it to the compiler inside libtpu, which works for a named topology without
+any device. The batch is divided over the chips, variables are copied to each and updated in place,
+and the compiler puts in the all-reduces. What a TPU would run is known then, except how fast.
+
+The only module that imports JAX; it comes with the extra `tpu-aot`. Of JAX it uses what is exported
+for this: `topologies`, `extend` and `interpreters.mlir`.
+
+    program = aot.compile_for(topology, step, batch_spec)
+    program.memory_bytes, program.flops, program.all_reduces
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+from jax.experimental import topologies
+from jax.extend.core import Primitive
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import func
+from jax.interpreters import mlir
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from trainer.errors import RunError
+from trainer.tpu import ops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trainer.topologies import Topology
+
+# libtpu asks a TPU VM's metadata server who it is, unless told; any answer will do to compile. It
+# also locks the machine's TPU for one process, and waits five minutes for the lock of another.
+_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+_DTYPES = {
+    "i1": "bool", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64",
+    "ui8": "uint8", "ui16": "uint16", "ui32": "uint32", "ui64": "uint64",
+    "f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64",
+}  # fmt: skip
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = r"(?P<{0}>[\d.]+)(?P<{0}_unit>[KMGT]?)"
+_NEEDED = tuple(
+    re.compile(pattern.format(_SIZE.format("needed")))
+    for pattern in (r"Used {0} of \S+ hbm", r"\({0}\) exceeds available HBM")
+)
+
+
+class OutOfMemoryError(RunError):
+    """A chip's memory is too small for the program.
+
+    Attributes:
+      needed_bytes: per chip; infinite where the compiler doesn't tell.
+    """
+
+    def __init__(self, needed_bytes: float) -> None:
+        super().__init__(f"the program needs {needed_bytes:,.0f} bytes a chip.")
+        self.needed_bytes = needed_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What the compiler tells of a compiled step; all numbers are per chip and step.
+
+    Attributes:
+      memory_bytes: variables, batch and intermediate results that live at one time, at most.
+      flops: floating-point operations.
+      moved_bytes: read from memory and written to it.
+      all_reduces: how often the chips wait for one another.
+      compile_s: CPU seconds that the compiler took, which other work on the machine doesn't change.
+    """
+
+    memory_bytes: int
+    flops: float
+    moved_bytes: float
+    all_reduces: int
+    compile_s: float
+
+
+def compile_for(
+    topology: Topology, step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]
+) -> Program:
+    """Compiles a step, with the variables that it captures, for every chip of a topology.
+
+    Args:
+      topology: the chips.
+      step: a Python function of tensors like `spec`.
+      spec: a global batch of static shape; its first axis is divided over the chips.
+
+    Raises:
+      OutOfMemoryError: when a chip's memory is too small.
+      RunError: when the step can't be compiled for a TPU.
+    """
+    module = _lower(step, spec)
+    devices = _devices(topology)
+    jitted, arguments = _jit(module, len(spec), Mesh(np.array(devices), ("batch",)))
+    try:
+        with warnings.catch_warnings():
+            # A variable that the step doesn't change is given away and not used; no harm.
+            warnings.filterwarnings("ignore", message="Some donated buffers")
+            lowered = jitted.lower(*arguments)
+        start = time.process_time()
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise _explain(str(error)) from error
+    program = _read(compiled, time.process_time() - start)
+    if program.memory_bytes > topology.chip.hbm_bytes:
+        raise OutOfMemoryError(program.memory_bytes)
+    return program
+
+
+def _lower(step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]) -> str:
+    """Returns the step as StableHLO: the batch first, then the variables; out come the variables.
+
+    Raises:
+      RunError: naming the ops that no TPU runs, or what else can't be lowered.
+    """
+    function = tf.function(step, jit_compile=True)
+    refused = ops.refused(ops.every_op(function.get_concrete_function(*spec)))
+    if refused:
+        raise RunError(f"the step has ops that no TPU runs: {ops.describe(refused)}.")
+    try:
+        # The lowering is the same for every device; "TPU" would ask for one.
+        lower = function.experimental_get_compiler_ir(*spec)
+        return str(lower(stage="stablehlo", platform_name="CPU"))
+    except (ValueError, tf.errors.OpError) as error:
+        raise RunError(f"the step can't be compiled for a TPU: {_first_line(error)}.") from error
+
+
+@functools.cache
+def _devices(topology: Topology) -> list[Any]:
+    """Returns the chips of a topology, to compile for."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")  # Or JAX looks for a TPU to run on.
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003 -- Keras counts steps in 64 bits.
+    described = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology.name, chips_per_host_bounds=list(topology.host_grid)
+    )
+    return list(described.devices)
+
+
+def _jit(module: str, batch_arguments: int, mesh: Mesh) -> tuple[Any, list[Any]]:
+    """Returns a jitted function that calls `module` over a mesh, and what its arguments are."""
+    inputs, outputs = _signature(module)
+    whole = NamedSharding(mesh, PartitionSpec())
+    divided = NamedSharding(mesh, PartitionSpec("batch"))
+    count = len(inputs)
+    jitted = jax.jit(
+        lambda *arguments: _call_module.bind(*arguments, module=module, outputs=outputs),
+        in_shardings=[divided] * batch_arguments + [whole] * (count - batch_arguments),
+        out_shardings=whole,
+        donate_argnums=tuple(range(batch_arguments, count)),
+        keep_unused=True,
+    )
+    return jitted, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in inputs]
+
+
+def _signature(module: str) -> tuple[Any, Any]:
+    """Returns (shape, dtype) of each argument and of each result of a module."""
+    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+        function = _function_type(_parse(module, context))
+        return tuple(map(_described, function.inputs)), tuple(map(_described, function.results))
+
+
+def _described(mlir_type: Any) -> tuple[tuple[int, ...], str]:
+    tensor = ir.RankedTensorType(mlir_type)
+    return tuple(tensor.shape), _DTYPES[str(tensor.element_type)]
+
+
+def _function_type(module: Any) -> Any:
+    main = next(op for op in module.body.operations if op.sym_name.value == "main")
+    return ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
+
+
+def _parse(module: str, context: Any) -> Any:
+    """Parses what TensorFlow printed, and takes out the copies of a dialect that JAX lacks."""
+    context.allow_unregistered_dialects = True
+    parsed = ir.Module.parse(module, context)
+    for op in [op for op in _operations(parsed.body) if op.name == "mhlo.copy"]:
+        op.results[0].replace_all_uses_with(op.operands[0])
+        op.erase()
+    return parsed
+
+
+def _operations(block: Any) -> Iterator[Any]:
+    """Yields every operation of a block, those of the blocks inside it too."""
+    for view in block.operations:
+        yield view.operation
+        for region in view.operation.regions:
+            for inner in region.blocks:
+                yield from _operations(inner)
+
+
+_call_module = Primitive("call_tensorflow")
+_call_module.multiple_results = True
+
+
+@_call_module.def_abstract_eval
+def _call_module_shapes(*_: Any, module: str, outputs: Any) -> list[Any]:
+    del module
+    return [jax.core.ShapedArray(shape, np.dtype(dtype)) for shape, dtype in outputs]
+
+
+def _inline_module(context: Any, *arguments: Any, module: str, outputs: Any) -> Any:
+    """Puts TensorFlow's module beside JAX's own and calls it."""
+    del outputs
+    ours = context.module_context
+    with ir.Location.unknown(ours.context):
+        theirs = _parse(module, ours.context)
+        results = list(_function_type(theirs).results)
+        name = mlir.merge_mlir_modules(
+            ours.module, "tensorflow_step", theirs, dst_symtab=ours.symbol_table
+        )
+        return func.CallOp(results, ir.FlatSymbolRefAttr.get(name), list(arguments)).results
+
+
+mlir.register_lowering(_call_module, _inline_module)
+
+
+def _read(compiled: Any, compile_s: float) -> Program:
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    live = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    live += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(
+        memory_bytes=live,
+        flops=cost["flops"],
+        moved_bytes=cost["bytes accessed"],
+        all_reduces=len(re.findall(r"= .*\ball-reduce(?:-start)?\(", compiled.as_text())),
+        compile_s=compile_s,
+    )
+
+
+def _explain(message: str) -> RunError:
+    """Turns the compiler's refusal into an error of ours."""
+    if not message.startswith("RESOURCE_EXHAUSTED"):
+        return RunError(f"the step can't be compiled for a TPU: {_first_line(message)}.")
+    for pattern in _NEEDED:
+        if match := pattern.search(message):
+            return OutOfMemoryError(float(match["needed"]) * _UNITS[match["needed_unit"]])
+    return OutOfMemoryError(float("inf"))
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,219 @@
+"""Whether a training step would run on a TPU, asked of TPU's own compiler, without a TPU.
+
+Needs no data: shapes and classes come from the config. The step is the driver's, with every layer
+in it, from uint8 images on (as with --feature_cache=off); with cached features it is part of this.
+
+    python -m trainer --mode=tpu_check --backbone=vgg16 --batch_size=256 --tpu_topology=v5e:2x4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from trainer import topologies
+from trainer.data import pipeline
+from trainer.distribution import runtime
+from trainer.errors import ConfigError, RunError
+from trainer.models import classifier, precision
+from trainer.system import console
+from trainer.tpu import flops, tracing
+from trainer.training import optimization
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer.config import Config
+    from trainer.topologies import Topology
+    from trainer.tpu.aot import Program
+
+GIB = topologies.GIB
+STEPS = 1_000
+"""Steps of an epoch, a number inside of the compiled schedule; no shape depends on it."""
+FULL = 0.99
+"""A batch that fills this share of memory is called the largest, or one that is this share of the
+least that is refused: more would cost compilations. Memory grows in steps: batches are padded."""
+AIM = 0.995
+"""The share of memory that the search aims at: a little below, so that it hits from below."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What a check found; `program` is per chip.
+
+    Attributes:
+      program: what the compiler says of one step.
+      analytic_flops: the same, counted from the layers.
+      largest_batch_size: global, that the compiler accepts.
+    """
+
+    program: Program
+    analytic_flops: float
+    largest_batch_size: int
+
+
+def run(config: Config) -> None:
+    """Compiles the training step for `tpu_topology` and says what it needs.
+
+    Raises:
+      ConfigError: when the batch can't be divided over the chips.
+      RunError: when the step doesn't fit or can't be compiled, or the compiler isn't installed.
+    """
+    check(config)
+
+
+def check(config: Config) -> Check:
+    """Does what `run` does and returns what it says."""
+    aot = _load_compiler()
+    topology = topologies.parse(config.runtime.tpu_topology)
+    batch_size = config.data.batch_size
+    if batch_size % topology.chips:
+        raise ConfigError(
+            f"batch_size ({batch_size}) is global and must be divisible by the {topology.chips} "
+            f"chips of {topology.name}."
+        )
+    step = Step(config, topology, aot)
+    console.say(step.describe())
+    program = step.compile(batch_size // topology.chips)
+    analytic = flops.training(step.model, batch_size // topology.chips)
+    for line in _describe(program, analytic, topology):
+        console.say(line)
+    largest = topology.chips * largest_batch(
+        step.memory, {batch_size // topology.chips: program.memory_bytes}, topology.chip.hbm_bytes
+    )
+    console.say(f"largest batch: {largest:,} ({largest // topology.chips:,} a chip)")
+    return Check(program, analytic, largest)
+
+
+def _load_compiler() -> Any:
+    try:
+        return importlib.import_module("trainer.tpu.aot")
+    except ImportError as error:
+        raise RunError(
+            f"--mode=tpu_check needs JAX and TPU's compiler ({error}). Install the extra `tpu-aot` "
+            'beside TensorFlow, as in `pip install ".[cpu,tpu-aot]"`, or run `make .venv-tpu`.'
+        ) from error
+
+
+class Step:
+    """The training step of a config, for any batch size."""
+
+    def __init__(self, config: Config, topology: Topology, aot: Any) -> None:
+        self._config, self._topology, self._aot = config, topology, aot
+        strategy = tf.distribute.get_strategy()
+        precision.settle(config, runtime.Context(strategy, "TPU", 1, ()))
+        data = pipeline.describe(config.data, config.model.backbone_image_size)
+        self._image_shape = data.image_shape
+        # No value of a weight, and no count of a class, changes what is compiled.
+        untrained = dataclasses.replace(config.model, weights="none")
+        num_classes = len(data.class_names)
+        self.model = classifier.build(untrained, data.image_shape, num_classes).whole
+        optimization.compile_model(self.model, config.optimization, [1] * num_classes, STEPS)
+        self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
+
+    def describe(self) -> str:
+        """Says what is about to be compiled, for how many chips."""
+        return (
+            f"{self._config.model.backbone}, {self._image_shape[0]} px images, "
+            f"{keras.mixed_precision.dtype_policy().name}, "
+            f"layers_to_unfreeze {self._config.model.layers_to_unfreeze}, "
+            f"batch {self._config.data.batch_size:,} on {self._topology.name} "
+            f"({self._topology.chips} chip(s))"
+        )
+
+    def compile(self, replica_batch_size: int) -> Program:
+        """Compiles the step.
+
+        Raises:
+          RunError: with needed and available memory, or the op that no TPU runs.
+        """
+        try:
+            return self._compile(replica_batch_size)
+        except self._aot.OutOfMemoryError as error:
+            available = self._topology.chip.hbm_bytes / GIB
+            known = math.isfinite(error.needed_bytes)
+            needed = f"{error.needed_bytes / GIB:.2f} of" if known else "more than"
+            raise RunError(
+                f"batch_size ({replica_batch_size * self._topology.chips}) does not fit "
+                f"{self._topology.name}: a chip needs {needed} {available:.2f} GiB. Give a "
+                "smaller --batch_size or more chips."
+            ) from error
+
+    def memory(self, replica_batch_size: int) -> float:
+        """Returns the bytes that a chip needs, be they more than it has."""
+        try:
+            needed = float(self._compile(replica_batch_size).memory_bytes)
+        except self._aot.OutOfMemoryError as error:
+            needed = error.needed_bytes
+        except RunError:  # What compiled at a smaller size can be too large in other ways.
+            needed = math.inf
+        console.say(f"  tried {replica_batch_size:,} a chip: {needed / GIB:.2f} GiB")
+        return needed
+
+    def _compile(self, replica_batch_size: int) -> Program:
+        return self._aot.compile_for(
+            self._topology, self._step, self._batch_spec(replica_batch_size)
+        )
+
+    def _batch_spec(self, replica_batch_size: int) -> tuple[tf.TensorSpec, ...]:
+        return tracing.batch_spec(self._image_shape, replica_batch_size * self._topology.chips)
+
+
+def _describe(program: Program, analytic_flops: float, topology: Topology) -> list[str]:
+    chip = topology.chip
+    intensity, balance = program.flops / program.moved_bytes, chip.peak_flops / chip.hbm_bytes_per_s
+    excess = program.flops / analytic_flops - 1
+    return [
+        f"memory: {program.memory_bytes / GIB:.3f} of {chip.hbm_bytes / GIB:.2f} GiB a chip",
+        f"compute: {program.flops / 1e9:,.1f} GFLOP a chip and step, as compiled",
+        f"         {analytic_flops / 1e9:,.1f} GFLOP counted from the layers ({excess:+.1%})",
+        f"intensity: {intensity:.0f} FLOP a byte; memory is the limit below {balance:.0f}",
+        f"all-reduces: {program.all_reduces} (0 on one chip; 2 on more, if only the head trains)",
+        f"compiled in {program.compile_s:.0f} s of CPU",
+    ]
+
+
+def largest_batch(memory: Callable[[int], float], known: dict[int, float], available: float) -> int:
+    """Searches the largest batch that fits, with as few compilations as it can.
+
+    Memory is about affine in the batch, so the line through two compiled batches foretells where
+    the limit is met; usually three compilations will do.
+
+    Args:
+      memory: batch -> bytes that it needs, which may be infinite; each call compiles.
+      known: what was compiled already; one of it fits.
+      available: bytes.
+
+    Returns:
+      A batch that fits, and fills memory to FULL or is FULL of one that does not fit.
+    """
+    needed = dict(known)
+    while True:
+        fits = max(batch for batch in needed if needed[batch] <= available)
+        refused = min((batch for batch in needed if needed[batch] > available), default=None)
+        is_close = refused is not None and (fits >= FULL * refused or refused == fits + 1)
+        if needed[fits] >= FULL * available or is_close:
+            return fits
+        # From one small batch alone, half of memory is as far as a guess is safe: to compile what
+        # does not fit takes the longest.
+        wanted = (0.5 if len(needed) == 1 and needed[fits] < available / 4 else AIM) * available
+        batch = max(_foretold(needed, fits, refused, wanted), fits + 1)
+        if refused is not None:
+            batch = min(batch, refused - 1)
+        needed[batch] = memory(batch)
+
+
+def _foretold(needed: dict[int, float], fits: int, refused: int | None, wanted: float) -> int:
+    """Returns the batch that the line through two others gives the `wanted` bytes."""
+    if refused is not None and math.isinf(needed[refused]):
+        return (fits + refused) // 2
+    below = max((batch for batch in needed if batch < fits), default=0)
+    other = below if refused is None else refused
+    slope = (needed.get(other, 0.0) - needed[fits]) / (other - fits)
+    # A plan of the compiler's may need less for more; it won't go on like that.
+    return fits + int((wanted - needed[fits]) / slope) if slope > 0 else 2 * fits

@@ -1,0 +1,1 @@
+"""The loop: driver, updates, callbacks, checkpoints, and what it is fed."""

@@ -1,0 +1,285 @@
+"""What trains, and what it is fed: the whole network on images, or its suffix on cached features.
+
+    feed = feeds.build(config, data, network, context)
+    driver = Driver(feed.model, context.strategy)
+    driver.fit(feed.training_batches, validation=feed.evaluation_batches("validation"), ...)
+
+Both feeds go through the same examples in the same order, so that a run from the cache and one
+without it differ in the rounding of what is stored, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from trainer.data import augment
+from trainer.data.batches import stable_seed
+from trainer.errors import ConfigError
+from trainer.features import entries, partition, store
+from trainer.system import console
+from trainer.training.driver import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from trainer import config as config_lib
+    from trainer.data.batches import Batches
+    from trainer.data.pipeline import Data
+    from trainer.distribution.runtime import Context
+    from trainer.models.classifier import Network
+
+
+class Feed(abc.ABC):
+    """A model and the batches it trains and is judged on.
+
+    Attributes:
+      model: what trains; it shares its variables with the network.
+      reason: a sentence that says why this feed.
+      kind: what of it decides the result, for a run that goes on.
+    """
+
+    model: keras.Model
+    reason: str
+    kind: str
+
+    def prepare(self) -> None:  # noqa: B027 -- Most feeds have nothing to do.
+        """Computes what training needs, before the clock of the first epoch starts."""
+
+    @abc.abstractmethod
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns the batches of an epoch, from 0."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns every example of a split once, in the split's order."""
+
+
+class ImageFeed(Feed):
+    """Runs every layer at every step."""
+
+    def __init__(self, data: Data, network: Network, seed: int, reason: str) -> None:
+        # A model of its own: the network's stays free of optimizer and metrics, and saves as such.
+        self.model = keras.Model(network.whole.inputs, network.whole.outputs)
+        self.reason, self.kind = reason, "images"
+        self._data, self._seed = data, seed
+
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns batches of images [B, H, W, 1]."""
+        return self._data.training_batches(epoch, self._seed)
+
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns batches of images [B, H, W, 1]."""
+        return self._data.evaluation_batches(split, self._data.config.batch_size)
+
+
+class FeatureFeed(Feed):
+    """Runs the frozen layers once for all epochs, and trains the others on what they gave.
+
+    Attributes:
+      parts: the network, cut.
+      cache: where what the lower part gives is kept.
+      strategy: that the lower part runs on.
+    """
+
+    def __init__(
+        self,
+        config: config_lib.Config,
+        data: Data,
+        parts: partition.Parts,
+        context: Context,
+        cache: store.Cache,
+    ) -> None:
+        self.model = parts.suffix
+        self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
+        views = config.features.views
+        self.kind = f"features-{parts.cut_at[0]}-{parts.dtype.name}-{views}"
+        self.parts, self.cache = parts, cache
+        self._config, self._data = config, data
+        # Several hosts divide the pass by sections of the cache: each works through its own alone.
+        self.strategy = context.default_strategy if context.is_multi_host else context.strategy
+        self._driver = Driver(parts.prefix, self.strategy)
+
+    def prepare(self) -> None:
+        """Runs the frozen layers over what training needs."""
+        self._activations("train")
+        self._activations("validation", augmented=False)
+
+    def training_batches(self, epoch: int) -> Batches:
+        """Returns batches of features [B, …]."""
+        seed = self._config.runtime.seed
+        return self._activations("train").training_batches(
+            self._data.training_rows(epoch, seed),
+            self._data.table("train").label,
+            self._config.data.batch_size,
+            lot=stable_seed(seed, epoch),
+        )
+
+    def evaluation_batches(self, split: str) -> Batches:
+        """Returns batches of features [B, …], of images without augmentation."""
+        labels = self._data.table(split).label
+        batch_size = self._config.data.batch_size
+        return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed a run; a split is opened once.
+    def _activations(self, split: str, *, augmented: bool = True) -> partition.Activations:
+        views = self.views(split) if augmented else (None,)
+        stored = tuple(self._load_or_compute(split, view) for view in views)
+        return partition.Activations(stored, self._data.num_examples(split), self.parts.dtype)
+
+    def _load_or_compute(self, split: str, view: int | None) -> tuple[np.ndarray, ...]:
+        key = self.key(split, view)
+        shards, label = self.shards(split), self.label(split, view)
+        start, computed = time.monotonic(), 0
+        with console.bar(self.cache.count_missing(key, shards), label, "img") as bar:
+
+            def compute(first: int, last: int) -> Iterator[np.ndarray]:
+                nonlocal computed
+                if not computed:
+                    console.say(f"{label}: computing them ...")
+                for block in self.run_prefix(split, view, first, last):
+                    computed += len(block)
+                    bar.update(len(block))
+                    yield block  # Nothing after it: nobody asks for more than the last block.
+
+            arrays = self.cache.load_or_compute(key, shards, compute)
+        elapsed_s = time.monotonic() - start
+        cached = shards.num_examples - computed
+        rate = f", {computed / elapsed_s:.1f} img/s" if computed else ""
+        console.say(f"{label}: {cached:,} cached, {computed:,} computed in {elapsed_s:.1f} s{rate}")
+        return arrays
+
+    def run_prefix(
+        self, split: str, view: int | None, start: int, stop: int
+    ) -> Iterator[np.ndarray]:
+        """Yields what the frozen layers give for rows of a split, in blocks [n, …]."""
+        for block in self.blocks(self._driver, split, view, start, stop):
+            yield partition.to_stored(block, self.parts.dtype)
+
+    def blocks(
+        self, driver: Driver, split: str, view: int | None, start: int, stop: int
+    ) -> Iterator[Any]:
+        """Yields what a model on images gives for rows of a split, as `Driver.predict_blocks`."""
+        replicas = self.strategy.num_replicas_in_sync
+        batch_size = math.ceil(entries.PASS_BATCH_SIZE / replicas) * replicas
+        images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
+        yield from driver.predict_blocks(images)
+
+    def label(self, split: str, view: int | None) -> str:
+        """Returns what progress calls a view of a split."""
+        return f"features of {split}" + (f", view {view + 1}" if view is not None else "")
+
+    def shards(self, split: str) -> entries.Shards:
+        """Returns how a view of a split is stored."""
+        return self.parts.shards(self._data.num_examples(split))
+
+    def key(self, split: str, view: int | None) -> entries.Key:
+        """Returns all that decides what is stored for a view of a split."""
+        drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
+        return entries.Key(
+            data_fingerprint=self._data.fingerprint,
+            split=split,
+            backbone=self._config.model.backbone,
+            weights_hash=self._weights_hash,
+            image_shape=self._data.image_shape,
+            backbone_image_shape=tuple(self.parts.prefix.layers[-1].input.shape[1:]),
+            cut_at=self.parts.cut_at[0],
+            row_shape=tuple(self.parts.suffix.input.shape[1:]),
+            precision=keras.mixed_precision.dtype_policy().name,
+            dtype=self.parts.dtype.name,
+            augmentation=drawn,
+            view=view,
+        )
+
+    def views(self, split: str) -> tuple[int | None, ...]:
+        """Returns which views of a split training reads; None is the images as they are."""
+        count = self._config.features.views
+        return tuple(range(count)) if count and split == "train" else (None,)
+
+    @functools.cached_property
+    def _weights_hash(self) -> str:
+        return partition.weights_hash(self.parts.prefix.weights)
+
+
+def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str) -> None:
+    """Computes what several feeds need of a split in one pass over its images.
+
+    Args:
+      feeds: of the same options but for `layers_to_unfreeze`: cuts through one network.
+      network: one that has the weights of all.
+      split: train or validation.
+    """
+    first = feeds[0]
+    joint = partition.joint_prefix(network, [feed.parts.cut_at[0] for feed in feeds])
+    driver = Driver(joint, first.strategy)
+    for view in first.views(split):
+        wanted = {feed.key(split, view): feed.shards(split) for feed in feeds}
+        missing = max(first.cache.count_missing(key, cut) for key, cut in wanted.items())
+        with console.bar(missing, first.label(split, view), "img") as bar:
+
+            def compute(start: int, stop: int, view: int | None = view) -> Iterator[Any]:
+                for blocks in first.blocks(driver, split, view, start, stop):
+                    bar.update(len(blocks[0]))
+                    yield [
+                        partition.to_stored(block, feed.parts.dtype)
+                        for block, feed in zip(blocks, feeds, strict=True)
+                    ]
+
+            first.cache.fill(wanted, compute)
+
+
+def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
+    """Chooses the feed; call it inside the strategy's scope.
+
+    Raises:
+      ConfigError: when the config asks for views, which are made of features, and there are none.
+    """
+    parts = partition.cut(network)
+    budget_bytes = config.features.cache_budget_gb * 2**30
+    obstacle = _obstacle_to_caching(config, data, parts, budget_bytes)
+    if parts is None or obstacle:
+        if config.features.views:
+            raise ConfigError(
+                f"views ({config.features.views}) are views of cached features, and there are "
+                f"none: {obstacle}."
+            )
+        return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
+    cache = store.Cache(
+        config.cache_root,
+        budget_bytes,
+        place=context.place,
+        remote=store.remote(config.features.cache_dir),
+    )
+    return FeatureFeed(config, data, parts, context, cache)
+
+
+def _obstacle_to_caching(
+    config: config_lib.Config,
+    data: Data,
+    parts: partition.Parts | None,
+    budget_bytes: float,
+) -> str:
+    """Says what speaks against training from features; empty where nothing does."""
+    views = config.features.views
+    if config.features.feature_cache == "off":
+        return "--feature_cache=off"
+    if parts is None:
+        return "no layer below the first trainable one is frozen"
+    if config.data.augmentation != "none" and not views:
+        return "augmentation draws anew in every epoch (--views=V would cache V views)"
+    rows = data.num_examples("train") * (views or 1)
+    rows += data.num_examples("validation") + data.num_examples("test")
+    num_bytes = parts.shards(rows).num_bytes
+    if num_bytes > budget_bytes:
+        return (
+            f"features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "
+            f"--cache_budget_gb={config.features.cache_budget_gb:g}"
+        )
+    return ""

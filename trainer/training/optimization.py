@@ -1,0 +1,200 @@
+"""How weights change: the optimizer, its learning rate over the run, the loss, the live metrics.
+
+optimization.compile_model(model, config.optimization, class_counts, steps_per_epoch)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from trainer.errors import ConfigError
+from trainer.training import updates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainer import config as config_lib
+
+POSITIVE_CLASS = 1
+SGD_MOMENTUM = 0.9
+
+
+def compile_model(
+    model: keras.Model,
+    config: config_lib.Optimization,
+    class_counts: Sequence[int],
+    steps_per_epoch: int,
+) -> list[Any]:
+    """Compiles `model` ([…] -> [B, K] probabilities); call it inside the strategy's scope.
+
+    Every variable of optimizer and metrics exists afterwards: none may be made inside the loop.
+
+    Args:
+      model: what trains.
+      config: the optimization options.
+      class_counts: training examples of each class, for balanced class weights.
+      steps_per_epoch: the unit of warm-up and decay.
+
+    Returns:
+      The variables that a step changes: weights, states of dropout, optimizer and metrics.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes, or a class no example.
+    """
+    optimizer = build_optimizer(config, steps_per_epoch)
+    model.compile(
+        optimizer=optimizer,
+        auto_scale_loss=False,  # The optimizer does it; Keras's own looks at one replica alone.
+        loss=Crossentropy(
+            class_weights_for(config.class_weights, class_counts), config.label_smoothing
+        ),
+        # As weighted metrics they don't count padding, whose weight is 0. The one named `loss`
+        # takes the place of Keras's own, which does, and which class weights and smoothing change:
+        # the reported loss is the plain log loss of the examples, in training and in validation.
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="loss"),
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            PositiveAUC(name="auc"),
+        ],
+        # "auto" is True on TPU hosts and then fails outside a strategy's scope.
+        jit_compile=False,
+    )
+    if config.weight_decay:
+        # Biases, and the scales and shifts of normalisation.
+        vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
+        optimizer.rule.exclude_from_weight_decay(var_list=vectors)
+    optimizer.build(model.trainable_variables)
+    # Keras would build them in the first step, after a resumed run has put back what they counted.
+    outputs = np.full((1, len(class_counts)), 1 / len(class_counts), np.float32)
+    model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
+    weights = {id(weight) for weight in model.weights}
+    return [
+        *model.trainable_variables,
+        *(variable for variable in model.variables if id(variable) not in weights),
+        *optimizer.variables,
+        *(variable for metric in model.metrics for variable in metric.variables),
+    ]
+
+
+def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
+    """Returns the weight of each class; `balanced` is n / (K n_k), as in scikit-learn.
+
+    Raises:
+      ConfigError: when a class has no example to be weighted.
+    """
+    if choice == "none":
+        return [1.0] * len(class_counts)
+    if 0 in class_counts:
+        raise ConfigError(
+            f"class_weights (balanced) needs training examples of every class, not {class_counts}."
+        )
+    return [sum(class_counts) / (len(class_counts) * count) for count in class_counts]
+
+
+class Crossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels [B] and probabilities [B, K], in nats, by class weighted."""
+
+    def __init__(self, class_weights: Sequence[float], label_smoothing: float) -> None:
+        super().__init__(name="crossentropy")
+        self._class_weights = np.asarray(class_weights, np.float32)
+        self._label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of each example, [B]."""
+        target = keras.ops.one_hot(y_true, len(self._class_weights), dtype=y_pred.dtype)
+        target = target * (1 - self._label_smoothing) + self._label_smoothing / len(
+            self._class_weights
+        )
+        weight = keras.ops.take(self._class_weights, keras.ops.cast(y_true, "int32"))
+        return weight * keras.ops.categorical_crossentropy(target, y_pred)
+
+
+class PositiveAUC(keras.metrics.AUC):
+    """Area under the ROC curve of the positive class, from probabilities [B, K]."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Counts one batch."""
+        super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
+
+
+def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> updates.GlobalUpdate:
+    """Builds the update rule with its learning-rate schedule, and what goes before it.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes.
+    """
+    constructor = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+    }[config.optimizer]
+    options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
+    if config.weight_decay or config.optimizer == "adamw":  # AdamW's own default is not 0.
+        options["weight_decay"] = config.weight_decay
+    factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
+    schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
+    rule = updates.taking_sums(constructor)(learning_rate=schedule, **options)
+    return updates.GlobalUpdate(
+        rule,
+        learning_rate_factor=factor,
+        accumulate_steps=config.accumulate_steps,
+        clip_norm=config.clip_norm,
+        scales_loss=keras.mixed_precision.dtype_policy().name == "mixed_float16",
+    )
+
+
+def build_learning_rate(
+    config: config_lib.Optimization, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns a number, or a schedule over updates over `config.horizon` epochs.
+
+    Raises:
+      ConfigError: when the run has fewer steps than one update takes.
+    """
+    warmup_updates = config.warmup_epochs * steps_per_epoch // config.accumulate_steps
+    total_updates = config.horizon * steps_per_epoch // config.accumulate_steps
+    if not total_updates:
+        raise ConfigError(
+            f"accumulate_steps ({config.accumulate_steps}) exceeds the "
+            f"{config.horizon * steps_per_epoch} steps of the run: nothing would be learned."
+        )
+    after: Any = config.learning_rate
+    if config.schedule == "cosine" and total_updates > warmup_updates:
+        after = keras.optimizers.schedules.CosineDecay(after, total_updates - warmup_updates)
+    return LinearWarmup(after, config.learning_rate, warmup_updates) if warmup_updates else after
+
+
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate, or a schedule, times a variable, which a run lowers after a divergence."""
+
+    def __init__(self, of: Any, factor: Any) -> None:
+        self._of, self._factor = of, factor
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of the update `step`, counted from 0."""
+        return (self._of(step) if callable(self._of) else self._of) * self._factor
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {"of": self._of, "factor": self._factor}
+
+
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from 0 to `peak` over `warmup_updates`, then follows `after` from 0."""
+
+    def __init__(self, after: Any, peak: float, warmup_updates: int) -> None:
+        self._after, self._peak, self._warmup_updates = after, peak, warmup_updates
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of the update `step`, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        past = step - self._warmup_updates
+        after = self._after(keras.ops.maximum(past, 0.0)) if callable(self._after) else self._after
+        return keras.ops.where(past < 0, self._peak * step / self._warmup_updates, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {"after": self._after, "peak": self._peak, "warmup_updates": self._warmup_updates}

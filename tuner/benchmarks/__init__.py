@@ -1,0 +1,1 @@
+"""The search timed against plain KerasTuner."""

@@ -1,0 +1,59 @@
+"""The yardstick of `tuner.benchmarks.race`: a search as a user of plain KerasTuner writes it.
+
+A hypermodel that builds backbone and head and calls `fit` on cached images, one trial for each cut.
+
+    python -m tuner.benchmarks.plain_keras_tuner options.json    # prints seconds, as JSON
+
+The options are those of `trainer.benchmarks.plain_keras`, and `cuts`, a list of layers to unfreeze.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+import keras_tuner
+
+from trainer.benchmarks import plain_keras
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def run(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Searches; returns seconds of the epochs of each trial, by its layers to unfreeze."""
+    keras.mixed_precision.set_dtype_policy(options["precision"])
+    train, validation = (plain_keras.read(options, split) for split in ("train", "validation"))
+    clocks: dict[str, list[float]] = {}
+
+    class Plain(keras_tuner.HyperModel):
+        """Builds and trains a trial."""
+
+        def build(self, hp: Any) -> keras.Model:
+            """Builds a classifier."""
+            cut = hp.Choice("layers_to_unfreeze", options["cuts"])
+            return plain_keras.build_model({**options, "layers_to_unfreeze": cut})
+
+        def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+            """Trains it, and notes how long each epoch takes."""
+            clock = plain_keras.EpochClock()
+            clocks[str(hp.get("layers_to_unfreeze"))] = clock.seconds
+            kwargs["callbacks"] = [*kwargs.get("callbacks", []), clock]
+            return model.fit(*args, **kwargs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = keras_tuner.GridSearch(Plain(), objective="val_accuracy", directory=folder)
+        start = time.perf_counter()
+        tuner.search(train, validation_data=validation, epochs=options["epochs"], verbose=2)
+        search_s = time.perf_counter() - start
+    return {"epochs_s": clocks, "search_s": search_s}
+
+
+if __name__ == "__main__":
+    result = run(json.loads(pathlib.Path(sys.argv[1]).read_text("utf-8")))
+    sys.stdout.write(json.dumps(result) + "\n")

@@ -1,0 +1,1 @@
+"""What a search found: results, leaderboard, live board, HTML page and TensorBoard."""

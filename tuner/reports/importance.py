@@ -1,0 +1,81 @@
+"""How much each dimension tells of the score: permutation importance of a random forest.
+
+    found = importance.measure(results)
+    found.shares["learning_rate"]    # (mean, standard deviation) of the loss in R² when shuffled
+
+Method: L. Breiman, Random Forests, Machine Learning 45 (2001), section 10.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import sklearn.ensemble
+import sklearn.inspection
+
+from tuner.reports import scales
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuner.reports.results import SearchResults
+
+MIN_CONFIGURATIONS = 10
+_WEAK_R2 = 0.2
+_TREES = 100
+REPEATS = 20
+"""Shuffles of each dimension."""
+_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance:
+    """What a forest has learnt.
+
+    Attributes:
+      configurations: How many it was fitted on.
+      shares: By dimension, mean and standard deviation of what R² loses when its values are
+        shuffled among the configurations; the largest mean first.
+      out_of_bag_r2: How well configurations are predicted by trees that have not seen them: 1 is
+        perfectly, 0 no better than by the mean of all scores.
+    """
+
+    configurations: int
+    shares: Mapping[str, tuple[float, float]]
+    out_of_bag_r2: float
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the forest predicts hardly better than the mean of all scores does."""
+        return self.out_of_bag_r2 < _WEAK_R2
+
+
+def measure(results: SearchResults) -> Importance | None:
+    """Fits a forest to the configurations, each with the score that it had at its last rung.
+
+    Args:
+      results: Those without a score, failed ones too, are left out.
+
+    Returns:
+      None where it would be of no meaning: with fewer than MIN_CONFIGURATIONS scores, with equal
+      scores only, or without dimensions.
+    """
+    trials = [trial for trial in results.configurations if trial.has_score]
+    target = np.array([trial.score for trial in trials], np.float64)
+    if len(trials) < MIN_CONFIGURATIONS or np.ptp(target) == 0 or not results.dimensions:
+        return None
+    axes = {dimension.name: scales.of_dimension(dimension) for dimension in results.dimensions}
+    inputs = np.array(
+        [[axis.fraction(trial.values[name]) for name, axis in axes.items()] for trial in trials]
+    )
+    forest = sklearn.ensemble.RandomForestRegressor(_TREES, oob_score=True, random_state=_SEED)
+    forest.fit(inputs, target)
+    found = sklearn.inspection.permutation_importance(
+        forest, inputs, target, n_repeats=REPEATS, random_state=_SEED
+    )
+    spans = zip(found.importances_mean.tolist(), found.importances_std.tolist(), strict=True)
+    shares = dict(zip(axes, spans, strict=True))
+    by_size = sorted(shares.items(), key=lambda item: (-item[1][0], item[0]))
+    return Importance(len(trials), dict(by_size), float(forest.oob_score_))

@@ -1,0 +1,51 @@
+"""HTML and SVG in which no text can become markup: plain strings are escaped, elements are not.
+
+    markup.element("p", "a < b", class_="note")    # <p class="note">a &lt; b</p>
+
+Attribute names get "-" for "_"; a trailing "_" keeps clear of Python's keywords.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from tuner.reports import formats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_VOID = frozenset({"meta", "br"})
+
+
+class Markup(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: str, **attributes: str | float) -> Markup:
+    """Returns an element; children that are not Markup are escaped, as all attributes are."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_escaped(_text(value))}"'
+        for key, value in attributes.items()
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{written}>")
+    return Markup(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[str]) -> Markup:
+    """Returns the children one after the other, those that are not Markup escaped."""
+    return Markup(
+        "".join(child if isinstance(child, Markup) else _escaped(child) for child in children)
+    )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(formats.printable(text))
+
+
+def _text(value: str | float) -> str:
+    """Writes a coordinate in tenths: a line's width, and the same on every machine."""
+    return f"{round(value, 1) + 0.0:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,99 @@
+"""How a search stands: its trials on disk, as `results` has them for tables and reports.
+
+read = outcomes.Reader(folder, space, settings, plan, facts)
+read(oracle.trials.values()).best
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tuner import records
+from tuner.oracles import durable
+from tuner.reports import results
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterable, Mapping
+
+    from tuner.plan import Plan
+    from tuner.settings import Settings
+    from tuner.space import Space
+
+
+class Reader:
+    """Reads the results of a search; what has ended is read once."""
+
+    def __init__(
+        self,
+        space: Space,
+        settings: Settings,
+        plan: Plan,
+        facts: Mapping[str, str],
+        began: float,
+    ) -> None:
+        """Takes what does not change.
+
+        Args:
+          space: what is searched.
+          settings: of the search.
+          plan: of it.
+          facts: about data and model.
+          began: when, in seconds since 1970.
+        """
+        self._space, self._settings, self._plan = space, settings, plan
+        self._facts, self._began = facts, began
+        self._ended: dict[str, results.TrialResult] = {}
+
+    def __call__(self, trials: Iterable[Any]) -> results.SearchResults:
+        """Returns the results of KerasTuner's trials."""
+        found = [self._read(trial) for trial in sorted(trials, key=lambda trial: trial.trial_id)]
+        return results.SearchResults(
+            name=self._settings.project_name,
+            objective=self._settings.objective,
+            direction=self._settings.direction,
+            dimensions=self._space.dimensions,
+            trials=found,
+            planned_trials=self._plan.num_trials,
+            facts=self._facts,
+        )
+
+    def _read(self, trial: Any) -> results.TrialResult:
+        if trial.trial_id in self._ended:
+            return self._ended[trial.trial_id]
+        folder = self._settings.folder
+        marks = trial.hyperparameters.values
+        record = records.Record(reason=trial.message or "")
+        if trial.status != durable.RUNNING:
+            record = records.load(folder / f"trial_{trial.trial_id}")
+        configuration = marks["tuner/configuration"]
+        is_running = trial.status == durable.RUNNING
+        curve = _history(folder / records.RUNS / configuration) if is_running else record.curve
+        result = results.TrialResult(
+            trial_id=trial.trial_id,
+            status=trial.status,
+            values=self._space.canonical(marks),
+            bracket=int(marks["tuner/bracket"]),
+            rung=int(marks["tuner/round"]),
+            first_epoch=int(marks["tuner/initial_epoch"]),
+            epochs=int(marks["tuner/epochs"]),
+            score=record.score,
+            curve=curve,
+            seconds=record.seconds,
+            ended_at=None if is_running else record.ended - self._began,
+            reason=trial.message or record.reason,
+            configuration=configuration,
+        )
+        if not is_running:
+            self._ended[trial.trial_id] = result
+        return result
+
+
+def _history(folder: pathlib.Path) -> list[dict[str, float]]:
+    """Reads how far a running configuration has come."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    except (OSError, ValueError):  # None yet.
+        return []
