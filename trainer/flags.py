@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors
+from trainer import errors, options
 from trainer.storage import locations
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def define_options() -> None:
     )
 
 
-def define_option(name: str, default: Any, option: config_lib.Option) -> None:
+def define_option(name: str, default: Any, option: options.Option) -> None:
     """Defines the flag of one option; its limits are checked by Config, in one place."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)

@@ -10,8 +10,9 @@ import os
 import pathlib
 
 from trainer import config as config_lib
-from trainer.config import option
+from trainer import option_groups, options
 from trainer.errors import ConfigError
+from trainer.options import option
 from trainer.storage import locations
 from tuner import plan as plan_lib
 from tuner.space import Space
@@ -20,7 +21,7 @@ ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(config_lib.Group):
+class Settings(options.Group):
     """The options of a search."""
 
     algorithm: str = option("hyperband", "how configurations are chosen", choices=ALGORITHMS)
@@ -32,7 +33,9 @@ class Settings(config_lib.Group):
     )
     search_file: str = option("", "a JSON file of the same, an object of bounds by name")
     objective: str = option(
-        "val_auc", "what a trial is judged by, on the validation split", choices=config_lib.MONITORS
+        "val_auc",
+        "what a trial is judged by, on the validation split",
+        choices=option_groups.MONITORS,
     )
     factor: int = option(3, "Hyperband promotes one of so many, to so many times epochs", minimum=2)
     iterations: int = option(1, "how often Hyperband goes through all its brackets", minimum=1)

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from trainer import backbones
-from trainer import config as config_lib
+from trainer import backbones, option_groups
 from trainer.data import pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
@@ -159,7 +158,7 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
 
 
 def _unfrozen(config: Config) -> int:
-    if config.model.layers_to_unfreeze == config_lib.ALL_LAYERS:
+    if config.model.layers_to_unfreeze == option_groups.ALL_LAYERS:
         raise ConfigError("--mode=benchmark measures what frozen layers cost; freeze some.")
     return int(config.model.layers_to_unfreeze)
 

@@ -32,7 +32,8 @@ from trainer.storage import locations, mirror
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trainer import config as config_lib
+    from trainer.option_groups import DataOptions
+
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
 _LAST_FILE = "dataset_info.json"
@@ -56,7 +57,7 @@ class Data:
     """A built data set and how this run reads it."""
 
     builder: Any
-    config: config_lib.Data
+    config: DataOptions
     resize_to: int | None
     withheld: frozenset[str] = frozenset()
 
@@ -279,7 +280,7 @@ class Data:
         return decode
 
 
-def load(config: config_lib.Data, image_size: int) -> Data:
+def load(config: DataOptions, image_size: int) -> Data:
     """Opens the data set; builds it first where the config says from what.
 
     Args:
@@ -295,7 +296,7 @@ def load(config: config_lib.Data, image_size: int) -> Data:
     return _reading(_open(config), config, image_size)
 
 
-def describe(config: config_lib.Data, image_size: int) -> Data:
+def describe(config: DataOptions, image_size: int) -> Data:
     """Names the data set, built or not: its classes and the shape of its images, no example.
 
     Args:
@@ -308,28 +309,28 @@ def describe(config: config_lib.Data, image_size: int) -> Data:
     return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
 
 
-def _reading(builder: Any, config: config_lib.Data, image_size: int) -> Data:
+def _reading(builder: Any, config: DataOptions, image_size: int) -> Data:
     side = builder.info.features["image"].shape[0]
     return Data(builder, config, image_size if side is None or side > image_size else None)
 
 
-def _open(config: config_lib.Data) -> Any:
+def _open(config: DataOptions) -> Any:
     if locations.is_url(config.data_dir):
         url = locations.parse(config.data_dir)
         return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
     return _prepared(config, _root(config))
 
 
-def _root(config: config_lib.Data) -> pathlib.Path | None:
+def _root(config: DataOptions) -> pathlib.Path | None:
     return pathlib.Path(config.data_dir).expanduser() if config.data_dir else None
 
 
-def _builder(config: config_lib.Data, root: object) -> Any:
+def _builder(config: DataOptions, root: object) -> Any:
     data_dir = None if root is None else str(root)
     return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
 
 
-def _open_in_place(config: config_lib.Data, url: locations.Url) -> Any:
+def _open_in_place(config: DataOptions, url: locations.Url) -> Any:
     """Opens a data set that TensorFlow reads from the bucket."""
     builder = _builder(config, url)
     if not builder.is_prepared():
@@ -340,7 +341,7 @@ def _open_in_place(config: config_lib.Data, url: locations.Url) -> Any:
     return builder
 
 
-def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
+def _open_staged(config: DataOptions, url: locations.Url) -> Any:
     """Opens a data set from a local copy of what the bucket has; what it has not is built."""
     root = url.folder_in(config.staging_root)
     folder = pathlib.Path(_builder(config, root).data_dir)
@@ -358,7 +359,7 @@ def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
     return builder
 
 
-def _prepared(config: config_lib.Data, root: pathlib.Path | None) -> Any:
+def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
     """Returns the builder of a data set, which it builds if need be."""
     builder = _builder(config, root)
     if builder.is_prepared():

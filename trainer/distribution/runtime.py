@@ -26,7 +26,8 @@ from trainer.system import console, sockets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainer import config as config_lib
+    from trainer.option_groups import RuntimeOptions
+
 
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
 """Where chips of a TPU VM appear: up to v4, and from v5e on."""
@@ -101,7 +102,7 @@ class Context:
             )
 
 
-def build(config: config_lib.Runtime) -> Context:
+def build(config: RuntimeOptions) -> Context:
     """Sets devices and seeds of this process, and builds the strategy.
 
     Call it once, before TensorFlow computes anything.
@@ -153,7 +154,7 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _split_cpu(config: config_lib.Runtime) -> None:
+def _split_cpu(config: RuntimeOptions) -> None:
     count = config.num_virtual_devices
     if not count:
         return
@@ -170,7 +171,7 @@ def _split_cpu(config: config_lib.Runtime) -> None:
             ) from error
 
 
-def resolve_strategy(config: config_lib.Runtime) -> str:
+def resolve_strategy(config: RuntimeOptions) -> str:
     """Returns the strategy's name, `auto` replaced by what the machine has."""
     if config.strategy != "auto":
         return config.strategy
@@ -181,7 +182,7 @@ def resolve_strategy(config: config_lib.Runtime) -> str:
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
-def _build_strategy(name: str, config: config_lib.Runtime) -> tf.distribute.Strategy:
+def _build_strategy(name: str, config: RuntimeOptions) -> tf.distribute.Strategy:
     if name == "one_device":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -191,14 +192,14 @@ def _build_strategy(name: str, config: config_lib.Runtime) -> tf.distribute.Stra
     return _build_tpu(config.tpu)
 
 
-def _device_of(strategy: str, config: config_lib.Runtime) -> str:
+def _device_of(strategy: str, config: RuntimeOptions) -> str:
     if strategy == "tpu":
         return "TPU"
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     return "GPU" if has_gpu and not config.num_virtual_devices else "CPU"
 
 
-def _build_mirrored(config: config_lib.Runtime) -> tf.distribute.Strategy:
+def _build_mirrored(config: RuntimeOptions) -> tf.distribute.Strategy:
     kind = "CPU" if config.num_virtual_devices else "GPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if not devices:

@@ -16,15 +16,18 @@ import os
 import pathlib
 import warnings
 import zipfile
+from typing import TYPE_CHECKING
 
 import filelock
 import keras
 import numpy as np
 
-from trainer import backbones
-from trainer import config as config_lib
+from trainer import backbones, option_groups
 from trainer.errors import ConfigError, RunError
 from trainer.system import sockets
+
+if TYPE_CHECKING:
+    from trainer.option_groups import ModelOptions
 
 DOWNLOAD_TIMEOUT_S = 30
 
@@ -46,7 +49,7 @@ class Network:
     head: keras.Model
 
 
-def build(config: config_lib.Model, image_shape: tuple[int, int, int], num_classes: int) -> Network:
+def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: int) -> Network:
     """Builds the network under the current dtype policy, distribution strategy and seed.
 
     Raises:
@@ -67,7 +70,7 @@ def build(config: config_lib.Model, image_shape: tuple[int, int, int], num_class
     return Network(whole, preprocessing, trunk, head)
 
 
-def build_backbone(config: config_lib.Model) -> keras.Model:
+def build_backbone(config: ModelOptions) -> keras.Model:
     """Builds the feature extractor with random weights.
 
     Raises:
@@ -88,7 +91,7 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
     batches loses them, which is how two of the paper's three backbones came to answer one class.
     """
     count = len(backbone.layers)
-    unfrozen = count if layers_to_unfreeze == config_lib.ALL_LAYERS else int(layers_to_unfreeze)
+    unfrozen = count if layers_to_unfreeze == option_groups.ALL_LAYERS else int(layers_to_unfreeze)
     if unfrozen > count:
         raise ConfigError(
             f"layers_to_unfreeze ({unfrozen}) exceeds the {count} layers of {backbone.name}."
@@ -110,9 +113,7 @@ def _pool(pooling: str, feature_map: keras.KerasTensor) -> keras.KerasTensor:
     )
 
 
-def _build_preprocessing(
-    config: config_lib.Model, image_shape: tuple[int, int, int]
-) -> keras.Model:
+def _build_preprocessing(config: ModelOptions, image_shape: tuple[int, int, int]) -> keras.Model:
     """Resizes if need be, repeats grey to three channels and scales as the backbone expects.
 
     In float32 under every policy: 16-bit floats would round the pixels.
@@ -143,7 +144,7 @@ def input_scaling(backbone: str) -> tuple[list[float], list[float]]:
     return ((white - black) / 255).tolist(), black.tolist()
 
 
-def _build_head(config: config_lib.Model, width: int, num_classes: int) -> keras.Model:
+def _build_head(config: ModelOptions, width: int, num_classes: int) -> keras.Model:
     features = keras.Input((width,), name="features")
     x = features
     for i in range(1, config.dense_layers + 1):
@@ -156,7 +157,7 @@ def _build_head(config: config_lib.Model, width: int, num_classes: int) -> keras
     return keras.Model(features, probabilities, name="head")
 
 
-def load_weights(backbone: keras.Model, config: config_lib.Model) -> None:
+def load_weights(backbone: keras.Model, config: ModelOptions) -> None:
     """Puts the weights that the config asks for into the backbone; never others in their place.
 
     Raises:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from trainer import config as config_lib
     from trainer.distribution.runtime import Context
+    from trainer.option_groups import ModelOptions
 
 CANDIDATES = ("float32", "mixed_bfloat16")
 MARGIN = 1.15
@@ -73,7 +74,7 @@ def _choose(config: config_lib.Config, context: Context) -> Choice:
     return _fastest_on_cpu(config.model, config.cache_root)
 
 
-def _fastest_on_cpu(config: config_lib.Model, cache_root: pathlib.Path) -> Choice:
+def _fastest_on_cpu(config: ModelOptions, cache_root: pathlib.Path) -> Choice:
     key = {
         "backbone": config.backbone,
         "image_size": config.backbone_image_size,
@@ -97,7 +98,7 @@ def _fastest_on_cpu(config: config_lib.Model, cache_root: pathlib.Path) -> Choic
 
 
 def measure(
-    config: config_lib.Model, policy: str, *, clock: Callable[[], float] = time.perf_counter
+    config: ModelOptions, policy: str, *, clock: Callable[[], float] = time.perf_counter
 ) -> float:
     """Returns how many images a second the backbone takes under a policy, with random weights."""
     keras.mixed_precision.set_dtype_policy(policy)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Sequence
 
-    from trainer import config as config_lib
+    from trainer.option_groups import CheckpointOptions
     from trainer.runs.run_directory import RunDirectory
     from trainer.training.checkpoint import Checkpoints
 
@@ -159,7 +159,7 @@ class Checkpointing(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         weights: Sequence[Any],
         others: Sequence[keras.callbacks.Callback],
-        config: config_lib.Checkpoints,
+        config: CheckpointOptions,
         *,
         any_host: Callable[[bool], bool] = bool,
         on_saved: Callable[[pathlib.Path], None] = lambda _: None,

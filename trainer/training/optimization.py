@@ -16,7 +16,8 @@ from trainer.training import updates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer import config as config_lib
+    from trainer.option_groups import OptimizationOptions
+
 
 POSITIVE_CLASS = 1
 SGD_MOMENTUM = 0.9
@@ -24,7 +25,7 @@ SGD_MOMENTUM = 0.9
 
 def compile_model(
     model: keras.Model,
-    config: config_lib.Optimization,
+    config: OptimizationOptions,
     class_counts: Sequence[int],
     steps_per_epoch: int,
 ) -> list[Any]:
@@ -120,7 +121,7 @@ class PositiveAUC(keras.metrics.AUC):
         super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
 
 
-def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> updates.GlobalUpdate:
+def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> updates.GlobalUpdate:
     """Builds the update rule with its learning-rate schedule, and what goes before it.
 
     Raises:
@@ -147,7 +148,7 @@ def build_optimizer(config: config_lib.Optimization, steps_per_epoch: int) -> up
 
 
 def build_learning_rate(
-    config: config_lib.Optimization, steps_per_epoch: int
+    config: OptimizationOptions, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Returns a number, or a schedule over updates over `config.horizon` epochs.
 

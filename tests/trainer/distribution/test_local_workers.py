@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.trainer.conftest import children_of, started
-from trainer.config import Runtime
 from trainer.errors import ConfigError
+from trainer.option_groups import RuntimeOptions
 from trainer.system import sockets
 
 if TYPE_CHECKING:
@@ -181,4 +181,4 @@ def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, vict
 
 def test_local_workers_are_a_cluster():
     with pytest.raises(ConfigError, match=r"local_workers \(2\) needs --strategy=multi_worker"):
-        Runtime(local_workers=2, strategy="mirrored")
+        RuntimeOptions(local_workers=2, strategy="mirrored")

@@ -6,20 +6,20 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.config import Runtime
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
+from trainer.option_groups import RuntimeOptions
 
 
 def test_auto_says_what_it_chose():
-    context = runtime.build(Runtime())
+    context = runtime.build(RuntimeOptions())
     assert context.num_replicas == 1
     assert context.is_chief
     assert context.reasons[0].startswith("strategy one_device")
 
 
 def test_mirrored_takes_the_logical_cpus():
-    context = runtime.build(Runtime(strategy="mirrored", num_virtual_devices=2))
+    context = runtime.build(RuntimeOptions(strategy="mirrored", num_virtual_devices=2))
     assert context.num_replicas == 2
     with pytest.raises(ConfigError, match=r"batch_size \(31\) .* divisible by the 2 replicas"):
         context.check_batch_size(31)
@@ -28,7 +28,7 @@ def test_mirrored_takes_the_logical_cpus():
 
 def test_the_seed_decides_the_weights():
     def kernel(seed: int):
-        runtime.build(Runtime(seed=seed))
+        runtime.build(RuntimeOptions(seed=seed))
         layer = keras.layers.Dense(3)
         layer.build((None, 4))
         return layer.kernel.numpy().tolist()
@@ -39,14 +39,14 @@ def test_the_seed_decides_the_weights():
 
 def test_mirrored_without_gpus_is_an_error():
     with pytest.raises(RunError, match="--strategy=mirrored found no GPU; give"):
-        runtime.build(Runtime(strategy="mirrored"))
+        runtime.build(RuntimeOptions(strategy="mirrored"))
 
 
 @pytest.mark.parametrize("tpu", ["local", "grpc://127.0.0.1:9"])
 def test_a_tpu_that_is_not_there_is_an_error_within_a_minute(tpu):
     start = time.monotonic()
     with pytest.raises(RunError, match=f"--strategy=tpu found no TPU named '{tpu}'"):
-        runtime.build(Runtime(strategy="tpu", tpu=tpu))
+        runtime.build(RuntimeOptions(strategy="tpu", tpu=tpu))
     assert time.monotonic() - start < 60  # Seconds, on an idle machine; TensorFlow's own: minutes.
 
 
@@ -56,17 +56,17 @@ def test_without_a_cluster_auto_is_one_host_and_multi_worker_an_error(monkeypatc
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if cluster is not None:
         monkeypatch.setenv("TF_CONFIG", cluster)
-    assert runtime.resolve_strategy(Runtime()) in {"one_device", "mirrored", "tpu"}
+    assert runtime.resolve_strategy(RuntimeOptions()) in {"one_device", "mirrored", "tpu"}
     with pytest.raises(ConfigError, match="needs the environment variable TF_CONFIG"):
-        runtime.build(Runtime(strategy="multi_worker"))
+        runtime.build(RuntimeOptions(strategy="multi_worker"))
 
 
 def test_virtual_devices_without_mirrored_are_an_error():
     with pytest.raises(ConfigError, match=r"num_virtual_devices \(2\) needs --strategy=mirrored"):
-        runtime.build(Runtime(strategy="one_device", num_virtual_devices=2))
+        runtime.build(RuntimeOptions(strategy="one_device", num_virtual_devices=2))
 
 
 def test_virtual_devices_after_the_start_are_an_error():
     tf.config.list_logical_devices("CPU")
     with pytest.raises(ConfigError, match="must be set before TensorFlow starts"):
-        runtime.build(Runtime(strategy="mirrored", num_virtual_devices=7))
+        runtime.build(RuntimeOptions(strategy="mirrored", num_virtual_devices=7))

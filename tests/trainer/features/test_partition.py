@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.conftest import images
-from trainer.config import Model
 from trainer.errors import RunError
 from trainer.features import partition
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions
 
 if TYPE_CHECKING:
     from trainer.data import batches
@@ -65,7 +65,7 @@ def test_there_is_no_cut_below_a_trainable_first_layer():
 def test_small_activations_are_stored_exactly_and_large_ones_in_16_bits(
     pooling, unfrozen, shape, dtype
 ):
-    config = Model(
+    config = ModelOptions(
         backbone="small_cnn", weights="none", image_size=64, pooling=pooling,
         layers_to_unfreeze=unfrozen,
     )  # fmt: skip
@@ -154,7 +154,9 @@ def test_each_epoch_draws_one_view_for_every_image():
 
 
 def test_prefix_and_suffix_share_variables_with_the_whole():
-    config = Model(backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2")
+    config = ModelOptions(
+        backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2"
+    )
     network = classifier.build(config, (32, 32, 1), 2)
     parts = partition.cut(network)
     before = np.asarray(network.whole(images(2)))

@@ -9,14 +9,14 @@ import pytest
 
 from tests.trainer.conftest import images
 from trainer import backbones
-from trainer.config import Model
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions
 
 
-def _config(**options) -> Model:
+def _config(**options) -> ModelOptions:
     small = {"backbone": "small_cnn", "weights": "none", "image_size": 32, "neurons": 8}
-    return Model(**(small | options))
+    return ModelOptions(**(small | options))
 
 
 def _trainable(network: classifier.Network) -> list[str]:

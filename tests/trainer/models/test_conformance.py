@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from tests.trainer.conftest import images, strategy_of
 from trainer import backbones
-from trainer.config import Model, Optimization
 from trainer.data import batches
 from trainer.features import partition
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions, OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
 
@@ -50,7 +50,7 @@ def saved(network, tmp_path_factory):
 
 
 def _build(name: str, unfrozen: str = "0") -> classifier.Network:
-    config = Model(
+    config = ModelOptions(
         backbone=name,
         weights="none",
         image_size=SIZE,
@@ -91,7 +91,7 @@ def test_only_unfrozen_layers_train(name, replicas, precision):
     with strategy.scope():
         network = _build(name, unfrozen="4")
         trained = keras.Model(network.whole.inputs, network.whole.outputs)
-        optimization.compile_model(trained, Optimization(learning_rate=0.1), [4, 4], 2)
+        optimization.compile_model(trained, OptimizationOptions(learning_rate=0.1), [4, 4], 2)
     before = [weight.numpy() for weight in network.whole.weights]
     trains = {id(weight) for weight in network.whole.trainable_weights}
     driver = Driver(trained, strategy)
@@ -145,10 +145,10 @@ def test_a_saved_model_gives_the_same_output(saved, outputs):
 
 
 def test_weights_go_from_one_model_to_another_by_file(name, network, saved):
-    target = classifier.build_backbone(Model(backbone=name, image_size=SIZE))
+    target = classifier.build_backbone(ModelOptions(backbone=name, image_size=SIZE))
     before = [weight + 1 for weight in target.get_weights()]
     target.set_weights(before)
-    classifier.load_weights(target, Model(backbone=name, weights=str(saved)))
+    classifier.load_weights(target, ModelOptions(backbone=name, weights=str(saved)))
     after = target.get_weights()
     for ours, theirs in zip(network.trunk.get_weights(), after, strict=True):
         np.testing.assert_array_equal(ours, theirs)

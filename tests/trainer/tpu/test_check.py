@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from trainer import topologies
-from trainer.config import Config, Model, Optimization
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions, OptimizationOptions
 from trainer.tpu import check, flops, tracing
 from trainer.training import optimization
 
@@ -120,10 +121,10 @@ class _Spell(keras.layers.Layer):
 @tpu_aot
 def test_a_string_op_in_the_step_is_refused_by_name(aot):
     whole = classifier.build(
-        Model(backbone="small_cnn", weights="none", image_size=32), (32, 32, 1), 2
+        ModelOptions(backbone="small_cnn", weights="none", image_size=32), (32, 32, 1), 2
     )
     spelled = keras.Model(whole.whole.inputs, _Spell(name="spell")(whole.whole.outputs[0]))
-    optimization.compile_model(spelled, Optimization(), [1, 1], 1)
+    optimization.compile_model(spelled, OptimizationOptions(), [1, 1], 1)
     spec = tracing.batch_spec((32, 32, 1), 4)
     step = tracing.train_step(spelled, spec)
     with pytest.raises(RunError, match=r"ops that no TPU runs: AsString \(\S*spell\S*\), StringTo"):

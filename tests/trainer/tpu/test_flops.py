@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import Model
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions
 from trainer.tpu import flops
 
 
@@ -51,7 +51,7 @@ def test_vgg16_has_its_published_operations():
 
     The three dense layers that a feature extractor does without are 0.12e9 of them.
     """
-    backbone = classifier.build_backbone(Model(backbone="vgg16"))
+    backbone = classifier.build_backbone(ModelOptions(backbone="vgg16"))
     assert 0.96 < flops.training(_frozen(backbone), 1) / (2 * 15.18e9) < 1
 
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tests.support import fake_tpu
 from tests.trainer.conftest import REPLICAS
 from trainer import backbones
-from trainer.config import Model, Optimization
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions, OptimizationOptions
 from trainer.tpu import ops, tracing
 from trainer.training import optimization
 from trainer.training.driver import Driver
@@ -36,7 +36,7 @@ def strategy():
 def _trace(strategy, name, *, extra=(), precision="mixed_bfloat16", **options):
     """Traces train, test and predict of a backbone with a head, four of its layers unfrozen."""
     keras.mixed_precision.set_dtype_policy(precision)
-    config = Model(
+    config = ModelOptions(
         backbone=name, weights="none", image_size=SIZE, layers_to_unfreeze="4", neurons=8
     )
     with strategy.scope():
@@ -45,7 +45,7 @@ def _trace(strategy, name, *, extra=(), precision="mixed_bfloat16", **options):
         for layer in extra:
             outputs = layer(outputs)
         trained = keras.Model(whole.inputs, outputs)
-        optimization.compile_model(trained, Optimization(**options), [1, 1], 2)
+        optimization.compile_model(trained, OptimizationOptions(**options), [1, 1], 2)
     spec = tracing.batch_spec((SIZE, SIZE, 1), BATCH_SIZE)
     return tracing.loops(Driver(trained, strategy), strategy, spec)
 
@@ -75,10 +75,10 @@ def test_a_tpu_runs_every_way_of_optimizing(strategy, options):
 
 def test_a_tpu_runs_a_model_that_resizes(strategy):
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
-    config = Model(backbone=QUICK, weights="none", image_size=SIZE, neurons=8)
+    config = ModelOptions(backbone=QUICK, weights="none", image_size=SIZE, neurons=8)
     with strategy.scope():
         whole = classifier.build(config, (SIZE // 2, SIZE // 2, 1), 2).whole
-        optimization.compile_model(whole, Optimization(), [1, 1], 1)
+        optimization.compile_model(whole, OptimizationOptions(), [1, 1], 1)
     spec = tracing.batch_spec((SIZE // 2, SIZE // 2, 1), BATCH_SIZE)
     for step, traced in tracing.loops(Driver(whole, strategy), strategy, spec).items():
         inside = ops.replicated(traced)

@@ -12,17 +12,18 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.conftest import images, strategy_of
-from trainer.config import Checkpoints as Options
-from trainer.config import Optimization
 from trainer.data import batches
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
+from trainer.option_groups import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
 from trainer.training import callbacks, checkpoint, optimization
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Driver, Position
 
 EPOCHS, BATCH = 3, 4
-OPTIONS = Optimization(optimizer="adam", accumulate_steps=2, clip_norm=1.0, learning_rate=0.01)
+OPTIONS = OptimizationOptions(
+    optimizer="adam", accumulate_steps=2, clip_norm=1.0, learning_rate=0.01
+)
 
 
 class KilledError(Exception):
@@ -68,7 +69,7 @@ class Run:
         checkpoints = Checkpoints(
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
         )
-        frequency = Options(checkpoint_every_steps=every_steps, checkpoint_every_s=0)
+        frequency = CheckpointOptions(checkpoint_every_steps=every_steps, checkpoint_every_s=0)
         others = [callbacks.StopAtDivergence(), self.log, stopping]
         self.saving = callbacks.Checkpointing(
             checkpoints, self.model.trainable_variables, others, frequency
@@ -188,7 +189,7 @@ def test_a_run_that_has_diverged_and_is_stopped_stays_at_its_checkpoint(tmp_path
 
 
 def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path):
-    options = Optimization(optimizer="sgd", learning_rate=0.0)  # It never gets better.
+    options = OptimizationOptions(optimizer="sgd", learning_rate=0.0)  # It never gets better.
     whole = Run(tmp_path / "whole", options=options, patience=1)
     whole.train()
     epochs = len(whole.log.state())
@@ -285,7 +286,7 @@ def test_a_place_that_is_saved_twice_holds_the_second(tmp_path):
 
 
 def test_what_diverged_is_never_saved(tmp_path):
-    run = Run(tmp_path, options=Optimization(optimizer="sgd", learning_rate=1e38))
+    run = Run(tmp_path, options=OptimizationOptions(optimizer="sgd", learning_rate=1e38))
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) in epoch \d at step \d"):
         run.train()
     run.saving.restore()

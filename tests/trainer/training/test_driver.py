@@ -10,8 +10,8 @@ import sklearn.metrics
 import tensorflow as tf
 
 from tests.trainer.conftest import images, run_with_replicas, strategy_of
-from trainer.config import Optimization
 from trainer.data import batches
+from trainer.option_groups import OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
 
@@ -42,7 +42,7 @@ def _driver(replicas: int, steps_per_call: int = 3, **options: Any) -> Driver:
                 keras.layers.Dense(2, activation="softmax"),
             ]
         )
-        optimization.compile_model(model, Optimization(**options), [3, 2], 4)
+        optimization.compile_model(model, OptimizationOptions(**options), [3, 2], 4)
     return Driver(model, strategy, steps_per_call=steps_per_call)
 
 

@@ -10,19 +10,19 @@ import sklearn.utils.class_weight
 import tensorflow as tf
 
 from tests.trainer.conftest import strategy_of
-from trainer.config import Optimization
 from trainer.data import batches
 from trainer.errors import ConfigError
+from trainer.option_groups import OptimizationOptions
 from trainer.training import driver, optimization
 
 
 def _rates(steps: int, **options) -> list[float]:
-    rate = optimization.build_learning_rate(Optimization(**options), steps_per_epoch=10)
+    rate = optimization.build_learning_rate(OptimizationOptions(**options), steps_per_epoch=10)
     return [float(rate(step)) if callable(rate) else rate for step in range(steps)]
 
 
 def test_constant_is_a_plain_number():
-    assert optimization.build_learning_rate(Optimization(learning_rate=0.1), 10) == 0.1
+    assert optimization.build_learning_rate(OptimizationOptions(learning_rate=0.1), 10) == 0.1
 
 
 def test_cosine_ends_at_zero_after_max_epochs():
@@ -105,7 +105,7 @@ def test_the_auc_is_that_of_the_positive_class():
 
 def _compiled(**options) -> keras.Model:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax")])
-    optimization.compile_model(model, Optimization(**options), [1, 3], 10)
+    optimization.compile_model(model, OptimizationOptions(**options), [1, 3], 10)
     return model
 
 
@@ -134,7 +134,7 @@ def test_weight_decay_spares_scales_and_shifts():
     norm = keras.layers.LayerNormalization()
     model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(2, activation="softmax")])
     optimization.compile_model(
-        model, Optimization(optimizer="sgd", learning_rate=0.1, weight_decay=0.5), [1, 3], 10
+        model, OptimizationOptions(optimizer="sgd", learning_rate=0.1, weight_decay=0.5), [1, 3], 10
     )
     model.optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
     np.testing.assert_array_equal(norm.gamma.numpy(), np.ones(3))

@@ -18,12 +18,12 @@ from PIL import Image
 
 from tests.trainer.conftest import small_config, started
 from trainer.commands import evaluate, train
-from trainer.config import Data
 from trainer.data import pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
 from trainer.models import classifier, precision
+from trainer.option_groups import DataOptions
 from trainer.runs import run_directory
 from trainer.training import feeds
 
@@ -221,7 +221,7 @@ def other_data_dir(archive, tmp_path):
     image = min(manual.rglob("*.jpeg"))
     pixels = np.asarray(Image.open(image))
     Image.fromarray(255 - pixels).save(image, quality=80)
-    options = Data(dataset="paper", manual_dir=str(manual), data_dir=str(tmp_path / "other"))
+    options = DataOptions(dataset="paper", manual_dir=str(manual), data_dir=str(tmp_path / "other"))
     pipeline.load(options, image_size=224)
     return tmp_path / "other"
 
