@@ -1,1 +1,59 @@
-"""One training run."""
+"""Trains, evaluates and opens chest X-ray classifiers on frozen Keras backbones.
+
+    import trainer
+
+    config = trainer.Config.from_flat({"dataset": "phantom", "backbone": "mobilenet_v2"})
+    run = trainer.train(config)
+    run.metrics.roc_auc
+    run.plot_history()
+    trainer.evaluate(run, dataset="official", manual_dir="archive")
+
+Each name is imported at its first use: TensorFlow takes seconds, and `open_run` needs none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.commands.evaluate import evaluate
+    from trainer.commands.train import train
+    from trainer.config import Config
+    from trainer.errors import ConfigError, RunError
+    from trainer.runs.evaluated import Evaluation
+    from trainer.runs.trained import Run, open_run
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Evaluation",
+    "Run",
+    "RunError",
+    "evaluate",
+    "open_run",
+    "train",
+]
+
+_MODULES = {
+    "Config": "config",
+    "ConfigError": "errors",
+    "Evaluation": "runs.evaluated",
+    "Run": "runs.trained",
+    "RunError": "errors",
+    "evaluate": "commands.evaluate",
+    "open_run": "runs.trained",
+    "train": "commands.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"trainer.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names alone, for completion."""
+    return sorted(__all__)

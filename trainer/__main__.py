@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "trainer"
 
 
-def main(command: flags.Command) -> int:
+def main(command: flags.TrainerCommand) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,14 +29,13 @@ def main(command: flags.Command) -> int:
     return exits.code_of(NAME, lambda: _run(command))
 
 
-def _run(command: flags.Command) -> int:
+def _run(command: flags.TrainerCommand) -> int:
     with signals.watched(), peers.watched(command.config):
-        # TensorFlow is imported only now, so that --help and typing errors answer at once.
-        outcome = importlib.import_module(flags.MODULES[command.mode]).run(command.config)
+        outcome = command.mode.run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
 
 
-def _parse(argv: Sequence[str]) -> flags.Command:
+def _parse(argv: Sequence[str]) -> flags.TrainerCommand:
     return exits.parsed(NAME, lambda: flags.parse(argv))
 
 

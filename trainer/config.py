@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Any, Self
 
 from trainer.errors import ConfigError
@@ -30,10 +31,17 @@ from trainer.storage import locations
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+MACHINES = ("strategy", "tpu", "num_virtual_devices", "local_workers", "data_service")
+"""Options that say which machines work together."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One training run. Two runs with equal configs and equal data give equal results."""
+    """One training run. Two runs with equal configs and equal data give equal results.
+
+    config = trainer.Config.from_flat({"dataset": "phantom", "max_epochs": 5})
+    config.data.dataset, config.optimization.max_epochs
+    """
 
     data: DataOptions = dataclasses.field(default_factory=DataOptions)
     model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
@@ -122,11 +130,58 @@ class Config:
         names = [f.name for _, f in fields() if f.metadata["option"].of_result]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
 
+    def command_line(self, base: Config | None = None, **others: str) -> str:
+        """Returns the command that runs this config.
+
+        Args:
+          base: the config that the command starts from; None: the defaults.
+          **others: flags that are no options of a run, as `mode`.
+        """
+        ours, theirs = self.to_flat(), (base or Config()).to_flat()
+        changed = {name: value for name, value in ours.items() if value != theirs[name]}
+        flags = [f"--{name}={_text(value)}" for name, value in {**others, **changed}.items()]
+        return shlex.join(["python", "-m", "trainer", *flags])
+
+    def for_finished_run(self, given: Mapping[str, Any]) -> Self:
+        """Returns the config of a command that starts from a run which was trained with this one.
+
+        Args:
+          given: options that take the place of the run's, by name.
+
+        Raises:
+          ConfigError: for an option that training has fixed, an unknown one, or a wrong value.
+        """
+        check_after_training(given)
+        # A model is used on this machine, wherever it was trained.
+        kept = {name: value for name, value in self.to_flat().items() if name not in MACHINES}
+        return self.from_flat({**kept, **given})
+
     def with_precision(self, policy: str) -> Self:
         """Returns this config with a dtype policy in place of `auto`."""
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
+
+
+def check_after_training(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an option that a command can't change once a model is trained.
+
+    A trained model is used as it is: options of its making would change nothing.
+    """
+    kept = {"model", "optimization", "features"}
+    fixed = {field.name for group, field in fields() if group in kept} | {"precision"}
+    for name in given:
+        if name in fixed:
+            raise ConfigError(
+                f"{name} cannot be changed after training; the run's own value is used."
+            )
+    if given.get("local_workers"):
+        raise ConfigError("a trained model is used on one host: leave out --local_workers.")
+
+
+def _text(value: Any) -> str:
+    """Writes a value as a flag takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _groups() -> Iterator[tuple[Any, tuple[dataclasses.Field[Any], ...]]]:

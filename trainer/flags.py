@@ -3,7 +3,7 @@
 Values come from, each over the one before: the defaults, `--recipe`, `--config_file` (a run's
 `config.json`, say), and the flags that were given.
 
-    app.run(main, flags_parser=flags.parse)      # main gets a Command
+    app.run(main, flags_parser=flags.parse)      # main gets a TrainerCommand
 """
 
 from __future__ import annotations
@@ -24,25 +24,56 @@ from trainer.storage import locations
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODULES = {
-    "train": "trainer.commands.train",
-    "evaluate": "trainer.commands.evaluate",
-    "benchmark": "trainer.benchmarks.race",
-    "selfcheck": "trainer.commands.selfcheck",
-    "tpu_check": "trainer.tpu.check",
-}
-"""What does the work of each --mode; imported when it is asked for."""
-MODES = tuple(MODULES)
-MACHINES = ("strategy", "tpu", "num_virtual_devices", "local_workers", "data_service")
-"""Options that say which machines work together."""
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
+class Mode:
+    """What `python -m trainer` can do: a value of --mode.
+
+    Attributes:
+      name: the value.
+      module: has `run(config)`; imported when it is asked for.
+      help: a clause for --help.
+      needs_run: whether it starts from the finished run in --model_dir, with that run's options.
+    """
+
+    name: str
+    module: str
+    help: str
+    needs_run: bool = False
+
+    def run(self, config: config_lib.Config) -> Any:
+        """Does it; imports TensorFlow, which --help and typing errors don't wait for."""
+        return importlib.import_module(self.module).run(config)
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("train", "trainer.commands.train", "train a model and evaluate it"),
+        Mode(
+            "evaluate",
+            "trainer.commands.evaluate",
+            "evaluate the model in --model_dir again, on any --dataset",
+            needs_run=True,
+        ),
+        Mode("benchmark", "trainer.benchmarks.race", "time training against plain Keras"),
+        Mode("selfcheck", "trainer.commands.selfcheck", "compare the strategy with one device"),
+        Mode(
+            "tpu_check",
+            "trainer.tpu.check",
+            "compile the training step for --tpu_topology, without data and without a TPU",
+        ),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerCommand:
     """What the user asked for: one run, and what to do with it."""
 
-    mode: str
+    mode: Mode
     config: config_lib.Config
     verbosity: int
 
@@ -58,10 +89,8 @@ def define() -> None:
     flags.DEFINE_enum(
         "mode",
         "train",
-        MODES,
-        "train and judge a model; evaluate: judge the one in --model_dir again; benchmark: time "
-        "training against plain Keras; selfcheck: compare the strategy with one device; "
-        "tpu_check: compile the training step for --tpu_topology, without data and without a TPU",
+        list(MODES),
+        "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values()),
     )
 
 
@@ -89,24 +118,17 @@ def define_option(name: str, default: Any, option: options.Option) -> None:
         flags.DEFINE_string(name, default, option.help)
 
 
-def parse(argv: Sequence[str]) -> Command:
-    """Parses the command line into a Command.
+def parse(argv: Sequence[str]) -> TrainerCommand:
+    """Parses the command line.
 
     Raises:
       ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
       RunError: when a bucket with options can't be read.
     """
     given = _parse([*_option_names(), "model_dir"], argv)
-    mode = _FLAGS["mode"].value
-    if mode == "evaluate":
-        _refuse_training_options(given)
-    base = _load_base(_config_to_judge(given) if mode == "evaluate" else None)
-    if mode != "evaluate":
-        base.pop("model_dir", None)  # Of the run that the options come from.
-    else:  # A model is judged on this machine, wherever it was trained.
-        base = {name: value for name, value in base.items() if name not in MACHINES}
-    config = config_lib.Config.from_flat({**base, **given})
-    return Command(mode, config, _verbosity())
+    mode = MODES[_FLAGS["mode"].value]
+    config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
+    return TrainerCommand(mode, config, _verbosity())
 
 
 def parse_options(
@@ -125,9 +147,7 @@ def parse_options(
       ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
       RunError: when a bucket with options can't be read.
     """
-    given = _parse(_option_names(), argv)
-    base = {name: value for name, value in _load_base(None).items() if name != "model_dir"}
-    config = config_lib.Config.from_flat({**base, **given})
+    config = _config_of(_parse(_option_names(), argv))
     return config, {name: _FLAGS[name].value for name in others}, _verbosity()
 
 
@@ -148,39 +168,30 @@ def _verbosity() -> int:
     return logging.WARNING if verbosity.using_default_value else verbosity.value
 
 
-def _refuse_training_options(given: Mapping[str, Any]) -> None:
-    """A saved model is judged as it is: options of its making would change nothing."""
-    kept = {"model", "optimization", "features"}
-    fixed = {field.name for group, field in config_lib.fields() if group in kept} | {"precision"}
-    if given.get("local_workers"):
-        raise errors.ConfigError("--mode=evaluate judges on one host: leave out --local_workers.")
-    for name in given:
-        if name in fixed:
-            raise errors.ConfigError(
-                f"{name} was fixed in training; --mode=evaluate takes it over."
-            )
+def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
+    """Returns the config of what --recipe and --config_file say, and of the flags over it."""
+    recipe, path = _FLAGS["recipe"].value, _FLAGS["config_file"].value
+    if recipe and path:
+        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
+    base = _load_recipe(recipe) | (load_options(path) if path else {})
+    base.pop("model_dir", None)  # Of the run that the options come from.
+    return config_lib.Config.from_flat({**base, **given})
+
+
+def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
+    """Returns the config of the finished run in --model_dir, and of the flags over it."""
+    for name in ("recipe", "config_file"):
+        if _FLAGS[name].value:
+            raise errors.ConfigError(f"--mode={mode.name} takes the run's options: no --{name}.")
+    if not given.get("model_dir"):
+        raise errors.ConfigError(f"--mode={mode.name} needs the --model_dir of a trained run.")
+    config_lib.check_after_training(given)
+    saved = load_options(f"{given['model_dir'].rstrip('/')}/config.json")
+    return config_lib.Config.from_flat(saved).for_finished_run(given)
 
 
 def _option_names() -> list[str]:
     return [field.name for _, field in config_lib.fields()]
-
-
-def _config_to_judge(given: Mapping[str, Any]) -> str:
-    """Returns where the options of a finished run are."""
-    if not given.get("model_dir"):
-        raise errors.ConfigError("--mode=evaluate needs the --model_dir of a trained run.")
-    return f"{given['model_dir'].rstrip('/')}/config.json"
-
-
-def _load_base(default_file: str | None) -> dict[str, Any]:
-    """Reads the options that flags override: of --recipe and --config_file, or of a file."""
-    if _FLAGS["recipe"].value and _FLAGS["config_file"].value:
-        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
-    path = _FLAGS["config_file"].value or default_file
-    recipe = _load_recipe(_FLAGS["recipe"].value)
-    if path and locations.is_url(path):
-        return recipe | _load_remote_options(path)
-    return recipe | (load_options(pathlib.Path(path).expanduser()) if path else {})
 
 
 def _load_remote_options(path: str) -> dict[str, Any]:
@@ -212,14 +223,21 @@ def _load_recipe(name: str | None) -> dict[str, Any]:
     return dict(json.loads(recipe.read_text("utf-8")))
 
 
-def load_options(path: pathlib.Path) -> dict[str, Any]:
+def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads a flat JSON object of options.
+
+    Args:
+      path: a file, or an object `gs://…`.
 
     Raises:
       ConfigError: when the file is missing or holds something else.
+      RunError: when the bucket can't be read.
     """
+    if locations.is_url(str(path)):
+        return _load_remote_options(str(path))
+    file = pathlib.Path(path).expanduser()
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise errors.ConfigError(f"no options at {path}: {error.strerror}.") from error
     except ValueError as error:

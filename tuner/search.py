@@ -74,7 +74,7 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
         _work_for_chief(base, settings, space)
         return
     workspace = tasks.Workspace(base)  # All CPUs are its own: features come before the workers.
-    choice = precision.settle(base, workspace.context)
+    choice = precision.choose(base, workspace.context)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
         console.say(choice.reason)
@@ -194,11 +194,11 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     """
     built = [workspace.build(config) for config in configs]
     cuts: dict[int, feeds.FeatureFeed] = {}
-    for trainee in built:
-        if isinstance(trainee.feed, feeds.FeatureFeed):
-            cuts.setdefault(trainee.feed.parts.cut_at[0], trainee.feed)
+    for setup in built:
+        if isinstance(setup.feed, feeds.FeatureFeed):
+            cuts.setdefault(setup.feed.parts.cut_at[0], setup.feed)
         else:
-            console.say(trainee.feed.reason)
+            console.say(setup.feed.reason)
     if not cuts:
         return
     _require_room(list(cuts.values()))
@@ -392,7 +392,7 @@ def _refit(path: pathlib.Path, settings: Settings) -> None:
                 folder.with_suffix(".log"),
                 ACCEPTED,
             )
-        judgement = json.loads((folder / "report.json").read_text("utf-8"))["judgement"]
+        judgement = json.loads((folder / "report.json").read_text("utf-8"))["metrics"]
         judged.append(judgement)
         console.say(
             f"seed {seed}: test accuracy {judgement['accuracy']:.4f}, macro recall "

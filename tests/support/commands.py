@@ -43,7 +43,7 @@ class Command:
         return {
             "history": [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in rows],
             "predictions": (self.run / "predictions_test.csv").read_bytes(),
-            "judgement": report["judgement"],
+            "metrics": report["metrics"],
             "best_epoch": report["best_epoch"],
             "variables": {
                 name: np.asarray(variables.get_tensor(name)).tobytes()

@@ -46,10 +46,13 @@ def test_help_lists_every_option_quickly():
         (["paper"], "unexpected argument 'paper'; options start with --."),
         (["--config_file=absent.json"], "no options at absent.json: No such file or directory."),
         (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
-        (["--mode=evaluate", "--model_dir=x", "--neurons=9"], "neurons was fixed in training;"),
+        (
+            ["--mode=evaluate", "--model_dir=x", "--neurons=9"],
+            "neurons cannot be changed after training;",
+        ),
         (
             ["--mode=evaluate", "--model_dir=x", "--local_workers=2"],
-            "judges on one host: leave out",
+            "a trained model is used on one host: leave out",
         ),
         (
             ["--local_workers=2", "--strategy=mirrored"],
@@ -178,6 +181,6 @@ def test_the_quickstart_learns_the_phantom(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert _cpu_s() - cpu < 2 * 240  # Four minutes of two cores.
-    judgement = json.loads((tmp_path / "run" / "report.json").read_text())["judgement"]
-    assert judgement["accuracy"] >= 0.95
-    assert judgement["roc_auc"] >= 0.98
+    scores = json.loads((tmp_path / "run" / "report.json").read_text())["metrics"]
+    assert scores["accuracy"] >= 0.95
+    assert scores["roc_auc"] >= 0.98

@@ -29,7 +29,7 @@ from trainer.data import pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.features import entries, store
-from trainer.models import classifier, precision
+from trainer.models import classifier, precision, session
 from trainer.runs import run_directory
 from trainer.storage import files, locations
 from trainer.system import console, processes
@@ -124,7 +124,7 @@ def run(config: Config) -> None:
     context = runtime.build(config.runtime)
     _require_fair(config, context)
     data = pipeline.load(config.data, config.model.backbone_image_size)
-    config = config.with_precision(precision.settle(config, context).policy)
+    config = config.with_precision(precision.choose(config, context).policy)
     _build_feeds(config, data, context)  # What can't be cached is told before hours of the race.
     folder = _create_folder(config)
     config = _comparable(config, folder)
@@ -270,7 +270,6 @@ def _time_stages(
 ) -> Stages:
     """Times the stages of a run in this process; the features come from the race's cache."""
     console.say("the stages, one by one ...")
-    precision.settle(config, context)  # The same seed again, so that random weights find the cache.
     cached, uncached = _build_feeds(config, data, context)
     decoded = data.evaluation_batches("train", data.config.batch_size)
     forward_per_s, pass_per_s = _time_prefix(cached, data, folder / "stages")
@@ -294,6 +293,8 @@ def _build_feeds(
     Raises:
       ConfigError: when nothing can be cached.
     """
+    # The same seed each time, so that random weights find the cache.
+    session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
         network = classifier.build(config.model, data.image_shape, len(data.class_names))
         cached = feeds.build(config, data, network, context)

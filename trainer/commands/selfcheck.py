@@ -1,4 +1,4 @@
-"""Does this machine's strategy compute what one device computes? Two updates and a judgement tell.
+"""`--mode=selfcheck`: whether the strategy computes on this machine what one device computes.
 
     python -m trainer --mode=selfcheck --strategy=mirrored --backbone=mobilenet_v2
 
@@ -22,7 +22,7 @@ from cxr_tfds import phantom
 from trainer.data import batches
 from trainer.distribution import runtime
 from trainer.errors import RunError
-from trainer.models import classifier
+from trainer.models import classifier, session
 from trainer.system import console
 from trainer.training import optimization
 from trainer.training.driver import Driver
@@ -40,7 +40,7 @@ where 16-bit floats are multiplied, as a TPU does in any precision."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Computation:
     """What a strategy computed.
 
     Attributes:
@@ -73,15 +73,14 @@ def run(config: config_lib.Config) -> None:
     """
     context = runtime.build(config.runtime)
     policy = "float32" if config.runtime.precision == "auto" else config.runtime.precision
-    keras.mixed_precision.set_dtype_policy(policy)
     # GPUs round what they multiply to 10 bits in float32 too, which would pass for a fault.
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    config = _made_comparable(config)
+    config = _made_comparable(config.with_precision(policy))
     batch_size = EXAMPLES_PER_REPLICA * context.num_replicas
     ours = _train(config, context.strategy, batch_size)
     reference = _train(config, tf.distribute.get_strategy(), batch_size)
     exact = policy == "float32" and context.device != "TPU"
-    _judge(context, compare(ours, reference), TOLERANCE if exact else COARSE_TOLERANCE)
+    _report(context, compare(ours, reference), TOLERANCE if exact else COARSE_TOLERANCE)
 
 
 def _made_comparable(config: config_lib.Config) -> config_lib.Config:
@@ -99,8 +98,10 @@ def _made_comparable(config: config_lib.Config) -> config_lib.Config:
     )
 
 
-def _train(config: config_lib.Config, strategy: tf.distribute.Strategy, batch_size: int) -> Outcome:
-    keras.utils.set_random_seed(config.runtime.seed)
+def _train(
+    config: config_lib.Config, strategy: tf.distribute.Strategy, batch_size: int
+) -> Computation:
+    session.begin(config.runtime.precision, config.runtime.seed)
     steps = UPDATES * config.optimization.accumulate_steps
     images, labels = _phantoms(max(steps * batch_size, batch_size + 1))
     with strategy.scope():
@@ -112,7 +113,7 @@ def _train(config: config_lib.Config, strategy: tf.distribute.Strategy, batch_si
     test = _batches(images, labels, batch_size, batch_size + 1)
     log = _StepLosses()
     Driver(whole, strategy).fit(lambda _: train, validation=test, epochs=1, callbacks=[log])
-    return Outcome(
+    return Computation(
         log.scalars,
         [w.numpy() - old for w, old in zip(whole.trainable_weights, before, strict=True)],
         [weight.numpy() for weight in _statistics(whole)],
@@ -163,7 +164,7 @@ class _StepLosses(keras.callbacks.Callback):
             self.scalars[f"test {name}"] = (logs or {})[f"val_{name}"]
 
 
-def compare(ours: Outcome, reference: Outcome) -> list[Row]:
+def compare(ours: Computation, reference: Computation) -> list[Row]:
     """Returns a row for each scalar, for the weights and for the statistics."""
     rows = [
         Row(name, ours.scalars[name], value, abs(ours.scalars[name] - value) / max(abs(value), 1.0))
@@ -185,7 +186,7 @@ def _norm(arrays: Iterator[np.ndarray] | Sequence[np.ndarray]) -> float:
     return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
 
 
-def _judge(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> None:
+def _report(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> None:
     """Prints the table and the verdict."""
     name = type(context.strategy).__name__ if context.num_replicas > 1 else "one device"
     subject = f"{name}, {context.num_replicas} replica(s) on {context.device}"

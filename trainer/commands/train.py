@@ -1,6 +1,7 @@
-"""One training run, from config to judgement; reads like its table of contents.
+"""`--mode=train`: one training run, from config to evaluation; reads like its table of contents.
 
-judgement = train.run(config)
+run = train.train(config)
+run.metrics.roc_auc
 """
 
 from __future__ import annotations
@@ -13,27 +14,54 @@ import numpy as np
 
 from trainer.commands import evaluate
 from trainer.data import pipeline
-from trainer.distribution import runtime
+from trainer.distribution import peers, runtime
 from trainer.models import precision
-from trainer.runs import run_directory
+from trainer.runs import run_directory, trained
+from trainer.runs.evaluated import SPLIT
+from trainer.runs.trained import Run
 from trainer.storage import files
-from trainer.system import console
+from trainer.system import console, signals
 from trainer.training import fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
-    from trainer.evaluation import metrics
+    from trainer.runs.evaluated import Evaluation
 
 
-def run(config: Config) -> metrics.Judgement:
-    """Trains a model and judges it on the test split.
+def train(config: Config, *, show_report: bool = False) -> Run:
+    """Trains a model, evaluates it on the test split, and returns the finished run.
+
+        config = trainer.Config.from_flat({"dataset": "phantom", "backbone": "mobilenet_v2"})
+        run = trainer.train(config)
+
+    An interrupted run resumes when `train` is called again with the same config and `model_dir`.
+
+    Args:
+      config: all options; without a `model_dir`, a new one in `runs/`.
+      show_report: whether to print the text report at the end; `print(run.evaluation)` does so too.
 
     Raises:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices can't be had, or training diverges.
     """
+    with signals.watched(), peers.watched(config):
+        run_path, evaluation = _train(config)
+    if show_report:
+        console.say(str(evaluation))
+    return trained.open_run(run_path)
+
+
+def run(config: Config) -> Evaluation:
+    """Does what `train` does for a command line, and says the report."""
+    _, evaluation = _train(config)
+    console.say(evaluation.report.to_text(colour=console.wants_colour()))
+    return evaluation
+
+
+def _train(config: Config) -> tuple[str, Evaluation]:
+    """Returns the run directory and the evaluation."""
     start = time.monotonic()
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
@@ -41,34 +69,34 @@ def run(config: Config) -> metrics.Judgement:
     with directory:  # Which waits at its end for what has to reach a bucket.
         data = pipeline.load(config.data, config.model.backbone_image_size)
         with data.reading():
-            return _run(config, context, directory, data, start)
+            return str(directory), _train_in(directory, config, context, data, start)
 
 
-def _run(
+def _train_in(
+    directory: run_directory.RunDirectory,
     config: Config,
     context: runtime.Context,
-    directory: run_directory.RunDirectory,
     data: pipeline.Data,
     start: float,
-) -> metrics.Judgement:
-    choice = precision.settle(config, context)
+) -> Evaluation:
+    choice = precision.choose(config, context)
     config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
-    trainee = fitting.build(config, data, context)
+    setup = fitting.build(config, data, context)
     directory.save_config(config)
-    reasons = (*context.reasons, choice.reason)
-    _announce(directory, reasons, context.num_replicas, data, trainee)
-    driver = fitting.fit(config, context, trainee, directory)
-    directory.save_model(trainee.network.whole)
+    _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
+    driver = fitting.fit(config, context, setup, directory)
+    directory.save_model(setup.network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
-    batches = trainee.feed.evaluation_batches(evaluate.SPLIT)
+    batches = setup.feed.evaluation_batches(SPLIT)
     probabilities = evaluate.predict(driver, batches, context)
-    files.require_folder(directory.path)  # Judging would make it anew, without the run in it.
-    facts = {**evaluate.facts_of(config, context), "seconds": round(time.monotonic() - start, 1)}
-    history = directory.load_history()
-    monitor = config.optimization.monitor
-    folder = directory.path if context.is_chief else None
-    return evaluate.judge(folder, probabilities, data, history, facts, patients, monitor=monitor)
+    files.require_folder(directory.path)  # Evaluating would make it anew, without the run in it.
+    facts = evaluate.facts_of(config, context, config.command_line())
+    facts["seconds"] = round(time.monotonic() - start, 1)
+    evaluation = Run(directory).evaluate(data, probabilities, facts)
+    if context.is_chief:
+        evaluation.save(data)
+    return evaluation
 
 
 def _announce(
@@ -76,10 +104,10 @@ def _announce(
     reasons: Sequence[str],
     num_replicas: int,
     data: pipeline.Data,
-    trainee: fitting.Trainee,
+    setup: fitting.TrainingSetup,
 ) -> None:
     """Says what is about to run, and every choice that was not the user's."""
-    network = trainee.network
+    network = setup.network
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory}")
@@ -88,7 +116,7 @@ def _announce(
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(
         f"model: {network.trunk.name}, {network.whole.count_params():,} parameters, "
-        f"{trainable:,} of them train; {num_replicas} replica(s), "
+        f"{trainable:,} trainable; {num_replicas} replica(s), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    console.say(f"feed: {trainee.feed.reason}")
+    console.say(f"training on: {setup.feed.reason}")

@@ -1,11 +1,12 @@
 """What the predictions of a split are worth: every final figure, and whether the run may be used.
 
-`judge` makes each figure with scikit-learn, over every example once, and fires the guard where the
-run must not be used. What Keras logs while it trains is in `history`; no figure here comes from it.
+`compute` takes each figure from scikit-learn, over every example once, and fires the guard where
+the run must not be used. What Keras logs while it trains is in `history`; no figure here comes from
+it.
 
-    judgement = metrics.judge(Predictions.load_csv(run_dir / "predictions_test.csv"))
-    if judgement.guard_fired:
-        raise SystemExit(" ".join(judgement.warnings))
+    scores = metrics.compute(Predictions.load_csv(run_dir / "predictions_test.csv"))
+    if scores.guard_fired:
+        raise SystemExit(" ".join(scores.warnings))
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class OutputDistribution:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class Metrics:
     """Every final figure of one split. A figure that is not defined is None (NaN is not JSON).
 
     A ratio is not defined when its denominator is zero: `sensitivity` without a positive example,
@@ -124,16 +125,16 @@ class Judgement:
         return dataclasses.asdict(self)
 
 
-def judge(predictions: Predictions) -> Judgement:
-    """Judges the predictions of a split with two classes, the second being the positive one.
+def compute(predictions: Predictions) -> Metrics:
+    """Computes every metric of a split with two classes, the second being the positive one.
 
     Raises:
       ValueError: There is no example, or there are not two classes.
     """
     if len(predictions.class_names) != 2:
-        raise ValueError(f"Two classes can be judged, not {', '.join(predictions.class_names)}.")
+        raise ValueError(f"Two classes can be evaluated, not {', '.join(predictions.class_names)}.")
     if not len(predictions):
-        raise ValueError("There is no example to judge.")
+        raise ValueError("There is no example to evaluate.")
     ordered = _in_canonical_order(predictions)
     label, predicted = ordered.label, ordered.predicted
     majority = int(np.bincount(label).argmax())
@@ -141,7 +142,7 @@ def judge(predictions: Predictions) -> Judgement:
     roc_auc, pr_auc = _ranking_metrics(ordered)
     brier, log_loss = _error_metrics(ordered)
     report, report_text = _classification_report(ordered)
-    return Judgement(
+    return Metrics(
         class_names=ordered.class_names,
         examples=len(ordered),
         accuracy=float(sklearn.metrics.accuracy_score(label, predicted)),

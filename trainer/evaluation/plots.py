@@ -11,6 +11,7 @@ Matplotlib's default style, and hold neither time nor version: the same input gi
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,14 @@ def save_curves(
     Raises:
       ValueError: The history holds no curve: nothing was trained, so there is nothing to draw.
     """
-    _save(_curves(history, monitor), path)
+    _save(draw_curves(history, monitor), path)
 
 
-def _curves(
+@_in_default_style
+def draw_curves(
     history: Mapping[str, Sequence[float]], monitor: str = "val_loss"
 ) -> matplotlib.figure.Figure:
+    """Returns the figure of `save_curves`."""
     groups = history_lib.curves(history)
     if not groups:
         raise ValueError(
@@ -108,13 +111,15 @@ def _put_legend_below(axes: Any) -> None:
 
 
 @_in_default_style
-def save_confusion_matrix(judgement: metrics.Judgement, path: pathlib.Path) -> None:
+def save_confusion_matrix(scores: metrics.Metrics, path: pathlib.Path) -> None:
     """Draws the confusion matrix: counts, and shares of each true class by which it is shaded."""
-    _save(_confusion_matrix(judgement), path)
+    _save(draw_confusion_matrix(scores), path)
 
 
-def _confusion_matrix(judgement: metrics.Judgement) -> matplotlib.figure.Figure:
-    counts = np.array(judgement.confusion_matrix)
+@_in_default_style
+def draw_confusion_matrix(scores: metrics.Metrics) -> matplotlib.figure.Figure:
+    """Returns the figure of `save_confusion_matrix`."""
+    counts = np.array(scores.confusion_matrix)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     figure = _figure(5.2, 4.4)
@@ -131,13 +136,13 @@ def _confusion_matrix(judgement: metrics.Judgement) -> matplotlib.figure.Figure:
             color="white" if share >= _WHITE_INK_FROM else "black",
             fontsize=13,
         )
-    names = judgement.class_names
+    names = scores.class_names
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names, rotation=90, va="center")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(
-        f"{judgement.examples} examples, accuracy {metrics.percent(judgement.accuracy)}", pad=10
+        f"{scores.examples} examples, accuracy {metrics.percent(scores.accuracy)}", pad=10
     )
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.9)
     return figure
@@ -221,8 +226,27 @@ def _shortened(name: str) -> str:
     return f"{name[:half]}…{name[-half:]}"
 
 
+class NotebookFigure(matplotlib.figure.Figure):
+    """A figure that a notebook shows though pyplot, which would register it, was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        """Returns what IPython shows."""
+        return to_png(self)
+
+
+@_in_default_style
+def to_png(figure: matplotlib.figure.Figure) -> bytes:
+    """Returns a figure as a PNG file has it, without the version of Matplotlib.
+
+    The version would make equal pictures differ.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
 def _figure(width_inches: float, height_inches: float) -> matplotlib.figure.Figure:
-    return matplotlib.figure.Figure(
+    return NotebookFigure(
         figsize=(width_inches, height_inches),
         dpi=_DPI,
         layout=matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06),
@@ -230,6 +254,5 @@ def _figure(width_inches: float, height_inches: float) -> matplotlib.figure.Figu
 
 
 def _save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
-    """Writes the PNG without the version of Matplotlib, which would make equal pictures differ."""
     with files.replacing(path) as partial:
-        figure.savefig(partial, format="png", metadata={"Software": None})
+        partial.write_bytes(to_png(figure))

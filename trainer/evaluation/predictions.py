@@ -39,8 +39,8 @@ class Predictions:
       etiology: [N] str: normal, bacteria, virus.
       label: [N] int, index into `class_names`.
       probabilities: [N, K], in [0, 1], rows sum to 1, both to rounding. Kept as float64, which
-        holds a float32 exactly, so that a table that was saved and loaded is judged to the last
-        bit as before. Rows that are not finite are let in, for the guard to see.
+        holds a float32 exactly, so that a table that was saved and loaded has the same metrics
+        to the last bit. Rows that are not finite are let in, for the guard to see.
 
     Raises:
       ValueError: The columns do not agree in length or type, a label is no class, or a finite row

@@ -3,7 +3,7 @@
 Both are views of one `Report`; its figures are made in `metrics` and `history`, and only laid out
 here. A report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
 
-    report = Report(split="test", history=history, judgement=metrics.judge(predictions), ...)
+    report = Report(split="test", history=history, scores=metrics.compute(predictions), ...)
     report.save(run_dir)
     print(report.to_text(colour=sys.stdout.isatty()))
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 1  # Rises when a key of report.json changes its meaning or goes away.
+SCHEMA_VERSION = 2  # Rises when a key of report.json changes its meaning or goes away.
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 
 _BAR_WIDTH = 40
@@ -31,13 +31,13 @@ _RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A judged run.
+    """An evaluated run.
 
     Attributes:
-      split: The split that was judged.
+      split: The split that was evaluated.
       history: A value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty when
         nothing was trained.
-      judgement: What the predictions of the split are worth.
+      scores: What the predictions of the split are worth.
       data: The data card, kept as it is.
       run: Backbone, strategy, precision and whatever else tells this run from another, kept as it
         is; its texts and numbers also head the text.
@@ -48,7 +48,7 @@ class Report:
 
     split: str
     history: Mapping[str, Sequence[float]]
-    judgement: metrics.Judgement
+    scores: metrics.Metrics
     data: Mapping[str, Any]
     run: Mapping[str, Any]
     shared_patient_images: int | None = None
@@ -59,8 +59,9 @@ class Report:
         return {
             "schema_version": SCHEMA_VERSION,
             "split": self.split,
-            "judgement": self.judgement.to_json(),
+            "metrics": self.scores.to_json(),
             "shared_patient_images": self.shared_patient_images,
+            "monitor": self.monitor,
             "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
@@ -76,15 +77,15 @@ class Report:
         sections = (
             self._heading(),
             *_training(self.history, self.monitor),
-            _headline(self.judgement),
-            _confusion_matrix(self.judgement),
-            ("Classification report", self.judgement.classification_report_text.rstrip("\n")),
-            _clinical_figures(self.judgement),
-            _output_distribution(self.judgement),
-            _histogram(self.judgement),
-            _recall_by_etiology(self.judgement),
+            _headline(self.scores),
+            _confusion_matrix(self.scores),
+            ("Classification report", self.scores.classification_report_text.rstrip("\n")),
+            _clinical_figures(self.scores),
+            _output_distribution(self.scores),
+            _histogram(self.scores),
+            _recall_by_etiology(self.scores),
             self._shared_patients(),
-            _warnings(self.judgement, colour=colour),
+            _warnings(self.scores, colour=colour),
         )
         return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
@@ -100,12 +101,12 @@ class Report:
         ]
         width = max((len(name) for name, _ in facts), default=0)
         return [
-            f"Split {self.split}: {self.judgement.examples} examples",
+            f"Split {self.split}: {self.scores.examples} examples",
             *(f"  {name:<{width}}  {value}" for name, value in facts),
         ]
 
     def _shared_patients(self) -> Sequence[str]:
-        shared, examples = self.shared_patient_images, self.judgement.examples
+        shared, examples = self.shared_patient_images, self.scores.examples
         if shared is None:
             return ()
         subject = f"{self.split.capitalize()} images that share a patient with train:"
@@ -129,13 +130,13 @@ def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
 
-def _headline(judgement: metrics.Judgement) -> Sequence[str]:
-    baseline = metrics.percent(judgement.majority_baseline)
+def _headline(scores: metrics.Metrics) -> Sequence[str]:
+    baseline = metrics.percent(scores.majority_baseline)
     return (
-        f"RANK 1 Accuracy: {metrics.percent(judgement.accuracy)}",
-        f"Macro recall: {metrics.percent(judgement.macro_recall)}",
-        f"ROC-AUC: {_number(judgement.roc_auc)}",
-        f"Always answering {judgement.majority_class}: {baseline}",
+        f"RANK 1 Accuracy: {metrics.percent(scores.accuracy)}",
+        f"Macro recall: {metrics.percent(scores.macro_recall)}",
+        f"ROC-AUC: {_number(scores.roc_auc)}",
+        f"Always answering {scores.majority_class}: {baseline}",
     )
 
 
@@ -164,31 +165,31 @@ def _with_bars(lines: Iterable[str], shares: Iterable[float]) -> list[str]:
     ]
 
 
-def _confusion_matrix(judgement: metrics.Judgement) -> Sequence[str]:
-    names, matrix = judgement.class_names, judgement.confusion_matrix
+def _confusion_matrix(scores: metrics.Metrics) -> Sequence[str]:
+    names, matrix = scores.class_names, scores.confusion_matrix
     rows = [("", *names), *((name, *row) for name, row in zip(names, matrix, strict=True))]
     return ("Confusion matrix (rows: true, columns: predicted)", *_table(rows))
 
 
-def _clinical_figures(judgement: metrics.Judgement) -> Sequence[str]:
+def _clinical_figures(scores: metrics.Metrics) -> Sequence[str]:
     figures = {
-        "Sensitivity": judgement.sensitivity,
-        "Specificity": judgement.specificity,
-        "PPV": judgement.ppv,
-        "NPV": judgement.npv,
-        "F1": judgement.f1,
-        "MCC": judgement.mcc,
-        "PR-AUC": judgement.pr_auc,
-        "Brier score": judgement.brier,
-        "Log-loss (nats)": judgement.log_loss,
+        "Sensitivity": scores.sensitivity,
+        "Specificity": scores.specificity,
+        "PPV": scores.ppv,
+        "NPV": scores.npv,
+        "F1": scores.f1,
+        "MCC": scores.mcc,
+        "PR-AUC": scores.pr_auc,
+        "Brier score": scores.brier,
+        "Log-loss (nats)": scores.log_loss,
     }
-    positive = judgement.class_names[1]
+    positive = scores.class_names[1]
     rows = [(name, _number(value)) for name, value in figures.items()]
     return (f"Figures with {positive} as the positive class", *_table(rows))
 
 
-def _output_distribution(judgement: metrics.Judgement) -> Sequence[str]:
-    names, distribution = judgement.class_names, judgement.output_distribution
+def _output_distribution(scores: metrics.Metrics) -> Sequence[str]:
+    names, distribution = scores.class_names, scores.output_distribution
     header = ("", "true", "predicted", "mean probability")
     rows = [
         (
@@ -199,28 +200,28 @@ def _output_distribution(judgement: metrics.Judgement) -> Sequence[str]:
         )
         for name in names
     ]
-    shares = [distribution.predicted_counts[name] / judgement.examples for name in names]
+    shares = [distribution.predicted_counts[name] / scores.examples for name in names]
     head, *lines = _table([header, *rows])
     return ("Output distribution", head, *_with_bars(lines, shares))
 
 
-def _histogram(judgement: metrics.Judgement) -> Sequence[str]:
-    counts = judgement.output_distribution.histogram
+def _histogram(scores: metrics.Metrics) -> Sequence[str]:
+    counts = scores.output_distribution.histogram
     bins = [f"{i / len(counts):.1f} to {(i + 1) / len(counts):.1f}" for i in range(len(counts))]
     lines = _table(zip(bins, counts, strict=True))
-    shares = [count / judgement.examples for count in counts]
-    title = f"Examples by probability of {judgement.class_names[1]}"
+    shares = [count / scores.examples for count in counts]
+    title = f"Examples by probability of {scores.class_names[1]}"
     return (title, *_with_bars(lines, shares))
 
 
-def _recall_by_etiology(judgement: metrics.Judgement) -> Sequence[str]:
+def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
     rows = [
         (etiology, metrics.percent(recall.recall), f"{recall.correct} of {recall.examples}")
-        for etiology, recall in judgement.by_etiology.items()
+        for etiology, recall in scores.by_etiology.items()
     ]
     return ("Recall by etiology", *_table(rows))
 
 
-def _warnings(judgement: metrics.Judgement, *, colour: bool) -> Sequence[str]:
+def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
     start, end = (_RED, _RESET) if colour else ("", "")
-    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in judgement.warnings]
+    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in scores.warnings]

@@ -4,7 +4,7 @@ On a CPU nobody can say beforehand: with AMX, VGG16 is several times faster in b
 float32, MobileNetV2 slower; without it, bfloat16 is emulated. So the backbone is timed, once for a
 machine, and the answer is kept beside the computed features.
 
-    choice = precision.settle(config, context)      # the Keras policy is in force from here on
+    choice = precision.choose(config, context)
     choice.policy, choice.reason
 """
 
@@ -49,20 +49,8 @@ class Choice:
     reason: str
 
 
-def settle(config: config_lib.Config, context: Context) -> Choice:
-    """Chooses the policy and puts it in force; call it right before the first layer is built.
-
-    It seeds as well: what libraries drew until now, to build a data set say, shifts no weight.
-    """
-    choice = _choose(config, context)
-    # A run whose policy was measured equals one that names it: same draws, same layer names.
-    keras.backend.clear_session()
-    keras.mixed_precision.set_dtype_policy(choice.policy)  # Clearing the session resets it.
-    keras.utils.set_random_seed(config.runtime.seed)
-    return choice
-
-
-def _choose(config: config_lib.Config, context: Context) -> Choice:
+def choose(config: config_lib.Config, context: Context) -> Choice:
+    """Returns the policy that the config names, or the best one for the device."""
     if config.runtime.precision != "auto":
         return Choice(config.runtime.precision, "")
     if context.device == "TPU":
@@ -101,8 +89,10 @@ def measure(
     config: ModelOptions, policy: str, *, clock: Callable[[], float] = time.perf_counter
 ) -> float:
     """Returns how many images a second the backbone takes under a policy, with random weights."""
+    before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(policy)
     backbone = classifier.build_backbone(config)
+    keras.mixed_precision.set_dtype_policy(before)
     forward = tf.function(lambda x: backbone(x, training=False))
     side = config.backbone_image_size
     generator = np.random.default_rng(0)

@@ -7,7 +7,7 @@ tensorboard/             the same as TensorBoard events
 trained_on.json          the data's fingerprint, and whose images were trained on
 best.keras               the whole model of the best epoch: uint8 images in, probabilities out
 predictions_<split>.csv  a row per example
-report.json              judgement, history, facts about data and run
+report.json              metrics, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
 
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import filelock
 
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.storage import files, locations, mirror
 from trainer.system import console
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     import keras
 
-    from trainer.config import Config
 
 _LOCK, _OWNER = ".lock", ".owner.json"
 
@@ -60,15 +60,17 @@ class RunDirectory:
       path: the local folder.
       kept: what keeps it in step; None for a local run.
       lock: what keeps other processes out of the local folder; None where nothing is written.
+      name: as the user named it, where that is neither.
     """
 
     path: pathlib.Path
     kept: mirror.Mirror | None = None
     lock: filelock.FileLock | None = None
+    name: str = ""
 
     def __str__(self) -> str:
         """As the user named it."""
-        return str(self.kept.url if self.kept else self.path)
+        return self.name or str(self.kept.url if self.kept else self.path)
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -147,10 +149,27 @@ class RunDirectory:
         record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
         files.save_json(self.path / "trained_on.json", record)
 
-    def load_training_patients(self) -> frozenset[str]:
-        """Returns the patients of the training split."""
-        record = json.loads((self.path / "trained_on.json").read_text("utf-8"))
-        return frozenset(record["patients"])
+    def load_trained_on(self) -> dict[str, Any]:
+        """Returns what `save_trained_on` noted: `fingerprint` and `patients`.
+
+        Raises:
+          RunError: when it can't be read.
+        """
+        return _load_json(self.path / "trained_on.json")
+
+    def load_config(self) -> Config:
+        """Returns the run's options.
+
+        Raises:
+          RunError: when they can't be read.
+        """
+        try:
+            return Config.from_flat(_load_json(self.config))
+        except ConfigError as error:
+            raise RunError(
+                f"{self.config} is damaged ({error}); put back a copy of it, or name another "
+                "--model_dir."
+            ) from error
 
     def load_history(self) -> dict[str, list[float]]:
         """Returns a list per metric, as `Driver.fit` does; empty where nothing was trained."""
@@ -189,7 +208,7 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
     if is_chief:
         return run
     atexit.register(shutil.rmtree, run.path, ignore_errors=True)
-    return RunDirectory(run.path)
+    return RunDirectory(run.path, name=str(run))
 
 
 def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
@@ -271,13 +290,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
     if run.kept is not None:
         run.kept.restore()
         _remove_unfinished(run.checkpoints)
-    try:
-        saved = type(config).from_flat(_load_json(run.config))
-    except ConfigError as error:
-        raise RunError(
-            f"{run.config} is damaged ({error}); put back a copy of it, or name another "
-            "--model_dir."
-        ) from error
+    saved = run.load_config()
     changes = config.changes_from(saved)
     if config.runtime.precision == "auto":
         changes.pop("precision", None)

@@ -20,7 +20,7 @@ from trainer import topologies
 from trainer.data import pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.models import classifier, precision
+from trainer.models import classifier, precision, session
 from trainer.system import console
 from trainer.tpu import flops, tracing
 from trainer.training import optimization
@@ -106,7 +106,8 @@ class Step:
     def __init__(self, config: Config, topology: Topology, aot: Any) -> None:
         self._config, self._topology, self._aot = config, topology, aot
         strategy = tf.distribute.get_strategy()
-        precision.settle(config, runtime.Context(strategy, "TPU", 1, ()))
+        policy = precision.choose(config, runtime.Context(strategy, "TPU", 1, ())).policy
+        session.begin(policy, config.runtime.seed)
         data = pipeline.describe(config.data, config.model.backbone_image_size)
         self._image_shape = data.image_shape
         # No value of a weight, and no count of a class, changes what is compiled.

@@ -1,8 +1,9 @@
 """All that happens periodically in training, as Keras callbacks.
 
 stopping = EarlyStopping(model, monitor="val_loss", patience=5)
-hooks = callbacks.build(directory, stopping, Progress(epochs, steps_per_epoch))
-driver.fit(..., callbacks=[*hooks, Checkpointing(checkpoints, weights, hooks, config.checkpoints)])
+log = MetricsLog(run_dir / "metrics.jsonl")
+saving = Checkpointing(checkpoints, weights, [stopping, log], config.checkpoints)
+driver.fit(..., callbacks=[StopAtDivergence(), Progress(epochs, steps), log, stopping, saving])
 """
 
 from __future__ import annotations
@@ -29,39 +30,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trainer.option_groups import CheckpointOptions
-    from trainer.runs.run_directory import RunDirectory
     from trainer.training.checkpoint import Checkpoints
 
 
-def build(
-    directory: RunDirectory, stopping: EarlyStopping, progress: Progress | None
-) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks of a training run; what decides comes after what records."""
-    return [
-        StopAtDivergence(),
-        *([progress] if progress else []),
-        MetricsLog(directory.metrics),
-        keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False),
-        stopping,
-    ]
-
-
-class Remembering(abc.ABC):
-    """A callback whose memory a checkpoint keeps.
+class StatefulCallback(abc.ABC):
+    """A callback whose state is saved in checkpoints.
 
     Attributes:
-      variables: the part of it that is made of tensors.
+      variables: the part of the state that is made of tensors.
     """
 
     variables: Sequence[Any] = ()
 
     @abc.abstractmethod
     def state(self) -> Any:
-        """Returns the rest of its memory, as JSON has it."""
+        """Returns the rest of the state, as JSON has it."""
 
     @abc.abstractmethod
     def restore(self, state: Any) -> None:
-        """Takes back what `state` returned, before training goes on."""
+        """Takes back what `state` returned, before training resumes."""
 
 
 class StopAtDivergence(keras.callbacks.Callback):
@@ -94,7 +81,7 @@ def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
     return [metric for metric in model.metrics if metric.name == "loss"][-1]
 
 
-class EarlyStopping(keras.callbacks.Callback, Remembering):
+class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
     """Stops after `patience` epochs without a better one; keeps the weights of the best.
 
     Keras's own keeps every weight of the model, frozen ones too, and nothing of it outlives the
@@ -151,6 +138,30 @@ class EarlyStopping(keras.callbacks.Callback, Remembering):
             self.model.stop_training = True
 
 
+class Recoveries(keras.callbacks.Callback, StatefulCallback):
+    """Counts how often a run went back after a divergence; each time halves the learning rate."""
+
+    def __init__(self, learning_rate_factor: Any) -> None:
+        """Takes the variable that the learning rate is multiplied by."""
+        super().__init__()
+        self.count = 0
+        self._factor = learning_rate_factor
+
+    def state(self) -> int:
+        """Returns the count."""
+        return self.count
+
+    def restore(self, state: int) -> None:
+        """Takes back a count, with its learning rate."""
+        self.count = state
+        self._factor.assign(self.factor)
+
+    @property
+    def factor(self) -> float:
+        """What the learning rate is multiplied by."""
+        return 0.5**self.count
+
+
 class Checkpointing(keras.callbacks.Callback):
     """Saves the run now and then, at the end of every epoch, and when it is asked to stop."""
 
@@ -158,7 +169,7 @@ class Checkpointing(keras.callbacks.Callback):
         self,
         checkpoints: Checkpoints,
         weights: Sequence[Any],
-        others: Sequence[keras.callbacks.Callback],
+        stateful: Sequence[StatefulCallback],
         config: CheckpointOptions,
         *,
         any_host: Callable[[bool], bool] = bool,
@@ -170,7 +181,7 @@ class Checkpointing(keras.callbacks.Callback):
         Args:
           checkpoints: where to save.
           weights: what trains; it is saved only while all of it is finite.
-          others: whose memory is saved, where they have one.
+          stateful: the callbacks whose state is saved, one of a class.
           config: how often.
           any_host: whether this is true on one of the hosts that train together. Each has a clock
             and gets signals of its own, and they have to save and to stop at the same step.
@@ -182,15 +193,15 @@ class Checkpointing(keras.callbacks.Callback):
         self._any_host, self._on_saved = any_host, on_saved
         self._weights = weights
         self._steps, self._is_validating = 0, False
-        self._others = {type(o).__name__: o for o in others if isinstance(o, Remembering)}
+        self._stateful = {type(callback).__name__: callback for callback in stateful}
 
     def restore(self) -> Position | None:
         """Takes the newest checkpoint; returns where training goes on, or None: there is none."""
         found = self._checkpoints.restore()
         if found is None:
             return None
-        for name, other in self._others.items():
-            other.restore(found.notes[name])
+        for name, callback in self._stateful.items():
+            callback.restore(found.callback_states[name])
         self._steps = found.position.step
         return found.position
 
@@ -253,8 +264,8 @@ class Checkpointing(keras.callbacks.Callback):
             raise DivergedError(
                 f"a weight is no number after {position.epoch} epochs and {position.step} steps"
             )
-        notes = {name: other.state() for name, other in self._others.items()}
-        self._on_saved(self._checkpoints.save(position, notes))
+        states = {name: callback.state() for name, callback in self._stateful.items()}
+        self._on_saved(self._checkpoints.save(position, states))
 
 
 class Progress(keras.callbacks.Callback):
@@ -318,7 +329,7 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
     )
 
 
-class MetricsLog(keras.callbacks.Callback, Remembering):
+class MetricsLog(keras.callbacks.Callback, StatefulCallback):
     """Writes a JSON object per epoch (counted from 1) to a file."""
 
     def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:

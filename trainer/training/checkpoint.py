@@ -9,9 +9,9 @@ checkpoints/
 A checkpoint is written under another name, synced and renamed. `restore` takes the newest that is
 sound, and says so where it passes a damaged one.
 
-    checkpoints = checkpoint.Checkpoints(folder, variables, belongs_to, keep=2)
-    checkpoints.save(Position(3, 40), notes={...})
-    checkpoints.restore()               # Checkpoint(position, notes), or None: there is none yet
+    checkpoints = checkpoint.Checkpoints(folder, variables, fingerprint, keep=2)
+    checkpoints.save(Position(3, 40), callback_states={...})
+    checkpoints.restore()         # Checkpoint(position, callback_states), or None: there is none
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it by hand whenever the meaning of a checkpoint changes."""
 _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 
@@ -46,7 +46,7 @@ class Checkpoint:
     """Where a run was, and what its callbacks remembered."""
 
     position: Position
-    notes: Mapping[str, Any]
+    callback_states: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -56,7 +56,7 @@ class Checkpoints:
         self,
         folder: pathlib.Path,
         variables: Sequence[Any],
-        belongs_to: str,
+        fingerprint: str,
         *,
         keep: int,
         num_replicas: int = 1,
@@ -66,18 +66,18 @@ class Checkpoints:
         Args:
           folder: of one run.
           variables: Keras's or TensorFlow's, all that training changes, in the same order always.
-          belongs_to: what it does not change and a checkpoint therefore leaves out: hashes of
-            frozen weights and data, and whether features of which layer are trained on.
+          fingerprint: of what training does not change and a checkpoint leaves out: frozen
+            weights, data, and whether features of which layer are trained on.
           keep: how many of the newest checkpoints stay.
           num_replicas: that train; with another number, sums round otherwise.
         """
         self._folder = folder
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
-        self._belongs_to = belongs_to
+        self._fingerprint = fingerprint
         self._keep = keep
         self._num_replicas = num_replicas
 
-    def save(self, position: Position, notes: Mapping[str, Any]) -> pathlib.Path:
+    def save(self, position: Position, callback_states: Mapping[str, Any]) -> pathlib.Path:
         """Writes a checkpoint, removes those that are too old, and returns its manifest.
 
         Raises:
@@ -89,11 +89,11 @@ class Checkpoints:
         target = self._folder / f"{position.epoch:05d}-{position.step:06d}"
         with files.replacing_folder(target) as partial:
             self._write(partial / _VARIABLES)
-            files.save_json(partial / _STATE, notes)
+            files.save_json(partial / _STATE, callback_states)
             checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             manifest = {
                 "format_version": FORMAT_VERSION,
-                "belongs_to": self._belongs_to,
+                "fingerprint": self._fingerprint,
                 "replicas": self._num_replicas,
                 "files": checksums,
             }
@@ -136,7 +136,7 @@ class Checkpoints:
 
     def _load(self, path: pathlib.Path) -> Checkpoint:
         manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
-        if manifest["belongs_to"] != self._belongs_to:
+        if manifest["fingerprint"] != self._fingerprint:
             raise ConfigError(
                 f"checkpoint {path} belongs to other frozen weights, other images, or other "
                 "features of them; give the --weights, --data_dir and --cache_budget_gb that the "

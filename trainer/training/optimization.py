@@ -46,12 +46,11 @@ def compile_model(
       ConfigError: when the run has fewer steps than one update takes, or a class no example.
     """
     optimizer = build_optimizer(config, steps_per_epoch)
+    weights = class_weights_for(config.class_weights, class_counts)
     model.compile(
         optimizer=optimizer,
         auto_scale_loss=False,  # The optimizer does it; Keras's own looks at one replica alone.
-        loss=Crossentropy(
-            class_weights_for(config.class_weights, class_counts), config.label_smoothing
-        ),
+        loss=Crossentropy(weights, config.label_smoothing),
         # As weighted metrics they don't count padding, whose weight is 0. The one named `loss`
         # takes the place of Keras's own, which does, and which class weights and smoothing change:
         # the reported loss is the plain log loss of the examples, in training and in validation.
@@ -66,16 +65,21 @@ def compile_model(
     if config.weight_decay:
         # Biases, and the scales and shifts of normalisation.
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
-        optimizer.rule.exclude_from_weight_decay(var_list=vectors)
+        optimizer.inner_optimizer.exclude_from_weight_decay(var_list=vectors)
     optimizer.build(model.trainable_variables)
     # Keras would build them in the first step, after a resumed run has put back what they counted.
     outputs = np.full((1, len(class_counts)), 1 / len(class_counts), np.float32)
     model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
+    return _changing_variables(model)
+
+
+def _changing_variables(model: keras.Model) -> list[Any]:
+    """Returns what a step changes: weights, states of dropout, optimizer and metrics."""
     weights = {id(weight) for weight in model.weights}
     return [
         *model.trainable_variables,
         *(variable for variable in model.variables if id(variable) not in weights),
-        *optimizer.variables,
+        *model.optimizer.variables,
         *(variable for metric in model.metrics for variable in metric.variables),
     ]
 
@@ -137,9 +141,9 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> update
         options["weight_decay"] = config.weight_decay
     factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
     schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
-    rule = updates.taking_sums(constructor)(learning_rate=schedule, **options)
+    inner = updates.taking_sums(constructor)(learning_rate=schedule, **options)
     return updates.GlobalUpdate(
-        rule,
+        inner,
         learning_rate_factor=factor,
         accumulate_steps=config.accumulate_steps,
         clip_norm=config.clip_norm,

@@ -6,8 +6,8 @@ order is written once, and each stage sees the gradient of the whole batch:
 
     sum over replicas -> test for overflow -> accumulate -> clip -> update rule
 
-    rule = updates.taking_sums(keras.optimizers.Adam)(1e-3)
-    optimizer = updates.GlobalUpdate(rule, accumulate_steps=4, clip_norm=1.0)
+    adam = updates.taking_sums(keras.optimizers.Adam)(1e-3)
+    optimizer = updates.GlobalUpdate(adam, accumulate_steps=4, clip_norm=1.0)
     model.compile(optimizer, loss, auto_scale_loss=False)
 
 The loss is a sum over a replica's examples, divided by the size of the global batch (so Keras does
@@ -45,7 +45,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        rule: keras.optimizers.Optimizer,
+        inner_optimizer: keras.optimizers.Optimizer,
         *,
         learning_rate_factor: Any = None,
         accumulate_steps: int = 1,
@@ -55,14 +55,15 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         """Wraps an update rule.
 
         Args:
-          rule: of a class made by `taking_sums`.
-          learning_rate_factor: a variable that the rule's schedule multiplies by, if it has one.
+          inner_optimizer: the update rule, of a class made by `taking_sums`.
+          learning_rate_factor: a variable that the inner optimizer's schedule multiplies by, if it
+            has one.
           accumulate_steps: batches in an update.
           clip_norm: upper limit of the norm of an update's gradient; 0: none.
           scales_loss: whether to multiply the loss, so that small gradients survive float16.
         """
         super().__init__(learning_rate=0.0, name="global_update")
-        self.rule = rule
+        self.inner_optimizer = inner_optimizer
         self.learning_rate_factor = learning_rate_factor
         self._accumulate_steps = accumulate_steps
         self._clip_norm = clip_norm
@@ -70,7 +71,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Makes every variable; call it inside the strategy's scope."""
-        self.rule.build(variables)
+        self.inner_optimizer.build(variables)
         super().build(variables)
         if self._accumulate_steps > 1:
             self._pending = self.add_variable((), dtype="int32", name="pending_batches")
@@ -83,23 +84,23 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[Any]:
-        """Those of this optimizer and of its rule."""
+        """Those of this optimizer and of its inner one."""
         factor = [] if self.learning_rate_factor is None else [self.learning_rate_factor]
-        return [*self._variables, *factor, *self.rule.variables]
+        return [*self._variables, *factor, *self.inner_optimizer.variables]
 
     @property
     def iterations(self) -> Any:
         """Updates so far."""
-        return self.rule.iterations
+        return self.inner_optimizer.iterations
 
     @property
     def learning_rate(self) -> Any:
         """Of the next update."""
-        return self.rule.learning_rate
+        return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        self.rule.learning_rate = value
+        self.inner_optimizer.learning_rate = value
 
     def scale_loss(self, loss: Any) -> Any:
         """Returns what is differentiated; `train_step` asks."""
@@ -117,8 +118,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
             gradients, is_due = self._accumulate(gradients, is_due)
         if self._clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
-        with _undone_unless(is_due, [*self._trainable_variables, *self.rule.variables]):
-            self.rule.apply(gradients)
+        with _undone_unless(is_due, [*self._trainable_variables, *self.inner_optimizer.variables]):
+            self.inner_optimizer.apply(gradients)
 
     def _accumulate(self, gradients: Sequence[Any], is_finite: Any) -> tuple[list[Any], Any]:
         """Adds a batch, unless it overflowed; returns the mean so far and whether it is due."""

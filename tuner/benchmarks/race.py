@@ -61,7 +61,7 @@ def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: boo
     base, settings = command.base, command.settings
     space = settings.space_for(base)
     workspace = tasks.Workspace(base)
-    base = base.with_precision(precision.settle(base, workspace.context).policy)
+    base = base.with_precision(precision.choose(base, workspace.context).policy)
     workspace.base = base
     plan = settings.plan(space, base.optimization.max_epochs)
     folder = settings.folder

@@ -120,8 +120,8 @@ def measure(workspace: tasks.Workspace, configs: Sequence[Config]) -> Costs:
 def _measure(workspace: tasks.Workspace, config: Config) -> tuple[Cost, float]:
     """Returns the cost of a configuration's trials, and the seconds of its pass."""
     start = time.monotonic()
-    trainee = workspace.build(config)
-    feed, size = trainee.feed, config.data.batch_size
+    setup = workspace.build(config)
+    feed, size = setup.feed, config.data.batch_size
     driver = Driver(feed.model, workspace.context.strategy)
     few = _few(feed.model.input.shape[1:], feed.model.input.dtype, size)
     driver.fit(lambda _: few, validation=few, epochs=1)  # Traces.
@@ -134,9 +134,10 @@ def _measure(workspace: tasks.Workspace, config: Config) -> tuple[Cost, float]:
     judge_s = (time.monotonic() - start) / STEPS
     data = workspace.data(config)
     validation_steps = math.ceil(data.num_examples("validation") / size)
-    epoch_s = trainee.steps_per_epoch * step_s + validation_steps * judge_s + SAVING_S
+    epoch_s = setup.steps_per_epoch * step_s + validation_steps * judge_s + SAVING_S
     pass_s, cache_bytes = _pass_of(feed)
-    checkpoint_bytes = sum(4 * math.prod(tf.TensorShape(v.shape).as_list()) for v in trainee.state)
+    shapes = (tf.TensorShape(variable.shape).as_list() for variable in setup.variables)
+    checkpoint_bytes = sum(4 * math.prod(shape) for shape in shapes)
     return Cost(setup_s, epoch_s, cache_bytes, 2 * checkpoint_bytes), pass_s
 
 

@@ -35,7 +35,7 @@ class FineTuning(keras_tuner.HyperModel):
         """
         super().__init__()
         self.workspace, self._space, self._objective = workspace, space, objective
-        self._trainee: fitting.Trainee | None = None
+        self._setup: fitting.TrainingSetup | None = None
 
     def config_of(self, hp: keras_tuner.HyperParameters) -> Config:
         """Returns the trainer's config of a configuration."""
@@ -44,10 +44,10 @@ class FineTuning(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Returns what trains: the network, or its part above the cached features."""
-        self._trainee = None  # Before the next is built: two need not fit into memory.
+        self._setup = None  # Before the next is built: two need not fit into memory.
         with console.muted():
-            self._trainee = self.workspace.build(self.config_of(hp))
-        return self._trainee.feed.model
+            self._setup = self.workspace.build(self.config_of(hp))
+        return self._setup.feed.model
 
     def fit(
         self,
@@ -68,8 +68,8 @@ class FineTuning(keras_tuner.HyperModel):
         Returns:
           A row of metrics for each epoch from the start.
         """
-        if self._trainee is None or model is not self._trainee.feed.model:
+        if self._setup is None or model is not self._setup.feed.model:
             raise ValueError("fit takes the model that build has just made.")
         task = tasks.Task(self.config_of(hp), folder, epochs)
         with console.muted():
-            return tasks.train(task, self.workspace, self._trainee)
+            return tasks.train(task, self.workspace, self._setup)

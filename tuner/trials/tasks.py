@@ -73,7 +73,7 @@ class Workspace:
         """Returns the data as a configuration reads it; its test split can't be read."""
         return dataclasses.replace(self._opened, config=config.data)
 
-    def build(self, config: Config) -> fitting.Trainee:
+    def build(self, config: Config) -> fitting.TrainingSetup:
         """Builds what a configuration trains, as `python -m trainer` would.
 
         Raises:
@@ -81,7 +81,7 @@ class Workspace:
           RunError: when weights can't be had.
         """
         self.context.check_batch_size(config.data.batch_size)
-        precision.settle(config, self.context)
+        config = config.with_precision(precision.choose(config, self.context).policy)
         data = self.data(config)
         with data.reading():
             return fitting.build(config, data, self.context)
@@ -109,12 +109,12 @@ def config_to_repeat(
     return with_value(config, {**ends, "patience": epochs, **recoveries})
 
 
-def train(task: Task, workspace: Workspace, trainee: fitting.Trainee) -> list[dict[str, float]]:
+def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> list[dict[str, float]]:
     """Trains to the end of the task, and returns the history, a row per epoch."""
     directory = RunDirectory(task.folder)
     with workspace.data(task.config).reading():
         fitting.fit(
-            task.config, workspace.context, trainee, directory, until=task.epochs, is_quiet=True
+            task.config, workspace.context, setup, directory, until=task.epochs, is_quiet=True
         )
     lines = directory.metrics.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def judgement() -> metrics.Judgement:
-    return metrics.judge(predictions_of(LABEL, POSITIVE))
+def scores() -> metrics.Metrics:
+    return metrics.compute(predictions_of(LABEL, POSITIVE))
 
 
 GOLDEN = {
@@ -54,32 +54,32 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_metric_equals_the_number_worked_by_hand(name: str, judgement: metrics.Judgement) -> None:
-    assert getattr(judgement, name) == pytest.approx(GOLDEN[name], rel=1e-12)
+def test_metric_equals_the_number_worked_by_hand(name: str, scores: metrics.Metrics) -> None:
+    assert getattr(scores, name) == pytest.approx(GOLDEN[name], rel=1e-12)
 
 
 def test_every_number_of_the_judgement_is_worked_by_hand() -> None:
     numbers = {
         field.name
-        for field in dataclasses.fields(metrics.Judgement)
+        for field in dataclasses.fields(metrics.Metrics)
         if field.type in ("float", "float | None")
     }
     assert numbers == GOLDEN.keys()
 
 
-def test_counts_are_those_worked_by_hand(judgement: metrics.Judgement) -> None:
-    assert judgement.examples == 8
-    assert judgement.majority_class == "PNEUMONIA"
-    assert judgement.confusion_matrix == ((2, 1), (2, 3))
-    assert judgement.by_etiology == {
+def test_counts_are_those_worked_by_hand(scores: metrics.Metrics) -> None:
+    assert scores.examples == 8
+    assert scores.majority_class == "PNEUMONIA"
+    assert scores.confusion_matrix == ((2, 1), (2, 3))
+    assert scores.by_etiology == {
         "bacteria": metrics.EtiologyRecall(examples=2, correct=2, recall=1.0),
         "normal": metrics.EtiologyRecall(examples=3, correct=2, recall=2 / 3),
         "virus": metrics.EtiologyRecall(examples=3, correct=1, recall=1 / 3),
     }
 
 
-def test_output_distribution_is_that_worked_by_hand(judgement: metrics.Judgement) -> None:
-    distribution = judgement.output_distribution
+def test_output_distribution_is_that_worked_by_hand(scores: metrics.Metrics) -> None:
+    distribution = scores.output_distribution
     assert distribution.true_counts == {"NORMAL": 3, "PNEUMONIA": 5}
     assert distribution.predicted_counts == {"NORMAL": 4, "PNEUMONIA": 4}
     assert distribution.mean_probability == pytest.approx({"NORMAL": 0.5, "PNEUMONIA": 0.5})
@@ -87,8 +87,8 @@ def test_output_distribution_is_that_worked_by_hand(judgement: metrics.Judgement
 
 def test_histogram_has_ten_bins_with_the_ends_inside() -> None:
     # Bins, each closed below and the last one above: [0, .1) 2, [.2, .3) 1, [.5, .6) 1, [.9, 1] 2.
-    judgement = metrics.judge(predictions_of([0, 0, 0, 1, 1, 1], [0, 0.05, 0.25, 0.5, 0.95, 1]))
-    assert judgement.output_distribution.histogram == (2, 0, 1, 0, 0, 1, 0, 0, 0, 2)
+    scores = metrics.compute(predictions_of([0, 0, 0, 1, 1, 1], [0, 0.05, 0.25, 0.5, 0.95, 1]))
+    assert scores.output_distribution.histogram == (2, 0, 1, 0, 0, 1, 0, 0, 0, 2)
 
 
 def test_judgement_equals_scikit_learn_on_many_examples() -> None:
@@ -96,7 +96,7 @@ def test_judgement_equals_scikit_learn_on_many_examples() -> None:
     label = rng.integers(0, 2, 500)
     positive = np.clip(rng.normal(0.3 + 0.4 * label, 0.25), 0.001, 0.999)
     predicted = (positive > 0.5).astype(int)
-    judgement = metrics.judge(predictions_of(label, positive, np.full(500, "normal")))
+    scores = metrics.compute(predictions_of(label, positive, np.full(500, "normal")))
     expected = {
         "accuracy": sklearn.metrics.accuracy_score(label, predicted),
         "macro_recall": sklearn.metrics.balanced_accuracy_score(label, predicted),
@@ -111,13 +111,13 @@ def test_judgement_equals_scikit_learn_on_many_examples() -> None:
         "brier": sklearn.metrics.brier_score_loss(label, positive),
         "log_loss": sklearn.metrics.log_loss(label, positive),
     }
-    assert {name: getattr(judgement, name) for name in expected} == pytest.approx(expected)
+    assert {name: getattr(scores, name) for name in expected} == pytest.approx(expected)
     matrix = sklearn.metrics.confusion_matrix(label, predicted)
-    assert np.array_equal(judgement.confusion_matrix, matrix)
-    assert judgement.classification_report_text == sklearn.metrics.classification_report(
+    assert np.array_equal(scores.confusion_matrix, matrix)
+    assert scores.classification_report_text == sklearn.metrics.classification_report(
         label, predicted, target_names=CLASSES, digits=4
     )
-    assert judgement.classification_report == sklearn.metrics.classification_report(
+    assert scores.classification_report == sklearn.metrics.classification_report(
         label, predicted, target_names=CLASSES, output_dict=True
     )
 
@@ -133,43 +133,43 @@ def test_judgement_equals_scikit_learn_on_many_examples() -> None:
 def test_published_matrices_give_the_published_figures(
     matrix: tuple[tuple[int, int], tuple[int, int]], accuracy: float, macro_recall: float
 ) -> None:
-    judgement = metrics.judge(predictions_with_matrix(matrix))
-    assert judgement.confusion_matrix == matrix
-    assert judgement.accuracy == pytest.approx(accuracy, abs=5e-5)
-    assert judgement.macro_recall == pytest.approx(macro_recall, abs=5e-3)
+    scores = metrics.compute(predictions_with_matrix(matrix))
+    assert scores.confusion_matrix == matrix
+    assert scores.accuracy == pytest.approx(accuracy, abs=5e-5)
+    assert scores.macro_recall == pytest.approx(macro_recall, abs=5e-3)
 
 
 def test_one_class_leaves_undefined_what_needs_two() -> None:
-    judgement = metrics.judge(predictions_of([1, 1, 1], [0.9, 0.8, 0.3]))
-    assert (judgement.roc_auc, judgement.pr_auc, judgement.mcc) == (None, None, None)
-    assert judgement.specificity is None
-    assert judgement.sensitivity == judgement.macro_recall == judgement.accuracy == 2 / 3
-    assert judgement.brier == pytest.approx((0.01 + 0.04 + 0.49) / 3)
+    scores = metrics.compute(predictions_of([1, 1, 1], [0.9, 0.8, 0.3]))
+    assert (scores.roc_auc, scores.pr_auc, scores.mcc) == (None, None, None)
+    assert scores.specificity is None
+    assert scores.sensitivity == scores.macro_recall == scores.accuracy == 2 / 3
+    assert scores.brier == pytest.approx((0.01 + 0.04 + 0.49) / 3)
 
 
 def test_negatives_alone_leave_undefined_what_needs_a_positive() -> None:
-    judgement = metrics.judge(predictions_of([0, 0], [0.1, 0.2]))
-    assert (judgement.sensitivity, judgement.ppv, judgement.f1) == (None, None, None)
-    assert judgement.specificity == judgement.npv == 1.0
+    scores = metrics.compute(predictions_of([0, 0], [0.1, 0.2]))
+    assert (scores.sensitivity, scores.ppv, scores.f1) == (None, None, None)
+    assert scores.specificity == scores.npv == 1.0
 
 
 def test_judgement_is_json_even_where_undefined() -> None:
-    judgement = metrics.judge(predictions_of([0, 0], [0.1, math.nan]))
-    document = json.loads(json.dumps(judgement.to_json(), allow_nan=False))
+    scores = metrics.compute(predictions_of([0, 0], [0.1, math.nan]))
+    document = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     assert document["roc_auc"] is None
     assert document["by_etiology"]["normal"] == {"examples": 2, "correct": 2, "recall": 1.0}
 
 
 def test_the_guard_lets_a_sound_run_pass() -> None:
-    judgement = metrics.judge(predictions_with_matrix(((340, 56), (26, 1043))))
-    assert judgement.warnings == ()
-    assert not judgement.guard_fired
+    scores = metrics.compute(predictions_with_matrix(((340, 56), (26, 1043))))
+    assert scores.warnings == ()
+    assert not scores.guard_fired
 
 
 def test_the_guard_fires_below_the_majority_baseline() -> None:
-    judgement = metrics.judge(predictions_with_matrix(((1, 395), (4, 1065))))
-    assert judgement.guard_fired
-    assert judgement.warnings == (
+    scores = metrics.compute(predictions_with_matrix(((1, 395), (4, 1065))))
+    assert scores.guard_fired
+    assert scores.warnings == (
         (
             "Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % (1069 of 1465) of always "
             "answering PNEUMONIA."
@@ -177,52 +177,52 @@ def test_the_guard_fires_below_the_majority_baseline() -> None:
     )
 
 
-def test_the_guard_fires_at_the_majority_baseline(judgement: metrics.Judgement) -> None:
-    assert judgement.accuracy == judgement.majority_baseline
-    assert "not above the 62.50 % (5 of 8)" in judgement.warnings[0]
+def test_the_guard_fires_at_the_majority_baseline(scores: metrics.Metrics) -> None:
+    assert scores.accuracy == scores.majority_baseline
+    assert "not above the 62.50 % (5 of 8)" in scores.warnings[0]
 
 
 def test_the_guard_fires_when_a_class_is_never_predicted() -> None:
-    judgement = metrics.judge(predictions_of([0, 1, 1], [0.6, 0.7, 0.8]))
-    assert "NORMAL is never predicted, but true of 1 of 3 examples." in judgement.warnings
+    scores = metrics.compute(predictions_of([0, 1, 1], [0.6, 0.7, 0.8]))
+    assert "NORMAL is never predicted, but true of 1 of 3 examples." in scores.warnings
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_the_guard_fires_when_outputs_are_not_finite(value: float) -> None:
-    judgement = metrics.judge(predictions_of([0, 1, 1, 0], [0.1, 0.9, 0.8, value]))
-    assert judgement.warnings == ("The outputs for 1 of 4 examples are not finite.",)
-    assert judgement.log_loss is judgement.brier is judgement.roc_auc is judgement.pr_auc is None
-    assert judgement.output_distribution.mean_probability == {"NORMAL": None, "PNEUMONIA": None}
-    assert sum(judgement.output_distribution.histogram) == 3
+    scores = metrics.compute(predictions_of([0, 1, 1, 0], [0.1, 0.9, 0.8, value]))
+    assert scores.warnings == ("The outputs for 1 of 4 examples are not finite.",)
+    assert scores.log_loss is scores.brier is scores.roc_auc is scores.pr_auc is None
+    assert scores.output_distribution.mean_probability == {"NORMAL": None, "PNEUMONIA": None}
+    assert sum(scores.output_distribution.histogram) == 3
 
 
 def test_a_probability_that_exceeds_one_by_rounding_is_judged() -> None:
     predictions = predictions_of([0, 1], [0.0, 1 + 1e-7])
-    assert metrics.judge(predictions).brier == 0
+    assert metrics.compute(predictions).brier == 0
 
 
 def test_a_confident_error_keeps_its_small_probability_in_the_log_loss() -> None:
     predictions = dataclasses.replace(
         predictions_of([0], [1.0]), probabilities=np.array([[1e-9, 1]], np.float32)
     )
-    assert metrics.judge(predictions).log_loss == pytest.approx(-math.log(1e-9))
+    assert metrics.compute(predictions).log_loss == pytest.approx(-math.log(1e-9))
 
 
 def test_nothing_cannot_be_judged() -> None:
-    with pytest.raises(ValueError, match="There is no example to judge"):
-        metrics.judge(predictions_of([], []))
+    with pytest.raises(ValueError, match="There is no example to evaluate"):
+        metrics.compute(predictions_of([], []))
 
 
 def test_three_classes_cannot_be_judged() -> None:
     predictions = dataclasses.replace(
         predictions_of([0], [0.5]), class_names=("A", "B", "C"), probabilities=np.array([[0, 0, 1]])
     )
-    with pytest.raises(ValueError, match="Two classes can be judged, not A, B, C"):
-        metrics.judge(predictions)
+    with pytest.raises(ValueError, match="Two classes can be evaluated, not A, B, C"):
+        metrics.compute(predictions)
 
 
 @hypothesis.given(table=tables().filter(len), data=st.data())
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_row_order_does_not_change_the_judgement(table: Predictions, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(table))))
-    assert metrics.judge(table.take(order)) == metrics.judge(table)
+    assert metrics.compute(table.take(order)) == metrics.compute(table)

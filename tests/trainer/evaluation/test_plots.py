@@ -50,7 +50,7 @@ def radiographs(count: int, height: int = 32, width: int = 32) -> npt.NDArray[np
 PREDICTIONS = predictions_of([0, 0, 1, 1, 1], [0.125, 0.875, 0.25, 0.75, 1.0])
 WRITERS: dict[str, Callable[[pathlib.Path], None]] = {
     "curves": lambda path: plots.save_curves(HISTORY, path),
-    "matrix": lambda path: plots.save_confusion_matrix(metrics.judge(PREDICTIONS), path),
+    "matrix": lambda path: plots.save_confusion_matrix(metrics.compute(PREDICTIONS), path),
     "samples": lambda path: plots.save_samples(radiographs(5), PREDICTIONS, path),
 }
 writers = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
@@ -101,7 +101,7 @@ print(matplotlib.get_backend(), "matplotlib.pyplot" in sys.modules, "tensorflow"
 
 
 def test_each_curve_has_its_span_and_the_best_epoch_is_marked() -> None:
-    found = texts(plots._curves(HISTORY))
+    found = texts(plots.draw_curves(HISTORY))
     assert "training   (min: 0.125, max: 0.500, cur: 0.125)" in found
     assert "validation (min: 0.750, max: 0.900, cur: 0.850)" in found
     assert found.count("best epoch: 2 (lowest validation loss)") == 2
@@ -117,17 +117,17 @@ def test_each_curve_has_its_span_and_the_best_epoch_is_marked() -> None:
     ],
 )
 def test_there_is_a_panel_for_each_kind_of_curve(keys: list[str], titles: list[str]) -> None:
-    figure = plots._curves({key: [0.5, 0.25] for key in keys})
+    figure = plots.draw_curves({key: [0.5, 0.25] for key in keys})
     assert [axes.get_title() for axes in figure.axes] == titles
 
 
 def test_epochs_are_counted_from_one() -> None:
-    axes: Any = plots._curves({"loss": [0.5, 0.25]}).axes[0]
+    axes: Any = plots.draw_curves({"loss": [0.5, 0.25]}).axes[0]
     assert axes.lines[0].get_xdata().tolist() == [1, 2]
 
 
 def test_one_epoch_has_one_tick() -> None:
-    axes = plots._curves({"loss": [0.5]}).axes[0]
+    axes = plots.draw_curves({"loss": [0.5]}).axes[0]
     low, high = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
@@ -148,7 +148,7 @@ def test_a_history_without_curves_is_refused_and_nothing_written(tmp_path: pathl
 
 
 def test_cells_have_counts_and_shares_of_the_true_class() -> None:
-    found = texts(plots._confusion_matrix(metrics.judge(PREDICTIONS)))
+    found = texts(plots.draw_confusion_matrix(metrics.compute(PREDICTIONS)))
     for cell in ("1\n50.0 %", "1\n33.3 %", "2\n66.7 %"):
         assert cell in found
     assert "5 examples, accuracy 60.00 %" in found
@@ -156,15 +156,17 @@ def test_cells_have_counts_and_shares_of_the_true_class() -> None:
 
 
 def test_a_class_that_does_not_occur_has_no_shares() -> None:
-    found = texts(plots._confusion_matrix(metrics.judge(predictions_of([1, 1], [0.75, 0.75]))))
+    found = texts(
+        plots.draw_confusion_matrix(metrics.compute(predictions_of([1, 1], [0.75, 0.75])))
+    )
     assert found.count("0\n–") == 2
 
 
 @pytest.mark.parametrize("percentage", [0, 50, 72, 73, 74, 100])
 def test_text_has_the_contrast_that_accessibility_asks_for(percentage: int) -> None:
     answers = [0.75] * percentage + [0.25] * (100 - percentage)
-    judgement = metrics.judge(predictions_of([1] * 100, answers))
-    axes: Any = plots._confusion_matrix(judgement).axes[0]
+    scores = metrics.compute(predictions_of([1] * 100, answers))
+    axes: Any = plots.draw_confusion_matrix(scores).axes[0]
     shades = axes.images[0].to_rgba(axes.images[0].get_array()).reshape(-1, 4)
     for cell, shade in zip(axes.texts, shades, strict=True):
         assert contrast(cell.get_color(), shade) > 4.5

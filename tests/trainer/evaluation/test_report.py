@@ -24,8 +24,8 @@ HISTORY = {
 }
 
 
-def judgement_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Judgement:
-    """A judgement of this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
+def scores_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Metrics:
+    """A scores of this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
     label = np.repeat([0, 0, 1, 1], (tn, fp, fn, tp))
     positive = np.repeat([0.25, 0.75, 0.25, 0.75], (tn, fp, fn, tp))
     predictions = Predictions(
@@ -36,14 +36,14 @@ def judgement_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Judgement:
         label=label,
         probabilities=np.stack([1 - positive, positive], axis=1),
     )
-    return metrics.judge(predictions)
+    return metrics.compute(predictions)
 
 
 def report_with(**changes: Any) -> report.Report:
     fields: dict[str, Any] = {
         "split": "test",
         "history": HISTORY,
-        "judgement": judgement_with(340, 56, 26, 1043),
+        "scores": scores_with(340, 56, 26, 1043),
         "data": {"name": "paper"},
         "run": {"backbone": "vgg16", "precision": "float32", "seed": 0, "flags": ["--seed=0"]},
     }
@@ -140,7 +140,7 @@ def test_auc_is_reported_where_it_was_recorded() -> None:
 
 
 def test_what_is_not_defined_is_called_so() -> None:
-    text = report_with(judgement=judgement_with(0, 0, 1, 3)).to_text(colour=False)
+    text = report_with(scores=scores_with(0, 0, 1, 3)).to_text(colour=False)
     assert "ROC-AUC: not defined" in text
     assert "  Specificity      not defined\n" in text
 
@@ -168,18 +168,18 @@ WARNING = (
 
 
 def test_a_run_that_must_not_be_used_says_so_at_the_end() -> None:
-    text = report_with(judgement=judgement_with(1, 395, 4, 1065)).to_text(colour=False)
+    text = report_with(scores=scores_with(1, 395, 4, 1065)).to_text(colour=False)
     assert text.endswith(f"\n\n{WARNING}\n")
     assert "\x1b" not in text
 
 
 def test_the_warning_is_red_on_a_terminal() -> None:
-    text = report_with(judgement=judgement_with(1, 395, 4, 1065)).to_text(colour=True)
+    text = report_with(scores=scores_with(1, 395, 4, 1065)).to_text(colour=True)
     assert text.endswith(f"\n\n\x1b[1;31m{WARNING}\x1b[0m\n")
 
 
 def test_every_reason_gets_its_line() -> None:
-    text = report_with(judgement=judgement_with(0, 2, 0, 2)).to_text(colour=False)
+    text = report_with(scores=scores_with(0, 2, 0, 2)).to_text(colour=False)
     assert text.count(f"\n{report.DO_NOT_USE} ") == 2
 
 
@@ -190,8 +190,9 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
     assert list(document) == [
         "schema_version",
         "split",
-        "judgement",
+        "metrics",
         "shared_patient_images",
+        "monitor",
         "best_epoch",
         "history",
         "data",
@@ -199,8 +200,8 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
     ]
     assert document["schema_version"] == report.SCHEMA_VERSION
     assert document["split"] == "test"
-    assert document["judgement"]["confusion_matrix"] == [[340, 56], [26, 1043]]
-    assert document["judgement"]["accuracy"] == subject.judgement.accuracy
+    assert document["metrics"]["confusion_matrix"] == [[340, 56], [26, 1043]]
+    assert document["metrics"]["accuracy"] == subject.scores.accuracy
     assert document["shared_patient_images"] == 761
     assert document["best_epoch"] == 2
     assert document["history"] == HISTORY

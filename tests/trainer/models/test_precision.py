@@ -8,7 +8,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.distribution import runtime
-from trainer.models import precision
+from trainer.models import precision, session
 
 CONTEXT = runtime.Context(runtime.tf.distribute.get_strategy(), "CPU", 1, ())
 
@@ -38,7 +38,8 @@ def rates(monkeypatch):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_the_policy_is_in_force_before_the_first_layer(config, policy):
-    assert precision.settle(config(precision=policy), CONTEXT) == precision.Choice(policy, "")
+    assert precision.choose(config(precision=policy), CONTEXT) == precision.Choice(policy, "")
+    session.begin(policy, seed=0)
     layer = keras.layers.Dense(1)
     assert layer.compute_dtype == policy.removeprefix("mixed_")
     assert layer.variable_dtype == "float32"
@@ -48,7 +49,7 @@ def test_the_policy_is_in_force_before_the_first_layer(config, policy):
     ("device", "policy"), [("TPU", "mixed_bfloat16"), ("GPU", "mixed_float16")]
 )
 def test_an_accelerator_needs_no_measurement(config, rates, device, policy):
-    choice = precision.settle(config(), dataclasses.replace(CONTEXT, device=device))
+    choice = precision.choose(config(), dataclasses.replace(CONTEXT, device=device))
     assert choice.policy == policy
     assert policy in choice.reason
     assert rates["calls"] == 0
@@ -59,28 +60,28 @@ def test_an_accelerator_needs_no_measurement(config, rates, device, policy):
 )
 def test_a_cpu_takes_what_is_clearly_faster_and_says_so(config, rates, bfloat16, policy):
     rates["mixed_bfloat16"] = bfloat16
-    choice = precision.settle(config(), CONTEXT)
-    assert choice.policy == policy == keras.mixed_precision.dtype_policy().name
+    choice = precision.choose(config(), CONTEXT)
+    assert choice.policy == policy
     assert f"10.0 img/s in float32 and at {bfloat16:.1f} img/s in bfloat16" in choice.reason
     assert "measured now" in choice.reason
 
 
 def test_a_machine_is_measured_once_for_each_backbone_and_size(config, rates):
-    precision.settle(config(), CONTEXT)
-    again = precision.settle(config(), CONTEXT)
+    precision.choose(config(), CONTEXT)
+    again = precision.choose(config(), CONTEXT)
     assert rates["calls"] == 2
     assert again.policy == "mixed_bfloat16"
     assert "measured before" in again.reason
-    precision.settle(config(image_size=64), CONTEXT)
+    precision.choose(config(image_size=64), CONTEXT)
     assert rates["calls"] == 4
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"images_per_s": {"float32": "fast"}}'])
 def test_a_damaged_record_is_measured_again(config, rates, tmp_path, content):
-    precision.settle(config(), CONTEXT)
+    precision.choose(config(), CONTEXT)
     (record,) = (tmp_path / "precision").iterdir()
     record.write_text(content)
-    precision.settle(config(), CONTEXT)
+    precision.choose(config(), CONTEXT)
     assert rates["calls"] == 4
     assert json.loads(record.read_text())["images_per_s"]["mixed_bfloat16"] == 70.0
 
@@ -95,8 +96,8 @@ def test_measuring_changes_neither_weights_nor_names(config, monkeypatch):
     monkeypatch.setattr(precision, "TRIAL_S", 0.0)
 
     def first_layer(choice: str) -> tuple[str, list[list[float]]]:
-        precision.settle(config(precision=choice), CONTEXT)
-        keras.mixed_precision.set_dtype_policy("float32")
+        precision.choose(config(precision=choice), CONTEXT)
+        session.begin("float32", seed=0)
         layer = keras.layers.Dense(3)
         layer.build((None, 4))
         return layer.name, layer.kernel.numpy().tolist()

@@ -70,11 +70,10 @@ class Run:
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
         )
         frequency = CheckpointOptions(checkpoint_every_steps=every_steps, checkpoint_every_s=0)
-        others = [callbacks.StopAtDivergence(), self.log, stopping]
         self.saving = callbacks.Checkpointing(
-            checkpoints, self.model.trainable_variables, others, frequency
+            checkpoints, self.model.trainable_variables, [self.log, stopping], frequency
         )
-        self.hooks = [*others, self.saving]
+        self.hooks = [callbacks.StopAtDivergence(), self.log, stopping, self.saving]
         self.driver = Driver(self.model, strategy, steps_per_call=1, clock=lambda: 0.0)
 
     def train(self, *more) -> None:
@@ -258,7 +257,7 @@ def test_another_format_is_not_read(saved, caplog):
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format_version": 0}))
     assert Run(saved.parent).saving.restore() == Position(2, 0)
-    assert "its format is 0, not 1" in caplog.text
+    assert "its format is 0, not 2" in caplog.text
 
 
 def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
@@ -266,7 +265,7 @@ def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     run = Run(saved.parent)
-    monkeypatch.setattr(checkpoint.storage, "save_json", full)
+    monkeypatch.setattr(checkpoint.files, "save_json", full)
     with pytest.raises(OSError, match="No space left"):
         run.saving._save(Position(7, 0))
     assert sorted(path.name for path in saved.iterdir()) == ["00002-000000", "00003-000000"]

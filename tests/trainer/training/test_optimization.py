@@ -117,7 +117,7 @@ def _compiled(**options) -> keras.Model:
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 def test_optimizers_are_keras_own_and_built(name, cls, clip_norm):
     optimizer = _compiled(optimizer=name, clip_norm=clip_norm).optimizer
-    assert isinstance(optimizer.rule, cls)
+    assert isinstance(optimizer.inner_optimizer, cls)
     assert optimizer.built
 
 

@@ -64,9 +64,9 @@ def test_between_updates_nothing_moves(replicas, rule):
     rows = [[1.0, 2.0]] * replicas
     for _ in range(2):
         stepper.step(*rows), stepper.step(*rows)
-        before = [v.numpy() for v in (stepper.weight, *stepper.optimizer.rule.variables)]
+        before = [v.numpy() for v in (stepper.weight, *stepper.optimizer.inner_optimizer.variables)]
         stepper.step(*rows)
-        after = [v.numpy() for v in (stepper.weight, *stepper.optimizer.rule.variables)]
+        after = [v.numpy() for v in (stepper.weight, *stepper.optimizer.inner_optimizer.variables)]
         assert not any(np.array_equal(a, b) for a, b in zip(after[:2], before[:2], strict=True))
     assert stepper.optimizer.iterations.numpy() == 2
 

@@ -22,7 +22,7 @@ from trainer.data import pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
-from trainer.models import classifier, precision
+from trainer.models import classifier, session
 from trainer.option_groups import DataOptions
 from trainer.runs import run_directory
 from trainer.training import feeds
@@ -66,7 +66,7 @@ def test_every_metric_equals_scikit_learns_on_the_predictions_file(run_dir):
     ]  # fmt: skip
     label, predicted = ([row[name] for row in rows] for name in ("label", "predicted"))
     positive = np.array([float(row["p_PNEUMONIA"]) for row in rows])
-    reported = json.loads((run_dir / "report.json").read_text())["judgement"]
+    reported = json.loads((run_dir / "report.json").read_text())["metrics"]
     expected = {
         "examples": 25,
         "accuracy": sklearn.metrics.accuracy_score(label, predicted),
@@ -92,14 +92,14 @@ def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, mak
 
 def test_judging_again_gives_the_same_predictions(run_dir, make_config):
     before = (run_dir / "report.json").read_bytes()
-    judgement = evaluate.run(make_config(model_dir=str(run_dir)))
+    evaluation = evaluate.run(make_config(model_dir=str(run_dir)))
     (folder,) = run_dir.glob("on_paper_*")
     first, again = (
         Predictions.load_csv(path / "predictions_test.csv").probabilities
         for path in (run_dir, folder)
     )
     np.testing.assert_allclose(again, first, atol=1e-5)
-    assert judgement.accuracy == json.loads(before)["judgement"]["accuracy"]
+    assert evaluation.metrics.accuracy == json.loads(before)["metrics"]["accuracy"]
     reports = [json.loads((path / "report.json").read_text()) for path in (run_dir, folder)]
     assert reports[0]["history"] == reports[1]["history"]
     assert reports[0]["shared_patient_images"] == reports[1]["shared_patient_images"]
@@ -258,7 +258,7 @@ def one_cache(data_dir, tmp_path_factory):
 def _prepare(config) -> None:
     context = runtime.build(config.runtime)
     data = pipeline.load(config.data, config.model.backbone_image_size)
-    precision.settle(config, context)
+    session.begin(config.runtime.precision, config.runtime.seed)
     network = classifier.build(config.model, data.image_shape, len(data.class_names))
     feeds.build(config, data, network, context).prepare()
 
@@ -311,7 +311,7 @@ def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config
     for name in ("predictions_test.csv", "report.json", "curves.png", "best.keras"):
         (run / name).unlink()
     train.run(make_config())
-    assert "going on after 2 epochs and 0 steps." in capsys.readouterr().out
+    assert "resuming after epoch 2, step 0." in capsys.readouterr().out
     assert {name: (run / name).read_bytes() for name in before} == before
     assert {path.name for path in run.iterdir() if path.name[0] != "."} == FILES
 
@@ -375,8 +375,8 @@ def test_a_divergence_goes_back_and_lowers_the_learning_rate(make_config, capsys
     ):
         train.run(make_config(**options))
     assert re.search(
-        r"the loss is (nan|inf) in epoch 1 at step \d, at learning rate 1e\+38: going back to 0 "
-        r"epochs and 0 steps, with 0.5 of the learning rate.",
+        r"the loss is (nan|inf) in epoch 1 at step \d, at learning rate 1e\+38: going back to "
+        r"epoch 0, step 0, with 0.5 of the learning rate.",
         capsys.readouterr().out,
     )
 

@@ -1,0 +1,146 @@
+"""A finished run, opened: it says what its files hold, without TensorFlow but for the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.trainer.conftest import small_config
+from trainer.commands import evaluate, train
+from trainer.errors import ConfigError, RunError
+from trainer.runs import evaluated, trained
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return train.train(small_config(data_dir, folder))
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """The run's directory, to be damaged."""
+    shutil.copytree(run.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_training_returns_the_run_that_opening_finds(run):
+    opened = trained.open_run(run.path)
+    assert opened.config == run.config
+    assert opened.metrics == run.metrics
+    assert opened.history == run.history
+    assert len(opened.history["val_loss"]) == 2
+
+
+def test_a_run_tells_on_what_it_was_trained(run):
+    record = json.loads((run.directory.path / "trained_on.json").read_text())
+    assert run.data_fingerprint == record["fingerprint"]
+    assert run.training_patients == set(record["patients"])
+
+
+def test_metrics_are_those_of_the_report(run):
+    document = json.loads((run.directory.path / "report.json").read_text())
+    assert json.loads(json.dumps(run.metrics.to_json())) == document["metrics"]
+    assert json.loads(json.dumps(run.evaluation.report.to_json())) == document
+
+
+def test_the_model_gives_the_predictions(run):
+    images = np.zeros((2, *run.model.input.shape[1:]), np.uint8)
+    assert run.model(images).shape == (2, 2)
+    assert len(run.predictions) == run.metrics.examples == 25
+
+
+def test_a_run_draws_itself(run):
+    axes = run.plot_history().axes
+    assert [a.get_title() for a in axes] == ["Log-loss", "Accuracy", "ROC-AUC"]
+    assert run.plot_history()._repr_png_().startswith(b"\x89PNG")
+    markup = run._repr_html_()
+    assert markup.count("<img ") == 2
+    assert "accuracy" in markup
+    assert run.path in repr(run)
+
+
+def test_opening_a_run_and_reading_its_figures_loads_no_tensorflow(run):
+    code = (
+        "import sys, trainer\n"
+        f"run = trainer.open_run({run.path!r})\n"
+        "run.metrics, run.predictions, run.plot_history(), run._repr_html_()\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_recorded_command_repeats_the_run_and_is_no_kernels(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    evaluation = evaluate.evaluate(run)
+    command = evaluation.report.run["command"]
+    assert command == f"python -m trainer --mode=evaluate --model_dir={run.path}"
+    trained_by = run.evaluation.report.run["command"]
+    assert trained_by.startswith("python -m trainer --dataset=paper ")
+    assert "--precision=float32" in trained_by
+
+
+def test_another_data_set_is_evaluated_into_a_folder_of_its_own(run, archive, capsys):
+    evaluation = evaluate.evaluate(run.path, dataset="grouped", manual_dir=str(archive))
+    assert evaluation.folder.name.startswith("on_grouped_")
+    assert evaluated.load(evaluation.folder).metrics == evaluation.metrics
+    assert "RANK 1 Accuracy" in str(evaluation)
+    assert "RANK 1 Accuracy" not in capsys.readouterr().out
+
+
+def test_the_report_is_printed_when_it_is_asked_for(make_config, capsys):
+    train.train(make_config(max_epochs=1), show_report=True)
+    assert "RANK 1 Accuracy" in capsys.readouterr().out
+
+
+def test_what_training_fixed_cannot_be_changed(run):
+    with pytest.raises(ConfigError, match="neurons cannot be changed after training"):
+        evaluate.evaluate(run, neurons=9)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(RunError, match=r"there is no run at .*; train one"):
+        trained.open_run(tmp_path)
+
+
+def test_a_run_that_has_not_finished_is_told(copy):
+    (copy / "best.keras").unlink()
+    with pytest.raises(RunError, match="has no model yet; give its command again to resume it"):
+        trained.open_run(copy)
+
+
+@pytest.mark.parametrize("name", ["predictions_test.csv", "report.json"])
+def test_a_missing_evaluation_is_told(copy, name):
+    (copy / name).unlink()
+    run = trained.open_run(copy)
+    with pytest.raises(RunError, match=f"has no evaluation .*{name}"):
+        _ = run.metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("report.json", "{"), ("report.json", "[]"), ("predictions_test.csv", "x")],
+)
+def test_a_damaged_evaluation_is_told(copy, name, content):
+    (copy / name).write_text(content)
+    with pytest.raises(RunError, match=r"can't be read .*; evaluate again"):
+        _ = trained.open_run(copy).metrics
+
+
+def test_an_unreadable_model_is_told(copy):
+    (copy / "best.keras").write_bytes(b"")
+    with pytest.raises(RunError, match="is not a readable model"):
+        _ = trained.open_run(copy).model
+
+
+def test_a_loss_that_is_no_number_is_read_as_it_was(copy):
+    document = json.loads((copy / "report.json").read_text())
+    document["history"]["loss"][0] = None
+    (copy / "report.json").write_text(json.dumps(document))
+    assert math.isnan(evaluated.load(copy).report.history["loss"][0])

@@ -1,0 +1,130 @@
+"""An evaluation on disk: what a model said of every example of the test split, and its worth.
+
+predictions_test.csv   a row per example
+report.json            metrics, history, facts about data and run
+curves.png  confusion_matrix.png  samples.png
+
+    evaluation = evaluated.load(run_dir)
+    evaluation.metrics.sensitivity
+    print(evaluation)                      # the text report
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING
+
+from trainer.errors import RunError
+from trainer.evaluation import metrics, plots, predictions, report
+from trainer.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Mapping, Sequence
+
+    from trainer.data.pipeline import Data
+    from trainer.evaluation.metrics import Metrics
+    from trainer.evaluation.report import Report
+
+SPLIT = "test"
+PREDICTIONS = f"predictions_{SPLIT}.csv"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model is worth on a test split.
+
+        evaluation = trainer.evaluate("runs/a", dataset="official")
+        evaluation.metrics.roc_auc
+        print(evaluation)
+
+    Attributes:
+      folder: where its files are.
+      predictions: what the model said of each example.
+      report: metrics, history and facts, and their layout as text and JSON.
+    """
+
+    folder: pathlib.Path
+    predictions: Predictions
+    report: Report
+
+    @property
+    def metrics(self) -> Metrics:
+        """Every metric of the split."""
+        return self.report.scores
+
+    @property
+    def guard_fired(self) -> bool:
+        """Whether the model must not be used; `metrics.warnings` says why."""
+        return self.metrics.guard_fired
+
+    def headline(self) -> str:
+        """Sums up in one line."""
+        scores = self.metrics
+        auc = "" if scores.roc_auc is None else f", ROC-AUC {scores.roc_auc:.4f}"
+        verdict = f"; {report.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
+        accuracy = metrics.percent(scores.accuracy)
+        return f"accuracy {accuracy} of {scores.examples} {SPLIT} examples{auc}{verdict}"
+
+    def __repr__(self) -> str:
+        """Names the folder and the headline."""
+        return f"<Evaluation {self.folder}: {self.headline()}>"
+
+    def __str__(self) -> str:
+        """Returns the text report."""
+        return self.report.to_text(colour=False)
+
+    def save(self, data: Data) -> None:
+        """Writes all files of the evaluation into its folder.
+
+        Args:
+          data: with the images of the split.
+        """
+        self.predictions.save_csv(self.folder / PREDICTIONS)
+        self.report.save(self.folder)
+        if self.report.history:
+            plots.save_curves(self.report.history, self.folder / "curves.png", self.report.monitor)
+        plots.save_confusion_matrix(self.metrics, self.folder / "confusion_matrix.png")
+        rows = predictions.choose_samples(self.predictions)
+        images = data.images(SPLIT, rows)
+        plots.save_samples(images, self.predictions.take(rows), self.folder / "samples.png")
+
+
+def load(folder: pathlib.Path) -> Evaluation:
+    """Reads what `Evaluation.save` wrote; metrics are computed anew, from the predictions.
+
+    Raises:
+      RunError: when there is no evaluation, or it can't be read.
+    """
+    try:
+        table = Predictions.load_csv(folder / PREDICTIONS)
+        document = json.loads((folder / "report.json").read_text("utf-8"))
+        read = report.Report(
+            split=document["split"],
+            history=_with_nan(document["history"]),
+            scores=metrics.compute(table),
+            data=document["data"],
+            run=document["run"],
+            shared_patient_images=document["shared_patient_images"],
+            monitor=document["monitor"],
+        )
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder} has no evaluation ({error.filename} is missing); give the run's command "
+            "again to finish it, or evaluate it with --mode=evaluate."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the evaluation in {folder} can't be read ({error}); evaluate again."
+        ) from error
+    return Evaluation(folder, table, read)
+
+
+def _with_nan(history: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
+    """Returns a history as training had it: JSON has null for what is not finite."""
+    return {
+        name: [math.nan if value is None else value for value in values]
+        for name, values in history.items()
+    }

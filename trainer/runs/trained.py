@@ -1,0 +1,214 @@
+"""A finished run, opened: its options, its history, its model, and what the model is worth.
+
+    run = trained.open_run("runs/a")          # or "gs://hospital/runs/a"
+    run.metrics.roc_auc
+    run.history["val_loss"]
+    run.predictions.save_csv(path)
+    run.model(images)                         # a Keras model
+
+Every command that starts from a run takes one of these.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trainer.config import Config
+from trainer.errors import RunError
+from trainer.evaluation import metrics, plots, report
+from trainer.evaluation.predictions import Predictions
+from trainer.runs import evaluated, run_directory
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Mapping
+
+    import keras
+    import matplotlib.figure
+    import numpy as np
+
+    from trainer.data.pipeline import Data
+    from trainer.evaluation.metrics import Metrics
+    from trainer.runs.run_directory import RunDirectory
+
+
+class Run:
+    """A finished run; what is in its directory is read when it is asked for.
+
+        run = trainer.open_run("runs/a")
+        run.metrics.accuracy
+        run.plot_history()
+
+    Attributes:
+      directory: the run's files.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+
+    @property
+    def path(self) -> str:
+        """The run directory, as the user named it: a folder, or `gs://…`."""
+        return str(self.directory)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The options that the run was trained with.
+
+        Raises:
+          RunError: when they can't be read.
+        """
+        return self.directory.load_config()
+
+    @functools.cached_property
+    def history(self) -> dict[str, list[float]]:
+        """A value per epoch for each metric, as Keras names them: loss, val_loss, auc, …."""
+        return self.directory.load_history()
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The model of the best epoch: uint8 images [B, H, W, 1] -> probabilities [B, K].
+
+        Raises:
+          RunError: when the file can't be read.
+        """
+        # Keras and TensorFlow take seconds to import; figures and pictures do without them.
+        saved = importlib.import_module("trainer.models.saved")
+        return saved.load(self.directory.best_model)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """The fingerprint of the data set that the run was trained on."""
+        return str(self._trained_on["fingerprint"])
+
+    @property
+    def training_patients(self) -> frozenset[str]:
+        """The patients of the training split."""
+        return frozenset(self._trained_on["patients"])
+
+    @functools.cached_property
+    def evaluation(self) -> evaluated.Evaluation:
+        """What training found on the test split, at its end.
+
+        Raises:
+          RunError: when the run ended before it, or its files can't be read.
+        """
+        return evaluated.load(self.directory.path)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Every metric of the test split."""
+        return self.evaluation.metrics
+
+    @property
+    def predictions(self) -> Predictions:
+        """What the model said of each example of the test split."""
+        return self.evaluation.predictions
+
+    def plot_history(self) -> matplotlib.figure.Figure:
+        """Draws loss, accuracy and AUC by epoch, as a Matplotlib figure.
+
+        Raises:
+          ValueError: when the run has no epoch.
+        """
+        return plots.draw_curves(self.history, self.config.optimization.monitor)
+
+    def evaluate(
+        self,
+        data: Data,
+        probabilities: np.ndarray,
+        facts: Mapping[str, Any],
+        folder: pathlib.Path | None = None,
+    ) -> evaluated.Evaluation:
+        """Returns what the model is worth on the test split of `data`; writes nothing.
+
+        Args:
+          data: the data set.
+          probabilities: [N, K], what the model said of the split, in its order.
+          facts: about the machine, for `report.json`.
+          folder: for the evaluation's files; None: the run's own.
+        """
+        table = data.table(evaluated.SPLIT)
+        predictions = Predictions(
+            class_names=data.class_names,
+            file_name=table.file_name,
+            patient_id=table.patient_id,
+            etiology=table.etiology,
+            label=table.label,
+            probabilities=probabilities,
+        )
+        patients = self.training_patients
+        found = report.Report(
+            evaluated.SPLIT,
+            self.history,
+            metrics.compute(predictions),
+            data.card(),
+            facts,
+            shared_patient_images=sum(patient in patients for patient in table.patient_id),
+            monitor=self.config.optimization.monitor,
+        )
+        return evaluated.Evaluation(folder or self.directory.path, predictions, found)
+
+    @functools.cached_property
+    def _trained_on(self) -> dict[str, Any]:
+        return self.directory.load_trained_on()
+
+    def __repr__(self) -> str:
+        """Names the run, and its headline where it has one."""
+        return f"<Run {self.path}: {self._headline()}>"
+
+    def _repr_html_(self) -> str:
+        """Shows the run in a notebook: headline, curves, confusion matrix."""
+        figures = {"learning curves": self.plot_history()} if self.history else {}
+        if self._is_evaluated:
+            figures["confusion matrix"] = plots.draw_confusion_matrix(self.metrics)
+        caption = html.escape(f"{self.path}: {self._headline()}")
+        return "\n".join([f"<p>{caption}</p>", *map(_image, figures.values(), figures)])
+
+    def _headline(self) -> str:
+        return self.evaluation.headline() if self._is_evaluated else "not evaluated"
+
+    @property
+    def _is_evaluated(self) -> bool:
+        return self.directory.has(evaluated.PREDICTIONS)
+
+
+def _image(figure: matplotlib.figure.Figure, title: str) -> str:
+    """Returns a figure as an HTML element that holds all of it."""
+    encoded = base64.b64encode(plots.to_png(figure)).decode()
+    return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
+
+
+def open_run(model_dir: str | pathlib.Path) -> Run:
+    """Opens the run in a directory; of one in a bucket, a copy that ends with this process.
+
+        run = trainer.open_run("runs/a")
+
+    Args:
+      model_dir: a folder, or `gs://bucket/prefix`.
+
+    Raises:
+      ConfigError: when `model_dir` is no address.
+      RunError: when it holds no finished run, or can't be read.
+    """
+    config = Config.from_flat({"model_dir": str(model_dir)})
+    return require_finished(run_directory.restore(config, is_chief=False))
+
+
+def require_finished(directory: RunDirectory) -> Run:
+    """Returns the run in a directory.
+
+    Raises:
+      RunError: when there is none, or it has no model yet.
+    """
+    if not directory.config.exists():
+        raise RunError(f"there is no run at {directory}; train one, or name its --model_dir.")
+    if not directory.best_model.exists():
+        raise RunError(
+            f"the run at {directory} has no model yet; give its command again to resume it."
+        )
+    return Run(directory)
