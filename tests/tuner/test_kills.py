@@ -95,7 +95,7 @@ def test_a_stopped_search_goes_on(command, tmp_path):
             time.sleep(0.2)
         process.terminate()
         assert process.wait(60) == 75, log.read_text()
-    assert "the same command goes on" in log.read_text()
+    assert "the same command resumes" in log.read_text()
     _finish(arguments, log)
 
 

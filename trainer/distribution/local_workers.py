@@ -20,13 +20,13 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.distribution import peers
-from trainer.system import sockets
+from trainer.system import exits, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FINE = (0, 3, 75)
-"""Exit codes of a worker that came to its end: done, do not use, stopped with everything saved."""
+ENDED = (*exits.TRAINED, exits.STOPPED)
+"""Exit codes of a worker that did not fail."""
 GRACE_S = 30
 """What workers get to end by themselves, and save what they have, before they are killed."""
 POLL_S = 0.1
@@ -34,7 +34,7 @@ LINES = 20
 """Of a failed worker's error output, the last ones are shown."""
 
 
-class Worker:
+class LocalWorker:
     """One process of the cluster; all but the chief (0) keep their output to themselves."""
 
     def __init__(self, index: int, addresses: Sequence[str], argv: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def run(argv: Sequence[str], count: int) -> int:
     the signal's number, as in a shell.
     """
     addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(count)]
-    workers = [Worker(index, addresses, argv) for index in range(count)]
+    workers = [LocalWorker(index, addresses, argv) for index in range(count)]
     with _forwarded_signals(workers) as received:
         while _are_running(workers) and not received:
             time.sleep(POLL_S)
@@ -87,15 +87,15 @@ def run(argv: Sequence[str], count: int) -> int:
     return _exit_code(code, was_stopped=bool(received))
 
 
-def _are_running(workers: Sequence[Worker]) -> bool:
-    """Whether the cluster goes on: none has failed, and not all have come to their end."""
+def _are_running(workers: Sequence[LocalWorker]) -> bool:
+    """Whether the cluster trains on: none has failed, and not all have ended."""
     codes = [worker.process.poll() for worker in workers]
-    return None in codes and all(code in (None, *FINE) for code in codes)
+    return None in codes and all(code in (None, *ENDED) for code in codes)
 
 
-def _first_failed(workers: Sequence[Worker]) -> Worker | None:
+def _first_failed(workers: Sequence[LocalWorker]) -> LocalWorker | None:
     codes = {worker: worker.process.returncode for worker in workers}
-    return next((w for w, code in codes.items() if code not in (None, *FINE)), None)
+    return next((w for w, code in codes.items() if code not in (None, *ENDED)), None)
 
 
 def _exit_code(code: int, *, was_stopped: bool) -> int:
@@ -104,20 +104,20 @@ def _exit_code(code: int, *, was_stopped: bool) -> int:
     return 128 - code if was_stopped else 1
 
 
-def _tell(worker: Worker) -> None:
+def _tell(worker: LocalWorker) -> None:
     code = worker.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with {code}"
     sys.stderr.write(worker.errors())
     sys.stderr.write(f"trainer: worker {worker.index} {how}; the other workers are stopped.\n")
 
 
-def _send_all(workers: Sequence[Worker], number: int) -> None:
+def _send_all(workers: Sequence[LocalWorker], number: int) -> None:
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
             worker.process.send_signal(number)
 
 
-def _wait_or_kill(workers: Sequence[Worker]) -> None:
+def _wait_or_kill(workers: Sequence[LocalWorker]) -> None:
     """Waits for GRACE_S: one that waits for a lost worker answers to nothing but SIGKILL."""
     deadline = time.monotonic() + GRACE_S
     for worker in workers:
@@ -129,7 +129,7 @@ def _wait_or_kill(workers: Sequence[Worker]) -> None:
 
 
 @contextlib.contextmanager
-def _forwarded_signals(workers: Sequence[Worker]) -> Iterator[list[int]]:
+def _forwarded_signals(workers: Sequence[LocalWorker]) -> Iterator[list[int]]:
     """Passes Ctrl-C and SIGTERM on to every worker; yields the list of those that came."""
     received: list[int] = []
 

@@ -13,7 +13,13 @@ from trainer import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DONE, FAILED, USAGE, DO_NOT_USE = 0, 1, 2, 3
+DONE, FAILED, USAGE = 0, 1, 2
+DO_NOT_USE = 3
+"""Done, but a guard fired: the model must not be used."""
+STOPPED, INTERRUPTED = 75, 130
+"""By SIGTERM and by SIGINT, with everything saved; 75 is EX_TEMPFAIL of sysexits.h."""
+TRAINED = (DONE, DO_NOT_USE)
+"""Of a run that came to its end."""
 
 _Parsed = TypeVar("_Parsed")
 
@@ -27,7 +33,7 @@ def code_of(name: str, work: Callable[[], int]) -> int:
     except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
         return _fail(name, error, FAILED)
     except errors.Stopped as stop:
-        reason = f"{stop}; the same command goes on with what is saved."
+        reason = f"{stop}; the same command resumes from what is saved."
         return _fail(name, reason, stop.exit_code)
 
 

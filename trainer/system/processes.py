@@ -24,7 +24,7 @@ POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class Process:
+class ProcessResult:
     """How a process went.
 
     Attributes:
@@ -39,7 +39,7 @@ class Process:
     last_line: str
 
 
-def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (0,)) -> Process:
+def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (0,)) -> ProcessResult:
     """Runs `python -m command` to its end, with its output in a file.
 
     Raises:
@@ -65,7 +65,7 @@ def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (
         raise RunError(
             f"{command[0]} ended with code {process.returncode}: {lines[-1]} (see {log})"
         )
-    return Process(seconds, peak, lines[-1])
+    return ProcessResult(seconds, peak, lines[-1])
 
 
 def search_path() -> str:

@@ -19,13 +19,14 @@ import threading
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from trainer.errors import Stopped
+from trainer.system import exits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _Command = TypeVar("_Command")
 
-EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+EXIT_CODES = {signal.SIGTERM: exits.STOPPED, signal.SIGINT: exits.INTERRUPTED}
 
 _requests: list[signal.Signals] = []
 _deferred = False

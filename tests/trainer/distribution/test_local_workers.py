@@ -140,7 +140,7 @@ def test_all_workers_stop_at_one_step_and_go_on_from_it(command, tmp_path, numbe
             launcher.send_signal(number)
         output, errors = launcher.communicate(timeout=TIMEOUT_S)
     assert launcher.returncode == {signal.SIGTERM: 75, signal.SIGINT: 130}[number], output + errors
-    assert "the same command goes on with what is saved" in errors
+    assert "the same command resumes from what is saved" in errors
     assert not any(_is_running(pid) for pid in workers)
     assert 0 < len(_history(tmp_path / "run")) < 12
     assert _run(command("run", *flags)).returncode in (0, 3)

@@ -130,6 +130,6 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(
         process.wait()
     assert time.monotonic() - sent < STOP_S
     assert process.returncode == code, lines
-    assert lines[-1].endswith("; the same command goes on with what is saved.\n")
+    assert lines[-1].endswith("; the same command resumes from what is saved.\n")
     assert "going on after" in stopped.finish()
     assert stopped.outcome() == expected.outcome()
