@@ -29,7 +29,7 @@ import sklearn.exceptions
 from keras_tuner.engine import trial as trial_lib
 
 from trainer.storage import files
-from tuner import records
+from tuner import records, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 _Method = TypeVar("_Method", bound="Callable[..., Any]")
 
-RUNNING, COMPLETED, FAILED = "RUNNING", "COMPLETED", "FAILED"
-IDLE, STOPPED = "IDLE", "STOPPED"
 MAX_COLLISIONS = 10_000
 """Draws in a row that gave nothing new, after which a space counts as exhausted."""
 MAX_HANDOUTS = 5
@@ -143,7 +141,7 @@ class Ladder:
                 if not is_complete:
                     has_running = True
                     break  # The rungs above wait for it; other brackets don't.
-        return IDLE if has_running else STOPPED
+        return statuses.IDLE if has_running else statuses.STOPPED
 
     def values(self, slot: Slot) -> dict[str, Any]:
         """Returns the configuration of a slot."""
@@ -169,10 +167,10 @@ class Ladder:
             outcome = outcomes.get(slot.trial_id)
             if outcome is None:
                 return slot, False
-            if outcome.status == FAILED:
+            if outcome.status == statuses.FAILED:
                 continue  # The next candidate takes its place.
             wanted -= 1
-            is_complete &= outcome.status == COMPLETED
+            is_complete &= outcome.status == statuses.COMPLETED
         return None, is_complete
 
     def _candidates(
@@ -187,7 +185,7 @@ class Ladder:
         below = [
             (self._sign * outcome.score, Slot.of(trial_id).index)
             for trial_id, outcome in outcomes.items()
-            if outcome.status == COMPLETED
+            if outcome.status == statuses.COMPLETED
             and outcome.score is not None
             and (slot := Slot.of(trial_id)).bracket == bracket
             and slot.rung == level - 1
@@ -267,8 +265,10 @@ class Durable(keras_tuner.Oracle):
         if trial is not None:
             self._heard_s[trial.trial_id] = self._clock()
             return self._hand_out(tuner_id, trial)
-        status = IDLE if self.ongoing_trials and not self.stopped_because else STOPPED
-        if status == STOPPED:
+        status = (
+            statuses.IDLE if self.ongoing_trials and not self.stopped_because else statuses.STOPPED
+        )
+        if status == statuses.STOPPED:
             self.tuner_ids.discard(tuner_id)
         return trial_lib.Trial(self.get_space(), trial_id="none", status=status)
 
@@ -276,7 +276,7 @@ class Durable(keras_tuner.Oracle):
     def end_trial(self, trial: trial_lib.Trial) -> None:
         """Notes how a trial ended, as its worker has written it to disk."""
         mine = self.trials[trial.trial_id]
-        if mine.status != RUNNING:  # Two workers had it, one of them taken for lost.
+        if mine.status != statuses.RUNNING:  # Two workers had it, one of them taken for lost.
             return
         record = records.load(self.trial_folder(mine.trial_id))
         self._end(mine, record)
@@ -290,7 +290,9 @@ class Durable(keras_tuner.Oracle):
     @property
     def is_over(self) -> bool:
         """Whether no trial runs and none will."""
-        return not self.ongoing_trials and (bool(self.stopped_because) or self._next() == STOPPED)
+        return not self.ongoing_trials and (
+            bool(self.stopped_because) or self._next() == statuses.STOPPED
+        )
 
     def trial_folder(self, trial_id: str) -> pathlib.Path:
         """Returns the folder of a trial's records."""
@@ -316,13 +318,13 @@ class Durable(keras_tuner.Oracle):
         self.ongoing_trials = {
             worker: trial
             for worker, trial in self.ongoing_trials.items()
-            if trial.status == RUNNING
+            if trial.status == statuses.RUNNING
         }
-        ended = [t for t in self.end_order if self.trials[t].status != RUNNING]
+        ended = [t for t in self.end_order if self.trials[t].status != statuses.RUNNING]
         missing = sorted(
             t.trial_id
             for t in self.trials.values()
-            if t.status != RUNNING and t.trial_id not in ended
+            if t.status != statuses.RUNNING and t.trial_id not in ended
         )
         self.end_order = [*ended, *missing]
         self._heard_s = dict.fromkeys(self.trials, self._clock())
@@ -339,7 +341,7 @@ class Durable(keras_tuner.Oracle):
         trial_id, values = found
         space = self.get_space()
         space.values = values
-        trial = trial_lib.Trial(space, trial_id=trial_id, status=RUNNING)
+        trial = trial_lib.Trial(space, trial_id=trial_id, status=statuses.RUNNING)
         self.trials[trial_id] = trial
         self.start_order.append(trial_id)
         self.ongoing_trials[tuner_id] = trial
@@ -356,7 +358,7 @@ class Durable(keras_tuner.Oracle):
         for trial_id, trial in sorted(self.trials.items()):
             silent_s = self._clock() - self._heard_s.get(trial_id, 0.0)
             is_lost = trial_id not in held or silent_s > self._worker_timeout_s
-            if trial.status == RUNNING and is_lost:
+            if trial.status == statuses.RUNNING and is_lost:
                 self.ongoing_trials.pop(held.get(trial_id, ""), None)
                 self.ongoing_trials[tuner_id] = trial
                 return trial
@@ -384,7 +386,7 @@ class Durable(keras_tuner.Oracle):
         return max((path.name for path in folder.glob("[0-9]*-[0-9]*")), default="")
 
     def _end(self, trial: trial_lib.Trial, record: records.Record) -> None:
-        trial.status = COMPLETED if record.score is not None else FAILED
+        trial.status = statuses.COMPLETED if record.score is not None else statuses.FAILED
         trial.score, trial.message = record.score, record.reason or None
         trial.best_step = record.best_epoch
         self.end_order.append(trial.trial_id)
@@ -401,7 +403,7 @@ class Durable(keras_tuner.Oracle):
         """Ends a search whose last trials all failed for one and the same reason."""
         last = [self.trials[trial_id] for trial_id in self.end_order[-self._max_failures :]]
         causes = {records.cause_of(trial.message or "") for trial in last}
-        has_failed = all(trial.status == FAILED for trial in last)
+        has_failed = all(trial.status == statuses.FAILED for trial in last)
         if len(last) == self._max_failures and has_failed and len(causes) == 1:
             self.stopped_because = (
                 f"{len(last)} trials in a row failed for one reason ({last[-1].message})"
@@ -443,7 +445,7 @@ class Bayesian(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
     def _next(self) -> tuple[str, dict[str, Any]] | str:
         number = len(self.trials)
         if number >= self.max_trials:
-            return IDLE if self.ongoing_trials else STOPPED
+            return statuses.IDLE if self.ongoing_trials else statuses.STOPPED
         # KerasTuner's own random states are not part of what it saves.
         self._random_state = np.random.RandomState([self.seed % 2**32, number])
         self._seed_state = self.seed + 1000 * number
@@ -453,7 +455,7 @@ class Bayesian(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
             warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
             drawn = self.populate_space(f"{number:03d}")["values"]
         if drawn is None:
-            return IDLE if self.ongoing_trials else STOPPED
+            return statuses.IDLE if self.ongoing_trials else statuses.STOPPED
         slot = Slot(0, 0, number)
         marks = {
             "tuner/epochs": self._epochs,

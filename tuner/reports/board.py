@@ -15,8 +15,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from trainer.system import console
+from tuner import statuses
 from tuner.reports import formats
-from tuner.reports.results import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,7 +124,7 @@ def format_table(results: SearchResults, totals: Totals, *, width: int) -> str:
 def format_line(trial: TrialResult, objective: str) -> str:
     """Returns what a log says of a finished trial."""
     took = formats.duration(trial.seconds)
-    if trial.status == FAILED:
+    if trial.status == statuses.FAILED:
         reason = formats.one_line(trial.reason) or "no reason was recorded"
         return f"trial {trial.trial_id} failed after {took}: {reason}"
     epochs = formats.counted(trial.epochs, "epoch")
@@ -141,7 +141,7 @@ def seconds_left(results: SearchResults, totals: Totals) -> float | None:
     """
     if len(results.finished) >= totals.trials:
         return 0.0
-    timed = [trial for trial in results.finished if trial.status == COMPLETED]
+    timed = [trial for trial in results.finished if trial.status == statuses.COMPLETED]
     epochs = sum(trial.epochs - trial.first_epoch for trial in timed)
     if not totals.epochs or not epochs:
         return None

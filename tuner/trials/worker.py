@@ -21,8 +21,7 @@ from absl import logging
 from keras_tuner.src.distribute import oracle_client
 
 from trainer.errors import ConfigError, RunError
-from tuner import records
-from tuner.oracles import durable
+from tuner import records, statuses
 from tuner.trials import isolation, tasks
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from keras_tuner.engine import trial as trial_lib
 
+    from tuner.oracles import durable
     from tuner.settings import Settings
     from tuner.trials.hypermodel import FineTuning
 
@@ -86,9 +86,9 @@ class Worker(keras_tuner.Tuner):
     def _search(self) -> None:
         while True:
             trial = self.oracle.create_trial(self.tuner_id)
-            if trial.status == durable.STOPPED:
+            if trial.status == statuses.STOPPED:
                 return
-            if trial.status == durable.IDLE:
+            if trial.status == statuses.IDLE:
                 time.sleep(IDLE_S)
                 continue
             with self._heard_of(trial.trial_id):

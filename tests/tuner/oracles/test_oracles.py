@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tuner import plan as plan_lib
-from tuner import records
+from tuner import records, statuses
 from tuner.oracles import durable
 from tuner.oracles.durable import Ladder, Outcome, Slot
 from tuner.settings import Settings
@@ -42,7 +42,7 @@ class Search:
 
     def ask(self, name: str):
         trial = self.oracle.create_trial(name)
-        if trial.status == durable.RUNNING:
+        if trial.status == statuses.RUNNING:
             self.held[name] = trial
         return trial.status
 
@@ -64,7 +64,7 @@ class Search:
         while True:
             idle = [name for name in self.names if name not in self.held]
             states = {name: self.ask(name) for name in idle}
-            if not self.held and durable.STOPPED in states.values():
+            if not self.held and statuses.STOPPED in states.values():
                 return self.scores()
             name = generator.choice(sorted(self.held))
             self.end(name, reason=fails(self.held[name].hyperparameters.values))
@@ -111,7 +111,7 @@ def test_kills_change_nothing(tmp_path, seed):
     search, generator = Search(tmp_path / "killed", workers=2), random.Random(seed)
     while True:
         states = [search.ask(name) for name in search.names if name not in search.held]
-        if not search.held and durable.STOPPED in states:
+        if not search.held and statuses.STOPPED in states:
             break
         if generator.random() < 0.3:
             search.restart()
@@ -144,9 +144,9 @@ def test_a_failed_trial_is_replaced_by_a_new_draw(tmp_path):
     alone = Search(tmp_path / "a").run(fails=fails)
     together = Search(tmp_path / "b", workers=3).run(random.Random(3), fails=fails)
     assert alone == together
-    failed = [name for name, (status, *_) in alone.items() if status == durable.FAILED]
+    failed = [name for name, (status, *_) in alone.items() if status == statuses.FAILED]
     assert failed
-    completed = [Slot.of(n) for n, (status, *_) in alone.items() if status == durable.COMPLETED]
+    completed = [Slot.of(n) for n, (status, *_) in alone.items() if status == statuses.COMPLETED]
     assert len(completed) == PLAN.num_trials
     assert all(alone[name][2]["neurons"] > 380 for name in failed)
 
@@ -180,7 +180,7 @@ def test_failures_for_different_reasons_do_not_end_it(tmp_path):
         fails=lambda v: next(reasons) if v["tuner/round"] == 0 and v["neurons"] > 200 else ""
     )
     assert not search.oracle.stopped_because
-    assert any(status == durable.COMPLETED for status, *_ in found.values())
+    assert any(status == statuses.COMPLETED for status, *_ in found.values())
 
 
 def test_a_silent_workers_trial_goes_to_another(tmp_path):
@@ -216,7 +216,7 @@ def test_a_trial_whose_process_dies_every_time_is_given_up(tmp_path):
 def test_a_space_smaller_than_the_plan_is_searched_whole(tmp_path):
     found = Search(tmp_path, space=Space.parse("neurons=64:256:64,dropout=0|0.5")).run()
     assert len({(v["neurons"], v["dropout"]) for _, _, v in found.values()}) == 8
-    assert all(status == durable.COMPLETED for status, *_ in found.values())
+    assert all(status == statuses.COMPLETED for status, *_ in found.values())
 
 
 def test_state_is_replaced_whole(tmp_path, monkeypatch):
