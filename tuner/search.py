@@ -37,7 +37,7 @@ from trainer.training import feeds
 from tuner import (
     plan as plan_lib,
 )
-from tuner.oracles import durable
+from tuner.oracles import algorithms
 from tuner.reports import board, hparams, leaderboard, outcomes, page
 from tuner.trials import chief, estimate, hypermodel, tasks, worker
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trainer.config import Config
+    from tuner.oracles.durable import DurableOracle
     from tuner.reports.results import SearchResults
     from tuner.settings import Settings
     from tuner.space import Space
@@ -97,7 +98,7 @@ def _search(
     is_spread = "KERASTUNER_TUNER_ID" in os.environ
     if not is_spread:
         prepare(workspace, configs)
-    oracle = durable.build(settings, space, plan)
+    oracle = algorithms.build(settings, space, plan)
     oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
     facts = {name: str(base.to_flat()[name]) for name in FACTS}
@@ -155,7 +156,7 @@ def _repeated(on_turn: Callable[[], None]) -> Iterator[None]:
 
 
 def _search_in_parallel(
-    oracle: durable.Durable,
+    oracle: DurableOracle,
     workspace: tasks.Workspace,
     settings: Settings,
     argv: Sequence[str],
@@ -180,7 +181,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     if not is_local:  # Else the chief, on the same machine, has done it.
         prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
-    oracle = durable.build(settings, space, plan)
+    oracle = algorithms.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
     worker.Worker(oracle, model, settings).search()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator, Sequence
 
-    from tuner.oracles.durable import Durable
+    from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
 
 TURN_S = 0.5
@@ -41,7 +41,7 @@ QUICK_DEATHS = 3
 
 
 @contextlib.contextmanager
-def serving(oracle: Durable, address: str) -> Iterator[str]:
+def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
     """Answers workers at an address (port 0: any); yields it.
 
     Raises:
@@ -65,7 +65,7 @@ def serving(oracle: Durable, address: str) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
-def serve(oracle: Durable, on_turn: Callable[[], None]) -> None:
+def serve(oracle: DurableOracle, on_turn: Callable[[], None]) -> None:
     """Answers until the search is over; workers start and end as they like."""
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     with serving(oracle, address):
@@ -129,7 +129,7 @@ class Process:
 
 
 def supervise(
-    oracle: Durable,
+    oracle: DurableOracle,
     argv: Sequence[str],
     settings: Settings,
     address: str,

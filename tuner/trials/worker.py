@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from keras_tuner.engine import trial as trial_lib
 
-    from tuner.oracles import durable
+    from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
     from tuner.trials.hypermodel import FineTuning
 
@@ -47,7 +47,7 @@ class Worker(keras_tuner.Tuner):
 
     def __init__(
         self,
-        oracle: durable.Durable,
+        oracle: DurableOracle,
         hypermodel: FineTuning,
         settings: Settings,
     ) -> None:
