@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from trainer.system.markup import Markup, element
 from tuner import statuses
 from tuner.reports import formats, scales
-from tuner.reports.markup import Markup, element
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

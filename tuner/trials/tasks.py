@@ -26,6 +26,7 @@ from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
+from trainer.system import text
 from trainer.training import fitting
 from tuner import records
 from tuner.space import with_value
@@ -164,13 +165,13 @@ def attempt(
 
 def _reason(error: Exception) -> str:
     """Names the cause of a failure, and what the error said."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = text.first_line(error)
     if isinstance(error, DivergedError) or isinstance(error.__cause__, DivergedError):
         return f"diverged: {error.__cause__ or error}"
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-        return f"out of memory: {lines[0]}"
+        return f"out of memory: {line}"
     if isinstance(error, ConfigError):
-        return f"impossible: {lines[0]}"
+        return f"impossible: {line}"
     if isinstance(error, RunError):
-        return f"failed: {lines[0]}"
-    return f"crashed: {type(error).__name__}: {lines[0]}"
+        return f"failed: {line}"
+    return f"crashed: {type(error).__name__}: {line}"

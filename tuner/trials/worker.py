@@ -21,6 +21,7 @@ from absl import logging
 from keras_tuner.src.distribute import oracle_client
 
 from trainer.errors import ConfigError, RunError
+from trainer.system import text
 from tuner import records, statuses
 from tuner.trials import isolation, tasks
 
@@ -125,7 +126,7 @@ class Worker(keras_tuner.Tuner):
         try:
             config = self.hypermodel.config_of(trial.hyperparameters)
         except ConfigError as error:  # Options that are possible each, but not together.
-            return records.Record(reason=f"impossible: {error}")
+            return records.Record(reason=f"impossible: {text.first_line(error)}")
         task = tasks.Task(config, folder, epochs)
         return isolation.run(task, self._settings.objective, result_folder, self._limit)
 
