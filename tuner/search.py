@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from tuner.space import Space
 
 TURN_S = 1.0
-PREPARED = ("train", "validation")
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
 ACCEPTED = (0, 3)
 """Exit codes of a refit: 3 is a model that the judgement warns of."""
@@ -197,35 +196,32 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     cuts: dict[int, feeds.FeatureFeed] = {}
     for trainee in built:
         if isinstance(trainee.feed, feeds.FeatureFeed):
-            cuts.setdefault(trainee.feed.parts.cut_at[0], trainee.feed)
+            cuts.setdefault(trainee.feed.partition.cut.position, trainee.feed)
         else:
             console.say(trainee.feed.reason)
     if not cuts:
         return
-    _require_room(list(cuts.values()))
-    places = ", ".join(feed.parts.cut_at[1] for feed in cuts.values())
+    _require_room(list(cuts.values()), workspace.base.features.cache_budget_gb)
+    places = ", ".join(feed.partition.cut.name for feed in cuts.values())
     console.say(f"features up to {places}, for all trials:")
     with workspace.data(workspace.base).reading():
-        for split in PREPARED:
+        for split in feeds.TRAINING_SPLITS:
             if len(cuts) > 1:
                 feeds.compute_together(list(cuts.values()), built[-1].network, split)
         for feed in cuts.values():
             feed.prepare()
 
 
-def _require_room(cuts: Sequence[feeds.FeatureFeed]) -> None:
+def _require_room(cuts: Sequence[feeds.FeatureFeed], budget_gb: float) -> None:
     """Raises ConfigError unless the features of all cuts fit the cache together.
 
     Else trials would remove one another's, and each compute its own again.
     """
-    needed = sum(
-        cut.shards(split).num_bytes * len(cut.views(split)) for cut in cuts for split in PREPARED
-    )
-    budget = cuts[0].cache.budget_bytes
-    if needed > budget:
+    needed = sum(feed.num_bytes(split) for feed in cuts for split in feeds.TRAINING_SPLITS)
+    if needed > budget_gb * 2**30:
         raise ConfigError(
-            f"features of {len(cuts)} cuts take {needed / 2**30:.1f} GB, more than "
-            f"--cache_budget_gb={budget / 2**30:g}; raise it, or search fewer layers_to_unfreeze."
+            f"features of {len(cuts)} cuts take {needed / 2**30:.1f} GiB, more than "
+            f"--cache_budget_gb={budget_gb:g}; raise it, or search fewer layers_to_unfreeze."
         )
 
 

@@ -143,7 +143,7 @@ def test_cuts_that_have_no_room_together_are_refused(base, settings):
     # 75 rows of 4 and of 8 KiB; the larger cut alone, with a test split of 25, takes 800 KiB.
     features = dataclasses.replace(base.features, cache_budget_gb=850 / 2**20)
     tight = dataclasses.replace(base, features=features)
-    with pytest.raises(ConfigError, match=r"features of 2 cuts take 0\.\d GB, more than --cache_b"):
+    with pytest.raises(ConfigError, match=r"features of 2 cuts take 0\.\d GiB, more than --cache_"):
         search.run(tight, settings(search="layers_to_unfreeze=2|4"), [])
 
 

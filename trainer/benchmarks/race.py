@@ -313,18 +313,16 @@ def _time_prefix(
 ) -> tuple[float, float]:
     """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
     size = entries.PASS_BATCH_SIZE
-    forward = tf.function(lambda images: feed.parts.prefix(images, training=False))
+    forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
     images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
     forward(images)  # Traces.
     batch_s = _seconds(lambda: forward(images).numpy())
     steps = int(np.clip(ROUND_S / batch_s, 1, data.num_examples("train") // size))
-    shards = feed.parts.shards(steps * size)
-    compute = functools.partial(feed.run_prefix, "train", None)
-    list(compute(0, size))  # Traces.
+    list(feed.run_prefix("train", None, 0, size))  # Traces.
     bare_s, pass_s = [], []
     for turn in range(ROUNDS):
         cache = store.Cache(folder / str(turn), math.inf)
-        fill = functools.partial(cache.load_or_compute, feed.key("train", None), shards, compute)
+        fill = functools.partial(feed.fill_other, cache, steps * size)
         bare_s.append(_seconds(lambda: [forward(images).numpy() for _ in range(steps)]))
         pass_s.append(_seconds(fill))
     count = steps * size

@@ -144,12 +144,8 @@ def _pass_of(feed: feeds.Feed) -> tuple[float, int]:
     """Returns the seconds that the missing features take, and the bytes that all take."""
     if not isinstance(feed, feeds.FeatureFeed):
         return 0.0, 0
-    wanted = [(split, view) for split in ("train", "validation") for view in feed.views(split)]
-    cut = {place: feed.shards(place[0]) for place in wanted}
-    missing = sum(
-        feed.cache.count_missing(feed.key(*place), shards) for place, shards in cut.items()
-    )
-    num_bytes = sum(shards.num_bytes for shards in cut.values())
+    missing = sum(feed.missing_examples(split) for split in feeds.TRAINING_SPLITS)
+    num_bytes = sum(feed.num_bytes(split) for split in feeds.TRAINING_SPLITS)
     if not missing:
         return 0.0, num_bytes
     batch = entries.PASS_BATCH_SIZE
