@@ -1,7 +1,7 @@
 """What a search found, as data: every trial with its values, curve, score and cause of failure.
 
 A configuration is one choice of values. Hyperband trains it in several trials, one a rung, each
-going on where the one before ended; those trials share their `configuration` and their values.
+resuming where the one before ended; those trials share their `configuration` and their values.
 
     found = SearchResults(name="search", objective="val_auc", direction="max", ...)
     found.best.values                       # {"neurons": 320, "learning_rate": 0.0003, ...}

@@ -1,6 +1,6 @@
 """What a plan will cost, from steps that are measured before anything is searched.
 
-costs = estimate.measure(workspace, space, "val_auc")
+costs = estimate.measure(workspace, cuts.configs_for(base, space, "val_auc"))
 costs.seconds(plan, workers=2), costs.cache_bytes
 """
 
@@ -19,16 +19,14 @@ from trainer.features import entries
 from trainer.system import console
 from trainer.training import feeds
 from trainer.training.driver import Driver
-from tuner.trials import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
     from tuner.plan import Plan
-    from tuner.space import Space
+    from tuner.trials import tasks
 
-CUT = "layers_to_unfreeze"
 STEPS = 8
 """That are timed after the first, which traces."""
 SAVING_S = 0.1
@@ -95,14 +93,6 @@ class Costs:
                 ),
             ]
         )
-
-
-def configs_by_cut(base: Config, space: Space, objective: str) -> list[Config]:
-    """Returns a config for every cut in the space, everything else at the middle of its range."""
-    middle = space.values_at([0.5] * len(space.dimensions))
-    cut = next((d for d in space.dimensions if d.name == CUT), None)
-    values = [{**middle, CUT: choice} for choice in cut.choices] if cut else [middle]
-    return [tasks.config_of(base, value, objective) for value in values]
 
 
 def measure(workspace: tasks.Workspace, configs: Sequence[Config]) -> Costs:

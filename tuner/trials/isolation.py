@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
             )
     except Stopped as stop:
         return stop.exit_code
-    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can go on.
+    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can resume.
         sys.stderr.write(f"{error}\n")
         return DISK_FAILED
     records.save(folder, record)

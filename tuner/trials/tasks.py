@@ -4,7 +4,7 @@
     task = tasks.Task(tasks.config_of(base, values, "val_auc"), folder, epochs=7)
     curve = tasks.train(task, workspace, workspace.build(task.config))
 
-A configuration's folder is a run's: a trial goes on from the checkpoint that is in it, of the rung
+A configuration's folder is a run's: a trial resumes from the checkpoint in it, of the rung
 below or of a process that was killed, with optimizer, random states and history.
 """
 
