@@ -158,7 +158,7 @@ def _run_trials(
     else:
         model = hypermodel.FineTuning(workspace, space, settings.objective)
         with _repeated(on_turn):
-            worker.Worker(oracle, model, settings).search()
+            worker.TrialWorker(oracle, model, settings).search()
         on_turn()
 
 
@@ -207,7 +207,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     plan = settings.plan(space, base.optimization.max_epochs)
     oracle = algorithms.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
-    worker.Worker(oracle, model, settings).search()
+    worker.TrialWorker(oracle, model, settings).search()
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:

@@ -46,7 +46,7 @@ class SimulatedSearch:
     def end(self, name: str, score=_score, reason: str = "") -> None:
         trial = self.held.pop(name)
         values = trial.hyperparameters.values
-        record = records.Record(reason=reason)
+        record = records.TrialRecord(reason=reason)
         if not reason:
             curve = [
                 {"epoch": i + 1, "val_auc": score(values)} for i in range(values["tuner/epochs"])

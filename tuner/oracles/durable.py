@@ -198,7 +198,7 @@ class DurableOracle(keras_tuner.Oracle):
         self._run_times[trial.trial_id] += 1
         if self._run_times[trial.trial_id] > MAX_HANDOUTS:
             reason = f"process died {MAX_HANDOUTS} times: its output says why"
-            self._end(trial, records.Record(reason=reason))
+            self._end(trial, records.TrialRecord(reason=reason))
             return self.create_trial(tuner_id)
         self._save_trial(trial)
         self.save()
@@ -210,7 +210,7 @@ class DurableOracle(keras_tuner.Oracle):
         folder = pathlib.Path(self._project_dir) / records.RUNS / configuration / "checkpoints"
         return max((path.name for path in folder.glob("[0-9]*-[0-9]*")), default="")
 
-    def _end(self, trial: trial_lib.Trial, record: records.Record) -> None:
+    def _end(self, trial: trial_lib.Trial, record: records.TrialRecord) -> None:
         trial.status = statuses.COMPLETED if record.score is not None else statuses.FAILED
         trial.score, trial.message = record.score, record.reason or None
         trial.best_step = record.best_epoch

@@ -63,7 +63,7 @@ class Reader:
             return self._ended[trial.trial_id]
         folder = self._settings.folder
         marks = trial.hyperparameters.values
-        record = records.Record(reason=trial.message or "")
+        record = records.TrialRecord(reason=trial.message or "")
         if trial.status != statuses.RUNNING:
             record = records.load(folder / f"trial_{trial.trial_id}")
         configuration = marks["tuner/configuration"]

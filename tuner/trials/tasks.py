@@ -138,7 +138,7 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
 
 def attempt(
     folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Sequence[Any]]
-) -> records.Record:
+) -> records.TrialRecord:
     """Trains and returns how it went; only a failing disk raises.
 
     Args:
@@ -160,7 +160,7 @@ def attempt(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DETAILS).write_text(traceback.format_exc(), "utf-8")
         seconds = round(time.monotonic() - start, 3)
-        return records.Record(reason=_reason(error), seconds=seconds)
+        return records.TrialRecord(reason=_reason(error), seconds=seconds)
 
 
 def _reason(error: Exception) -> str:
