@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tuner.space import Space
 
 FILE = "search.json"
-SETTINGS = ("algorithm", "objective", "factor", "iterations", "max_trials", "search_seed")
+SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
 """Those that decide which trials there are."""
 
 

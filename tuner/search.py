@@ -247,12 +247,12 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     epochs, iterations = (
         budget.largest(workspace, settings, space)
         if saved is None
-        else (int(saved["max_epochs"]), int(saved["iterations"]))
+        else (int(saved["max_epochs"]), int(saved["hyperband_iterations"]))
     )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
     console.say(f"budget: Hyperband of {epochs} epochs, {iterations} time(s).")
-    return dataclasses.replace(settings, iterations=iterations)
+    return dataclasses.replace(settings, hyperband_iterations=iterations)
 
 
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:

@@ -116,7 +116,7 @@ def test_failures_are_named_and_the_rest_is_searched(base, settings):
 
 @pytest.mark.slow
 def test_a_search_of_failures_ends_early_and_says_why(base, settings):
-    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failures=2)
+    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failed_trials=2)
     with pytest.raises(RunError, match="2 trials in a row failed for one reason"):
         search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
     assert len(_rows(wild.folder)) == 2

@@ -107,7 +107,7 @@ def build(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
     direction = settings.direction
     options: dict[str, Any] = {
         "hyperparameters": hyperparameters(space),
-        "max_consecutive_failures": settings.max_consecutive_failures,
+        "max_consecutive_failed_trials": settings.max_consecutive_failed_trials,
         "worker_timeout_s": settings.trial_timeout_s,
         "objective": keras_tuner.Objective(settings.objective, direction),
         "seed": settings.search_seed + 1,  # KerasTuner takes 0 for none.

@@ -56,7 +56,7 @@ class DurableOracle(keras_tuner.Oracle):
     def __init__(
         self,
         *,
-        max_consecutive_failures: int,
+        max_consecutive_failed_trials: int,
         worker_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         **options: Any,
@@ -64,7 +64,7 @@ class DurableOracle(keras_tuner.Oracle):
         """Takes what decides.
 
         Args:
-          max_consecutive_failures: after so many with one and the same cause the search ends.
+          max_consecutive_failed_trials: after so many with one and the same cause the search ends.
           worker_timeout_s: a trial whose worker is silent for longer is given to another.
           clock: seconds.
           **options: of KerasTuner's oracle, its hyperparameters among them.
@@ -73,7 +73,7 @@ class DurableOracle(keras_tuner.Oracle):
         self.verbose = 0
         self._turn = threading.RLock()
         self.stopped_because = ""
-        self._max_failures, self._worker_timeout_s = max_consecutive_failures, worker_timeout_s
+        self._max_failures, self._worker_timeout_s = max_consecutive_failed_trials, worker_timeout_s
         self._clock = clock
         self._heard_s: dict[str, float] = {}
         self._reached: dict[str, str] = {}
