@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 NAME = "tuner"
 
 
-def main(command: flags.Command) -> int:
+def main(command: flags.TunerCommand) -> int:
     """Runs the search and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return exits.code_of(NAME, lambda: _run(command))
 
 
-def _run(command: flags.Command) -> int:
+def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
         # TensorFlow is imported only now, so that --help and typing errors answer at once.
         search = importlib.import_module("tuner.search")
@@ -36,7 +36,7 @@ def _run(command: flags.Command) -> int:
     return exits.DONE
 
 
-def parse(argv: Sequence[str]) -> flags.Command:
+def parse(argv: Sequence[str]) -> flags.TunerCommand:
     """Parses the command line; wrong usage ends the process with one line."""
     return exits.parsed(NAME, lambda: flags.parse(argv))
 

@@ -1,6 +1,6 @@
 """The command line of `python -m tuner`: the trainer's options and the search's own.
 
-app.run(main, flags_parser=flags.parse)      # main gets a Command
+app.run(main, flags_parser=flags.parse)      # main gets a TunerCommand
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
+class TunerCommand:
     """What the user asked for: a search, and the run that its trials vary."""
 
     base: Config
@@ -33,7 +33,7 @@ def define() -> None:
         flags.define_option(field.name, field.default, field.metadata["option"])
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str]) -> TunerCommand:
     """Parses the command line.
 
     Raises:
@@ -44,4 +44,4 @@ def parse(argv: Sequence[str]) -> Command:
     base, values, verbosity = flags.parse_options(argv, names)
     settings = settings_lib.Settings(**values)
     settings.plan(settings.space_for(base), base.optimization.max_epochs)  # Refuses early.
-    return Command(base, settings, verbosity)
+    return TunerCommand(base, settings, verbosity)

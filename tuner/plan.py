@@ -35,7 +35,7 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
-    """Rungs of which each goes on with the best of the one before."""
+    """Rungs of which each resumes the best trials of the one before."""
 
     rungs: tuple[Rung, ...]
 

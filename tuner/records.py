@@ -25,7 +25,7 @@ RUNS = "runs"
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class TrialRecord:
     """How a trial went.
 
     Attributes:
@@ -49,7 +49,7 @@ class Record:
 
 def of_curve(
     curve: Sequence[Mapping[str, float]], epochs: int, objective: str, seconds: float
-) -> Record:
+) -> TrialRecord:
     """Returns the record of a trial that was trained to the end.
 
     Args:
@@ -64,12 +64,12 @@ def of_curve(
     values = {name: [row[name] for row in rows] for name in (objective,)}
     best = history.best_epoch(values, objective)
     if best is None:
-        return Record(reason=f"diverged: {objective} is never a number", seconds=seconds)
+        return TrialRecord(reason=f"diverged: {objective} is never a number", seconds=seconds)
     score = float(rows[best - 1][objective])
-    return Record(score, best, epochs, round(seconds, 3), "", rows)
+    return TrialRecord(score, best, epochs, round(seconds, 3), "", rows)
 
 
-def save(folder: pathlib.Path, record: Record) -> None:
+def save(folder: pathlib.Path, record: TrialRecord) -> None:
     """Writes a record, whole or not at all; a value that is no number becomes null."""
     document = dataclasses.asdict(record)
     document["curve"] = [
@@ -79,14 +79,14 @@ def save(folder: pathlib.Path, record: Record) -> None:
     files.save_json(folder / RESULT, document)
 
 
-def load(folder: pathlib.Path) -> Record:
+def load(folder: pathlib.Path) -> TrialRecord:
     """Reads a record; what can't be read is a failure like another."""
     try:
         found: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
-        names = {field.name for field in dataclasses.fields(Record)}
-        return Record(**{name: value for name, value in found.items() if name in names})
+        names = {field.name for field in dataclasses.fields(TrialRecord)}
+        return TrialRecord(**{name: value for name, value in found.items() if name in names})
     except (OSError, ValueError, TypeError) as error:
-        return Record(reason=f"no result: {folder / RESULT} can't be read ({error})")
+        return TrialRecord(reason=f"no result: {folder / RESULT} can't be read ({error})")
 
 
 def cause_of(reason: str) -> str:

@@ -3,7 +3,7 @@
 search.run(base, settings, argv)
 
 <directory>/<project_name>/
-  search.json             what is searched, and on what; a search that goes on must agree with it
+  search.json             what is searched, and on what; a search that resumes must agree with it
   oracle.json, trial_*/   KerasTuner's state, and how each trial went
   runs/                   checkpoints and history of each configuration
   leaderboard.csv  report.html  best_config.json  tensorboard/
@@ -14,46 +14,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
-import pathlib
-import statistics
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-import cxr_tfds
-import trainer
-import tuner
-from trainer import config as config_lib
-from trainer.errors import ConfigError, RunError
+from trainer.errors import RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console, processes
-from trainer.training import feeds
-from tuner import (
-    plan as plan_lib,
-)
-from tuner.oracles import durable
+from trainer.system import console
+from tuner import budget, identity, refit
+from tuner.oracles import algorithms
 from tuner.reports import board, hparams, leaderboard, outcomes, page
-from tuner.trials import chief, estimate, hypermodel, tasks, worker
+from tuner.trials import chief, cuts, estimate, hypermodel, tasks, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trainer.config import Config
+    from tuner.oracles.durable import DurableOracle
+    from tuner.plan import Plan
     from tuner.reports.results import SearchResults
     from tuner.settings import Settings
     from tuner.space import Space
 
 TURN_S = 1.0
-PREPARED = ("train", "validation")
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
-ACCEPTED = (0, 3)
-"""Exit codes of a refit: 3 is a model that the judgement warns of."""
+"""Options that the report names."""
 
 
 def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
@@ -85,23 +73,63 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
 def _search(
     workspace: tasks.Workspace, settings: Settings, space: Space, argv: Sequence[str]
 ) -> None:
-    settings = _sized(workspace, settings, space)
+    if settings.budget_minutes:
+        settings = _sized(workspace, settings, space)
     base = workspace.base
     plan = settings.plan(space, base.optimization.max_epochs)
-    configs = estimate.configs_by_cut(base, space, settings.objective)
+    configs = cuts.configs_for(base, space, settings.objective)
     if settings.dry_run:
-        costs = estimate.measure(workspace, configs)
-        console.say(costs.to_text(plan, settings.workers))
+        console.say(estimate.measure(workspace, configs).to_text(plan, settings.workers))
         return
-    began = _agree(settings, _identity(workspace, settings, space))
-    is_spread = "KERASTUNER_TUNER_ID" in os.environ
-    if not is_spread:
-        prepare(workspace, configs)
-    oracle = durable.build(settings, space, plan)
+    fingerprint = workspace.data(base).fingerprint
+    began = identity.agree(settings, identity.of(base, settings, space, fingerprint))
+    if not _has_remote_workers():
+        cuts.prepare(workspace, configs)
+    oracle = _load_oracle(settings, space, plan)
+    read = _reader(oracle, base, settings, space, plan, began)
+    on_turn = _shown(read, settings, plan)
+    console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
+    try:
+        _run_trials(oracle, workspace, settings, space, argv, on_turn)
+    finally:
+        _write(read(), settings, base)
+    if oracle.stopped_because:
+        raise RunError(
+            f"the search ended early: {oracle.stopped_because}. {settings.folder}/report.html has "
+            "all of it."
+        )
+    _conclude(read(), settings)
+
+
+def _has_remote_workers() -> bool:
+    """Whether this is the chief of workers on other hosts, which compute features themselves."""
+    return "KERASTUNER_TUNER_ID" in os.environ
+
+
+def _load_oracle(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
+    """Builds the oracle, with the trials that are on disk."""
+    oracle = algorithms.build(settings, space, plan)
     oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
+    return oracle
+
+
+def _reader(
+    oracle: DurableOracle,
+    base: Config,
+    settings: Settings,
+    space: Space,
+    plan: Plan,
+    began: float,
+) -> Callable[[], SearchResults]:
+    """Returns a function that reads the results so far."""
     facts = {name: str(base.to_flat()[name]) for name in FACTS}
-    read = outcomes.Reader(space, settings, plan, facts, began)
+    reader = outcomes.Reader(space, settings, plan, facts, began)
+    return lambda: reader(list(oracle.trials.values()))
+
+
+def _shown(read: Callable[[], SearchResults], settings: Settings, plan: Plan) -> Callable[[], None]:
+    """Returns a function that shows the progress since its last call."""
     shown = board.Board(
         plan.num_trials,
         settings.objective,
@@ -110,30 +138,28 @@ def _search(
         workers=settings.workers,
         say=console.say_always,
     )
-    shown.resume(read(list(oracle.trials.values())))
+    shown.resume(read())
+    return lambda: shown.update(read())
 
-    def on_turn() -> None:
-        shown.update(read(list(oracle.trials.values())))
 
-    console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
-    try:
-        if is_spread:
-            chief.serve(oracle, on_turn)
-        elif settings.workers > 1:
-            _search_in_parallel(oracle, workspace, settings, argv, on_turn)
-        else:
-            model = hypermodel.FineTuning(workspace, space, settings.objective)
-            with _repeated(on_turn):
-                worker.Worker(oracle, model, settings).search()
-            on_turn()
-    finally:
-        _write(read(list(oracle.trials.values())), settings, base)
-    if oracle.stopped_because:
-        raise RunError(
-            f"the search ended early: {oracle.stopped_because}. {settings.folder}/report.html has "
-            "all of it."
-        )
-    _conclude(read(list(oracle.trials.values())), settings)
+def _run_trials(
+    oracle: DurableOracle,
+    workspace: tasks.Workspace,
+    settings: Settings,
+    space: Space,
+    argv: Sequence[str],
+    on_turn: Callable[[], None],
+) -> None:
+    """Runs trials until there are no more: on other hosts, in several processes, or here."""
+    if _has_remote_workers():
+        chief.serve(oracle, on_turn)
+    elif settings.workers > 1:
+        _search_in_parallel(oracle, workspace.base, settings, argv, on_turn)
+    else:
+        model = hypermodel.FineTuning(workspace, space, settings.objective)
+        with _repeated(on_turn):
+            worker.TrialWorker(oracle, model, settings).search()
+        on_turn()
 
 
 @contextlib.contextmanager
@@ -155,13 +181,12 @@ def _repeated(on_turn: Callable[[], None]) -> Iterator[None]:
 
 
 def _search_in_parallel(
-    oracle: durable.Durable,
-    workspace: tasks.Workspace,
+    oracle: DurableOracle,
+    base: Config,
     settings: Settings,
     argv: Sequence[str],
-    on_turn: Any,
+    on_turn: Callable[[], None],
 ) -> None:
-    base = workspace.base
     settled = [
         *argv,
         f"--precision={base.runtime.precision}",
@@ -178,54 +203,11 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
     if not is_local:  # Else the chief, on the same machine, has done it.
-        prepare(workspace, estimate.configs_by_cut(base, space, settings.objective))
+        cuts.prepare(workspace, cuts.configs_for(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
-    oracle = durable.build(settings, space, plan)
+    oracle = algorithms.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
-    worker.Worker(oracle, model, settings).search()
-
-
-def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
-    """Computes the features of every cut in the space, in one pass over the images.
-
-    Args:
-      workspace: of the search.
-      configs: one for each cut.
-    """
-    built = [workspace.build(config) for config in configs]
-    cuts: dict[int, feeds.FeatureFeed] = {}
-    for setup in built:
-        if isinstance(setup.feed, feeds.FeatureFeed):
-            cuts.setdefault(setup.feed.parts.cut_at[0], setup.feed)
-        else:
-            console.say(setup.feed.reason)
-    if not cuts:
-        return
-    _require_room(list(cuts.values()))
-    places = ", ".join(feed.parts.cut_at[1] for feed in cuts.values())
-    console.say(f"features up to {places}, for all trials:")
-    with workspace.data(workspace.base).reading():
-        for split in PREPARED:
-            if len(cuts) > 1:
-                feeds.compute_together(list(cuts.values()), built[-1].network, split)
-        for feed in cuts.values():
-            feed.prepare()
-
-
-def _require_room(cuts: Sequence[feeds.FeatureFeed]) -> None:
-    """Raises ConfigError unless the features of all cuts fit the cache together.
-
-    Else trials would remove one another's, and each compute its own again.
-    """
-    needed = sum(
-        cut.shards(split).num_bytes * len(cut.views(split)) for cut in cuts for split in PREPARED
-    )
-    budget = cuts[0].cache.budget_bytes
-    if needed > budget:
-        raise ConfigError(
-            f"features of {len(cuts)} cuts take {needed / 2**30:.1f} GB, more than "
-            f"--cache_budget_gb={budget / 2**30:g}; raise it, or search fewer layers_to_unfreeze."
-        )
+    worker.TrialWorker(oracle, model, settings).search()
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:
@@ -256,105 +238,21 @@ def _owned(settings: Settings, *, is_dry: bool) -> Any:
 
 
 def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Settings:
-    """Fits a Hyperband into --budget_minutes; a search that goes on keeps the size it has.
+    """Fits a Hyperband into --budget_minutes; a search that resumes keeps the size it has.
 
     Raises:
       ConfigError: when not even one epoch fits.
     """
-    if not settings.budget_minutes:
-        return settings
-    saved = _load_identity(settings)
-    if saved is not None:
-        size = int(saved["max_epochs"]), int(saved["iterations"])
-    else:
-        configs = estimate.configs_by_cut(workspace.base, space, settings.objective)
-        costs = estimate.measure(workspace, configs)
-        found = plan_lib.largest_within(
-            60 * settings.budget_minutes,
-            lambda plan: costs.seconds(plan, settings.workers),
-            workspace.base.optimization.max_epochs,
-            settings.factor,
-        )
-        if found is None:
-            smallest = costs.seconds(plan_lib.hyperband(1, settings.factor), settings.workers)
-            raise ConfigError(
-                f"budget_minutes ({settings.budget_minutes:g}) is too little: one epoch of each "
-                f"trial takes about {smallest / 60:.0f} min."
-            )
-        size = found
-    epochs, iterations = size
+    saved = identity.load(settings)
+    epochs, iterations = (
+        budget.largest(workspace, settings, space)
+        if saved is None
+        else (int(saved["max_epochs"]), int(saved["hyperband_iterations"]))
+    )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
     console.say(f"budget: Hyperband of {epochs} epochs, {iterations} time(s).")
-    return dataclasses.replace(settings, iterations=iterations)
-
-
-def _identity(workspace: tasks.Workspace, settings: Settings, space: Space) -> dict[str, Any]:
-    """Returns all that decides what a search finds, flat, by name."""
-    options = {
-        field.name: value
-        for (group, field) in config_lib.fields()
-        if field.metadata["option"].of_result
-        for value in [getattr(getattr(workspace.base, group), field.name)]
-    }
-    for dimension in space.dimensions:
-        options.pop(dimension.name)
-    names = ("algorithm", "objective", "factor", "iterations", "max_trials", "search_seed")
-    return {
-        "space": str(space),
-        **{name: getattr(settings, name) for name in names},
-        **options,
-        "data": workspace.data(workspace.base).fingerprint,
-        "code": _code(),
-    }
-
-
-def _code() -> str:
-    """Returns a hash of the packages' own sources: scores of two versions don't compare."""
-    digest = hashlib.sha256()
-    for package in (cxr_tfds, trainer, tuner):
-        folder = pathlib.Path(package.__path__[0])
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{path.relative_to(folder.parent)}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _load_identity(settings: Settings) -> dict[str, Any] | None:
-    path = settings.folder / "search.json"
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}); put back a copy, or name another --project_name."
-        ) from error
-
-
-def _agree(settings: Settings, identity: dict[str, Any]) -> float:
-    """Notes what a new search is; refuses to go on with one that was another.
-
-    Returns:
-      When it began, in seconds since 1970.
-
-    Raises:
-      ConfigError: with the differences.
-    """
-    saved = _load_identity(settings)
-    if saved is None:
-        began = time.time()
-        files.save_json(settings.folder / "search.json", {**identity, "began": began})
-        return began
-    changed = [name for name in identity if identity[name] != saved.get(name)]
-    if changed:
-        listed = ", ".join(f"{n} {saved.get(n)!r} -> {identity[n]!r}" for n in changed)
-        raise ConfigError(
-            f"{settings.folder} holds another search ({listed}); name another --project_name, or "
-            "take back the change."
-        )
-    console.say(f"going on with the search in {settings.folder}.")
-    return float(saved["began"])
+    return dataclasses.replace(settings, hyperband_iterations=iterations)
 
 
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:
@@ -377,29 +275,4 @@ def _conclude(found: SearchResults, settings: Settings) -> None:
     path = settings.folder / "best_config.json"
     console.say(f"python -m trainer --config_file={path} trains it and judges it.")
     if settings.refit_best:
-        _refit(path, settings)
-
-
-def _refit(path: pathlib.Path, settings: Settings) -> None:
-    """Trains the best configuration with several seeds; each is judged once on the test split."""
-    judged = []
-    for seed in range(settings.refit_seeds):
-        folder = settings.folder / "refit" / f"seed-{seed}"
-        if not (folder / "report.json").exists():
-            folder.parent.mkdir(exist_ok=True)
-            processes.run(
-                ["trainer", f"--config_file={path}", f"--seed={seed}", f"--model_dir={folder}"],
-                folder.with_suffix(".log"),
-                ACCEPTED,
-            )
-        judgement = json.loads((folder / "report.json").read_text("utf-8"))["metrics"]
-        judged.append(judgement)
-        console.say(
-            f"seed {seed}: test accuracy {judgement['accuracy']:.4f}, macro recall "
-            f"{judgement['macro_recall']:.4f}, ROC-AUC {judgement['roc_auc']:.4f}"
-        )
-    accuracies = [judgement["accuracy"] for judgement in judged]
-    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    console.say(
-        f"{len(judged)} seeds: test accuracy {statistics.mean(accuracies):.4f} +- {spread:.4f}"
-    )
+        refit.run(path, settings)

@@ -38,12 +38,14 @@ class Settings(options.Group):
         choices=option_groups.MONITORS,
     )
     factor: int = option(3, "Hyperband promotes one of so many, to so many times epochs", minimum=2)
-    iterations: int = option(1, "how often Hyperband goes through all its brackets", minimum=1)
+    hyperband_iterations: int = option(
+        1, "how often Hyperband goes through all its brackets", minimum=1
+    )
     max_trials: int = option(30, "trials of random, Bayesian and grid search", minimum=1)
     budget_minutes: float = option(
         0.0,
         "plan the largest Hyperband that fits into so many minutes, by a measured step; 0: "
-        "max_epochs and iterations as given",
+        "max_epochs and hyperband_iterations as given",
         minimum=0,
     )
     search_seed: int = option(0, "seed of the draws", minimum=0, below=2**31)
@@ -62,7 +64,7 @@ class Settings(options.Group):
         "four fifths of what is free, divided among the workers",
         minimum=0,
     )
-    max_consecutive_failures: int = option(
+    max_consecutive_failed_trials: int = option(
         5, "the search ends after so many failures in a row for one reason", minimum=1
     )
     dry_run: bool = option(default=False, help_text="print the plan and what it costs, and end")
@@ -128,7 +130,7 @@ class Settings(options.Group):
           ConfigError: for a grid of a continuous space.
         """
         if self.algorithm == "hyperband":
-            return plan_lib.hyperband(max_epochs, self.factor, self.iterations)
+            return plan_lib.hyperband(max_epochs, self.factor, self.hyperband_iterations)
         count = self.max_trials
         if self.algorithm == "grid":
             next(space.grid())  # Refuses a continuous dimension.

@@ -7,7 +7,8 @@ import math
 import random
 from typing import Any
 
-from tuner.reports.results import COMPLETED, FAILED, RUNNING, SearchResults, TrialResult
+from tuner import statuses
+from tuner.reports.results import SearchResults, TrialResult
 from tuner.space import Dimension
 
 DIMENSIONS = (
@@ -30,7 +31,7 @@ def trial(trial_id: str = "b0-r0-00", **changes: Any) -> TrialResult:
     """A completed trial of one epoch."""
     fields: dict[str, Any] = {
         "trial_id": trial_id,
-        "status": COMPLETED,
+        "status": statuses.COMPLETED,
         "values": VALUES,
         "bracket": 0,
         "rung": 0,
@@ -48,7 +49,7 @@ def trial(trial_id: str = "b0-r0-00", **changes: Any) -> TrialResult:
 
 def failed(trial_id: str = "b0-r0-00", reason: str = "out of memory: 2 GiB", **changes: Any):
     """A trial that failed before its first epoch."""
-    fields = {"status": FAILED, "score": None, "curve": [], "reason": reason}
+    fields = {"status": statuses.FAILED, "score": None, "curve": [], "reason": reason}
     return trial(trial_id, **fields | changes)
 
 
@@ -109,7 +110,7 @@ def with_running(results: SearchResults, count: int = 2) -> SearchResults:
         dataclasses.replace(
             last,
             trial_id=f"{last.trial_id}x{i}",
-            status=RUNNING,
+            status=statuses.RUNNING,
             score=None,
             ended_at=None,
             curve=last.curve[:-2],

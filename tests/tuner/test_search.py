@@ -16,7 +16,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.runs import run_directory
 from tuner import search
-from tuner.trials import tasks
+from tuner.trials import cuts, tasks
 
 
 def _rows(folder) -> list[dict[str, str]]:
@@ -58,7 +58,7 @@ def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
     before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
     search.run(base, settings(), [])
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert "going on with the search" in capsys.readouterr().out
+    assert "resuming the search" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_failures_are_named_and_the_rest_is_searched(base, settings):
 
 @pytest.mark.slow
 def test_a_search_of_failures_ends_early_and_says_why(base, settings):
-    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failures=2)
+    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failed_trials=2)
     with pytest.raises(RunError, match="2 trials in a row failed for one reason"):
         search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
     assert len(_rows(wild.folder)) == 2
@@ -143,16 +143,17 @@ def test_cuts_that_have_no_room_together_are_refused(base, settings):
     # 75 rows of 4 and of 8 KiB; the larger cut alone, with a test split of 25, takes 800 KiB.
     features = dataclasses.replace(base.features, cache_budget_gb=850 / 2**20)
     tight = dataclasses.replace(base, features=features)
-    with pytest.raises(ConfigError, match=r"features of 2 cuts take 0\.\d GB, more than --cache_b"):
+    with pytest.raises(ConfigError, match=r"features of 2 cuts take 0\.\d GiB, more than --cache_"):
         search.run(tight, settings(search="layers_to_unfreeze=2|4"), [])
 
 
 @pytest.mark.slow
 def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
-    cuts = [Config.from_flat({**base.to_flat(), "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
-    own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in cuts]
+    flat = base.to_flat()
+    configs = [Config.from_flat({**flat, "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
+    own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in configs]
     workspace = tasks.Workspace(base)
-    search.prepare(workspace, cuts)
+    cuts.prepare(workspace, configs)
     for config in own:
         workspace.build(config).feed.prepare()
     files = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}

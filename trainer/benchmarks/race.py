@@ -32,7 +32,7 @@ from trainer.features import entries, store
 from trainer.models import classifier, precision, session
 from trainer.runs import run_directory
 from trainer.storage import files, locations
-from trainer.system import console, processes
+from trainer.system import console, exits, processes
 from trainer.training import feeds, optimization
 from trainer.training.driver import Driver
 
@@ -53,8 +53,6 @@ COMPARED = frozenset(
     | {"patience", "monitor", "precision", "seed"}
 )
 """Options that change results, and that plain Keras has too (or, as patience, needs none of)."""
-ACCEPTED = (0, 3)
-"""Exit codes of a run that trained; random weights need not beat the majority."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +234,7 @@ def _run_trainer(config: Config, model_dir: pathlib.Path) -> Trained:
     process = processes.run(
         ["trainer", f"--config_file={options}", f"--model_dir={model_dir}"],
         model_dir.with_suffix(".log"),
-        ACCEPTED,
+        exits.TRAINED,  # Random weights need not beat the majority.
     )
     history = run_directory.RunDirectory(model_dir).load_history()
     epoch_s = statistics.median(history["epoch_s"])
@@ -313,18 +311,16 @@ def _time_prefix(
 ) -> tuple[float, float]:
     """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
     size = entries.PASS_BATCH_SIZE
-    forward = tf.function(lambda images: feed.parts.prefix(images, training=False))
+    forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
     images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
     forward(images)  # Traces.
     batch_s = _seconds(lambda: forward(images).numpy())
     steps = int(np.clip(ROUND_S / batch_s, 1, data.num_examples("train") // size))
-    shards = feed.parts.shards(steps * size)
-    compute = functools.partial(feed.run_prefix, "train", None)
-    list(compute(0, size))  # Traces.
+    list(feed.run_prefix("train", None, 0, size))  # Traces.
     bare_s, pass_s = [], []
     for turn in range(ROUNDS):
         cache = store.Cache(folder / str(turn), math.inf)
-        fill = functools.partial(cache.load_or_compute, feed.key("train", None), shards, compute)
+        fill = functools.partial(feed.fill_other, cache, steps * size)
         bare_s.append(_seconds(lambda: [forward(images).numpy() for _ in range(steps)]))
         pass_s.append(_seconds(fill))
     count = steps * size

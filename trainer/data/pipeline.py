@@ -28,6 +28,7 @@ from cxr_tfds import source
 from trainer.data import augment, batches, data_service
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,10 +120,9 @@ class Data:
             is_data |= "was expected to contain" in error.message
             if not is_data and str(folder) not in error.message:
                 raise
-            reason = error.message.strip().splitlines()[0]
             raise DiskError(
-                f"{self.builder.info.full_name} can't be read ({reason}); remove {folder} and "
-                "build it again."
+                f"{self.builder.info.full_name} can't be read ({text.first_line(error)}); remove "
+                f"{folder} and build it again."
             ) from error
 
     def num_examples(self, split: str) -> int:
@@ -154,9 +154,9 @@ class Data:
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
         }
-        text = {name: columns[name].astype(str) for name in ("file_name", "patient_id")}
+        strings = {name: columns[name].astype(str) for name in ("file_name", "patient_id")}
         etiologies = np.array(self.builder.info.features["etiology"].names)
-        return Table(**text, etiology=etiologies[columns["etiology"]], label=columns["label"])
+        return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
 
     def class_counts(self) -> list[int]:
         """Training examples of each class."""

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainer.distribution import peers
 from trainer.errors import ConfigError, RunError
-from trainer.system import console, sockets
+from trainer.system import console, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,10 +238,9 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
         resolver = _find_tpu(name)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, ImportError, OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise RunError(
-            f"--strategy=tpu found no TPU named {name!r} ({reason}). Run on a TPU VM with the "
-            "package's `tpu` extra installed, or choose another --strategy."
+            f"--strategy=tpu found no TPU named {name!r} ({text.first_line(error)}). Run on a "
+            "TPU VM with the package's `tpu` extra installed, or choose another --strategy."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 

@@ -4,8 +4,8 @@ Frozen layers give the same output in every epoch, for every seed and in every s
 splits the network below its first trainable layer, `store` keeps what the lower part gives
 for a split, and `Activations` makes batches of it, from which the upper part trains alone.
 
-    parts = features.cut(network)                    # None: nothing worth keeping is frozen
-    stored = features.Activations((shards,), num_examples, dtype)
+    divided = partition.cut(network)                 # None: nothing worth keeping is frozen
+    stored = partition.Activations((shards,), num_examples, dtype)
     stored.training_batches(rows, labels, batch_size, lot)
 """
 
@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,21 +36,32 @@ EXACT_SIZE = 4096
 """Activations of up to this many numbers an example are stored without rounding."""
 
 
+class Cut(NamedTuple):
+    """An operation of the trunk, after which it is cut.
+
+    Attributes:
+      position: in the trunk's graph, the same in every process.
+      name: for people; another process may have counted its layers differently.
+    """
+
+    position: int
+    name: str
+
+
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Partition:
     """A network in two pieces that share its variables: suffix(prefix(x)) == whole(x).
 
     Attributes:
       prefix: [B, H, W, 1] uint8 -> activations at the cut; nothing in it trains.
       suffix: activations -> [B, K] probabilities.
-      cut_at: the operation whose output is stored: its place in the trunk's graph, which is the
-        same in every process, and its name, which need not be.
+      cut: the operation whose output is stored.
       dtype: what it is stored as: pooled vectors as they are, feature maps in 16 bits.
     """
 
     prefix: keras.Model
     suffix: keras.Model
-    cut_at: tuple[int, str]
+    cut: Cut
     dtype: tf.DType
 
     def shards(self, num_examples: int) -> entries.Shards:
@@ -59,7 +70,7 @@ class Parts:
         return entries.Shards(num_examples, row_shape, self.dtype)
 
 
-def cut(network: Network) -> Parts | None:
+def cut(network: Network) -> Partition | None:
     """Splits the network at the last cut below its first trainable layer; None if there is none."""
     tensor = find_cut(network.trunk)
     if tensor is None:
@@ -73,14 +84,14 @@ def cut(network: Network) -> Parts | None:
         features, network.head(_above(network.trunk, tensor, features)), name="suffix"
     )
     operations = [id(operation) for operation in network.trunk.operations]
-    place = operations.index(id(_producer(tensor)))
-    return Parts(prefix, suffix, (place, _producer(tensor).name), dtype)
+    position = operations.index(id(_producer(tensor)))
+    return Partition(prefix, suffix, Cut(position, _producer(tensor).name), dtype)
 
 
-def joint_prefix(network: Network, places: Sequence[int]) -> keras.Model:
-    """Returns image -> the outputs of several operations of the trunk (`Parts.cut_at`)."""
+def joint_prefix(network: Network, positions: Sequence[int]) -> keras.Model:
+    """Returns image -> the outputs of several operations of the trunk (`Cut.position`)."""
     image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
-    tensors = [network.trunk.operations[place].output for place in places]
+    tensors = [network.trunk.operations[position].output for position in positions]
     below = keras.Model(network.trunk.input, tensors, name="frozen")
     return keras.Model(image, below(network.preprocessing(image), training=False), name="prefixes")
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from trainer import backbones, option_groups
 from trainer.errors import ConfigError, RunError
-from trainer.system import sockets
+from trainer.system import sockets, text
 
 if TYPE_CHECKING:
     from trainer.option_groups import ModelOptions
@@ -182,9 +182,9 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
     except Exception as error:
         # Keras wraps what urllib raises in a bare Exception.
         raise RunError(
-            f"ImageNet weights of {name} can't be downloaded ({_first_line(error)}). Either fetch "
-            "the file named there on a connected machine and give --weights=PATH, or train from "
-            "random weights with --weights=none."
+            f"ImageNet weights of {name} can't be downloaded ({text.first_line(error)}). "
+            "Either fetch the file named there on a connected machine and give --weights=PATH, or "
+            "train from random weights with --weights=none."
         ) from error
 
 
@@ -211,7 +211,9 @@ def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
             else:
                 backbone.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, UserWarning, zipfile.BadZipFile) as error:
-        raise RunError(f"weights file {path} does not fit {name}: {_first_line(error)}.") from error
+        raise RunError(
+            f"weights file {path} does not fit {name}: {text.first_line(error)}."
+        ) from error
 
 
 def _weights_of_saved_model(path: pathlib.Path, name: str) -> list[np.ndarray]:
@@ -219,8 +221,3 @@ def _weights_of_saved_model(path: pathlib.Path, name: str) -> list[np.ndarray]:
     saved = keras.saving.load_model(path, compile=False, safe_mode=True)
     inner = [layer for layer in saved.layers if layer.name == name]
     return (inner[0] if inner else saved).get_weights()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

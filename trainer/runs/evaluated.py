@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.report import Report
 
 SPLIT = "test"
-PREDICTIONS = f"predictions_{SPLIT}.csv"
+PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def load(folder: pathlib.Path) -> Evaluation:
     """
     try:
         table = Predictions.load_csv(folder / PREDICTIONS)
-        document = json.loads((folder / "report.json").read_text("utf-8"))
+        document = json.loads((folder / REPORT).read_text("utf-8"))
         read = report.Report(
             split=document["split"],
             history=_with_nan(document["history"]),

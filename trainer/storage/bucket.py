@@ -33,6 +33,7 @@ from google.cloud import storage as gcs
 
 from trainer.errors import RunError
 from trainer.storage import files
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -299,7 +300,7 @@ class Bucket:
         except api.RetryError as error:
             raise UnreachableError(
                 f"{what} can't be reached; tried for {self._patience_s:g} s: "
-                f"{_first_line(error.cause)}."
+                f"{text.first_line(error.cause)}."
             ) from error
         except api.PreconditionFailed as error:
             raise ConflictError(
@@ -308,20 +309,20 @@ class Bucket:
             ) from error
         except api.NotFound as error:
             raise MissingError(
-                f"{what} does not exist ({_first_line(error)}). Is the bucket's name right? "
+                f"{what} does not exist ({text.first_line(error)}). Is the bucket's name right? "
                 f"`gcloud storage buckets create gs://{self.name}` makes one."
             ) from error
         except (api.Unauthorized, api.Forbidden) as error:
             raise StorageError(
-                f"{what} is closed to these credentials ({_first_line(error)}). Ask for the role "
-                f"Storage Object User on the bucket; or {_LOG_IN}."
+                f"{what} is closed to these credentials ({text.first_line(error)}). Ask for the "
+                f"role Storage Object User on the bucket; or {_LOG_IN}."
             ) from error
         except google.auth.exceptions.GoogleAuthError as error:
             raise StorageError(
-                f"gs://{self.name} needs credentials ({_first_line(error)}); {_LOG_IN}."
+                f"gs://{self.name} needs credentials ({text.first_line(error)}); {_LOG_IN}."
             ) from error
         except (api.GoogleAPIError, requests.RequestException) as error:
-            raise StorageError(f"{what}: {_first_line(error)}.") from error
+            raise StorageError(f"{what}: {text.first_line(error)}.") from error
 
 
 class _Sink:
@@ -371,8 +372,3 @@ def _is_transient(error: BaseException) -> bool:
 def _is_damaged_upload(error: api.GoogleAPICallError) -> bool:
     """Whether the server has found other bytes than were sent, and has stored none."""
     return isinstance(error, api.BadRequest) and "crc32c" in str(error).lower()
-
-
-def _first_line(error: object) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

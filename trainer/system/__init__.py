@@ -1,1 +1,1 @@
-"""This process and its machine: console, exits, signals, processes, sockets. No TensorFlow."""
+"""This process and its machine, text and markup that anything may write. No TensorFlow."""

@@ -39,7 +39,9 @@ class ProcessResult:
     last_line: str
 
 
-def run(command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (0,)) -> ProcessResult:
+def run(
+    command: Sequence[str], log: pathlib.Path, accepted: Collection[int] = (0,)
+) -> ProcessResult:
     """Runs `python -m command` to its end, with its output in a file.
 
     Raises:

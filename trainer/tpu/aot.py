@@ -33,6 +33,7 @@ from jax.interpreters import mlir
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trainer.errors import RunError
+from trainer.system import text
 from trainer.tpu import ops
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def _lower(step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]) -> str:
         lower = function.experimental_get_compiler_ir(*spec)
         return str(lower(stage="stablehlo", platform_name="CPU"))
     except (ValueError, tf.errors.OpError) as error:
-        raise RunError(f"the step can't be compiled for a TPU: {_first_line(error)}.") from error
+        raise RunError(
+            f"the step can't be compiled for a TPU: {text.first_line(error)}."
+        ) from error
 
 
 @functools.cache
@@ -249,12 +252,8 @@ def _read(compiled: Any, compile_s: float) -> Program:
 def _explain(message: str) -> RunError:
     """Turns the compiler's refusal into an error of ours."""
     if not message.startswith("RESOURCE_EXHAUSTED"):
-        return RunError(f"the step can't be compiled for a TPU: {_first_line(message)}.")
+        return RunError(f"the step can't be compiled for a TPU: {text.first_line(message)}.")
     for pattern in _NEEDED:
         if match := pattern.search(message):
             return OutOfMemoryError(float(match["needed"]) * _UNITS[match["needed_unit"]])
     return OutOfMemoryError(float("inf"))
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

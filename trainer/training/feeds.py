@@ -21,7 +21,8 @@ import keras
 from trainer.data import augment
 from trainer.data.batches import stable_seed
 from trainer.errors import ConfigError
-from trainer.features import entries, partition, store
+from trainer.features import entries, store
+from trainer.features import partition as partition_lib
 from trainer.system import console
 from trainer.training.driver import Driver
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from trainer.data.pipeline import Data
     from trainer.distribution.runtime import Context
     from trainer.models.classifier import Network
+
+
+TRAINING_SPLITS = ("train", "validation")
 
 
 class Feed(abc.ABC):
@@ -84,7 +88,7 @@ class FeatureFeed(Feed):
     """Runs the frozen layers once for all epochs, and trains the others on what they gave.
 
     Attributes:
-      parts: the network, cut.
+      partition: the network in two parts, frozen and trained.
       cache: where what the lower part gives is kept.
       strategy: that the lower part runs on.
     """
@@ -93,19 +97,19 @@ class FeatureFeed(Feed):
         self,
         config: config_lib.Config,
         data: Data,
-        parts: partition.Parts,
+        partition: partition_lib.Partition,
         context: Context,
         cache: store.Cache,
     ) -> None:
-        self.model = parts.suffix
-        self.reason = f"training from what the layers up to {parts.cut_at[1]} gave once."
+        self.model = partition.suffix
+        self.reason = f"training from what the layers up to {partition.cut.name} gave once."
         views = config.features.views
-        self.kind = f"features-{parts.cut_at[0]}-{parts.dtype.name}-{views}"
-        self.parts, self.cache = parts, cache
+        self.kind = f"features-{partition.cut.position}-{partition.dtype.name}-{views}"
+        self.partition, self.cache = partition, cache
         self._config, self._data = config, data
         # Several hosts divide the pass by sections of the cache: each works through its own alone.
         self.strategy = context.default_strategy if context.is_multi_host else context.strategy
-        self._driver = Driver(parts.prefix, self.strategy)
+        self._driver = Driver(partition.prefix, self.strategy)
 
     def prepare(self) -> None:
         """Runs the frozen layers over what training needs."""
@@ -129,10 +133,12 @@ class FeatureFeed(Feed):
         return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed a run; a split is opened once.
-    def _activations(self, split: str, *, augmented: bool = True) -> partition.Activations:
+    def _activations(self, split: str, *, augmented: bool = True) -> partition_lib.Activations:
         views = self.views(split) if augmented else (None,)
         stored = tuple(self._load_or_compute(split, view) for view in views)
-        return partition.Activations(stored, self._data.num_examples(split), self.parts.dtype)
+        return partition_lib.Activations(
+            stored, self._data.num_examples(split), self.partition.dtype
+        )
 
     def _load_or_compute(self, split: str, view: int | None) -> tuple[np.ndarray, ...]:
         key = self.key(split, view)
@@ -161,7 +167,7 @@ class FeatureFeed(Feed):
     ) -> Iterator[np.ndarray]:
         """Yields what the frozen layers give for rows of a split, in blocks [n, …]."""
         for block in self.blocks(self._driver, split, view, start, stop):
-            yield partition.to_stored(block, self.parts.dtype)
+            yield partition_lib.to_stored(block, self.partition.dtype)
 
     def blocks(
         self, driver: Driver, split: str, view: int | None, start: int, stop: int
@@ -176,9 +182,26 @@ class FeatureFeed(Feed):
         """Returns what progress calls a view of a split."""
         return f"features of {split}" + (f", view {view + 1}" if view is not None else "")
 
+    def missing_examples(self, split: str) -> int:
+        """Returns how many examples have no features yet, summed over the views of a split."""
+        shards = self.shards(split)
+        return sum(
+            self.cache.count_missing(self.key(split, view), shards) for view in self.views(split)
+        )
+
+    def num_bytes(self, split: str) -> int:
+        """Returns the disk space that the features of a split take, in all its views."""
+        return self.shards(split).num_bytes * len(self.views(split))
+
+    def fill_other(self, cache: store.Cache, num_examples: int) -> None:
+        """Computes features of the first training images into another cache, to time the pass."""
+        compute = functools.partial(self.run_prefix, "train", None)
+        shards = self.partition.shards(num_examples)
+        cache.load_or_compute(self.key("train", None), shards, compute)
+
     def shards(self, split: str) -> entries.Shards:
         """Returns how a view of a split is stored."""
-        return self.parts.shards(self._data.num_examples(split))
+        return self.partition.shards(self._data.num_examples(split))
 
     def key(self, split: str, view: int | None) -> entries.Key:
         """Returns all that decides what is stored for a view of a split."""
@@ -189,11 +212,11 @@ class FeatureFeed(Feed):
             backbone=self._config.model.backbone,
             weights_hash=self._weights_hash,
             image_shape=self._data.image_shape,
-            backbone_image_shape=tuple(self.parts.prefix.layers[-1].input.shape[1:]),
-            cut_at=self.parts.cut_at[0],
-            row_shape=tuple(self.parts.suffix.input.shape[1:]),
+            backbone_image_shape=tuple(self.partition.prefix.layers[-1].input.shape[1:]),
+            cut_at=self.partition.cut.position,
+            row_shape=tuple(self.partition.suffix.input.shape[1:]),
             precision=keras.mixed_precision.dtype_policy().name,
-            dtype=self.parts.dtype.name,
+            dtype=self.partition.dtype.name,
             augmentation=drawn,
             view=view,
         )
@@ -205,7 +228,7 @@ class FeatureFeed(Feed):
 
     @functools.cached_property
     def _weights_hash(self) -> str:
-        return partition.weights_hash(self.parts.prefix.weights)
+        return partition_lib.weights_hash(self.partition.prefix.weights)
 
 
 def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str) -> None:
@@ -217,7 +240,7 @@ def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str)
       split: train or validation.
     """
     first = feeds[0]
-    joint = partition.joint_prefix(network, [feed.parts.cut_at[0] for feed in feeds])
+    joint = partition_lib.joint_prefix(network, [feed.partition.cut.position for feed in feeds])
     driver = Driver(joint, first.strategy)
     for view in first.views(split):
         wanted = {feed.key(split, view): feed.shards(split) for feed in feeds}
@@ -228,7 +251,7 @@ def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str)
                 for blocks in first.blocks(driver, split, view, start, stop):
                     bar.update(len(blocks[0]))
                     yield [
-                        partition.to_stored(block, feed.parts.dtype)
+                        partition_lib.to_stored(block, feed.partition.dtype)
                         for block, feed in zip(blocks, feeds, strict=True)
                     ]
 
@@ -241,10 +264,10 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     Raises:
       ConfigError: when the config asks for views, which are made of features, and there are none.
     """
-    parts = partition.cut(network)
+    partition = partition_lib.cut(network)
     budget_bytes = config.features.cache_budget_gb * 2**30
-    obstacle = _obstacle_to_caching(config, data, parts, budget_bytes)
-    if parts is None or obstacle:
+    obstacle = _obstacle_to_caching(config, data, partition, budget_bytes)
+    if partition is None or obstacle:
         if config.features.views:
             raise ConfigError(
                 f"views ({config.features.views}) are views of cached features, and there are "
@@ -257,29 +280,29 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
         place=context.place,
         remote=store.remote(config.features.cache_dir),
     )
-    return FeatureFeed(config, data, parts, context, cache)
+    return FeatureFeed(config, data, partition, context, cache)
 
 
 def _obstacle_to_caching(
     config: config_lib.Config,
     data: Data,
-    parts: partition.Parts | None,
+    partition: partition_lib.Partition | None,
     budget_bytes: float,
 ) -> str:
     """Says what speaks against training from features; empty where nothing does."""
     views = config.features.views
     if config.features.feature_cache == "off":
         return "--feature_cache=off"
-    if parts is None:
+    if partition is None:
         return "no layer below the first trainable one is frozen"
     if config.data.augmentation != "none" and not views:
         return "augmentation draws anew in every epoch (--views=V would cache V views)"
     rows = data.num_examples("train") * (views or 1)
     rows += data.num_examples("validation") + data.num_examples("test")
-    num_bytes = parts.shards(rows).num_bytes
+    num_bytes = partition.shards(rows).num_bytes
     if num_bytes > budget_bytes:
         return (
-            f"features up to {parts.cut_at[1]} take {num_bytes / 2**30:.1f} GB, more than "
+            f"features up to {partition.cut.name} take {num_bytes / 2**30:.1f} GiB, more than "
             f"--cache_budget_gb={config.features.cache_budget_gb:g}"
         )
     return ""

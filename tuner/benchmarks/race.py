@@ -25,7 +25,7 @@ from trainer.storage import files
 from trainer.system import console, exits, processes
 from tuner import __main__ as command_line
 from tuner import flags as tuner_flags
-from tuner.trials import estimate, tasks
+from tuner.trials import cuts, estimate, tasks
 
 if TYPE_CHECKING:
     import pathlib
@@ -40,7 +40,7 @@ EPOCHS = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Baseline:
+class PlainTunerTimes:
     """Plain KerasTuner, scaled to all images.
 
     Attributes:
@@ -56,7 +56,7 @@ class Baseline:
         return plan.num_trials * self.setup_s + plan.num_epochs * self.epoch_s
 
 
-def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: bool) -> None:
+def run(command: tuner_flags.TunerCommand, argv: Sequence[str], *, is_timed_only: bool) -> None:
     """Measures both sides and prints what they take, and the ratio."""
     base, settings = command.base, command.settings
     space = settings.space_for(base)
@@ -91,7 +91,7 @@ def run(command: tuner_flags.Command, argv: Sequence[str], *, is_timed_only: boo
     )
 
 
-def _time_plain(workspace: tasks.Workspace, space: Space, folder: pathlib.Path) -> Baseline:
+def _time_plain(workspace: tasks.Workspace, space: Space, folder: pathlib.Path) -> PlainTunerTimes:
     base = workspace.base
     data = workspace.data(base)
     share = race.share_of(base, data)
@@ -110,14 +110,14 @@ def _time_plain(workspace: tasks.Workspace, space: Space, folder: pathlib.Path) 
     clocks = list(times["epochs_s"].values())
     epoch_s = statistics.mean(seconds[-1] for seconds in clocks)
     setup_s = (times["search_s"] - EPOCHS * epoch_s * len(clocks)) / len(clocks)
-    return Baseline(setup_s, epoch_s / share)
+    return PlainTunerTimes(setup_s, epoch_s / share)
 
 
 def _cuts(base: Config, space: Space) -> list[Config]:
-    return estimate.configs_by_cut(base, space, "val_auc")
+    return cuts.configs_for(base, space, "val_auc")
 
 
-def _main(command: tuner_flags.Command) -> int:
+def _main(command: tuner_flags.TunerCommand) -> int:
     is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- Of this module alone.
     argv = [arg for arg in sys.argv[1:] if not arg.startswith("--timed_only")]
     logging.set_verbosity(command.verbosity)

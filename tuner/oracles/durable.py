@@ -1,207 +1,38 @@
-"""Which trial comes next: KerasTuner's oracles, made to lose nothing and to depend on no timing.
+"""What every oracle here has in common: KerasTuner's, made to lose nothing and to resume.
 
-A trial's name says all: `b0-r1-03` is the fourth configuration of bracket 0 in its second rung.
-Configurations are drawn by number, and a rung is promoted when it is complete, so a search has the
-same trials whichever worker ends first and wherever it was interrupted. State is a function of the
-trials on disk; each is written whole or not at all.
+State is a function of the trials on disk, each written whole or not at all: a search that was
+interrupted anywhere has the same trials as one that was not. What comes next is a subclass's
+`_next`; workers that went silent and failures in a row are handled here.
 
-    oracle = durable.build(settings, space, plan)
-    trial = oracle.create_trial("tuner0")
+    class FirstThree(DurableOracle):
+        def _next(self):
+            number = len(self.trials)
+            return (f"b0-r0-{number:02d}", values) if number < 3 else statuses.STOPPED
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
 import json
 import math
 import pathlib
-import re
 import threading
 import time
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import keras_tuner
-import numpy as np
-import sklearn.exceptions
 from keras_tuner.engine import trial as trial_lib
 
 from trainer.storage import files
-from tuner import records
+from tuner import records, statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from tuner.plan import Plan
-    from tuner.settings import Settings
-    from tuner.space import Space
+    from collections.abc import Callable
 
 _Method = TypeVar("_Method", bound="Callable[..., Any]")
 
-RUNNING, COMPLETED, FAILED = "RUNNING", "COMPLETED", "FAILED"
-IDLE, STOPPED = "IDLE", "STOPPED"
-MAX_COLLISIONS = 10_000
-"""Draws in a row that gave nothing new, after which a space counts as exhausted."""
 MAX_HANDOUTS = 5
 """Times that a trial is begun; one whose process dies each time would hold up the search."""
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Slot:
-    """A place in the plan: which rung, and which of its bracket's configurations (from 0)."""
-
-    bracket: int
-    rung: int
-    index: int
-
-    @property
-    def trial_id(self) -> str:
-        """The trial's name."""
-        return f"b{self.bracket}-r{self.rung}-{self.index:02d}"
-
-    @property
-    def configuration(self) -> str:
-        """The configuration's name, the same in every rung."""
-        return f"b{self.bracket}-{self.index:02d}"
-
-    @classmethod
-    def of(cls, trial_id: str) -> Slot:
-        """Returns the slot of a trial by its name."""
-        match = re.fullmatch(r"b(\d+)-r(\d+)-(\d+)", trial_id)
-        if match is None:
-            raise ValueError(f"{trial_id!r} is no trial of this search.")
-        return cls(*map(int, match.groups()))
-
-
-class Draws:
-    """The configurations of a search by number, each different from those before it."""
-
-    def __init__(self, source: Iterator[dict[str, Any]]) -> None:
-        self._source = source
-        self._drawn: list[dict[str, Any]] = []
-
-    @classmethod
-    def random(cls, space: Space, seed: int) -> Draws:
-        """Draws at random, by seed."""
-        return cls(_distinct(space, seed))
-
-    @classmethod
-    def grid(cls, space: Space) -> Draws:
-        """Goes through a finite space."""
-        return cls(space.grid())
-
-    def get(self, number: int) -> dict[str, Any] | None:
-        """Returns configuration `number` (from 0); None where the space has no more."""
-        self._drawn += itertools.islice(self._source, max(0, number + 1 - len(self._drawn)))
-        return self._drawn[number] if number < len(self._drawn) else None
-
-
-def _distinct(space: Space, seed: int) -> Iterator[dict[str, Any]]:
-    generator = np.random.default_rng(seed)
-    seen: set[tuple[Any, ...]] = set()
-    collisions = 0
-    while collisions < MAX_COLLISIONS and len(seen) < space.size:
-        values = space.values_at(generator.uniform(size=len(space.dimensions)).tolist())
-        key = tuple(values.values())
-        collisions = collisions + 1 if key in seen else 0
-        if not collisions:
-            seen.add(key)
-            yield values
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a plan needs to know of a trial: its status, and its score once it has one."""
-
-    status: str
-    score: float | None = None
-
-
-class Ladder:
-    """Goes through a plan: which slot is next, given how the trials so far went."""
-
-    def __init__(self, plan: Plan, draws: Draws, direction: str) -> None:
-        """Takes what decides.
-
-        Args:
-          plan: brackets and rungs.
-          draws: the configurations.
-          direction: of the score, max or min.
-        """
-        self._plan, self._draws, self._sign = plan, draws, -1 if direction == "max" else 1
-
-    def next(self, outcomes: Mapping[str, Outcome]) -> Slot | str:
-        """Returns the next slot, or IDLE while a rung has to be waited for, or STOPPED."""
-        has_running = False
-        for number, bracket in enumerate(self._plan.brackets):
-            for level in range(len(bracket.rungs)):
-                free, is_complete = self._look(number, level, outcomes)
-                if free is not None:
-                    return free
-                if not is_complete:
-                    has_running = True
-                    break  # The rungs above wait for it; other brackets don't.
-        return IDLE if has_running else STOPPED
-
-    def values(self, slot: Slot) -> dict[str, Any]:
-        """Returns the configuration of a slot."""
-        values = self._draws.get(self._number(slot.bracket, slot.index))
-        if values is None:
-            raise ValueError(f"{slot.trial_id} is beyond the search space.")
-        return values
-
-    def rung_epochs(self, slot: Slot) -> tuple[int, int]:
-        """Returns (first epoch, last epoch) of a slot's trial."""
-        rungs = self._plan.brackets[slot.bracket].rungs
-        return rungs[slot.rung - 1].epochs if slot.rung else 0, rungs[slot.rung].epochs
-
-    def _look(
-        self, bracket: int, level: int, outcomes: Mapping[str, Outcome]
-    ) -> tuple[Slot | None, bool]:
-        """Returns (the first free slot of a rung, whether all its trials have ended)."""
-        wanted = self._plan.brackets[bracket].rungs[level].trials
-        is_complete = True
-        for slot in self._candidates(bracket, level, outcomes):
-            if not wanted:
-                break
-            outcome = outcomes.get(slot.trial_id)
-            if outcome is None:
-                return slot, False
-            if outcome.status == FAILED:
-                continue  # The next candidate takes its place.
-            wanted -= 1
-            is_complete &= outcome.status == COMPLETED
-        return None, is_complete
-
-    def _candidates(
-        self, bracket: int, level: int, outcomes: Mapping[str, Outcome]
-    ) -> Iterator[Slot]:
-        """Yields who may be in a rung: new draws in the first, then the best of the one below."""
-        if level == 0:
-            for index in itertools.count():
-                if self._draws.get(self._number(bracket, index)) is None:
-                    return
-                yield Slot(bracket, 0, index)
-        below = [
-            (self._sign * outcome.score, Slot.of(trial_id).index)
-            for trial_id, outcome in outcomes.items()
-            if outcome.status == COMPLETED
-            and outcome.score is not None
-            and (slot := Slot.of(trial_id)).bracket == bracket
-            and slot.rung == level - 1
-        ]
-        for _, index in sorted(below):
-            yield Slot(bracket, level, index)
-
-    def _number(self, bracket: int, index: int) -> int:
-        """Numbers the draws: first those that are planned, then replacements by turns."""
-        planned = self._plan.brackets[bracket].rungs[0].trials
-        if index < planned:
-            return self._plan.first_draw(bracket) + index
-        turn = (index - planned) * len(self._plan.brackets)
-        return self._plan.num_configurations + turn + bracket
 
 
 def _synchronized(method: _Method) -> _Method:
@@ -215,8 +46,8 @@ def _synchronized(method: _Method) -> _Method:
     return cast("_Method", run)
 
 
-class Durable(keras_tuner.Oracle):
-    """What every oracle here has in common: whole files, lost workers, counted failures.
+class DurableOracle(keras_tuner.Oracle):
+    """A KerasTuner oracle whose search survives interruptions, lost workers and failing trials.
 
     Attributes:
       stopped_because: why the search ends before its plan does; empty while it goes on.
@@ -225,8 +56,7 @@ class Durable(keras_tuner.Oracle):
     def __init__(
         self,
         *,
-        space: Space,
-        max_consecutive_failures: int,
+        max_consecutive_failed_trials: int,
         worker_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         **options: Any,
@@ -234,23 +64,16 @@ class Durable(keras_tuner.Oracle):
         """Takes what decides.
 
         Args:
-          space: what is searched.
-          max_consecutive_failures: after so many with one and the same cause the search ends.
+          max_consecutive_failed_trials: after so many with one and the same cause the search ends.
           worker_timeout_s: a trial whose worker is silent for longer is given to another.
           clock: seconds.
-          **options: of KerasTuner's oracle.
+          **options: of KerasTuner's oracle, its hyperparameters among them.
         """
-        super().__init__(
-            hyperparameters=hyperparameters(space),
-            allow_new_entries=False,
-            tune_new_entries=False,
-            **options,
-        )
+        super().__init__(allow_new_entries=False, tune_new_entries=False, **options)
         self.verbose = 0
         self._turn = threading.RLock()
-        self.space = space
         self.stopped_because = ""
-        self._max_failures, self._worker_timeout_s = max_consecutive_failures, worker_timeout_s
+        self._max_failures, self._worker_timeout_s = max_consecutive_failed_trials, worker_timeout_s
         self._clock = clock
         self._heard_s: dict[str, float] = {}
         self._reached: dict[str, str] = {}
@@ -267,8 +90,10 @@ class Durable(keras_tuner.Oracle):
         if trial is not None:
             self._heard_s[trial.trial_id] = self._clock()
             return self._hand_out(tuner_id, trial)
-        status = IDLE if self.ongoing_trials and not self.stopped_because else STOPPED
-        if status == STOPPED:
+        status = (
+            statuses.IDLE if self.ongoing_trials and not self.stopped_because else statuses.STOPPED
+        )
+        if status == statuses.STOPPED:
             self.tuner_ids.discard(tuner_id)
         return trial_lib.Trial(self.get_space(), trial_id="none", status=status)
 
@@ -276,7 +101,7 @@ class Durable(keras_tuner.Oracle):
     def end_trial(self, trial: trial_lib.Trial) -> None:
         """Notes how a trial ended, as its worker has written it to disk."""
         mine = self.trials[trial.trial_id]
-        if mine.status != RUNNING:  # Two workers had it, one of them taken for lost.
+        if mine.status != statuses.RUNNING:  # Two workers had it, one of them taken for lost.
             return
         record = records.load(self.trial_folder(mine.trial_id))
         self._end(mine, record)
@@ -290,7 +115,9 @@ class Durable(keras_tuner.Oracle):
     @property
     def is_over(self) -> bool:
         """Whether no trial runs and none will."""
-        return not self.ongoing_trials and (bool(self.stopped_because) or self._next() == STOPPED)
+        return not self.ongoing_trials and (
+            bool(self.stopped_because) or self._next() == statuses.STOPPED
+        )
 
     def trial_folder(self, trial_id: str) -> pathlib.Path:
         """Returns the folder of a trial's records."""
@@ -316,13 +143,13 @@ class Durable(keras_tuner.Oracle):
         self.ongoing_trials = {
             worker: trial
             for worker, trial in self.ongoing_trials.items()
-            if trial.status == RUNNING
+            if trial.status == statuses.RUNNING
         }
-        ended = [t for t in self.end_order if self.trials[t].status != RUNNING]
+        ended = [t for t in self.end_order if self.trials[t].status != statuses.RUNNING]
         missing = sorted(
             t.trial_id
             for t in self.trials.values()
-            if t.status != RUNNING and t.trial_id not in ended
+            if t.status != statuses.RUNNING and t.trial_id not in ended
         )
         self.end_order = [*ended, *missing]
         self._heard_s = dict.fromkeys(self.trials, self._clock())
@@ -339,7 +166,7 @@ class Durable(keras_tuner.Oracle):
         trial_id, values = found
         space = self.get_space()
         space.values = values
-        trial = trial_lib.Trial(space, trial_id=trial_id, status=RUNNING)
+        trial = trial_lib.Trial(space, trial_id=trial_id, status=statuses.RUNNING)
         self.trials[trial_id] = trial
         self.start_order.append(trial_id)
         self.ongoing_trials[tuner_id] = trial
@@ -356,7 +183,7 @@ class Durable(keras_tuner.Oracle):
         for trial_id, trial in sorted(self.trials.items()):
             silent_s = self._clock() - self._heard_s.get(trial_id, 0.0)
             is_lost = trial_id not in held or silent_s > self._worker_timeout_s
-            if trial.status == RUNNING and is_lost:
+            if trial.status == statuses.RUNNING and is_lost:
                 self.ongoing_trials.pop(held.get(trial_id, ""), None)
                 self.ongoing_trials[tuner_id] = trial
                 return trial
@@ -371,7 +198,7 @@ class Durable(keras_tuner.Oracle):
         self._run_times[trial.trial_id] += 1
         if self._run_times[trial.trial_id] > MAX_HANDOUTS:
             reason = f"process died {MAX_HANDOUTS} times: its output says why"
-            self._end(trial, records.Record(reason=reason))
+            self._end(trial, records.TrialRecord(reason=reason))
             return self.create_trial(tuner_id)
         self._save_trial(trial)
         self.save()
@@ -383,8 +210,8 @@ class Durable(keras_tuner.Oracle):
         folder = pathlib.Path(self._project_dir) / records.RUNS / configuration / "checkpoints"
         return max((path.name for path in folder.glob("[0-9]*-[0-9]*")), default="")
 
-    def _end(self, trial: trial_lib.Trial, record: records.Record) -> None:
-        trial.status = COMPLETED if record.score is not None else FAILED
+    def _end(self, trial: trial_lib.Trial, record: records.TrialRecord) -> None:
+        trial.status = statuses.COMPLETED if record.score is not None else statuses.FAILED
         trial.score, trial.message = record.score, record.reason or None
         trial.best_step = record.best_epoch
         self.end_order.append(trial.trial_id)
@@ -401,105 +228,11 @@ class Durable(keras_tuner.Oracle):
         """Ends a search whose last trials all failed for one and the same reason."""
         last = [self.trials[trial_id] for trial_id in self.end_order[-self._max_failures :]]
         causes = {records.cause_of(trial.message or "") for trial in last}
-        has_failed = all(trial.status == FAILED for trial in last)
+        has_failed = all(trial.status == statuses.FAILED for trial in last)
         if len(last) == self._max_failures and has_failed and len(causes) == 1:
             self.stopped_because = (
                 f"{len(last)} trials in a row failed for one reason ({last[-1].message})"
             )
-
-
-class Rungs(Durable):
-    """Hyperband, random search and grid search: a plan, and configurations by number."""
-
-    def __init__(self, *, ladder: Ladder, **options: Any) -> None:
-        """Takes the ladder, and the options of Durable."""
-        super().__init__(**options)
-        self._ladder = ladder
-
-    def _next(self) -> tuple[str, dict[str, Any]] | str:
-        outcomes = {t.trial_id: Outcome(t.status, t.score) for t in self.trials.values()}
-        slot = self._ladder.next(outcomes)
-        if isinstance(slot, str):
-            return slot
-        first, last = self._ladder.rung_epochs(slot)
-        marks = {
-            "tuner/epochs": last,
-            "tuner/initial_epoch": first,
-            "tuner/bracket": slot.bracket,
-            "tuner/round": slot.rung,
-            "tuner/configuration": slot.configuration,
-        }
-        return slot.trial_id, {**self._ladder.values(slot), **marks}
-
-
-class Bayesian(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Gaussian process; each draw is a function of the trials and their number."""
-
-    def __init__(self, *, epochs: int, **options: Any) -> None:
-        """Takes the epochs of a trial, and the options of Durable and KerasTuner."""
-        super().__init__(**options)
-        self._epochs = epochs
-
-    def _next(self) -> tuple[str, dict[str, Any]] | str:
-        number = len(self.trials)
-        if number >= self.max_trials:
-            return IDLE if self.ongoing_trials else STOPPED
-        # KerasTuner's own random states are not part of what it saves.
-        self._random_state = np.random.RandomState([self.seed % 2**32, number])
-        self._seed_state = self.seed + 1000 * number
-        self.gpr = self._make_gpr()
-        with warnings.catch_warnings():
-            # A few trials fix no length scale; the process says so, and draws all the same.
-            warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-            drawn = self.populate_space(f"{number:03d}")["values"]
-        if drawn is None:
-            return IDLE if self.ongoing_trials else STOPPED
-        slot = Slot(0, 0, number)
-        marks = {
-            "tuner/epochs": self._epochs,
-            "tuner/initial_epoch": 0,
-            "tuner/bracket": 0,
-            "tuner/round": 0,
-            "tuner/configuration": slot.configuration,
-        }
-        return slot.trial_id, {**self.space.canonical(drawn), **marks}
-
-
-def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
-    """Returns the space as KerasTuner has it."""
-    found = keras_tuner.HyperParameters()
-    for dimension in space.dimensions:
-        if dimension.choices:
-            ordered = not isinstance(dimension.choices[0], str)
-            found.Choice(dimension.name, list(dimension.choices), ordered=ordered)
-            continue
-        declare = found.Int if dimension.kind == "int" else found.Float
-        declare(
-            dimension.name,
-            dimension.low,
-            dimension.high,
-            step=dimension.step or None,
-            sampling="log" if dimension.log else "linear",
-        )
-    return found
-
-
-def build(settings: Settings, space: Space, plan: Plan) -> Durable:
-    """Returns the oracle of an algorithm."""
-    direction = settings.direction
-    options: dict[str, Any] = {
-        "space": space,
-        "max_consecutive_failures": settings.max_consecutive_failures,
-        "worker_timeout_s": settings.trial_timeout_s,
-        "objective": keras_tuner.Objective(settings.objective, direction),
-        "seed": settings.search_seed + 1,  # KerasTuner takes 0 for none.
-    }
-    if settings.algorithm == "bayesian":
-        rung = plan.brackets[0].rungs[0]
-        return Bayesian(epochs=rung.epochs, max_trials=rung.trials, **options)
-    is_grid = settings.algorithm == "grid"
-    draws = Draws.grid(space) if is_grid else Draws.random(space, settings.search_seed)
-    return Rungs(ladder=Ladder(plan, draws, direction), **options)
 
 
 def _without_nan(state: Any) -> Any:

@@ -14,9 +14,9 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
-from trainer.system import console
+from trainer.system import console, text
+from tuner import statuses
 from tuner.reports import formats
-from tuner.reports.results import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -118,14 +118,14 @@ def format_table(results: SearchResults, totals: Totals, *, width: int) -> str:
     """
     lines = [_summary(results, totals), *_best(results, width), *_rungs(results, totals)]
     lines += _running(results)
-    return "\n".join(_cut(formats.printable(line), width) for line in lines)
+    return "\n".join(_cut(text.printable(line), width) for line in lines)
 
 
 def format_line(trial: TrialResult, objective: str) -> str:
     """Returns what a log says of a finished trial."""
     took = formats.duration(trial.seconds)
-    if trial.status == FAILED:
-        reason = formats.one_line(trial.reason) or "no reason was recorded"
+    if trial.status == statuses.FAILED:
+        reason = text.one_line(trial.reason) or "no reason was recorded"
         return f"trial {trial.trial_id} failed after {took}: {reason}"
     epochs = formats.counted(trial.epochs, "epoch")
     score = formats.score(trial.score)
@@ -141,7 +141,7 @@ def seconds_left(results: SearchResults, totals: Totals) -> float | None:
     """
     if len(results.finished) >= totals.trials:
         return 0.0
-    timed = [trial for trial in results.finished if trial.status == COMPLETED]
+    timed = [trial for trial in results.finished if trial.status == statuses.COMPLETED]
     epochs = sum(trial.epochs - trial.first_epoch for trial in timed)
     if not totals.epochs or not epochs:
         return None
@@ -166,9 +166,9 @@ def _best(results: SearchResults, width: int) -> Iterator[str]:
     best = results.best
     if best is not None:
         epochs = formats.counted(best.epochs, "epoch")
-        text = f"best     {best.trial_id} after {epochs}: {formats.values(best.values)}"
+        line = f"best     {best.trial_id} after {epochs}: {formats.values(best.values)}"
         yield from textwrap.wrap(
-            text, max(width, _NARROWEST), subsequent_indent=" " * 9, break_on_hyphens=False
+            line, max(width, _NARROWEST), subsequent_indent=" " * 9, break_on_hyphens=False
         )
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from trainer.system.markup import Markup, element
+from tuner import statuses
 from tuner.reports import formats, scales
-from tuner.reports.markup import Markup, element
-from tuner.reports.results import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,7 +87,7 @@ def parallel_coordinates(results: SearchResults) -> Markup:
 
     The last axis is the score's, the better end up. Lines without a score end below it.
     """
-    trials = [trial for trial in results.configurations if trial.status != RUNNING]
+    trials = [trial for trial in results.configurations if trial.status != statuses.RUNNING]
     scored = [trial for trial in trials if trial.has_score]
     height, top, foot = 340, 46, 284
     axes = [(d.name, scales.of_dimension(d), d.log) for d in results.dimensions]
@@ -137,7 +137,7 @@ def _kind(trial: TrialResult, shade: Mapping[str, int]) -> str:
     """Returns the class of a trial's marks."""
     if trial.has_score:
         return f"fifth{shade[trial.configuration]}"
-    return "running" if trial.status == RUNNING else "failed"
+    return "running" if trial.status == statuses.RUNNING else "failed"
 
 
 def _caption(trial: TrialResult) -> str:

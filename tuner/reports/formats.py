@@ -50,18 +50,3 @@ def place(of: int | None) -> str:
 def counted(count: int, noun: str) -> str:
     """Writes a number with its noun, which takes an s unless there is one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def printable(text: str) -> str:
-    """Returns a text without control characters, and only with such that every file can hold.
-
-    Messages of libraries quote file names, in which Python keeps undecodable bytes as surrogates.
-    """
-    encodable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    kept = (char if char.isprintable() or char.isspace() else "\ufffd" for char in encodable)
-    return "".join(kept)
-
-
-def one_line(text: str) -> str:
-    """Returns a printable text with a single space wherever it had white space."""
-    return " ".join(printable(text).split())

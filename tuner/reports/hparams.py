@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
 
-from tuner.reports.results import COMPLETED, FAILED
+from tuner import statuses
 
 if TYPE_CHECKING:
     import pathlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tuner.reports.results import SearchResults, TrialResult
     from tuner.space import Dimension
 
-_STATUS = {COMPLETED: api_pb2.STATUS_SUCCESS, FAILED: api_pb2.STATUS_FAILURE}
+_STATUS = {statuses.COMPLETED: api_pb2.STATUS_SUCCESS, statuses.FAILED: api_pb2.STATUS_FAILURE}
 
 
 def write(results: SearchResults, folder: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import csv
 from typing import TYPE_CHECKING
 
 from trainer.storage import files
-from tuner.reports import formats
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -59,5 +59,5 @@ def _row(rank: int | None, trial: TrialResult, names: list[str]) -> list[object]
         trial.epochs,
         f"{trial.seconds:.1f}",
         *(trial.values[name] for name in names),
-        formats.one_line(trial.reason),
+        text.one_line(trial.reason),
     ]

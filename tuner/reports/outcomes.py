@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tuner import records
-from tuner.oracles import durable
+from tuner import records, statuses
 from tuner.reports import results
 
 if TYPE_CHECKING:
@@ -64,11 +63,11 @@ class Reader:
             return self._ended[trial.trial_id]
         folder = self._settings.folder
         marks = trial.hyperparameters.values
-        record = records.Record(reason=trial.message or "")
-        if trial.status != durable.RUNNING:
+        record = records.TrialRecord(reason=trial.message or "")
+        if trial.status != statuses.RUNNING:
             record = records.load(folder / f"trial_{trial.trial_id}")
         configuration = marks["tuner/configuration"]
-        is_running = trial.status == durable.RUNNING
+        is_running = trial.status == statuses.RUNNING
         curve = _history(folder / records.RUNS / configuration) if is_running else record.curve
         result = results.TrialResult(
             trial_id=trial.trial_id,

@@ -9,8 +9,8 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from trainer.storage import files
+from trainer.system.markup import Markup, element
 from tuner.reports import charts, formats, importance
-from tuner.reports.markup import Markup, element
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """What a search found, as data: every trial with its values, curve, score and cause of failure.
 
 A configuration is one choice of values. Hyperband trains it in several trials, one a rung, each
-going on where the one before ended; those trials share their `configuration` and their values.
+resuming where the one before ended; those trials share their `configuration` and their values.
 
     found = SearchResults(name="search", objective="val_auc", direction="max", ...)
     found.best.values                       # {"neurons": 320, "learning_rate": 0.0003, ...}
@@ -15,12 +15,12 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
+from tuner import statuses
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tuner.space import Dimension, Value
-
-COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,11 @@ class TrialResult:
     @property
     def has_score(self) -> bool:
         """Whether it is completed, with a score that can be compared."""
-        return self.status == COMPLETED and self.score is not None and math.isfinite(self.score)
+        return (
+            self.status == statuses.COMPLETED
+            and self.score is not None
+            and math.isfinite(self.score)
+        )
 
     @property
     def epochs_done(self) -> int:
@@ -111,17 +115,19 @@ class SearchResults:
     @functools.cached_property
     def failures(self) -> Sequence[TrialResult]:
         """Failed trials by id."""
-        return _by_id(trial for trial in self.trials if trial.status == FAILED)
+        return _by_id(trial for trial in self.trials if trial.status == statuses.FAILED)
 
     @functools.cached_property
     def running(self) -> Sequence[TrialResult]:
         """Running trials by id."""
-        return _by_id(trial for trial in self.trials if trial.status == RUNNING)
+        return _by_id(trial for trial in self.trials if trial.status == statuses.RUNNING)
 
     @functools.cached_property
     def finished(self) -> Sequence[TrialResult]:
         """Completed and failed trials in the order of their ends."""
-        done = [trial for trial in self.trials if trial.status in (COMPLETED, FAILED)]
+        done = [
+            trial for trial in self.trials if trial.status in (statuses.COMPLETED, statuses.FAILED)
+        ]
         return sorted(done, key=lambda trial: (trial.ended_at or 0.0, trial.trial_id))
 
     @functools.cached_property

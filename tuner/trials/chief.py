@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator, Sequence
 
-    from tuner.oracles.durable import Durable
+    from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
 
 TURN_S = 0.5
@@ -41,7 +41,7 @@ QUICK_DEATHS = 3
 
 
 @contextlib.contextmanager
-def serving(oracle: Durable, address: str) -> Iterator[str]:
+def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
     """Answers workers at an address (port 0: any); yields it.
 
     Raises:
@@ -65,7 +65,7 @@ def serving(oracle: Durable, address: str) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
-def serve(oracle: Durable, on_turn: Callable[[], None]) -> None:
+def serve(oracle: DurableOracle, on_turn: Callable[[], None]) -> None:
     """Answers until the search is over; workers start and end as they like."""
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     with serving(oracle, address):
@@ -79,7 +79,7 @@ def serve(oracle: Durable, on_turn: Callable[[], None]) -> None:
     on_turn()
 
 
-class Process:
+class WorkerProcess:
     """A worker on this machine, begun again when it dies."""
 
     def __init__(self, index: int, argv: Sequence[str], address: str, folder: pathlib.Path) -> None:
@@ -129,7 +129,7 @@ class Process:
 
 
 def supervise(
-    oracle: Durable,
+    oracle: DurableOracle,
     argv: Sequence[str],
     settings: Settings,
     address: str,
@@ -147,7 +147,7 @@ def supervise(
     Raises:
       RunError: when a worker gives up, or dies again and again without running a trial.
     """
-    workers = [Process(i, argv, address, settings.folder) for i in range(settings.workers)]
+    workers = [WorkerProcess(i, argv, address, settings.folder) for i in range(settings.workers)]
     ended = len(oracle.end_order)
     try:
         while not oracle.is_over:
@@ -166,7 +166,7 @@ def supervise(
             process.stop(GRACE_S)
 
 
-def _restart(process: Process) -> None:
+def _restart(process: WorkerProcess) -> None:
     code = process.code
     if code in (None, 0):  # It runs, or has heard that there is nothing left for it.
         return
@@ -179,7 +179,7 @@ def _restart(process: Process) -> None:
     process.start()
 
 
-def _wait(workers: Sequence[Process], seconds: float) -> None:
+def _wait(workers: Sequence[WorkerProcess], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while any(w.code is None for w in workers) and time.monotonic() < deadline:
         time.sleep(TURN_S)

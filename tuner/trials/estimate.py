@@ -1,6 +1,6 @@
 """What a plan will cost, from steps that are measured before anything is searched.
 
-costs = estimate.measure(workspace, space, "val_auc")
+costs = estimate.measure(workspace, cuts.configs_for(base, space, "val_auc"))
 costs.seconds(plan, workers=2), costs.cache_bytes
 """
 
@@ -19,16 +19,14 @@ from trainer.features import entries
 from trainer.system import console
 from trainer.training import feeds
 from trainer.training.driver import Driver
-from tuner.trials import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
     from tuner.plan import Plan
-    from tuner.space import Space
+    from tuner.trials import tasks
 
-CUT = "layers_to_unfreeze"
 STEPS = 8
 """That are timed after the first, which traces."""
 SAVING_S = 0.1
@@ -97,14 +95,6 @@ class Costs:
         )
 
 
-def configs_by_cut(base: Config, space: Space, objective: str) -> list[Config]:
-    """Returns a config for every cut in the space, everything else at the middle of its range."""
-    middle = space.values_at([0.5] * len(space.dimensions))
-    cut = next((d for d in space.dimensions if d.name == CUT), None)
-    values = [{**middle, CUT: choice} for choice in cut.choices] if cut else [middle]
-    return [tasks.config_of(base, value, objective) for value in values]
-
-
 def measure(workspace: tasks.Workspace, configs: Sequence[Config]) -> Costs:
     """Builds a configuration of each cut and times a few steps of it, on made-up features.
 
@@ -145,12 +135,8 @@ def _pass_of(feed: feeds.Feed) -> tuple[float, int]:
     """Returns the seconds that the missing features take, and the bytes that all take."""
     if not isinstance(feed, feeds.FeatureFeed):
         return 0.0, 0
-    wanted = [(split, view) for split in ("train", "validation") for view in feed.views(split)]
-    cut = {place: feed.shards(place[0]) for place in wanted}
-    missing = sum(
-        feed.cache.count_missing(feed.key(*place), shards) for place, shards in cut.items()
-    )
-    num_bytes = sum(shards.num_bytes for shards in cut.values())
+    missing = sum(feed.missing_examples(split) for split in feeds.TRAINING_SPLITS)
+    num_bytes = sum(feed.num_bytes(split) for split in feeds.TRAINING_SPLITS)
     if not missing:
         return 0.0, num_bytes
     batch = entries.PASS_BATCH_SIZE

@@ -39,7 +39,7 @@ TASK, LOG = "task.json", "process.log"
 
 def run(
     task: tasks.Task, objective: str, result_folder: pathlib.Path, limit_bytes: int
-) -> records.Record:
+) -> records.TrialRecord:
     """Runs a trial in a process of its own and returns how it went.
 
     Args:
@@ -76,7 +76,7 @@ def run(
     if (result_folder / records.RESULT).exists():
         return records.load(result_folder)
     seconds = round(time.monotonic() - start, 3)
-    return records.Record(
+    return records.TrialRecord(
         reason=reason or _how_it_ended(process.returncode, result_folder), seconds=seconds
     )
 
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
             )
     except Stopped as stop:
         return stop.exit_code
-    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can go on.
+    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can resume.
         sys.stderr.write(f"{error}\n")
         return DISK_FAILED
     records.save(folder, record)

@@ -4,7 +4,7 @@
     task = tasks.Task(tasks.config_of(base, values, "val_auc"), folder, epochs=7)
     curve = tasks.train(task, workspace, workspace.build(task.config))
 
-A configuration's folder is a run's: a trial goes on from the checkpoint that is in it, of the rung
+A configuration's folder is a run's: a trial resumes from the checkpoint in it, of the rung
 below or of a process that was killed, with optimizer, random states and history.
 """
 
@@ -26,6 +26,7 @@ from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
+from trainer.system import text
 from trainer.training import fitting
 from tuner import records
 from tuner.space import with_value
@@ -137,7 +138,7 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
 
 def attempt(
     folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Sequence[Any]]
-) -> records.Record:
+) -> records.TrialRecord:
     """Trains and returns how it went; only a failing disk raises.
 
     Args:
@@ -159,18 +160,18 @@ def attempt(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DETAILS).write_text(traceback.format_exc(), "utf-8")
         seconds = round(time.monotonic() - start, 3)
-        return records.Record(reason=_reason(error), seconds=seconds)
+        return records.TrialRecord(reason=_reason(error), seconds=seconds)
 
 
 def _reason(error: Exception) -> str:
     """Names the cause of a failure, and what the error said."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = text.first_line(error)
     if isinstance(error, DivergedError) or isinstance(error.__cause__, DivergedError):
         return f"diverged: {error.__cause__ or error}"
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-        return f"out of memory: {lines[0]}"
+        return f"out of memory: {line}"
     if isinstance(error, ConfigError):
-        return f"impossible: {lines[0]}"
+        return f"impossible: {line}"
     if isinstance(error, RunError):
-        return f"failed: {lines[0]}"
-    return f"crashed: {type(error).__name__}: {lines[0]}"
+        return f"failed: {line}"
+    return f"crashed: {type(error).__name__}: {line}"

@@ -1,6 +1,6 @@
 """What runs trials: KerasTuner's tuner around the trainer, alone or as one of several workers.
 
-    worker = Worker(oracle, hypermodel, settings)
+    worker = TrialWorker(oracle, hypermodel, settings)
     worker.search()
 
 Where KERASTUNER_ORACLE_IP names a chief, trials come from there; what a trial leaves is written to
@@ -21,8 +21,8 @@ from absl import logging
 from keras_tuner.src.distribute import oracle_client
 
 from trainer.errors import ConfigError, RunError
-from tuner import records
-from tuner.oracles import durable
+from trainer.system import text
+from tuner import records, statuses
 from tuner.trials import isolation, tasks
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from keras_tuner.engine import trial as trial_lib
 
+    from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
     from tuner.trials.hypermodel import FineTuning
 
@@ -42,12 +43,12 @@ PARENT = "CXR_TUNER_PARENT"
 """Environment variable with the process that a worker must not outlive."""
 
 
-class Worker(keras_tuner.Tuner):
+class TrialWorker(keras_tuner.Tuner):
     """Runs the trials that its oracle gives it, until there are no more."""
 
     def __init__(
         self,
-        oracle: durable.Durable,
+        oracle: DurableOracle,
         hypermodel: FineTuning,
         settings: Settings,
     ) -> None:
@@ -86,16 +87,16 @@ class Worker(keras_tuner.Tuner):
     def _search(self) -> None:
         while True:
             trial = self.oracle.create_trial(self.tuner_id)
-            if trial.status == durable.STOPPED:
+            if trial.status == statuses.STOPPED:
                 return
-            if trial.status == durable.IDLE:
+            if trial.status == statuses.IDLE:
                 time.sleep(IDLE_S)
                 continue
             with self._heard_of(trial.trial_id):
                 self.run_trial(trial)
             self.oracle.end_trial(trial)
 
-    def run_trial(self, trial: trial_lib.Trial) -> records.Record:
+    def run_trial(self, trial: trial_lib.Trial) -> records.TrialRecord:
         """Trains a trial to the end of its rung, and writes how it went."""
         marks = trial.hyperparameters.values
         folder = self._settings.folder / records.RUNS / marks["tuner/configuration"]
@@ -110,7 +111,7 @@ class Worker(keras_tuner.Tuner):
         records.save(result_folder, record)
         return record
 
-    def _run_here(self, trial: trial_lib.Trial, folder: Any, epochs: int) -> records.Record:
+    def _run_here(self, trial: trial_lib.Trial, folder: Any, epochs: int) -> records.TrialRecord:
         hp = trial.hyperparameters
 
         def work() -> list[dict[str, Any]]:
@@ -120,12 +121,14 @@ class Worker(keras_tuner.Tuner):
 
         return tasks.attempt(folder, epochs, self._settings.objective, work)
 
-    def _run_isolated(self, trial: trial_lib.Trial, folder: Any, epochs: int) -> records.Record:
+    def _run_isolated(
+        self, trial: trial_lib.Trial, folder: Any, epochs: int
+    ) -> records.TrialRecord:
         result_folder = self._settings.folder / f"trial_{trial.trial_id}"
         try:
             config = self.hypermodel.config_of(trial.hyperparameters)
         except ConfigError as error:  # Options that are possible each, but not together.
-            return records.Record(reason=f"impossible: {error}")
+            return records.TrialRecord(reason=f"impossible: {text.first_line(error)}")
         task = tasks.Task(config, folder, epochs)
         return isolation.run(task, self._settings.objective, result_folder, self._limit)
 

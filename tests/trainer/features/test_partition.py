@@ -69,9 +69,9 @@ def test_small_activations_are_stored_exactly_and_large_ones_in_16_bits(
         backbone="small_cnn", weights="none", image_size=64, pooling=pooling,
         layers_to_unfreeze=unfrozen,
     )  # fmt: skip
-    parts = partition.cut(classifier.build(config, (64, 64, 1), 2))
-    assert parts.suffix.input.shape[1:] == shape
-    assert parts.dtype.name == dtype
+    divided = partition.cut(classifier.build(config, (64, 64, 1), 2))
+    assert divided.suffix.input.shape[1:] == shape
+    assert divided.dtype.name == dtype
 
 
 def test_too_large_a_value_for_16_bits_is_refused():
@@ -158,8 +158,8 @@ def test_prefix_and_suffix_share_variables_with_the_whole():
         backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2"
     )
     network = classifier.build(config, (32, 32, 1), 2)
-    parts = partition.cut(network)
+    divided = partition.cut(network)
     before = np.asarray(network.whole(images(2)))
-    parts.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
+    divided.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
     after = np.asarray(network.whole(images(2)))
     assert (after[:, 0] > before[:, 0]).all()

@@ -118,15 +118,15 @@ def test_in_16_bits_prefix_and_suffix_equal_the_whole(name):
 
 
 def _assert_parts_equal_the_whole(network, outputs):
-    parts = partition.cut(network)
-    assert parts is not None
-    stored = partition.to_stored(np.asarray(parts.prefix(PIXELS)), parts.dtype)
-    exact = parts.dtype == parts.prefix.output.dtype
+    divided = partition.cut(network)
+    assert divided is not None
+    stored = partition.to_stored(np.asarray(divided.prefix(PIXELS)), divided.dtype)
+    exact = divided.dtype == divided.prefix.output.dtype
     np.testing.assert_allclose(
-        parts.suffix(tf.constant(stored)), outputs, atol=1e-6 if exact else 2e-3
+        divided.suffix(tf.constant(stored)), outputs, atol=1e-6 if exact else 2e-3
     )
-    assert not parts.prefix.trainable_weights
-    assert len(parts.suffix.trainable_weights) == len(network.whole.trainable_weights)
+    assert not divided.prefix.trainable_weights
+    assert len(divided.suffix.trainable_weights) == len(network.whole.trainable_weights)
 
 
 def test_outputs_are_probabilities_in_float32(outputs):

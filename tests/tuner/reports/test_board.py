@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from tests.support.searches import failed, large, search, trial, with_running
+from tuner import statuses
 from tuner.reports import board
 from tuner.reports.board import Board, Totals
-from tuner.reports.results import RUNNING
 
 RUNGS = {(1, 0): 2, (0, 0): 2, (1, 1): 1}
 TABLE = """\
@@ -28,7 +28,7 @@ LINE = (
 
 def halfway():
     running = trial(
-        "c", status=RUNNING, score=None, rung=1, bracket=1, first_epoch=1, epochs=6,
+        "c", status=statuses.RUNNING, score=None, rung=1, bracket=1, first_epoch=1, epochs=6,
         curve=[{"epoch": 2, "val_auc": 0.5}], ended_at=None, seconds=0.0,
     )  # fmt: skip
     return search(trial("a"), failed("b"), running)

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from tests.support.searches import DIMENSIONS, VALUES, failed, large, search, trial
+from tuner import statuses
 from tuner.reports import hparams
-from tuner.reports.results import RUNNING
 
 
 def values_in(folder):
@@ -84,7 +84,7 @@ def test_what_is_no_number_is_left_out(tmp_path):
     [
         (trial("a"), api_pb2.STATUS_SUCCESS),
         (failed("a"), api_pb2.STATUS_FAILURE),
-        (trial("a", status=RUNNING, score=None, ended_at=None), api_pb2.STATUS_RUNNING),
+        (trial("a", status=statuses.RUNNING, score=None, ended_at=None), api_pb2.STATUS_RUNNING),
     ],
 )
 def test_a_configuration_says_how_it_ended(subject, status, tmp_path):

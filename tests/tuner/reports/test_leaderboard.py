@@ -6,8 +6,8 @@ import csv
 import dataclasses
 
 from tests.support.searches import failed, large, search, trial
+from tuner import statuses
 from tuner.reports import leaderboard
-from tuner.reports.results import RUNNING
 
 TEXT = """\
 rank,trial,configuration,status,score,bracket,rung,epochs,seconds,\
@@ -26,7 +26,7 @@ def written(results, folder):
 
 def test_the_board_has_a_row_for_every_trial_the_best_first(tmp_path):
     found = search(
-        trial("d", status=RUNNING, score=None),
+        trial("d", status=statuses.RUNNING, score=None),
         failed("c", 'crashed: a,\n"b"\tc'),
         trial("a"),
         trial("b", score=0.875, epochs=3, bracket=None, rung=None),

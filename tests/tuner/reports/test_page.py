@@ -14,7 +14,7 @@ import matplotlib as mpl
 import pytest
 
 from tests.support.searches import DIMENSIONS, VALUES, failed, large, search, trial, with_running
-from tuner.reports import charts, importance, markup, page, scales
+from tuner.reports import charts, importance, page, scales
 from tuner.space import Dimension
 
 HOSTILE = "</style><script>alert(1)</script>\"'&\x00\udcff"
@@ -276,21 +276,6 @@ def test_equal_scores_have_nothing_to_attribute(tmp_path):
     found = search(*(trial(str(i)) for i in range(12)))
     assert importance.measure(found) is None
     assert "nothing to attribute" in written(found, tmp_path)
-
-
-# Markup
-
-
-def test_only_plain_text_is_escaped():
-    inner = markup.element("b", "1 < 2")
-    assert markup.element("p", "a & ", inner, title='"') == (
-        '<p title="&quot;">a &amp; <b>1 &lt; 2</b></p>'
-    )
-
-
-def test_attribute_names_and_numbers_are_written_as_svg_has_them():
-    element = markup.element("line", x1=1.04, y1=-0.01, class_="a", stroke_width=2)
-    assert element == '<line x1="1" y1="0" class="a" stroke-width="2"></line>'
 
 
 def test_a_name_of_json_is_data(tmp_path):

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from tests.support.searches import failed, search, trial, with_running
+from tuner import statuses
 from tuner.reports import formats
-from tuner.reports.results import RUNNING
 
 
 def ids(trials):
@@ -39,7 +39,7 @@ def test_what_has_no_finite_score_is_not_ranked(score):
 
 
 def test_failed_and_running_trials_are_not_ranked_even_with_a_score():
-    found = search(failed("a", score=0.9), trial("b", status=RUNNING, score=0.9))
+    found = search(failed("a", score=0.9), trial("b", status=statuses.RUNNING, score=0.9))
     assert not found.ranked
     assert found.best is None
 
@@ -53,7 +53,9 @@ def test_failures_are_in_the_order_of_their_ids():
 
 
 def test_finished_trials_are_in_the_order_of_their_ends():
-    found = search(trial("a", ended_at=9.0), failed("b", ended_at=3.0), trial("c", status=RUNNING))
+    found = search(
+        trial("a", ended_at=9.0), failed("b", ended_at=3.0), trial("c", status=statuses.RUNNING)
+    )
     assert ids(found.finished) == ["b", "a"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from tuner.reports import formats
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +42,8 @@ def join(children: Iterable[str]) -> Markup:
     )
 
 
-def _escaped(text: str) -> str:
-    return html.escape(formats.printable(text))
+def _escaped(plain: str) -> str:
+    return html.escape(text.printable(plain))
 
 
 def _text(value: str | float) -> str:

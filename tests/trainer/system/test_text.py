@@ -1,0 +1,28 @@
+"""Text of libraries in our own messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.system import text
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n  no such layer.\nHint: look it up.\n"), "no such layer"),
+        (ValueError(), "ValueError"),
+        (ValueError("  \n"), "ValueError"),
+        ("INTERNAL: a message without its error.", "INTERNAL: a message without its error"),
+    ],
+)
+def test_the_first_line_of_an_error_says_what_it_is(error, line):
+    assert text.first_line(error) == line
+
+
+def test_control_characters_and_undecodable_bytes_are_made_visible():
+    assert text.printable("a\x00b\udcff\tc") == "a\ufffdb\\udcff\tc"
+
+
+def test_one_line_has_single_spaces():
+    assert text.one_line(" a\n\tb  c ") == "a b c"

@@ -1,0 +1,57 @@
+"""What a feed tells of its features before and after they are computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.data import pipeline
+from trainer.distribution import runtime
+from trainer.models import classifier
+from trainer.training import feeds
+
+ROWS = {"train": 67, "validation": 8, "test": 25}
+ROW_BYTES = 128 * 4
+"""Of small_cnn's pooled features in float32."""
+
+
+@pytest.fixture
+def build_feed(make_config):
+    def build(**options) -> feeds.Feed:
+        config = make_config(pooling="avg", **options)
+        data = pipeline.load(config.data, config.model.backbone_image_size)
+        network = classifier.build(config.model, data.image_shape, len(data.class_names))
+        return feeds.build(config, data, network, runtime.build(config.runtime))
+
+    return build
+
+
+@pytest.mark.parametrize("split", ROWS)
+def test_a_split_takes_the_bytes_of_its_rows(build_feed, split):
+    assert build_feed().num_bytes(split) == ROWS[split] * ROW_BYTES
+
+
+def test_views_multiply_the_training_split_alone(build_feed):
+    feed = build_feed(views=3, augmentation="light")
+    assert feed.num_bytes("train") == 3 * ROWS["train"] * ROW_BYTES
+    assert feed.num_bytes("validation") == ROWS["validation"] * ROW_BYTES
+
+
+def test_examples_are_missing_until_they_are_computed(build_feed):
+    feed = build_feed(views=2, augmentation="light")
+    assert feed.missing_examples("train") == 2 * ROWS["train"]
+    assert feed.missing_examples("validation") == ROWS["validation"]
+    feed.prepare()
+    assert not feed.missing_examples("train")
+    assert not feed.missing_examples("validation")
+    assert feed.missing_examples("test") == ROWS["test"]
+
+
+def test_another_feed_of_the_same_features_misses_none(build_feed):
+    build_feed().prepare()
+    again = build_feed()
+    assert not sum(again.missing_examples(split) for split in feeds.TRAINING_SPLITS)
+
+
+def test_what_does_not_fit_the_cache_is_told_in_gib(build_feed):
+    feed = build_feed(cache_budget_gb=40_000 / 2**30)
+    assert feed.reason.endswith("take 0.0 GiB, more than --cache_budget_gb=3.72529e-05.")

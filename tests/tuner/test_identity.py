@@ -1,0 +1,66 @@
+"""A search resumes as itself, or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from tuner import identity
+from tuner.space import Space
+
+SPACE = Space.parse("neurons=8|16")
+
+
+def test_a_search_resumes_with_the_time_it_began(settings, capsys):
+    found = identity.of(Config(), settings(), SPACE, "data")
+    began = identity.agree(settings(), found)
+    assert identity.agree(settings(), found) == began
+    assert f"resuming the search in {settings().folder}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"fingerprint": "other"}, "data 'data' -> 'other'"),
+        ({"settings": {"factor": 4}}, "factor 3 -> 4"),
+        ({"base": {"dropout": 0.25}}, "dropout 0.5 -> 0.25"),
+    ],
+)
+def test_another_search_is_refused_with_the_difference(settings, change, difference):
+    identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
+    base = Config.from_flat(change.get("base", {}))
+    changed = settings(**change.get("settings", {}))
+    found = identity.of(base, changed, SPACE, change.get("fingerprint", "data"))
+    with pytest.raises(ConfigError) as refusal:
+        identity.agree(changed, found)
+    assert f"({difference}); name another" in str(refusal.value)
+
+
+def test_options_that_change_no_result_may_change(settings):
+    identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
+    faster = settings(workers=2, isolate_trials=True)
+    identity.agree(faster, identity.of(Config(), faster, SPACE, "data"))
+
+
+def test_a_searched_option_is_no_part_of_the_base(settings):
+    found = identity.of(Config.from_flat({"neurons": 99}), settings(), SPACE, "data")
+    assert found == identity.of(Config(), settings(), SPACE, "data")
+
+
+def test_an_identity_that_is_damaged_is_named(settings):
+    path = settings().folder / identity.FILE
+    path.parent.mkdir()
+    path.write_text("{half")
+    with pytest.raises(RunError, match=r"search\.json can't be read .* put back a copy"):
+        identity.load(settings())
+
+
+def test_a_new_search_has_no_identity_yet(settings):
+    assert identity.load(settings()) is None
+    began = identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
+    saved = json.loads((settings().folder / identity.FILE).read_text())
+    assert saved["began"] == began
+    assert saved["space"] == str(SPACE)

@@ -1,0 +1,108 @@
+"""What a search is: all that decides what it finds, kept so that it resumes as itself only.
+
+began = identity.agree(settings, identity.of(base, settings, space, data.fingerprint))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import cxr_tfds
+import trainer
+import tuner
+from trainer import config as config_lib
+from trainer.errors import ConfigError, RunError
+from trainer.storage import files
+from trainer.system import console
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from tuner.settings import Settings
+    from tuner.space import Space
+
+FILE = "search.json"
+SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
+"""Those that decide which trials there are."""
+
+
+def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict[str, Any]:
+    """Returns all that decides what a search finds, flat, by name.
+
+    Args:
+      base: options of every trial that are not searched.
+      settings: of the search.
+      space: what is searched.
+      fingerprint: of the data.
+    """
+    options = {
+        field.name: getattr(getattr(base, group), field.name)
+        for group, field in config_lib.fields()
+        if field.metadata["option"].of_result
+    }
+    for dimension in space.dimensions:
+        options.pop(dimension.name)
+    return {
+        "space": str(space),
+        **{name: getattr(settings, name) for name in SETTINGS},
+        **options,
+        "data": fingerprint,
+        "code": _hash_of_sources(),
+    }
+
+
+def load(settings: Settings) -> dict[str, Any] | None:
+    """Returns the identity of the search that is there; None where there is none yet.
+
+    Raises:
+      RunError: when it can't be read.
+    """
+    path = settings.folder / FILE
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} can't be read ({error}); put back a copy, or name another --project_name."
+        ) from error
+
+
+def agree(settings: Settings, identity: dict[str, Any]) -> float:
+    """Notes what a new search is; refuses to resume one that was another.
+
+    Returns:
+      When it began, in seconds since 1970.
+
+    Raises:
+      ConfigError: with the differences.
+      RunError: when the identity of the search that is there can't be read.
+    """
+    saved = load(settings)
+    if saved is None:
+        began = time.time()
+        files.save_json(settings.folder / FILE, {**identity, "began": began})
+        return began
+    changed = [name for name in identity if identity[name] != saved.get(name)]
+    if changed:
+        listed = ", ".join(f"{n} {saved.get(n)!r} -> {identity[n]!r}" for n in changed)
+        raise ConfigError(
+            f"{settings.folder} holds another search ({listed}); name another --project_name, or "
+            "undo the change."
+        )
+    console.say(f"resuming the search in {settings.folder}.")
+    return float(saved["began"])
+
+
+def _hash_of_sources() -> str:
+    """Returns a hash of the packages' own sources: scores of two versions don't compare."""
+    digest = hashlib.sha256()
+    for package in (cxr_tfds, trainer, tuner):
+        folder = pathlib.Path(package.__path__[0])
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

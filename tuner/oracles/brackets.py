@@ -1,0 +1,186 @@
+"""Which trial of a plan comes next, as a function of how the trials so far went.
+
+A trial's name says all: `b0-r1-03` is the fourth configuration of bracket 0 in its second rung.
+Configurations are drawn by number, and a rung is promoted when it is complete, so the order in
+which workers finish changes nothing.
+
+    schedule = brackets.BracketSchedule(plan, brackets.Draws.random(space, seed), "max")
+    slot = schedule.next({"b0-r0-00": brackets.TrialOutcome(statuses.COMPLETED, 0.9)})
+    schedule.values(slot)                     # a configuration, if the slot is no IDLE or STOPPED
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuner import statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tuner.plan import Plan
+    from tuner.space import Space
+
+MAX_COLLISIONS = 10_000
+"""Draws in a row that gave nothing new, after which a space counts as exhausted."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Slot:
+    """A place in the plan: which rung, and which of its bracket's configurations (from 0)."""
+
+    bracket: int
+    rung: int
+    index: int
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's name."""
+        return f"b{self.bracket}-r{self.rung}-{self.index:02d}"
+
+    @property
+    def configuration(self) -> str:
+        """The configuration's name, the same in every rung."""
+        return f"b{self.bracket}-{self.index:02d}"
+
+    @classmethod
+    def of(cls, trial_id: str) -> Slot:
+        """Returns the slot of a trial by its name."""
+        match = re.fullmatch(r"b(\d+)-r(\d+)-(\d+)", trial_id)
+        if match is None:
+            raise ValueError(f"{trial_id!r} is no trial of this search.")
+        return cls(*map(int, match.groups()))
+
+
+class Draws:
+    """The configurations of a search by number, each different from those before it."""
+
+    def __init__(self, source: Iterator[dict[str, Any]]) -> None:
+        self._source = source
+        self._drawn: list[dict[str, Any]] = []
+
+    @classmethod
+    def random(cls, space: Space, seed: int) -> Draws:
+        """Draws at random, by seed."""
+        return cls(_distinct(space, seed))
+
+    @classmethod
+    def grid(cls, space: Space) -> Draws:
+        """Goes through a finite space."""
+        return cls(space.grid())
+
+    def get(self, number: int) -> dict[str, Any] | None:
+        """Returns configuration `number` (from 0); None where the space has no more."""
+        self._drawn += itertools.islice(self._source, max(0, number + 1 - len(self._drawn)))
+        return self._drawn[number] if number < len(self._drawn) else None
+
+
+def _distinct(space: Space, seed: int) -> Iterator[dict[str, Any]]:
+    generator = np.random.default_rng(seed)
+    seen: set[tuple[Any, ...]] = set()
+    collisions = 0
+    while collisions < MAX_COLLISIONS and len(seen) < space.size:
+        values = space.values_at(generator.uniform(size=len(space.dimensions)).tolist())
+        key = tuple(values.values())
+        collisions = collisions + 1 if key in seen else 0
+        if not collisions:
+            seen.add(key)
+            yield values
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialOutcome:
+    """What a plan needs to know of a trial: its status, and its score once it has one."""
+
+    status: str
+    score: float | None = None
+
+
+class BracketSchedule:
+    """Goes through a plan: which slot is next, given how the trials so far went."""
+
+    def __init__(self, plan: Plan, draws: Draws, direction: str) -> None:
+        """Takes what decides.
+
+        Args:
+          plan: brackets and rungs.
+          draws: the configurations.
+          direction: of the score, max or min.
+        """
+        self._plan, self._draws, self._sign = plan, draws, -1 if direction == "max" else 1
+
+    def next(self, outcomes: Mapping[str, TrialOutcome]) -> Slot | str:
+        """Returns the next slot, or IDLE while a rung has to be waited for, or STOPPED."""
+        has_running = False
+        for number, bracket in enumerate(self._plan.brackets):
+            for level in range(len(bracket.rungs)):
+                free, is_complete = self._look(number, level, outcomes)
+                if free is not None:
+                    return free
+                if not is_complete:
+                    has_running = True
+                    break  # The rungs above wait for it; other brackets don't.
+        return statuses.IDLE if has_running else statuses.STOPPED
+
+    def values(self, slot: Slot) -> dict[str, Any]:
+        """Returns the configuration of a slot."""
+        values = self._draws.get(self._number(slot.bracket, slot.index))
+        if values is None:
+            raise ValueError(f"{slot.trial_id} is beyond the search space.")
+        return values
+
+    def rung_epochs(self, slot: Slot) -> tuple[int, int]:
+        """Returns (first epoch, last epoch) of a slot's trial."""
+        rungs = self._plan.brackets[slot.bracket].rungs
+        return rungs[slot.rung - 1].epochs if slot.rung else 0, rungs[slot.rung].epochs
+
+    def _look(
+        self, bracket: int, level: int, outcomes: Mapping[str, TrialOutcome]
+    ) -> tuple[Slot | None, bool]:
+        """Returns (the first free slot of a rung, whether all its trials have ended)."""
+        wanted = self._plan.brackets[bracket].rungs[level].trials
+        is_complete = True
+        for slot in self._candidates(bracket, level, outcomes):
+            if not wanted:
+                break
+            outcome = outcomes.get(slot.trial_id)
+            if outcome is None:
+                return slot, False
+            if outcome.status == statuses.FAILED:
+                continue  # The next candidate takes its place.
+            wanted -= 1
+            is_complete &= outcome.status == statuses.COMPLETED
+        return None, is_complete
+
+    def _candidates(
+        self, bracket: int, level: int, outcomes: Mapping[str, TrialOutcome]
+    ) -> Iterator[Slot]:
+        """Yields who may be in a rung: new draws in the first, then the best of the one below."""
+        if level == 0:
+            for index in itertools.count():
+                if self._draws.get(self._number(bracket, index)) is None:
+                    return
+                yield Slot(bracket, 0, index)
+        below = [
+            (self._sign * outcome.score, Slot.of(trial_id).index)
+            for trial_id, outcome in outcomes.items()
+            if outcome.status == statuses.COMPLETED
+            and outcome.score is not None
+            and (slot := Slot.of(trial_id)).bracket == bracket
+            and slot.rung == level - 1
+        ]
+        for _, index in sorted(below):
+            yield Slot(bracket, level, index)
+
+    def _number(self, bracket: int, index: int) -> int:
+        """Numbers the draws: first those that are planned, then replacements by turns."""
+        planned = self._plan.brackets[bracket].rungs[0].trials
+        if index < planned:
+            return self._plan.first_draw(bracket) + index
+        turn = (index - planned) * len(self._plan.brackets)
+        return self._plan.num_configurations + turn + bracket

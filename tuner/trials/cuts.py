@@ -1,0 +1,74 @@
+"""The cuts of a space: where trials divide the network into frozen layers and trained ones.
+
+configs = cuts.configs_for(base, space, "val_auc")     # one for each cut
+cuts.prepare(workspace, configs)                       # their features, in one pass
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError
+from trainer.system import console
+from trainer.training import feeds
+from tuner.trials import tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainer.config import Config
+    from tuner.space import Space
+
+CUT = "layers_to_unfreeze"
+
+
+def configs_for(base: Config, space: Space, objective: str) -> list[Config]:
+    """Returns a config for every cut in the space, everything else at the middle of its range."""
+    middle = space.values_at([0.5] * len(space.dimensions))
+    cut = next((d for d in space.dimensions if d.name == CUT), None)
+    values = [{**middle, CUT: choice} for choice in cut.choices] if cut else [middle]
+    return [tasks.config_of(base, value, objective) for value in values]
+
+
+def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
+    """Computes the features of every cut in the space, in one pass over the images.
+
+    Args:
+      workspace: of the search.
+      configs: one for each cut.
+
+    Raises:
+      ConfigError: when the features of all cuts don't fit the cache together.
+    """
+    built = [workspace.build(config) for config in configs]
+    by_position: dict[int, feeds.FeatureFeed] = {}
+    for setup in built:
+        if isinstance(setup.feed, feeds.FeatureFeed):
+            by_position.setdefault(setup.feed.partition.cut.position, setup.feed)
+        else:
+            console.say(setup.feed.reason)
+    if not by_position:
+        return
+    found = list(by_position.values())
+    _require_room(found, workspace.base.features.cache_budget_gb)
+    names = ", ".join(feed.partition.cut.name for feed in found)
+    console.say(f"features up to {names}, for all trials:")
+    with workspace.data(workspace.base).reading():
+        for split in feeds.TRAINING_SPLITS:
+            if len(found) > 1:
+                feeds.compute_together(found, built[-1].network, split)
+        for feed in found:
+            feed.prepare()
+
+
+def _require_room(found: Sequence[feeds.FeatureFeed], budget_gb: float) -> None:
+    """Raises ConfigError unless the features of all cuts fit the cache together.
+
+    Else trials would remove one another's, and each compute its own again.
+    """
+    needed = sum(feed.num_bytes(split) for feed in found for split in feeds.TRAINING_SPLITS)
+    if needed > budget_gb * 2**30:
+        raise ConfigError(
+            f"features of {len(found)} cuts take {needed / 2**30:.1f} GiB, more than "
+            f"--cache_budget_gb={budget_gb:g}; raise it, or search fewer layers_to_unfreeze."
+        )
