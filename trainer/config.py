@@ -31,7 +31,7 @@ from trainer.storage import locations
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MACHINES = ("strategy", "tpu", "num_virtual_devices", "local_workers", "data_service")
+MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that say which machines work together."""
 
 

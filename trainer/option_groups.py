@@ -150,10 +150,10 @@ class OptimizationOptions(options.Group):
     )
     warmup_epochs: int = option(0, "epochs in which the learning rate rises from 0", minimum=0)
     weight_decay: float = option(0.0, "decoupled weight decay, of matrices and kernels", minimum=0)
-    clip_norm: float = option(
+    global_clipnorm: float = option(
         0.0, "upper limit of the norm of the whole batch's gradient; 0: none", minimum=0
     )
-    accumulate_steps: int = option(
+    gradient_accumulation_steps: int = option(
         1,
         "steps whose gradients are averaged before the weights change: the batch of an update is "
         "so many times batch_size, in the memory of one step",
@@ -230,7 +230,7 @@ class RuntimeOptions(options.Group):
 
     strategy: str = option(
         "auto",
-        "where to train: one_device, mirrored (every GPU of this machine, or the virtual devices), "
+        "where to train: one_device, mirrored (every GPU of this machine, or the logical devices), "
         "multi_worker (TF_CONFIG), tpu; auto: tpu, mirrored or one_device, as the machine has it",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         of_result=False,
@@ -241,7 +241,7 @@ class RuntimeOptions(options.Group):
         "chips that --mode=tpu_check compiles for: v5e, v5p or v6e, and their grid, as v5e:2x4",
         of_result=False,
     )
-    num_virtual_devices: int = option(
+    num_logical_devices: int = option(
         0,
         "split the CPU into this many logical devices, to try --strategy=mirrored",
         minimum=0,
@@ -279,7 +279,7 @@ class RuntimeOptions(options.Group):
         of_result=False,
     )
     seed: int = option(0, "seed of weights, dropout and the order of data", minimum=0, below=2**32)
-    steps_per_call: int = option(
+    steps_per_execution: int = option(
         0,
         "training steps per call of the compiled loop; 0: chosen for the device",
         minimum=0,

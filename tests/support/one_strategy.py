@@ -16,10 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import config
 from trainer.data import batches
 from trainer.distribution import runtime
 from trainer.models import classifier
+from trainer.option_groups import ModelOptions, OptimizationOptions, RuntimeOptions
 from trainer.training import driver, optimization
 
 BATCH = 16
@@ -43,10 +43,10 @@ class StepLog(keras.callbacks.Callback):
 
 def main() -> None:
     args = _parse()
-    virtual = args.replicas if args.replicas > 1 else 0
-    name = "multi_worker" if "TF_CONFIG" in os.environ else "mirrored" if virtual else "one_device"
+    logical = args.replicas if args.replicas > 1 else 0
+    name = "multi_worker" if "TF_CONFIG" in os.environ else "mirrored" if logical else "one_device"
     context = runtime.build(
-        config.Runtime(strategy=name, num_virtual_devices=virtual, precision="float32")
+        RuntimeOptions(strategy=name, num_logical_devices=logical, precision="float32")
     )
     outcomes = {optimizer: _train(context, optimizer, args) for optimizer in args.optimizers}
     np.savez(
@@ -64,7 +64,7 @@ def _train(context: runtime.Context, optimizer: str, args: argparse.Namespace) -
     keras.utils.set_random_seed(1)
     with context.strategy.scope():
         network = classifier.build(
-            config.Model(
+            ModelOptions(
                 backbone=args.backbone, weights="none", image_size=SIZE, neurons=8, dropout=0.0,
                 layers_to_unfreeze=str(args.layers_to_unfreeze),
             ),
@@ -72,9 +72,9 @@ def _train(context: runtime.Context, optimizer: str, args: argparse.Namespace) -
         )  # fmt: skip
         whole = network.whole
         _keep_signals_alive(network.trunk)
-        options = config.Optimization(
-            optimizer=optimizer, learning_rate=0.02, class_weights="balanced", clip_norm=0.5,
-            accumulate_steps=2,
+        options = OptimizationOptions(
+            optimizer=optimizer, learning_rate=0.02, class_weights="balanced", global_clipnorm=0.5,
+            gradient_accumulation_steps=2,
         )  # fmt: skip
         optimization.compile_model(whole, options, [3, 2], STEPS)
     before = [weight.numpy() for weight in whole.weights]

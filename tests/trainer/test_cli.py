@@ -150,7 +150,7 @@ def test_a_tpu_that_is_not_there_is_one_line_and_soon(small):
 def test_the_self_check_ends_with_its_verdict():
     result = _run(
         "--mode=selfcheck", "--backbone=small_cnn", "--image_size=32", "--strategy=mirrored",
-        "--num_virtual_devices=2",
+        "--num_logical_devices=2",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("selfcheck passed: MirroredStrategy")

@@ -30,7 +30,7 @@ def test_defaults_are_those_of_the_documentation():
         "dataset": "grouped", "backbone": "vgg16", "weights": "imagenet", "image_size": 0,
         "layers_to_unfreeze": "0", "neurons": 256, "dense_layers": 1, "dropout": 0.5,
         "pooling": "avg", "learning_rate": 1e-3, "optimizer": "adam", "schedule": "constant",
-        "warmup_epochs": 0, "weight_decay": 0.0, "clip_norm": 0.0, "label_smoothing": 0.0,
+        "warmup_epochs": 0, "weight_decay": 0.0, "global_clipnorm": 0.0, "label_smoothing": 0.0,
         "max_epochs": 30, "patience": 5, "batch_size": 32, "fixed_step_size": 100,
         "use_all_samples": True, "class_weights": "none", "augmentation": "none", "views": 0,
         "strategy": "auto", "precision": "auto", "seed": 0,

@@ -335,7 +335,9 @@ def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Map
         size = batches.num_examples * steps // batches.steps
         return dataclasses.replace(batches, steps=steps, num_examples=size)
 
-    history = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call).fit(
+    history = Driver(
+        feed.model, context.strategy, steps_per_execution=context.steps_per_execution
+    ).fit(
         lambda epoch: first(feed.training_batches(epoch), steps),
         validation=first(feed.evaluation_batches("validation"), 1),
         epochs=2,

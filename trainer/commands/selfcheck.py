@@ -102,7 +102,7 @@ def _train(
     config: config_lib.Config, strategy: tf.distribute.Strategy, batch_size: int
 ) -> Computation:
     session.begin(config.runtime.precision, config.runtime.seed)
-    steps = UPDATES * config.optimization.accumulate_steps
+    steps = UPDATES * config.optimization.gradient_accumulation_steps
     images, labels = _phantoms(max(steps * batch_size, batch_size + 1))
     with strategy.scope():
         whole = classifier.build(config.model, images.shape[1:], 2).whole

@@ -41,7 +41,7 @@ class Context:
     Attributes:
       strategy: the distribution strategy.
       device: CPU, GPU or TPU.
-      steps_per_call: training steps per call of the compiled loop.
+      steps_per_execution: training steps per call of the compiled loop.
       reasons: a sentence for each choice that was left to us.
       default_strategy: TensorFlow's own, for what a process does by itself. Taken here, because
         inside of a scope TensorFlow takes the scope's strategy for the default.
@@ -49,7 +49,7 @@ class Context:
 
     strategy: tf.distribute.Strategy
     device: str
-    steps_per_call: int
+    steps_per_execution: int
     reasons: tuple[str, ...]
     default_strategy: tf.distribute.Strategy = dataclasses.field(
         default_factory=tf.distribute.get_strategy
@@ -124,8 +124,8 @@ def build(config: RuntimeOptions) -> Context:
     if config.strategy == "auto":
         reasons = (f"strategy {name}: the best that this machine has ({device}).",)
     # A host call costs more beside a step on an accelerator than beside one on a CPU.
-    steps_per_call = config.steps_per_call or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
-    context = Context(strategy, device, steps_per_call, reasons)
+    steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
+    context = Context(strategy, device, steps_per_execution, reasons)
     if not context.is_chief:
         console.mute()
     return context
@@ -155,11 +155,11 @@ def _allow_open_files() -> None:
 
 
 def _split_cpu(config: RuntimeOptions) -> None:
-    count = config.num_virtual_devices
+    count = config.num_logical_devices
     if not count:
         return
     if config.strategy != "mirrored":
-        raise ConfigError(f"num_virtual_devices ({count}) needs --strategy=mirrored.")
+        raise ConfigError(f"num_logical_devices ({count}) needs --strategy=mirrored.")
     cpu = tf.config.list_physical_devices("CPU")[0]
     split = [tf.config.LogicalDeviceConfiguration()] * count
     try:
@@ -167,7 +167,7 @@ def _split_cpu(config: RuntimeOptions) -> None:
     except RuntimeError as error:  # TensorFlow has started; the same split may be in force.
         if len(tf.config.list_logical_devices("CPU")) != count:
             raise ConfigError(
-                f"num_virtual_devices ({count}) must be set before TensorFlow starts."
+                f"num_logical_devices ({count}) must be set before TensorFlow starts."
             ) from error
 
 
@@ -196,16 +196,16 @@ def _device_of(strategy: str, config: RuntimeOptions) -> str:
     if strategy == "tpu":
         return "TPU"
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return "GPU" if has_gpu and not config.num_virtual_devices else "CPU"
+    return "GPU" if has_gpu and not config.num_logical_devices else "CPU"
 
 
 def _build_mirrored(config: RuntimeOptions) -> tf.distribute.Strategy:
-    kind = "CPU" if config.num_virtual_devices else "GPU"
+    kind = "CPU" if config.num_logical_devices else "GPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if not devices:
         raise RunError(
             "--strategy=mirrored found no GPU; give --strategy=one_device, or "
-            "--num_virtual_devices=2 to try it on logical CPUs."
+            "--num_logical_devices=2 to try it on logical CPUs."
         )
     return mirrored(tuple(devices))
 

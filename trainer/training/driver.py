@@ -5,7 +5,7 @@ per call. This loop takes the parts of it that work everywhere: the model's own 
 `test_step`, its metrics, and Keras's callbacks. It owns the steps; callbacks own all that is
 periodic; nobody else loops over batches.
 
-    driver = Driver(model, strategy, steps_per_call=8)
+    driver = Driver(model, strategy, steps_per_execution=8)
     history = driver.fit(batches_of_epoch, epochs=30, validation=batches, callbacks=[...])
     probabilities = driver.predict(batches)
 
@@ -49,7 +49,7 @@ class Driver:
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         *,
-        steps_per_call: int = 1,
+        steps_per_execution: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Makes the compiled loops; they are traced at their first call.
@@ -57,12 +57,12 @@ class Driver:
         Args:
           model: built and compiled inside the strategy's scope, all its variables made.
           strategy: where the steps run.
-          steps_per_call: steps between two returns to Python.
+          steps_per_execution: steps between two returns to Python.
           clock: seconds, for throughput.
         """
         self.model = model
         self._strategy = strategy
-        self._steps_per_call = steps_per_call
+        self._steps_per_execution = steps_per_execution
         self._clock = clock
         self._train_steps = self._build_loop(model.train_step)
         self._test_steps = self._build_loop(model.test_step)
@@ -196,8 +196,8 @@ class Driver:
     def _calls(self, first_step: int, steps: int) -> list[tuple[int, tf.Tensor]]:
         """Cuts the steps from the first one on into calls: (steps done before, steps of it)."""
         return [
-            (done, tf.constant(min(self._steps_per_call, steps - done)))
-            for done in range(first_step, steps, self._steps_per_call)
+            (done, tf.constant(min(self._steps_per_execution, steps - done)))
+            for done in range(first_step, steps, self._steps_per_execution)
         ]
 
     def _read_metrics(self) -> Logs:

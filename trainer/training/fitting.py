@@ -116,7 +116,7 @@ def fit(
     if start != Position() and not is_quiet:
         console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
     feed = setup.feed
-    driver = Driver(feed.model, context.strategy, steps_per_call=context.steps_per_call)
+    driver = Driver(feed.model, context.strategy, steps_per_execution=context.steps_per_execution)
     while True:
         try:
             with signals.deferred(context.any_host):
@@ -199,7 +199,7 @@ def _require_agreement(
     if not context.is_multi_host:
         return
     strategy, position = context.strategy, (found.epoch, found.step) if found else (-1, -1)
-    facts = [setup.fingerprint, setup.steps_per_epoch, context.steps_per_call]
+    facts = [setup.fingerprint, setup.steps_per_epoch, context.steps_per_execution]
     options = config.changes_from(type(config)())
     digest = hashlib.sha256(json.dumps([*facts, options], sort_keys=True).encode()).digest()
     mine = (*position, int.from_bytes(digest[:7], "big"))
@@ -232,7 +232,8 @@ def _recover(error: DivergedError, hooks: _Callbacks, limit: int) -> Position:
     count = recoveries.count  # Of the whole run, whichever process they were in.
     if count >= limit:
         raise RunError(
-            f"{error}, after {count} recoveries; give a lower --learning_rate or --clip_norm=1."
+            f"{error}, after {count} recoveries; give a lower --learning_rate or "
+            "--global_clipnorm=1."
         ) from error
     start = hooks.saving.restore() or Position()  # There is one: the start is saved first of all.
     recoveries.restore(count + 1)  # The checkpoint has an older count.

@@ -145,8 +145,8 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> update
     return updates.GlobalUpdate(
         inner,
         learning_rate_factor=factor,
-        accumulate_steps=config.accumulate_steps,
-        clip_norm=config.clip_norm,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        global_clipnorm=config.global_clipnorm,
         scales_loss=keras.mixed_precision.dtype_policy().name == "mixed_float16",
     )
 
@@ -159,11 +159,11 @@ def build_learning_rate(
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
     """
-    warmup_updates = config.warmup_epochs * steps_per_epoch // config.accumulate_steps
-    total_updates = config.horizon * steps_per_epoch // config.accumulate_steps
+    warmup_updates = config.warmup_epochs * steps_per_epoch // config.gradient_accumulation_steps
+    total_updates = config.horizon * steps_per_epoch // config.gradient_accumulation_steps
     if not total_updates:
         raise ConfigError(
-            f"accumulate_steps ({config.accumulate_steps}) exceeds the "
+            f"gradient_accumulation_steps ({config.gradient_accumulation_steps}) exceeds the "
             f"{config.horizon * steps_per_epoch} steps of the run: nothing would be learned."
         )
     after: Any = config.learning_rate

@@ -7,7 +7,7 @@ order is written once, and each stage sees the gradient of the whole batch:
     sum over replicas -> test for overflow -> accumulate -> clip -> update rule
 
     adam = updates.taking_sums(keras.optimizers.Adam)(1e-3)
-    optimizer = updates.GlobalUpdate(adam, accumulate_steps=4, clip_norm=1.0)
+    optimizer = updates.GlobalUpdate(adam, gradient_accumulation_steps=4, global_clipnorm=1.0)
     model.compile(optimizer, loss, auto_scale_loss=False)
 
 The loss is a sum over a replica's examples, divided by the size of the global batch (so Keras does
@@ -34,9 +34,9 @@ GROWTH_STEPS = 2000
 class GlobalUpdate(keras.optimizers.Optimizer):
     """Feeds an update rule with gradients of global, accumulated, clipped batches.
 
-    An update takes the mean gradient of `accumulate_steps` batches. They are counted through the
-    whole run, across the ends of epochs: no update is of fewer batches than another, and the last
-    few steps of a run may be left without one. Under loss scaling, a batch whose gradient
+    An update takes the mean gradient of `gradient_accumulation_steps` batches. They are counted
+    through the whole run, across the ends of epochs: no update is of fewer batches than another, and
+    the last few steps of a run may be left without one. Under loss scaling, a batch whose gradient
     overflows on any replica is left out and the update waits for one more.
 
     `iterations` counts updates; schedules go by it. All state is in `variables`, on each replica
@@ -48,8 +48,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         inner_optimizer: keras.optimizers.Optimizer,
         *,
         learning_rate_factor: Any = None,
-        accumulate_steps: int = 1,
-        clip_norm: float = 0.0,
+        gradient_accumulation_steps: int = 1,
+        global_clipnorm: float = 0.0,
         scales_loss: bool = False,
     ) -> None:
         """Wraps an update rule.
@@ -58,22 +58,22 @@ class GlobalUpdate(keras.optimizers.Optimizer):
           inner_optimizer: the update rule, of a class made by `taking_sums`.
           learning_rate_factor: a variable that the inner optimizer's schedule multiplies by, if it
             has one.
-          accumulate_steps: batches in an update.
-          clip_norm: upper limit of the norm of an update's gradient; 0: none.
+          gradient_accumulation_steps: batches in an update.
+          global_clipnorm: upper limit of the norm of an update's gradient; 0: none.
           scales_loss: whether to multiply the loss, so that small gradients survive float16.
         """
         super().__init__(learning_rate=0.0, name="global_update")
         self.inner_optimizer = inner_optimizer
         self.learning_rate_factor = learning_rate_factor
-        self._accumulate_steps = accumulate_steps
-        self._clip_norm = clip_norm
+        self._gradient_accumulation_steps = gradient_accumulation_steps
+        self._global_clipnorm = global_clipnorm
         self._scales_loss = scales_loss
 
     def build(self, variables: Sequence[Any]) -> None:
         """Makes every variable; call it inside the strategy's scope."""
         self.inner_optimizer.build(variables)
         super().build(variables)
-        if self._accumulate_steps > 1:
+        if self._gradient_accumulation_steps > 1:
             self._pending = self.add_variable((), dtype="int32", name="pending_batches")
             self._sums = self.add_optimizer_variables(variables, "gradient_sum")
         if self._scales_loss:
@@ -114,10 +114,10 @@ class GlobalUpdate(keras.optimizers.Optimizer):
             gradients = [gradient / self._scale for gradient in gradients]
             is_due = _all_finite(gradients)
             self._adapt_scale(is_due)
-        if self._accumulate_steps > 1:
+        if self._gradient_accumulation_steps > 1:
             gradients, is_due = self._accumulate(gradients, is_due)
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        if self._global_clipnorm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._global_clipnorm)
         with _undone_unless(is_due, [*self._trainable_variables, *self.inner_optimizer.variables]):
             self.inner_optimizer.apply(gradients)
 
@@ -125,13 +125,13 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         """Adds a batch, unless it overflowed; returns the mean so far and whether it is due."""
         taken = 1 if is_finite is None else tf.cast(is_finite, tf.int32)
         pending = self._pending + taken
-        is_due = pending == self._accumulate_steps
+        is_due = pending == self._gradient_accumulation_steps
         self._pending.assign(tf.where(is_due, 0, pending))
         means = []
         for total, gradient in zip(self._sums, gradients, strict=True):
             added = total + (gradient if is_finite is None else tf.where(is_finite, gradient, 0.0))
             total.assign(tf.where(is_due, 0.0, added))
-            means.append(added / self._accumulate_steps)
+            means.append(added / self._gradient_accumulation_steps)
         return means, is_due
 
     def _adapt_scale(self, is_finite: Any) -> None:

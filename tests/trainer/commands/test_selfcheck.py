@@ -8,7 +8,7 @@ from trainer.config import Config
 from trainer.errors import RunError
 from trainer.training import updates
 
-MIRRORED = {"strategy": "mirrored", "num_virtual_devices": 2}
+MIRRORED = {"strategy": "mirrored", "num_logical_devices": 2}
 
 
 def _config(**options) -> Config:
@@ -22,7 +22,12 @@ def _config(**options) -> Config:
         pytest.param({"strategy": "one_device"}, marks=pytest.mark.slow),
         MIRRORED,
         pytest.param(
-            MIRRORED | {"accumulate_steps": 2, "clip_norm": 0.1, "class_weights": "balanced"},
+            MIRRORED
+            | {
+                "gradient_accumulation_steps": 2,
+                "global_clipnorm": 0.1,
+                "class_weights": "balanced",
+            },
             marks=pytest.mark.slow,
         ),
         pytest.param(MIRRORED | {"precision": "mixed_bfloat16"}, marks=pytest.mark.slow),

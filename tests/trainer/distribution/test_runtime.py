@@ -19,7 +19,7 @@ def test_auto_says_what_it_chose():
 
 
 def test_mirrored_takes_the_logical_cpus():
-    context = runtime.build(RuntimeOptions(strategy="mirrored", num_virtual_devices=2))
+    context = runtime.build(RuntimeOptions(strategy="mirrored", num_logical_devices=2))
     assert context.num_replicas == 2
     with pytest.raises(ConfigError, match=r"batch_size \(31\) .* divisible by the 2 replicas"):
         context.check_batch_size(31)
@@ -61,12 +61,12 @@ def test_without_a_cluster_auto_is_one_host_and_multi_worker_an_error(monkeypatc
         runtime.build(RuntimeOptions(strategy="multi_worker"))
 
 
-def test_virtual_devices_without_mirrored_are_an_error():
-    with pytest.raises(ConfigError, match=r"num_virtual_devices \(2\) needs --strategy=mirrored"):
-        runtime.build(RuntimeOptions(strategy="one_device", num_virtual_devices=2))
+def test_logical_devices_without_mirrored_are_an_error():
+    with pytest.raises(ConfigError, match=r"num_logical_devices \(2\) needs --strategy=mirrored"):
+        runtime.build(RuntimeOptions(strategy="one_device", num_logical_devices=2))
 
 
-def test_virtual_devices_after_the_start_are_an_error():
+def test_logical_devices_after_the_start_are_an_error():
     tf.config.list_logical_devices("CPU")
     with pytest.raises(ConfigError, match="must be set before TensorFlow starts"):
-        runtime.build(RuntimeOptions(strategy="mirrored", num_virtual_devices=7))
+        runtime.build(RuntimeOptions(strategy="mirrored", num_logical_devices=7))

@@ -62,10 +62,10 @@ def test_a_tpu_runs_every_op_of_every_step(strategy, name):
 @pytest.mark.parametrize(
     "options",
     [
-        {"optimizer": "sgd", "clip_norm": 1.0},
+        {"optimizer": "sgd", "global_clipnorm": 1.0},
         {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 1},
         {"class_weights": "balanced", "label_smoothing": 0.1},
-        {"accumulate_steps": 2},
+        {"gradient_accumulation_steps": 2},
     ],
 )
 def test_a_tpu_runs_every_way_of_optimizing(strategy, options):

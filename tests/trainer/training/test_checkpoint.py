@@ -22,7 +22,7 @@ from trainer.training.driver import Driver, Position
 
 EPOCHS, BATCH = 3, 4
 OPTIONS = OptimizationOptions(
-    optimizer="adam", accumulate_steps=2, clip_norm=1.0, learning_rate=0.01
+    optimizer="adam", gradient_accumulation_steps=2, global_clipnorm=1.0, learning_rate=0.01
 )
 
 
@@ -74,7 +74,7 @@ class Run:
             checkpoints, self.model.trainable_variables, [self.log, stopping], frequency
         )
         self.hooks = [callbacks.StopAtDivergence(), self.log, stopping, self.saving]
-        self.driver = Driver(self.model, strategy, steps_per_call=1, clock=lambda: 0.0)
+        self.driver = Driver(self.model, strategy, steps_per_execution=1, clock=lambda: 0.0)
 
     def train(self, *more) -> None:
         start = self.saving.restore() or self.saving.save_first()

@@ -29,7 +29,7 @@ def _batches(count: int, batch_size: int = BATCH) -> batches.Batches:
     return batches.pad(weighted, batch_size, count)
 
 
-def _driver(replicas: int, steps_per_call: int = 3, **options: Any) -> Driver:
+def _driver(replicas: int, steps_per_execution: int = 3, **options: Any) -> Driver:
     keras.utils.set_random_seed(1)
     strategy = strategy_of(replicas)
     with strategy.scope():
@@ -43,7 +43,7 @@ def _driver(replicas: int, steps_per_call: int = 3, **options: Any) -> Driver:
             ]
         )
         optimization.compile_model(model, OptimizationOptions(**options), [3, 2], 4)
-    return Driver(model, strategy, steps_per_call=steps_per_call)
+    return Driver(model, strategy, steps_per_execution=steps_per_execution)
 
 
 def _fit(driver: Driver, count: int = 64, epochs: int = 3) -> dict[str, list[float]]:
@@ -52,10 +52,10 @@ def _fit(driver: Driver, count: int = 64, epochs: int = 3) -> dict[str, list[flo
 
 
 @pytest.mark.parametrize(
-    ("count", "clip_norm"), [pytest.param(64, 0.0, marks=pytest.mark.slow), (61, 0.05)]
+    ("count", "global_clipnorm"), [pytest.param(64, 0.0, marks=pytest.mark.slow), (61, 0.05)]
 )
-def test_mirrored_equals_one_device(count, clip_norm):
-    _check_equality(2, count, clip_norm)
+def test_mirrored_equals_one_device(count, global_clipnorm):
+    _check_equality(2, count, global_clipnorm)
 
 
 @pytest.mark.long
@@ -63,12 +63,12 @@ def test_four_replicas_equal_one_device():
     run_with_replicas(4, _check_equality, 4, 61, 0.05)
 
 
-def _check_equality(replicas: int, count: int, clip_norm: float) -> None:
+def _check_equality(replicas: int, count: int, global_clipnorm: float) -> None:
     """Momentum and class weights on; only Adam, which amplifies rounding, is left out."""
     options = {
         "optimizer": "sgd",
         "learning_rate": 0.05,
-        "clip_norm": clip_norm,
+        "global_clipnorm": global_clipnorm,
         "class_weights": "balanced",
     }
     one, many = _driver(1, **options), _driver(replicas, **options)
@@ -81,8 +81,11 @@ def _check_equality(replicas: int, count: int, clip_norm: float) -> None:
 
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
-    options = {"optimizer": "adam", "clip_norm": 0.5, "class_weights": "balanced"}
-    large, small = _driver(1, **options), _driver(replicas, accumulate_steps=4, **options)
+    options = {"optimizer": "adam", "global_clipnorm": 0.5, "class_weights": "balanced"}
+    large, small = (
+        _driver(1, **options),
+        _driver(replicas, gradient_accumulation_steps=4, **options),
+    )
     for loop, batch_size in ((large, BATCH), (small, BATCH // 4)):
         loop.fit(lambda _, size=batch_size: _batches(64, size), validation=_batches(5), epochs=3)
     assert small.model.optimizer.iterations.numpy() == 12
@@ -92,7 +95,7 @@ def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
 
 def test_an_update_may_span_the_end_of_an_epoch():
     """Three steps an epoch, two an update: after the second epoch there have been three updates."""
-    driver = _driver(1, 2, accumulate_steps=2)
+    driver = _driver(1, 2, gradient_accumulation_steps=2)
     counts = []
 
     class Count(keras.callbacks.Callback):
@@ -106,7 +109,7 @@ def test_an_update_may_span_the_end_of_an_epoch():
 
 
 def test_clipping_limits_the_change_of_the_weights():
-    clipped = _driver(1, optimizer="sgd", learning_rate=1.0, clip_norm=0.01)
+    clipped = _driver(1, optimizer="sgd", learning_rate=1.0, global_clipnorm=0.01)
     before = clipped.model.get_weights()
     clipped.fit(lambda _: _batches(BATCH), validation=_batches(BATCH), epochs=1)
     change = [after - b for after, b in zip(clipped.model.get_weights(), before, strict=True)]
@@ -114,11 +117,11 @@ def test_clipping_limits_the_change_of_the_weights():
     assert norm == pytest.approx(0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("steps_per_call", [2, 100])
-def test_steps_per_call_changes_nothing(steps_per_call):
+@pytest.mark.parametrize("steps_per_execution", [2, 100])
+def test_steps_per_call_changes_nothing(steps_per_execution):
     expected = _driver(1)
     _fit(expected)
-    driver = _driver(1, steps_per_call)
+    driver = _driver(1, steps_per_execution)
     _fit(driver)
     for ours, theirs in zip(expected.model.get_weights(), driver.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

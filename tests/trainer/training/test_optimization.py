@@ -55,7 +55,12 @@ def test_warmup_over_the_whole_run_is_allowed():
 def test_schedules_count_updates_not_steps():
     """Two steps an update: 10 updates of warm-up in the first 20 of 40 steps, then 10 of decay."""
     rates = _rates(
-        21, learning_rate=0.1, schedule="cosine", warmup_epochs=2, max_epochs=4, accumulate_steps=2
+        21,
+        learning_rate=0.1,
+        schedule="cosine",
+        warmup_epochs=2,
+        max_epochs=4,
+        gradient_accumulation_steps=2,
     )
     assert rates[:10] == pytest.approx([0.1 * update / 10 for update in range(10)])
     assert rates[10] == pytest.approx(0.1)
@@ -64,9 +69,9 @@ def test_schedules_count_updates_not_steps():
 
 def test_an_update_that_no_run_reaches_is_an_error():
     with pytest.raises(
-        ConfigError, match=r"accumulate_steps \(41\) exceeds the 40 steps of the run"
+        ConfigError, match=r"gradient_accumulation_steps \(41\) exceeds the 40 steps of the run"
     ):
-        _rates(1, max_epochs=4, accumulate_steps=41)
+        _rates(1, max_epochs=4, gradient_accumulation_steps=41)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -114,9 +119,9 @@ def _compiled(**options) -> keras.Model:
     [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW),
      ("sgd", keras.optimizers.SGD)],
 )  # fmt: skip
-@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_optimizers_are_keras_own_and_built(name, cls, clip_norm):
-    optimizer = _compiled(optimizer=name, clip_norm=clip_norm).optimizer
+@pytest.mark.parametrize("global_clipnorm", [0.0, 1.0])
+def test_optimizers_are_keras_own_and_built(name, cls, global_clipnorm):
+    optimizer = _compiled(optimizer=name, global_clipnorm=global_clipnorm).optimizer
     assert isinstance(optimizer.inner_optimizer, cls)
     assert optimizer.built
 
@@ -145,7 +150,7 @@ def test_float16_trains_under_loss_scaling(replicas):
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     strategy = strategy_of(replicas)
     with strategy.scope():
-        model = _compiled(optimizer="sgd", learning_rate=0.1, clip_norm=1.0)
+        model = _compiled(optimizer="sgd", learning_rate=0.1, global_clipnorm=1.0)
     x, y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.array([0, 1, 1, 0], np.int32)
     weighted = tf.data.Dataset.from_tensor_slices((x, y, np.ones(4, np.float32))).repeat(20)
     data = batches.pad(weighted, 4, 80)

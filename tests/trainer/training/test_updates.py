@@ -48,11 +48,11 @@ def test_gradients_are_summed_over_replicas_once(rule):
 
 def test_clipping_takes_the_norm_of_the_sum():
     """(3, 0) and (0, 4) have norms 3 and 4, their sum has 5: clipped to 1 it is (0.6, 0.8)."""
-    assert Stepper(2, clip_norm=1.0).step([3, 0], [0, 4]) == pytest.approx([-0.6, -0.8])
+    assert Stepper(2, global_clipnorm=1.0).step([3, 0], [0, 4]) == pytest.approx([-0.6, -0.8])
 
 
 def test_clipping_takes_the_norm_of_the_mean_of_accumulated_batches():
-    stepper = Stepper(2, clip_norm=1.0, accumulate_steps=2)
+    stepper = Stepper(2, global_clipnorm=1.0, gradient_accumulation_steps=2)
     assert stepper.step([6, 0], [0, 0]) == [0, 0]
     assert stepper.step([0, 4], [0, 4]) == pytest.approx([-0.6, -0.8])
 
@@ -60,7 +60,7 @@ def test_clipping_takes_the_norm_of_the_mean_of_accumulated_batches():
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("rule", ["SGD", "Adam"])
 def test_between_updates_nothing_moves(replicas, rule):
-    stepper = Stepper(replicas, rule, accumulate_steps=3)
+    stepper = Stepper(replicas, rule, gradient_accumulation_steps=3)
     rows = [[1.0, 2.0]] * replicas
     for _ in range(2):
         stepper.step(*rows), stepper.step(*rows)
@@ -72,7 +72,7 @@ def test_between_updates_nothing_moves(replicas, rule):
 
 
 def test_accumulated_batches_equal_one_batch_of_all():
-    accumulated, whole = Stepper(2, "Adam", accumulate_steps=4), Stepper(2, "Adam")
+    accumulated, whole = Stepper(2, "Adam", gradient_accumulation_steps=4), Stepper(2, "Adam")
     rng = np.random.default_rng(0)
     for _ in range(5):
         batches = rng.normal(size=(4, 2, 2))
@@ -94,7 +94,7 @@ def test_an_overflow_on_any_replica_skips_the_step_everywhere(bad_replica):
 
 
 def test_an_overflowing_batch_is_left_out_of_its_update():
-    stepper = Stepper(2, scales_loss=True, accumulate_steps=2)
+    stepper = Stepper(2, scales_loss=True, gradient_accumulation_steps=2)
     assert stepper.step([1, 2], [1, 2]) == [0, 0]
     assert stepper.step([np.nan, 0], [0, 0]) == [0, 0]
     assert stepper.step([2, 1], [2, 1]) == [-3, -3]  # The mean of (2, 4) and (4, 2).
@@ -113,7 +113,7 @@ def test_every_state_is_a_variable_that_a_checkpoint_can_hold():
         for variable, value in zip(optimizer.variables, values, strict=True):
             variable.assign(value)
 
-    options = {"rule": "Adam", "accumulate_steps": 3, "scales_loss": True}
+    options = {"rule": "Adam", "gradient_accumulation_steps": 3, "scales_loss": True}
     first, second = Stepper(2, **options), Stepper(2, **options)
     for gradient in ([1.0, 2.0], [np.inf, 0.0], [3.0, 1.0], [0.5, 0.5], [1.0, 1.0]):
         first.step(gradient, gradient)

@@ -34,7 +34,7 @@ def config(data_dir, folder):
     """Returns a maker of configs whose runs share a cache."""
     return functools.partial(
         small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
-        checkpoint_every_steps=2, max_epochs=4, steps_per_call=1, patience=9,
+        checkpoint_every_steps=2, max_epochs=4, steps_per_execution=1, patience=9,
     )  # fmt: skip
 
 

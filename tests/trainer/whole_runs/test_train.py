@@ -165,10 +165,10 @@ def test_cached_and_uncached_runs_agree(make_config, tmp_path, unfrozen):
 def test_mirrored_equals_one_device(make_config, tmp_path, feature_cache):
     options = {
         "dropout": 0.0, "optimizer": "sgd", "learning_rate": 0.05, "max_epochs": 2,
-        "feature_cache": feature_cache, "class_weights": "balanced", "clip_norm": 0.1,
+        "feature_cache": feature_cache, "class_weights": "balanced", "global_clipnorm": 0.1,
     }  # fmt: skip
     one = _train(make_config, tmp_path / "one", **options)
-    mirrored = {"strategy": "mirrored", "num_virtual_devices": 2}
+    mirrored = {"strategy": "mirrored", "num_logical_devices": 2}
     many = _train(make_config, tmp_path / "many", **options, **mirrored)
     for name in NAMES:
         np.testing.assert_allclose(many[name], one[name], atol=1e-5, err_msg=name)
@@ -329,7 +329,9 @@ def test_a_run_goes_on_only_as_it_began(run_dir, make_config, options, message):
 
 
 def test_where_things_are_may_change(run_dir, make_config, tmp_path):
-    config = make_config(model_dir=str(run_dir), cache_dir=str(tmp_path / "new"), steps_per_call=3)
+    config = make_config(
+        model_dir=str(run_dir), cache_dir=str(tmp_path / "new"), steps_per_execution=3
+    )
     directory, _ = run_directory.take(config, is_chief=True)
     directory.release()
 
