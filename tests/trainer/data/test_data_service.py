@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import started
+from tests.support import processes
 from trainer.config import Data
 from trainer.data import batches, data_service, pipeline
 from trainer.errors import ConfigError, RunError
@@ -30,7 +30,7 @@ time.sleep(3600)
 @pytest.fixture(scope="module")
 def service():
     """In a process of its own, whose end nobody waits for: servers end in up to minutes."""
-    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
+    with processes.started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
         yield process.stdout.readline().strip()
 
 
@@ -119,9 +119,9 @@ def test_a_run_whose_dispatcher_dies_ends(phantom_dir, tmp_path):
         "--max_epochs=9999", "--patience=9999", "--worker_timeout_s=10",
         f"--model_dir={tmp_path / 'run'}",
     ]  # fmt: skip
-    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as service:
+    with processes.started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as service:
         address = service.stdout.readline().strip()
-        with started([*command, f"--data_service={address}"]) as run:
+        with processes.started([*command, f"--data_service={address}"]) as run:
             while not (line := run.stdout.readline()).startswith("epoch"):
                 assert line, run.communicate()
             service.kill()

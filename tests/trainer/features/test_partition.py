@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images
+from tests.support import radiographs
 from trainer.config import Model
 from trainer.errors import RunError
 from trainer.features import partition
@@ -157,7 +157,7 @@ def test_prefix_and_suffix_share_variables_with_the_whole():
     config = Model(backbone="small_cnn", weights="none", image_size=32, layers_to_unfreeze="2")
     network = classifier.build(config, (32, 32, 1), 2)
     parts = partition.cut(network)
-    before = np.asarray(network.whole(images(2)))
+    before = np.asarray(network.whole(radiographs.noise(2)))
     parts.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
-    after = np.asarray(network.whole(images(2)))
+    after = np.asarray(network.whole(radiographs.noise(2)))
     assert (after[:, 0] > before[:, 0]).all()

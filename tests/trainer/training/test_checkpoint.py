@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images, strategy_of
+from tests.support import devices, radiographs
 from trainer.config import Checkpoints as Options
 from trainer.config import Optimization
 from trainer.data import batches
@@ -44,7 +44,9 @@ class KillAt(keras.callbacks.Callback):
 def _batches(epoch: int) -> batches.Batches:
     order = np.random.default_rng(epoch).permutation(18)
     labels = (order % 2).astype(np.int32)
-    rows = tf.data.Dataset.from_tensor_slices((images(18, 8)[order], labels, np.ones(18, "f4")))
+    rows = tf.data.Dataset.from_tensor_slices(
+        (radiographs.noise(18, 8)[order], labels, np.ones(18, "f4"))
+    )
     return batches.pad(rows, BATCH, 18)
 
 
@@ -53,7 +55,7 @@ class Run:
 
     def __init__(self, folder, replicas=1, *, options=OPTIONS, patience=9, keep=2, every_steps=1):
         folder.mkdir(exist_ok=True)
-        strategy = strategy_of(replicas)
+        strategy = devices.strategy_of(replicas)
         keras.utils.set_random_seed(1)
         with strategy.scope():
             image = keras.Input((8, 8, 1), dtype="uint8")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import runs
 from tests.support.commands import Command
-from tests.trainer.conftest import small_config
 from trainer import config as config_lib
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 def config(data_dir, folder):
     """Returns a maker of configs whose runs share a cache."""
     return functools.partial(
-        small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
+        runs.small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
         checkpoint_every_steps=2, max_epochs=4, steps_per_call=1, patience=9,
     )  # fmt: skip
 

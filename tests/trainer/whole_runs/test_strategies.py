@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.trainer.conftest import started
+from tests.support import processes
 from trainer.system import sockets
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
     with contextlib.ExitStack() as stack:
         processes = [
             stack.enter_context(
-                started(
+                processes.started(
                     [sys.executable, "-m", "tests.support.one_strategy", f"--out={path}", *flags],
                     stderr=subprocess.STDOUT, env=os.environ | extra,
                 )

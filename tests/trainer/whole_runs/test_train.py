@@ -16,7 +16,7 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
-from tests.trainer.conftest import small_config, started
+from tests.support import processes, runs
 from trainer.commands import evaluate, train
 from trainer.config import Data
 from trainer.data import pipeline
@@ -49,7 +49,7 @@ def _train(make_config, run_dir, **options) -> dict[str, list[float]]:
 def run_dir(data_dir, tmp_path_factory):
     """One run for all tests that only look at what it left."""
     folder = tmp_path_factory.mktemp("finished")
-    train.run(small_config(data_dir, folder))
+    train.run(runs.small_config(data_dir, folder))
     return folder / "run"
 
 
@@ -239,7 +239,7 @@ def cached_and_computed(data_dir, one_cache, capsys):
     """Returns a function that prepares a run: how much of train was cached, how much computed."""
 
     def prepare(**options) -> tuple[int, int]:
-        _prepare(small_config(data_dir, one_cache, **options))
+        _prepare(runs.small_config(data_dir, one_cache, **options))
         output = capsys.readouterr().out
         found = re.search(r"features of train: (\d+) cached, (\d+) computed", output)
         return int(found[1]), int(found[2])
@@ -251,7 +251,7 @@ def cached_and_computed(data_dir, one_cache, capsys):
 def one_cache(data_dir, tmp_path_factory):
     """The folder of a cache that has the features of the plain run."""
     folder = tmp_path_factory.mktemp("cached")
-    _prepare(small_config(data_dir, folder))
+    _prepare(runs.small_config(data_dir, folder))
     return folder
 
 
@@ -284,7 +284,7 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     config.write_text(json.dumps(make_config(**options).to_flat()))
 
     def run(name: str):
-        return started(
+        return processes.started(
             [sys.executable, "-m", "trainer", f"--config_file={config}",
              f"--model_dir={tmp_path / name}"], stderr=None,
         )  # fmt: skip
