@@ -267,7 +267,7 @@ def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     run = Run(saved.parent)
-    monkeypatch.setattr(checkpoint.storage, "save_json", full)
+    monkeypatch.setattr(checkpoint.files, "save_json", full)
     with pytest.raises(OSError, match="No space left"):
         run.saving._save(Position(7, 0))
     assert sorted(path.name for path in saved.iterdir()) == ["00002-000000", "00003-000000"]
