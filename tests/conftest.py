@@ -1,4 +1,4 @@
-"""What goes together where tests run in several processes, and what those share."""
+"""Which tests share a process under pytest-xdist, and the data that all processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie and how large they are, read from the sources and pyproject.toml.
+"""The layout of folders, and the size of files, read from the sources and pyproject.toml.
 
 A module is a `.py` file other than `__init__.py` and `__main__.py`.
 """

@@ -1,4 +1,4 @@
-"""Words that were given up: no code, help text, message, test or page has one any more."""
+"""Retired words: no code, help text, message, test or page uses one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer as a process that may be ended and begun again, and what must not depend on it."""
+"""The trainer as a process that a test stops and restarts, and the results that must not change."""
 
 from __future__ import annotations
 

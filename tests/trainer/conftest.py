@@ -1,4 +1,4 @@
-"""What the trainer's tests share: logical CPUs, a small real archive, and a built data set."""
+"""Fixtures of the trainer's tests: logical CPUs, fresh Keras state, small configs, a bucket."""
 
 from __future__ import annotations
 

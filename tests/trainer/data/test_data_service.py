@@ -105,7 +105,7 @@ def test_a_dispatcher_that_does_not_answer_is_an_error(open_data):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5000", "grpc://host", "http://host:1"])
-def test_what_is_no_address_is_an_error(open_data, address):
+def test_a_malformed_address_is_an_error(open_data, address):
     with pytest.raises(ConfigError, match=r"data_service \(.*\) must be grpc://host:port"):
         open_data(data_service=address)
 

@@ -127,7 +127,7 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_all_workers_stop_at_one_step_and_go_on_from_it(command, tmp_path, number):
+def test_all_workers_stop_at_one_step_and_resume_from_it(command, tmp_path, number):
     """A worker is told as well as the launcher, as where one of several machines is taken back."""
     flags = (*WORKERS, "--max_epochs=12", "--patience=12", "--steps_per_call=1")
     assert _run(command("whole", *flags)).returncode in (0, 3)

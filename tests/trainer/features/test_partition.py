@@ -1,4 +1,4 @@
-"""The cut of the graph, and batches made of what is stored."""
+"""Where the graph is cut, and batches of stored features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and a run that goes on from one ends as if nothing had been."""
+"""Checkpoints are whole or absent, and a resumed run ends like an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _check_equality(replicas: int, count: int, clip_norm: float) -> None:
 
 
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
+def test_accumulated_batches_train_like_one_larger_batch(replicas):
     options = {"optimizer": "adam", "clip_norm": 0.5, "class_weights": "balanced"}
     large, small = _driver(1, **options), _driver(replicas, accumulate_steps=4, **options)
     for loop, batch_size in ((large, BATCH), (small, BATCH // 4)):
@@ -180,7 +180,7 @@ def test_loops_are_traced_once(replicas):
     assert driver._test_steps.experimental_get_tracing_count() == 1
 
 
-def test_time_spent_waiting_for_input_is_told():
+def test_time_spent_waiting_for_input_is_logged():
     fast = _batches(64)
 
     def delay(x, y, weight):

@@ -1,4 +1,4 @@
-"""A disk that is full, or gone: the run says so in one line, and goes on from what it had saved."""
+"""A full or missing disk ends the run with a one-line error, and the run resumes afterwards."""
 
 from __future__ import annotations
 

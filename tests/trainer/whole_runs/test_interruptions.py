@@ -1,4 +1,4 @@
-"""Real processes that are killed at any moment, and end as if nothing had been."""
+"""Real processes that are killed at any moment, resume, and end like uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_request_to_stop_saves_and_the_same_command_goes_on(
+def test_a_request_to_stop_saves_and_the_same_command_resumes(
     config, whole, tmp_path, number, code
 ):
     expected, _ = whole(views=2)

@@ -1,4 +1,4 @@
-"""Every strategy gives what one device gives, in real processes: replicas of one, and workers."""
+"""Every strategy gives the same results as one device, in real processes, workers included."""
 
 from __future__ import annotations
 

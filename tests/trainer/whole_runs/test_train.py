@@ -1,4 +1,4 @@
-"""Whole runs on a small archive: what they leave behind, and what must agree between them."""
+"""Whole runs on a small archive: the files they write, and which runs must agree."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config
         ({"neurons": 9, "seed": 3}, r"other options \(neurons 8 -> 9, seed 0 -> 3\)"),
     ],
 )
-def test_a_run_goes_on_only_as_it_began(run_dir, make_config, options, message):
+def test_a_run_resumes_only_with_its_own_options(run_dir, make_config, options, message):
     with pytest.raises(ConfigError, match=message):
         train.run(make_config(model_dir=str(run_dir), **options))
 
@@ -334,7 +334,7 @@ def test_where_things_are_may_change(run_dir, make_config, tmp_path):
     directory.release()
 
 
-def test_a_run_that_must_be_there_is_missed(make_config):
+def test_a_missing_run_is_an_error(make_config):
     with pytest.raises(ConfigError, match="holds no run that --resume=must could go on with"):
         train.run(make_config(resume="must"))
 

@@ -1,4 +1,4 @@
-"""Which trials a search has, without training any."""
+"""Which trials an oracle proposes, tested without training."""
 
 from __future__ import annotations
 
