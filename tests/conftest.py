@@ -1,11 +1,9 @@
-"""What goes together where tests run in several processes, and what those share."""
+"""Which tests share a process under pytest-xdist, and the data that all processes share."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -13,11 +11,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 import cxr_tfds
 from cxr_tfds import phantom
+from tests.support import shared_folders
 from trainer.data import pipeline
 from trainer.option_groups import DataOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from xdist.remote import Producer
@@ -47,21 +45,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Schedu
     return _Scheduling(config, log)
 
 
-def made_once(
-    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
-) -> Path:
-    """A folder for all processes of this run of pytest; the first one that wants it fills it."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, partial = root / name, root / f"partial_{name}"
-    with filelock.FileLock(root / f"{name}.lock"):
-        if not folder.exists():
-            partial.mkdir()
-            make(partial)
-            partial.rename(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where cxr_tfds/phantom is built."""
@@ -70,7 +53,7 @@ def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         builder = cxr_tfds.Builder(config="phantom", data_dir=folder)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig())
 
-    return made_once(tmp_path_factory, "phantom", build)
+    return shared_folders.made_once(tmp_path_factory, "phantom", build)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +66,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
 
-    return made_once(tmp_path_factory, "archive", draw)
+    return shared_folders.made_once(tmp_path_factory, "archive", draw)
 
 
 def _balanced(records: Any) -> list[Any]:
@@ -99,4 +82,4 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = DataOptions(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
         pipeline.load(options, image_size=224)
 
-    return made_once(tmp_path_factory, "data", build)
+    return shared_folders.made_once(tmp_path_factory, "data", build)

@@ -1,4 +1,4 @@
-"""What holds of the code base as a whole."""
+"""Rules for the code base as a whole: imports, flags, recipes, locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/distributed.md tells people to type and to apply."""
+"""The commands and the manifest in docs/distributed.md are valid."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from cxr_tfds import audit, protocols, source
-from tests.cxr_tfds.conftest import draw
+from tests.support import radiographs
 
 if TYPE_CHECKING:
     import pathlib
 
-    from tests.cxr_tfds.conftest import Files
+    from tests.support.radiographs import Files
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def test_counts_are_by_folder_and_class(files: Files, tmp_path: pathlib.Path) ->
 
 
 def test_sizes_are_smallest_median_and_largest(files: Files, tmp_path: pathlib.Path) -> None:
-    files.content["chest_xray/train/NORMAL/IM-0000-0000.jpeg"] = draw(0, size=(90, 70))
+    files.content["chest_xray/train/NORMAL/IM-0000-0000.jpeg"] = radiographs.draw(0, size=(90, 70))
     sizes = report_for(files, tmp_path).sizes
     assert sizes["NORMAL"] == {"height": [40, 40, 70], "width": [48, 48, 90]}
 

@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 
 import cxr_tfds
 from cxr_tfds import protocols, source
-from tests.cxr_tfds.conftest import Files, draw
+from tests.support import radiographs
+from tests.support.radiographs import Files
 
 pytestmark = [
     # TFDS's test case imports Beam, whose Google client misses an optional package of its own.
@@ -52,7 +53,7 @@ def grouped(
 def damaged_dir(files: Files, tmp_path: pathlib.Path) -> pathlib.Path:
     files.content |= {
         "chest_xray/train/NORMAL/IM-0000-0000.jpeg": b"",
-        "chest_xray/train/PNEUMONIA/IM-0777-0001.jpeg": draw(3),
+        "chest_xray/train/PNEUMONIA/IM-0777-0001.jpeg": radiographs.draw(3),
     }
     return files.zip(tmp_path / "manual")
 

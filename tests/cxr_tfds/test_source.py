@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxr_tfds import source
-from tests.cxr_tfds.conftest import Files, draw
+from tests.support import radiographs
+from tests.support.radiographs import Files
 
 if TYPE_CHECKING:
     import pathlib
@@ -81,8 +82,8 @@ def test_an_archive_can_be_sent_to_another_process(manual_dir: pathlib.Path) -> 
 
 
 def test_suffixes_are_read_in_any_case(files: Files, tmp_path: pathlib.Path) -> None:
-    files.content["chest_xray/train/NORMAL/IM-0900-0001.PNG"] = draw(1, format="PNG")
-    files.content["chest_xray/train/NORMAL/IM-0901-0001.JPG"] = draw(2)
+    files.content["chest_xray/train/NORMAL/IM-0900-0001.PNG"] = radiographs.draw(1, format="PNG")
+    files.content["chest_xray/train/NORMAL/IM-0901-0001.JPG"] = radiographs.draw(2)
     assert len(source.open_archive(files.zip(tmp_path)).records) == 118
 
 
@@ -105,7 +106,7 @@ def test_other_files_in_class_folders_are_ignored_but_named(
 def test_a_name_that_lies_or_says_nothing_is_an_issue(
     files: Files, tmp_path: pathlib.Path, key: str, problem: str
 ) -> None:
-    files.content[f"chest_xray/{key}"] = draw(0)
+    files.content[f"chest_xray/{key}"] = radiographs.draw(0)
     (issue,) = source.open_archive(files.zip(tmp_path)).issues
     assert issue.key == key
     assert problem in issue.problem
@@ -160,11 +161,11 @@ def test_no_issue_is_no_error() -> None:
 
 def test_members_are_never_written_outside_the_archive(tmp_path: pathlib.Path) -> None:
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
-        archive.writestr("../../train/NORMAL/IM-0115-0001.jpeg", draw(0))
-        archive.writestr("train/PNEUMONIA/person1_virus_6.jpeg", draw(1))
+        archive.writestr("../../train/NORMAL/IM-0115-0001.jpeg", radiographs.draw(0))
+        archive.writestr("train/PNEUMONIA/person1_virus_6.jpeg", radiographs.draw(1))
     opened = source.open_archive(tmp_path)
     with opened.reader() as read:
-        assert read(opened.records[0]) == draw(0)
+        assert read(opened.records[0]) == radiographs.draw(0)
     assert [path.name for path in tmp_path.iterdir()] == ["archive.zip"]
 
 

@@ -1,4 +1,4 @@
-"""The trainer as a process that may be ended and begun again, and what must not depend on it."""
+"""The trainer as a process that a test stops and restarts, and the results that must not change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from tests.trainer.conftest import started
+from tests.support import processes
 
 WALL_CLOCK = ("examples_per_s", "input_wait", "epoch_s")
 
@@ -26,7 +26,7 @@ class Command:
         ]  # fmt: skip
 
     def started(self, **options):
-        return started(self._command, stderr=subprocess.STDOUT, **options)
+        return processes.started(self._command, stderr=subprocess.STDOUT, **options)
 
     def finish(self) -> str:
         with self.started() as process:

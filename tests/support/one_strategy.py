@@ -1,4 +1,4 @@
-"""Trains a small network under one strategy and writes down all that must agree with the others.
+"""Trains a small network under one strategy and saves what must agree with the others.
 
     python -m tests.support.one_strategy --out=one.npz
     python -m tests.support.one_strategy --replicas=4 --optimizers sgd adam --out=four.npz

@@ -1,4 +1,4 @@
-"""Searches that tests tell about: small ones by hand, and large ones from a seed."""
+"""Results of searches for the tests of reports: small ones by hand, large ones from a seed."""
 
 from __future__ import annotations
 

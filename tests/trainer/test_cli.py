@@ -1,4 +1,4 @@
-"""The command as a person meets it; in a process of its own where that makes a difference."""
+"""The command line as users see it; in a new process only where that makes a difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches that are killed at random moments, as real processes, find what others find."""
+"""Searches in real processes that are killed find the same as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _newest(folder: Path) -> int:
 
 
 @pytest.mark.long
-def test_a_stopped_search_goes_on(command, tmp_path):
+def test_a_stopped_search_resumes(command, tmp_path):
     arguments, log = command(max_epochs=9), tmp_path / "log"
     with _start(arguments, log) as process:
         while not list((tmp_path / "s").glob("trial_*/result.json")):
@@ -100,7 +100,7 @@ def test_a_stopped_search_goes_on(command, tmp_path):
 
 
 @pytest.mark.long
-def test_out_of_memory_is_a_trials_own_affair(command, tmp_path):
+def test_out_of_memory_fails_only_that_trial(command, tmp_path):
     """One configuration has a layer of gigabytes; the watchdog ends its process, not the search."""
     arguments = command(
         search="neurons=8|16|3000000", algorithm="grid", isolate_trials=True, trial_memory_gb=1.5,

@@ -1,4 +1,4 @@
-"""Whole searches on a small archive, in this process."""
+"""Whole searches on a small archive, without new processes."""
 
 from __future__ import annotations
 

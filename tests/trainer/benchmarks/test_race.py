@@ -1,4 +1,4 @@
-"""The benchmark: what it measures is real, and what it sums up is right."""
+"""The benchmark's measurements are real, and its summary is right."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images
+from tests.support import radiographs
 from trainer.data import augment
 
-IMAGE = images(1, 64)[0]
+IMAGE = radiographs.noise(1, 64)[0]
 
 
 def _apply(strength: str, *seed: int, image: np.ndarray = IMAGE) -> np.ndarray:

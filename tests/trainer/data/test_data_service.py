@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import started
+from tests.support import processes
 from trainer.data import batches, data_service, pipeline
 from trainer.errors import ConfigError, RunError
 from trainer.option_groups import DataOptions
@@ -30,7 +30,7 @@ time.sleep(3600)
 @pytest.fixture(scope="module")
 def service():
     """In a process of its own, whose end nobody waits for: servers end in up to minutes."""
-    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
+    with processes.started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
         yield process.stdout.readline().strip()
 
 
@@ -105,7 +105,7 @@ def test_a_dispatcher_that_does_not_answer_is_an_error(open_data):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5000", "grpc://host", "http://host:1"])
-def test_what_is_no_address_is_an_error(open_data, address):
+def test_a_malformed_address_is_an_error(open_data, address):
     with pytest.raises(ConfigError, match=r"data_service \(.*\) must be grpc://host:port"):
         open_data(data_service=address)
 
@@ -119,9 +119,9 @@ def test_a_run_whose_dispatcher_dies_ends(phantom_dir, tmp_path):
         "--max_epochs=9999", "--patience=9999", "--worker_timeout_s=10",
         f"--model_dir={tmp_path / 'run'}",
     ]  # fmt: skip
-    with started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as service:
+    with processes.started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as service:
         address = service.stdout.readline().strip()
-        with started([*command, f"--data_service={address}"]) as run:
+        with processes.started([*command, f"--data_service={address}"]) as run:
             while not (line := run.stdout.readline()).startswith("epoch"):
                 assert line, run.communicate()
             service.kill()

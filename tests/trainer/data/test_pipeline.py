@@ -87,7 +87,7 @@ def test_labels_belong_to_their_images(open_data):
     assert [label_of[name] for name in _names(pixels, data, "train")] == labels.tolist()
 
 
-def test_fixed_steps_go_on_where_the_last_epoch_ended(open_data):
+def test_fixed_steps_continue_where_the_last_epoch_ended(open_data):
     data = open_data(batch_size=8, use_all_samples=False, fixed_step_size=2)
     count = data.num_examples("train")
     names = []

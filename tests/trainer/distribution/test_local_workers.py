@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.trainer.conftest import children_of, started
+from tests.support import processes
 from trainer.errors import ConfigError
 from trainer.option_groups import RuntimeOptions
 from trainer.system import sockets
@@ -92,9 +92,9 @@ LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
-    with started(command("run", *WORKERS, *LONG)) as launcher:
+    with processes.started(command("run", *WORKERS, *LONG)) as launcher:
         _wait_for(launcher, "epoch    1/")
-        workers = children_of(launcher.pid)
+        workers = processes.children_of(launcher.pid)
         killed = time.monotonic()
         os.kill(workers[victim], signal.SIGKILL)
         _, errors = launcher.communicate(timeout=TIMEOUT_S)
@@ -106,9 +106,9 @@ def test_a_killed_worker_ends_the_run_with_exit_code_1(command, victim):
 
 @pytest.mark.long
 def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
-    with started(command("run", *WORKERS, *LONG)) as launcher:
+    with processes.started(command("run", *WORKERS, *LONG)) as launcher:
         _wait_for(launcher, "epoch    1/")
-        workers = children_of(launcher.pid)
+        workers = processes.children_of(launcher.pid)
         launcher.kill()
         launcher.wait()
         deadline = time.monotonic() + 60  # PROBE_S; the rest is for a busy machine.
@@ -118,7 +118,7 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
     epochs = len(_history(tmp_path / "run"))
     assert 0 < epochs < 9999
     more = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off", "--resume=must")
-    with started(command("run", *WORKERS, *more)) as launcher:
+    with processes.started(command("run", *WORKERS, *more)) as launcher:
         _wait_for(launcher, "going on after ")
         launcher.send_signal(signal.SIGTERM)
         launcher.communicate(timeout=TIMEOUT_S)
@@ -127,13 +127,13 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_all_workers_stop_at_one_step_and_go_on_from_it(command, tmp_path, number):
+def test_all_workers_stop_at_one_step_and_resume_from_it(command, tmp_path, number):
     """A worker is told as well as the launcher, as where one of several machines is taken back."""
     flags = (*WORKERS, "--max_epochs=12", "--patience=12", "--steps_per_execution=1")
     assert _run(command("whole", *flags)).returncode in (0, 3)
-    with started(command("run", *flags)) as launcher:
+    with processes.started(command("run", *flags)) as launcher:
         _wait_for(launcher, "epoch  1/")
-        workers = children_of(launcher.pid)
+        workers = processes.children_of(launcher.pid)
         if number == signal.SIGTERM:
             os.kill(workers[1], number)
         else:
@@ -158,7 +158,7 @@ def _is_running(pid: int) -> bool:
 
 def _worker(command: list[str], addresses: list[str], index: int):
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    return started(command, env=os.environ | {"TF_CONFIG": json.dumps(cluster)})
+    return processes.started(command, env=os.environ | {"TF_CONFIG": json.dumps(cluster)})
 
 
 @pytest.mark.long

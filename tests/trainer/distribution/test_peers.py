@@ -74,7 +74,7 @@ def test_an_error_while_all_answer_stays_what_it_is(monkeypatch, listener):
         raise ValueError("of a step")
 
 
-def test_a_worker_whom_tensorflow_takes_for_dead_is_named(monkeypatch, listener):
+def test_a_worker_that_tensorflow_reports_dead_is_named(monkeypatch, listener):
     """It may answer and still be stopped."""
     monkeypatch.setenv("TF_CONFIG", _cluster("127.0.0.1:9", listener))
     text = "tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe"
@@ -104,7 +104,7 @@ with peers.watched(Config.from_flat(options)):
         pytest.param("one_device", "pass", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_step_that_waits_for_a_worker_who_never_came_ends(strategy, parted, code):
+def test_a_step_that_waits_for_a_worker_that_never_joined_ends(strategy, parted, code):
     gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
     result = _run_stuck(_cluster("127.0.0.1:9", gone), strategy=strategy, parted=parted, service="")
     assert result.returncode == code, result.stderr

@@ -1,4 +1,4 @@
-"""What is said of a training history."""
+"""Facts of a training history: its span and its best epoch."""
 
 from __future__ import annotations
 

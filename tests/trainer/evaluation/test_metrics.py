@@ -1,4 +1,4 @@
-"""Every final figure, and the guard."""
+"""Every reported metric, and the guard that rejects unusable predictions."""
 
 from __future__ import annotations
 

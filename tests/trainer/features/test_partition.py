@@ -1,4 +1,4 @@
-"""The cut of the graph, and batches made of what is stored."""
+"""Where the graph is cut, and batches of stored features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images
+from tests.support import radiographs
 from trainer.errors import RunError
 from trainer.features import partition
 from trainer.models import classifier
@@ -159,7 +159,7 @@ def test_prefix_and_suffix_share_variables_with_the_whole():
     )
     network = classifier.build(config, (32, 32, 1), 2)
     divided = partition.cut(network)
-    before = np.asarray(network.whole(images(2)))
+    before = np.asarray(network.whole(radiographs.noise(2)))
     divided.suffix.get_layer("head").get_layer("probabilities").bias.assign([5.0, -5.0])
-    after = np.asarray(network.whole(images(2)))
+    after = np.asarray(network.whole(radiographs.noise(2)))
     assert (after[:, 0] > before[:, 0]).all()

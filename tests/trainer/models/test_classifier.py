@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainer.conftest import images
+from tests.support import radiographs
 from trainer import backbones
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
@@ -59,7 +59,7 @@ def test_pooling_and_dense_layers(pooling, width):
 
 def test_images_of_another_size_are_resized_inside():
     network = classifier.build(_config(), (50, 50, 1), 2)
-    assert network.whole(images(2, 50)).shape == (2, 2)
+    assert network.whole(radiographs.noise(2, 50)).shape == (2, 2)
 
 
 def test_pixels_are_not_rounded_by_16_bit_policies():

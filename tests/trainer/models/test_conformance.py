@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images, strategy_of
+from tests.support import devices, radiographs
 from trainer import backbones
 from trainer.data import batches
 from trainer.features import partition
@@ -17,7 +17,7 @@ from trainer.training import optimization
 from trainer.training.driver import Driver
 
 SIZE = 96
-PIXELS = images(4, SIZE)
+PIXELS = radiographs.noise(4, SIZE)
 QUICK = "mobilenet_v2"
 SLOW = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def _build(name: str, unfrozen: str = "0") -> classifier.Network:
 def _data(count: int = 8) -> batches.Batches:
     labels = np.arange(count, dtype=np.int32) % 2
     weighted = tf.data.Dataset.from_tensor_slices(
-        (images(count, SIZE), labels, np.ones(count, "f4"))
+        (radiographs.noise(count, SIZE), labels, np.ones(count, "f4"))
     )
     return batches.pad(weighted, 4, count)
 
@@ -87,7 +87,7 @@ def test_preprocessing_is_the_backbones_own(name, network):
 def test_only_unfrozen_layers_train(name, replicas, precision):
     """And nothing else moves: frozen weights, and every statistic of batch norm."""
     keras.mixed_precision.set_dtype_policy(precision)
-    strategy = strategy_of(replicas)
+    strategy = devices.strategy_of(replicas)
     with strategy.scope():
         network = _build(name, unfrozen="4")
         trained = keras.Model(network.whole.inputs, network.whole.outputs)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.trainer.conftest import small_config
+from tests.support import runs
 from trainer.commands import evaluate, train
 from trainer.errors import ConfigError, RunError
 from trainer.runs import evaluated, trained
@@ -20,7 +20,7 @@ from trainer.runs import evaluated, trained
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    return train.train(small_config(data_dir, folder))
+    return train.train(runs.small_config(data_dir, folder))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A folder and a prefix of a bucket, kept alike while requests fail."""
+"""A folder and a prefix of a bucket stay in sync while requests fail."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.support import fake_tpu
-from tests.trainer.conftest import REPLICAS
+from tests.support import devices, fake_tpu
 from trainer import backbones
 from trainer.models import classifier
 from trainer.option_groups import ModelOptions, OptimizationOptions
@@ -17,7 +16,7 @@ from trainer.training.driver import Driver
 
 SIZE = 96
 QUICK = "small_cnn"
-BATCH_SIZE = 2 * REPLICAS
+BATCH_SIZE = 2 * devices.REPLICAS
 
 
 def _case(name: str):
@@ -30,7 +29,7 @@ every_backbone = pytest.mark.parametrize("name", [_case(name) for name in backbo
 
 @pytest.fixture(scope="module")
 def strategy():
-    return fake_tpu.strategy_of(REPLICAS)
+    return fake_tpu.strategy_of(devices.REPLICAS)
 
 
 def _trace(strategy, name, *, extra=(), precision="mixed_bfloat16", **options):

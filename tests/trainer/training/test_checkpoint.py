@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and a run that goes on from one ends as if nothing had been."""
+"""Checkpoints are whole or absent, and a resumed run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import images, strategy_of
+from tests.support import devices, radiographs
 from trainer.data import batches
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.option_groups import CheckpointOptions, OptimizationOptions
@@ -45,7 +45,9 @@ class KillAt(keras.callbacks.Callback):
 def _batches(epoch: int) -> batches.Batches:
     order = np.random.default_rng(epoch).permutation(18)
     labels = (order % 2).astype(np.int32)
-    rows = tf.data.Dataset.from_tensor_slices((images(18, 8)[order], labels, np.ones(18, "f4")))
+    rows = tf.data.Dataset.from_tensor_slices(
+        (radiographs.noise(18, 8)[order], labels, np.ones(18, "f4"))
+    )
     return batches.pad(rows, BATCH, 18)
 
 
@@ -54,7 +56,7 @@ class Run:
 
     def __init__(self, folder, replicas=1, *, options=OPTIONS, patience=9, keep=2, every_steps=1):
         folder.mkdir(exist_ok=True)
-        strategy = strategy_of(replicas)
+        strategy = devices.strategy_of(replicas)
         keras.utils.set_random_seed(1)
         with strategy.scope():
             image = keras.Input((8, 8, 1), dtype="uint8")

@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from tests.trainer.conftest import images, run_with_replicas, strategy_of
+from tests.support import devices, radiographs
 from trainer.data import batches
 from trainer.option_groups import OptimizationOptions
 from trainer.training import optimization
@@ -24,14 +24,14 @@ def _labels(count: int) -> np.ndarray:
 
 def _batches(count: int, batch_size: int = BATCH) -> batches.Batches:
     weighted = tf.data.Dataset.from_tensor_slices(
-        (images(count, 8), _labels(count), np.ones(count, np.float32))
+        (radiographs.noise(count, 8), _labels(count), np.ones(count, np.float32))
     )
     return batches.pad(weighted, batch_size, count)
 
 
 def _driver(replicas: int, steps_per_execution: int = 3, **options: Any) -> Driver:
     keras.utils.set_random_seed(1)
-    strategy = strategy_of(replicas)
+    strategy = devices.strategy_of(replicas)
     with strategy.scope():
         model = keras.Sequential(
             [
@@ -60,7 +60,7 @@ def test_mirrored_equals_one_device(count, global_clipnorm):
 
 @pytest.mark.long
 def test_four_replicas_equal_one_device():
-    run_with_replicas(4, _check_equality, 4, 61, 0.05)
+    devices.run_with_replicas(4, _check_equality, 4, 61, 0.05)
 
 
 def _check_equality(replicas: int, count: int, global_clipnorm: float) -> None:
@@ -80,7 +80,7 @@ def _check_equality(replicas: int, count: int, global_clipnorm: float) -> None:
 
 
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_accumulated_batches_train_like_batches_so_much_larger(replicas):
+def test_accumulated_batches_train_like_one_larger_batch(replicas):
     options = {"optimizer": "adam", "global_clipnorm": 0.5, "class_weights": "balanced"}
     large, small = (
         _driver(1, **options),
@@ -144,7 +144,7 @@ def test_every_example_is_judged_exactly_once(count, batch_size):
 
 @pytest.mark.slow
 def test_1465_examples_over_8_replicas_are_judged_exactly_once():
-    run_with_replicas(8, _check_judged_once, 1465, 64, 8)
+    devices.run_with_replicas(8, _check_judged_once, 1465, 64, 8)
 
 
 def _check_judged_once(count: int, batch_size: int, replicas: int) -> None:
@@ -165,7 +165,7 @@ def _check_judged_once(count: int, batch_size: int, replicas: int) -> None:
 def test_loss_halves_in_30_steps():
     driver = _driver(1, learning_rate=0.02)
     bright = np.repeat(np.array([40, 200], np.uint8), 32)[:, None, None, None]
-    x = np.clip(images(64, 8) // 4 + bright, 0, 255).astype(np.uint8)
+    x = np.clip(radiographs.noise(64, 8) // 4 + bright, 0, 255).astype(np.uint8)
     y = np.repeat(np.array([0, 1], np.int32), 32)
     order = np.random.default_rng(0).permutation(64)
     weighted = tf.data.Dataset.from_tensor_slices((x[order], y[order], np.ones(64, np.float32)))
@@ -183,7 +183,7 @@ def test_loops_are_traced_once(replicas):
     assert driver._test_steps.experimental_get_tracing_count() == 1
 
 
-def test_time_spent_waiting_for_input_is_told():
+def test_time_spent_waiting_for_input_is_logged():
     fast = _batches(64)
 
     def delay(x, y, weight):

@@ -9,7 +9,7 @@ import sklearn.metrics
 import sklearn.utils.class_weight
 import tensorflow as tf
 
-from tests.trainer.conftest import strategy_of
+from tests.support import devices
 from trainer.data import batches
 from trainer.errors import ConfigError
 from trainer.option_groups import OptimizationOptions
@@ -148,7 +148,7 @@ def test_weight_decay_spares_scales_and_shifts():
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_float16_trains_under_loss_scaling(replicas):
     keras.mixed_precision.set_dtype_policy("mixed_float16")
-    strategy = strategy_of(replicas)
+    strategy = devices.strategy_of(replicas)
     with strategy.scope():
         model = _compiled(optimizer="sgd", learning_rate=0.1, global_clipnorm=1.0)
     x, y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.array([0, 1, 1, 0], np.int32)

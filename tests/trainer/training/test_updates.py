@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import strategy_of
+from tests.support import devices
 from trainer.training import updates
 
 
@@ -15,7 +15,7 @@ class Stepper:
     """A weight vector under an update; `step` gives each replica a row of gradients."""
 
     def __init__(self, replicas: int, rule: str = "SGD", rate: float = 1.0, **options) -> None:
-        self._strategy = strategy_of(replicas)
+        self._strategy = devices.strategy_of(replicas)
         with self._strategy.scope():
             self.weight = keras.Variable(np.zeros(2, np.float32))
             constructor = updates.taking_sums(getattr(keras.optimizers, rule))

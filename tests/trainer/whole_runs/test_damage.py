@@ -1,4 +1,4 @@
-"""Damage to any one file of a run or of its cache is found: the same result, or a named file."""
+"""A damaged file of a run or its cache is named in an error, or does not change the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or gone: the run says so in one line, and goes on from what it had saved."""
+"""A full or missing disk ends the run with a one-line error, and the run resumes afterwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import resource
 
 import pytest
 
+from tests.support import runs
 from tests.support.commands import Command
-from tests.trainer.conftest import small_config
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def command(data_dir, tmp_path):
     def make(name: str, **options) -> Command:
         folder = tmp_path / f"{name}-files"
         folder.mkdir()
-        return Command(small_config(data_dir, folder, **options), tmp_path, name)
+        return Command(runs.small_config(data_dir, folder, **options), tmp_path, name)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Real processes that are killed at any moment, and end as if nothing had been."""
+"""Real processes that are killed at any moment, resume, and end like uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import runs
 from tests.support.commands import Command
-from tests.trainer.conftest import small_config
 from trainer import config as config_lib
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 def config(data_dir, folder):
     """Returns a maker of configs whose runs share a cache."""
     return functools.partial(
-        small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
+        runs.small_config, data_dir, folder, layers_to_unfreeze="2", augmentation="light",
         checkpoint_every_steps=2, max_epochs=4, steps_per_execution=1, patience=9,
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_request_to_stop_saves_and_the_same_command_goes_on(
+def test_a_request_to_stop_saves_and_the_same_command_resumes(
     config, whole, tmp_path, number, code
 ):
     expected, _ = whole(views=2)

@@ -85,7 +85,7 @@ def test_a_run_in_a_failing_bucket_is_whole_and_judged_again_from_the_bucket_alo
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_from_the_bucket_alone(server, archive, tmp_path):
+def test_a_killed_run_resumes_from_the_bucket_alone(server, archive, tmp_path):
     """Killed three times, and begun again where nothing local is left, through failing requests."""
     longer = {"manual_dir": archive, "max_epochs": 5, "patience": 9, "checkpoint_every_steps": 1}
     local = {"data_dir": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}

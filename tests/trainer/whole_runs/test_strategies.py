@@ -1,4 +1,4 @@
-"""Every strategy gives what one device gives, in real processes: replicas of one, and workers."""
+"""Every strategy gives the same results as one device, in real processes, workers included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.trainer.conftest import started
+from tests.support import processes
 from trainer.system import sockets
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
     with contextlib.ExitStack() as stack:
         processes = [
             stack.enter_context(
-                started(
+                processes.started(
                     [sys.executable, "-m", "tests.support.one_strategy", f"--out={path}", *flags],
                     stderr=subprocess.STDOUT, env=os.environ | extra,
                 )

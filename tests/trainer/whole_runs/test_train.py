@@ -1,4 +1,4 @@
-"""Whole runs on a small archive: what they leave behind, and what must agree between them."""
+"""Whole runs on a small archive: the files they write, and which runs must agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
-from tests.trainer.conftest import small_config, started
+from tests.support import processes, runs
 from trainer.commands import evaluate, train
 from trainer.data import pipeline
 from trainer.distribution import runtime
@@ -49,7 +49,7 @@ def _train(make_config, run_dir, **options) -> dict[str, list[float]]:
 def run_dir(data_dir, tmp_path_factory):
     """One run for all tests that only look at what it left."""
     folder = tmp_path_factory.mktemp("finished")
-    train.run(small_config(data_dir, folder))
+    train.run(runs.small_config(data_dir, folder))
     return folder / "run"
 
 
@@ -239,7 +239,7 @@ def cached_and_computed(data_dir, one_cache, capsys):
     """Returns a function that prepares a run: how much of train was cached, how much computed."""
 
     def prepare(**options) -> tuple[int, int]:
-        _prepare(small_config(data_dir, one_cache, **options))
+        _prepare(runs.small_config(data_dir, one_cache, **options))
         output = capsys.readouterr().out
         found = re.search(r"features of train: (\d+) cached, (\d+) computed", output)
         return int(found[1]), int(found[2])
@@ -251,7 +251,7 @@ def cached_and_computed(data_dir, one_cache, capsys):
 def one_cache(data_dir, tmp_path_factory):
     """The folder of a cache that has the features of the plain run."""
     folder = tmp_path_factory.mktemp("cached")
-    _prepare(small_config(data_dir, folder))
+    _prepare(runs.small_config(data_dir, folder))
     return folder
 
 
@@ -284,7 +284,7 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     config.write_text(json.dumps(make_config(**options).to_flat()))
 
     def run(name: str):
-        return started(
+        return processes.started(
             [sys.executable, "-m", "trainer", f"--config_file={config}",
              f"--model_dir={tmp_path / name}"], stderr=None,
         )  # fmt: skip
@@ -323,7 +323,7 @@ def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config
         ({"neurons": 9, "seed": 3}, r"other options \(neurons 8 -> 9, seed 0 -> 3\)"),
     ],
 )
-def test_a_run_goes_on_only_as_it_began(run_dir, make_config, options, message):
+def test_a_run_resumes_only_with_its_own_options(run_dir, make_config, options, message):
     with pytest.raises(ConfigError, match=message):
         train.run(make_config(model_dir=str(run_dir), **options))
 
@@ -336,7 +336,7 @@ def test_where_things_are_may_change(run_dir, make_config, tmp_path):
     directory.release()
 
 
-def test_a_run_that_must_be_there_is_missed(make_config):
+def test_a_missing_run_is_an_error(make_config):
     with pytest.raises(ConfigError, match="holds no run that --resume=must could go on with"):
         train.run(make_config(resume="must"))
 

@@ -1,4 +1,4 @@
-"""What one sees while a search runs."""
+"""The progress table of a running search."""
 
 from __future__ import annotations
 

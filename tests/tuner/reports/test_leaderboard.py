@@ -1,4 +1,4 @@
-"""leaderboard.csv."""
+"""The leaderboard of a search, `leaderboard.csv`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a search."""
+"""The HTML page of a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search found, as data."""
+"""Ranking and grouping the trials of a search."""
 
 from __future__ import annotations
 
