@@ -1,14 +1,29 @@
-"""The errors that a user reads: one sentence with the value and the way out, no traceback."""
+"""The errors that a user reads: one sentence with the value and the way out.
+
+The command line prints the sentence without a traceback; in Python they are raised.
+"""
 
 from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """An option has a value that it cannot have; the message says which, and what it may be."""
+    """An option has a value that it cannot have; the message says which, and what it may be.
+
+    try:
+        config = trainer.Config.from_flat(options)
+    except trainer.ConfigError as error:
+        print(error)      # batch_size (0) must be at least 1.
+    """
 
 
 class RunError(Exception):
-    """The run cannot go on, for a reason outside the code; the message says what to do."""
+    """Something outside the code is missing or broken; the message says what to do.
+
+    try:
+        run = trainer.open_run("runs/a")
+    except trainer.RunError as error:
+        print(error)      # there is no run at runs/a; train one, or name its --model_dir.
+    """
 
 
 class DiskError(RunError):

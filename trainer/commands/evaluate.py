@@ -15,7 +15,7 @@ import tensorflow as tf
 from trainer.data import pipeline
 from trainer.distribution import peers, runtime
 from trainer.models import saved
-from trainer.runs import run_directory, trained
+from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
 from trainer.system import console, signals
@@ -77,9 +77,9 @@ def _evaluate(config: Config) -> Evaluation:
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
-            evaluation = finished.evaluate(data, probabilities, facts, folder)
+            evaluation = trained.evaluate(finished, data, probabilities, facts, folder)
             if context.is_chief:
-                evaluation.save(data)
+                evaluated.save(evaluation, data)
             return evaluation
 
 

@@ -16,8 +16,7 @@ from trainer.commands import evaluate
 from trainer.data import pipeline
 from trainer.distribution import peers, runtime
 from trainer.models import precision
-from trainer.runs import run_directory, trained
-from trainer.runs.evaluated import SPLIT
+from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals
@@ -88,14 +87,14 @@ def _train_in(
     directory.save_model(setup.network.whole)
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
-    batches = setup.feed.evaluation_batches(SPLIT)
+    batches = setup.feed.evaluation_batches(evaluated.SPLIT)
     probabilities = evaluate.predict(driver, batches, context)
     files.require_folder(directory.path)  # Evaluating would make it anew, without the run in it.
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
-    evaluation = Run(directory).evaluate(data, probabilities, facts)
+    evaluation = trained.evaluate(Run(directory), data, probabilities, facts)
     if context.is_chief:
-        evaluation.save(data)
+        evaluated.save(evaluation, data)
     return evaluation
 
 

@@ -76,24 +76,27 @@ class Evaluation:
         """Returns the text report."""
         return self.report.to_text(colour=False)
 
-    def save(self, data: Data) -> None:
-        """Writes all files of the evaluation into its folder.
 
-        Args:
-          data: with the images of the split.
-        """
-        self.predictions.save_csv(self.folder / PREDICTIONS)
-        self.report.save(self.folder)
-        if self.report.history:
-            plots.save_curves(self.report.history, self.folder / "curves.png", self.report.monitor)
-        plots.save_confusion_matrix(self.metrics, self.folder / "confusion_matrix.png")
-        rows = predictions.choose_samples(self.predictions)
-        images = data.images(SPLIT, rows)
-        plots.save_samples(images, self.predictions.take(rows), self.folder / "samples.png")
+def save(evaluation: Evaluation, data: Data) -> None:
+    """Writes all files of an evaluation into its folder.
+
+    Args:
+      evaluation: what is written.
+      data: with the images of the split.
+    """
+    folder, table, found = evaluation.folder, evaluation.predictions, evaluation.report
+    table.save_csv(folder / PREDICTIONS)
+    found.save(folder)
+    if found.history:
+        plots.save_curves(found.history, folder / "curves.png", found.monitor)
+    plots.save_confusion_matrix(evaluation.metrics, folder / "confusion_matrix.png")
+    rows = predictions.choose_samples(table)
+    images = data.images(SPLIT, rows)
+    plots.save_samples(images, table.take(rows), folder / "samples.png")
 
 
 def load(folder: pathlib.Path) -> Evaluation:
-    """Reads what `Evaluation.save` wrote; metrics are computed anew, from the predictions.
+    """Reads what `save` wrote; metrics are computed anew, from the predictions.
 
     Raises:
       RunError: when there is no evaluation, or it can't be read.

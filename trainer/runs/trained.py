@@ -117,42 +117,6 @@ class Run:
         """
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
-    def evaluate(
-        self,
-        data: Data,
-        probabilities: np.ndarray,
-        facts: Mapping[str, Any],
-        folder: pathlib.Path | None = None,
-    ) -> evaluated.Evaluation:
-        """Returns what the model is worth on the test split of `data`; writes nothing.
-
-        Args:
-          data: the data set.
-          probabilities: [N, K], what the model said of the split, in its order.
-          facts: about the machine, for `report.json`.
-          folder: for the evaluation's files; None: the run's own.
-        """
-        table = data.table(evaluated.SPLIT)
-        predictions = Predictions(
-            class_names=data.class_names,
-            file_name=table.file_name,
-            patient_id=table.patient_id,
-            etiology=table.etiology,
-            label=table.label,
-            probabilities=probabilities,
-        )
-        patients = self.training_patients
-        found = report.Report(
-            evaluated.SPLIT,
-            self.history,
-            metrics.compute(predictions),
-            data.card(),
-            facts,
-            shared_patient_images=sum(patient in patients for patient in table.patient_id),
-            monitor=self.config.optimization.monitor,
-        )
-        return evaluated.Evaluation(folder or self.directory.path, predictions, found)
-
     @functools.cached_property
     def _trained_on(self) -> dict[str, Any]:
         return self.directory.load_trained_on()
@@ -181,6 +145,44 @@ def _image(figure: matplotlib.figure.Figure, title: str) -> str:
     """Returns a figure as an HTML element that holds all of it."""
     encoded = base64.b64encode(plots.to_png(figure)).decode()
     return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
+
+
+def evaluate(
+    run: Run,
+    data: Data,
+    probabilities: np.ndarray,
+    facts: Mapping[str, Any],
+    folder: pathlib.Path | None = None,
+) -> evaluated.Evaluation:
+    """Returns what a run's model is worth on the test split of `data`; writes nothing.
+
+    Args:
+      run: the run.
+      data: the data set.
+      probabilities: [N, K], what the model said of the split, in its order.
+      facts: about the machine, for `report.json`.
+      folder: for the evaluation's files; None: the run's own.
+    """
+    table = data.table(evaluated.SPLIT)
+    predictions = Predictions(
+        class_names=data.class_names,
+        file_name=table.file_name,
+        patient_id=table.patient_id,
+        etiology=table.etiology,
+        label=table.label,
+        probabilities=probabilities,
+    )
+    patients = run.training_patients
+    found = report.Report(
+        evaluated.SPLIT,
+        run.history,
+        metrics.compute(predictions),
+        data.card(),
+        facts,
+        shared_patient_images=sum(patient in patients for patient in table.patient_id),
+        monitor=run.config.optimization.monitor,
+    )
+    return evaluated.Evaluation(folder or run.directory.path, predictions, found)
 
 
 def open_run(model_dir: str | pathlib.Path) -> Run:

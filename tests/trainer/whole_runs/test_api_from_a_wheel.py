@@ -1,0 +1,106 @@
+"""The Python API as a user has it: from the installed wheel, in an empty folder, in one script."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import json, sys
+import trainer
+
+assert trainer.__file__.startswith(sys.argv[1]), trainer.__file__
+assert "tensorflow" not in sys.modules
+options = json.loads(sys.argv[2])
+config = trainer.Config.from_flat(options)
+assert trainer.Config.from_flat(config.to_flat()) == config
+assert config.changes_from(trainer.Config())["dataset"] == ("grouped", "phantom")
+assert config.command_line().startswith("python -m trainer --dataset=phantom")
+assert config.with_precision("float32") == config
+assert str(config.cache_root) == options["cache_dir"]
+assert (config.data.batch_size, config.model.backbone) == (100, "small_cnn")
+assert config.optimization.max_epochs == config.runtime.seed + 1 == 1
+assert config.checkpoints.resume == config.features.feature_cache == "auto"
+assert config.benchmark.benchmark_images == 1000
+try:
+    trainer.Config.from_flat({"batch_size": 0})
+except trainer.ConfigError as error:
+    print(error)
+try:
+    trainer.open_run("runs/a")
+except trainer.RunError as error:
+    print(error)
+
+run = trainer.train(config)
+assert isinstance(run, trainer.Run)
+assert run.path == config.model_dir == "runs/a"
+assert run.config.for_finished_run({}).model == config.model
+opened = trainer.open_run(run.path)
+assert opened.metrics == run.metrics
+assert opened.history["val_loss"] == run.history["val_loss"]
+assert len(run.predictions) == run.metrics.examples == 500
+assert run.model.output_shape == (None, 2)
+assert len(run.data_fingerprint) > 8 and len(run.training_patients) > 100
+assert run.directory.path.joinpath("best.keras").exists()
+run.plot_history().savefig("curves.png")
+
+evaluation = trainer.evaluate(run, batch_size=50)
+assert isinstance(evaluation, trainer.Evaluation)
+assert evaluation.metrics.accuracy == run.evaluation.metrics.accuracy
+assert len(evaluation.predictions) == len(run.predictions)
+assert evaluation.folder.parent == run.directory.path
+assert evaluation.guard_fired == bool(evaluation.metrics.warnings)
+assert evaluation.report.split == "test"
+print(evaluation.headline())
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the three packages, as pip installs them from the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools leaves its build folder where it builds.
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    for name in filter(None, files.split("\0")):
+        if name.startswith(("cxr_tfds", "trainer", "tuner", "pyproject", "README", "LICENSE")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(source)],
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "site-packages"
+    subprocess.run([*pip, "install", "--no-deps", f"--target={target}", str(wheel)], check=True)
+    return target
+
+
+@pytest.mark.slow
+def test_a_script_in_an_empty_folder_trains_opens_and_evaluates(installed, phantom_dir, tmp_path):
+    options = {
+        "dataset": "phantom", "data_dir": str(phantom_dir), "cache_dir": str(tmp_path / "cache"),
+        "model_dir": "runs/a", "backbone": "small_cnn", "weights": "none", "image_size": 32,
+        "batch_size": 100, "max_epochs": 1, "strategy": "one_device", "precision": "float32",
+    }  # fmt: skip
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(installed), json.dumps(options)],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "batch_size (0) must be at least 1." in result.stdout
+    assert "there is no run at runs/a" in result.stdout
+    assert "run directory: runs/a" in result.stdout
+    assert "RANK 1 Accuracy" not in result.stdout  # The report of 80 lines comes when asked for.
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
