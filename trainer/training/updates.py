@@ -36,8 +36,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     An update takes the mean gradient of `gradient_accumulation_steps` batches. They are counted
     through the whole run, across the ends of epochs: no update is of fewer batches than another,
-    and the last few steps of a run may be left without one. Under loss scaling, a batch whose gradient
-    overflows on any replica is left out and the update waits for one more.
+    and the last few steps of a run may be left without one. Under loss scaling, a batch whose
+    gradient overflows on any replica is left out and the update waits for one more.
 
     `iterations` counts updates; schedules go by it. All state is in `variables`, on each replica
     alike, so that a checkpoint between two steps of one update loses nothing.
