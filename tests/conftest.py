@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 import cxr_tfds
 from cxr_tfds import phantom
 from trainer import config as config_lib
-from trainer.data import pipeline
+from trainer.data import opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +97,6 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def build(folder: Path) -> None:
         options = config_lib.Data(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
-        pipeline.load(options, image_size=224)
+        opening.load(options, image_size=224)
 
     return made_once(tmp_path_factory, "data", build)

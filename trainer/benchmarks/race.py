@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from trainer import backbones
 from trainer import config as config_lib
-from trainer.data import pipeline
+from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.features import entries, store
@@ -124,7 +124,7 @@ def run(config: Config) -> None:
     _unfrozen(config)
     context = runtime.build(config.runtime)
     _require_fair(config, context)
-    data = pipeline.load(config.data, config.model.backbone_image_size)
+    data = opening.load(config.data, config.model.backbone_image_size)
     config = config.with_precision(precision.settle(config, context).policy)
     _build_feeds(config, data, context)  # What can't be cached is told before hours of the race.
     folder = _create_folder(config)

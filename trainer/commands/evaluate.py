@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from trainer.data import pipeline
+from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import RunError
 from trainer.evaluation import metrics, plots, report
@@ -48,7 +48,7 @@ def run(config: Config) -> metrics.Judgement:
     with run_directory.restore(config, is_chief=context.is_chief) as trained:
         with context.strategy.scope():
             model = load_model(trained.best_model)
-        data = pipeline.load(config.data, image_size=model.input.shape[1])
+        data = opening.load(config.data, image_size=model.input.shape[1])
         data.require_image_shape(model.input.shape[1:])
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)

@@ -2,7 +2,7 @@
 
 read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
 
-data = pipeline.load(config.data, image_size=224)
+data = opening.load(config.data, image_size=224)      # a pipeline.Data
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
 data.evaluation_batches("test", batch_size=32)
 data.table("test").file_name               # who is in the split, in the same order
@@ -13,21 +13,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import pathlib
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import cxr_tfds  # noqa: F401 -- Registers the data set.
-from cxr_tfds import source
 from trainer.data import augment, batches, data_service
 from trainer.errors import DiskError, RunError
-from trainer.storage import locations, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
     from trainer import config as config_lib
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
-_LAST_FILE = "dataset_info.json"
-"""What TFDS writes last, and looks for to tell that a data set is there."""
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 """Images stay encoded until after the shuffle, where they take a tenth of the memory."""
 
@@ -277,111 +269,6 @@ class Data:
             return image, tf.cast(example["label"], tf.int32)
 
         return decode
-
-
-def load(config: config_lib.Data, image_size: int) -> Data:
-    """Opens the data set; builds it first where the config says from what.
-
-    Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on, see `describe`.
-
-    Raises:
-      ConfigError: when --data_service is not an address.
-      RunError: when it isn't built and can't be, or --data_service does not answer.
-    """
-    if config.data_service:
-        data_service.require(config.data_service)
-    return _reading(_open(config), config, image_size)
-
-
-def describe(config: config_lib.Data, image_size: int) -> Data:
-    """Names the data set, built or not: its classes and the shape of its images, no example.
-
-    Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on. Larger images, and those of original size,
-        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
-        to the model, so that fewer bytes go to the device.
-    """
-    is_remote = locations.is_url(config.data_dir)
-    return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
-
-
-def _reading(builder: Any, config: config_lib.Data, image_size: int) -> Data:
-    side = builder.info.features["image"].shape[0]
-    return Data(builder, config, image_size if side is None or side > image_size else None)
-
-
-def _open(config: config_lib.Data) -> Any:
-    if locations.is_url(config.data_dir):
-        url = locations.parse(config.data_dir)
-        return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
-    return _prepared(config, _root(config))
-
-
-def _root(config: config_lib.Data) -> pathlib.Path | None:
-    return pathlib.Path(config.data_dir).expanduser() if config.data_dir else None
-
-
-def _builder(config: config_lib.Data, root: object) -> Any:
-    data_dir = None if root is None else str(root)
-    return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
-
-
-def _open_in_place(config: config_lib.Data, url: locations.Url) -> Any:
-    """Opens a data set that TensorFlow reads from the bucket."""
-    builder = _builder(config, url)
-    if not builder.is_prepared():
-        raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {url}; with --stage_data=true it is "
-            "built on this machine, and copied there."
-        )
-    return builder
-
-
-def _open_staged(config: config_lib.Data, url: locations.Url) -> Any:
-    """Opens a data set from a local copy of what the bucket has; what it has not is built."""
-    root = url.folder_in(config.staging_root)
-    folder = pathlib.Path(_builder(config, root).data_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = url / folder.relative_to(root).as_posix()
-    # Runs that share the staging folder copy once: the others wait and find the copy.
-    lock = filelock.FileLock(folder.parent / ".staging.lock")
-    with lock, mirror.Mirror(part, folder, shared=True) as kept:
-        if kept.has(_LAST_FILE):  # Without it, whoever built there has not finished.
-            kept.restore()
-        if not _builder(config, root).is_prepared():
-            shutil.rmtree(folder, ignore_errors=True)
-        builder = _prepared(config, root)
-        kept.sync(then=[folder / _LAST_FILE])
-    return builder
-
-
-def _prepared(config: config_lib.Data, root: pathlib.Path | None) -> Any:
-    """Returns the builder of a data set, which it builds if need be."""
-    builder = _builder(config, root)
-    if builder.is_prepared():
-        return builder
-    if not config.manual_dir and config.dataset != "phantom":
-        raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
-            "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
-            f"--config={config.dataset}` has built it."
-        )
-    manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
-    try:
-        # Processes that train together on one disk build once: the others wait and find it built.
-        lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock):
-            builder = _builder(config, root)  # One made before what it reads was there knows none.
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
-    except (source.SourceError, OSError) as error:
-        raise RunError(str(error)) from error
-    return builder
 
 
 def _weighted(decode: Any) -> Any:

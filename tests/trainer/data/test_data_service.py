@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.trainer.conftest import started
 from trainer.config import Data
-from trainer.data import batches, data_service, pipeline
+from trainer.data import batches, data_service, opening, pipeline
 from trainer.errors import ConfigError, RunError
 from trainer.system import sockets
 
@@ -38,7 +38,7 @@ def service():
 def open_data(data_dir):
     def open_(**options) -> pipeline.Data:
         options = {"dataset": "paper", "batch_size": 12, "augmentation": "light"} | options
-        return pipeline.load(Data(data_dir=str(data_dir), **options), 224)
+        return opening.load(Data(data_dir=str(data_dir), **options), 224)
 
     return open_
 
