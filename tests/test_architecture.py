@@ -31,6 +31,7 @@ LIGHT = [
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
     "cxr_tfds.images", "cxr_tfds.audit",
+    "cxr_tfds.configs",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 
@@ -43,6 +44,11 @@ def test_every_module_imports_and_tells_what_it_owns(name):
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_modules_do_not_load_tensorflow(name):
     code = f"import sys, {name}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_options_do_not_wait_for_tfds():
+    code = "import sys, trainer.config; sys.exit('tensorflow_datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,6 +15,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
 
+from cxr_tfds import configs
 from trainer import backbones, topologies
 from trainer.errors import ConfigError
 from trainer.storage import locations
@@ -23,14 +24,7 @@ from trainer.system import sockets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-DATASETS = (
-    *(
-        f"{protocol}{size}"
-        for size in ("", "_299", "_raw")
-        for protocol in ("grouped", "paper", "official")
-    ),
-    "phantom",
-)
+DATASETS = tuple(row.name for row in configs.ROWS)
 MONITORS = ("val_loss", "val_auc")
 ALL_LAYERS = "all"
 """The value of `layers_to_unfreeze` that unfreezes the whole backbone."""
