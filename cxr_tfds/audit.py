@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -174,8 +173,8 @@ def _find_near_duplicates(
 
 def _thumbnail(data: bytes) -> NDArray[np.float32]:
     """Returns (48 * 48,) float32 of zero mean and unit length: exposure does not count."""
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("L").resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
+    image = Image.fromarray(images.decode(data))
+    small = image.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
     vector = np.asarray(small, np.float32).ravel()
     vector -= vector.mean()
     return vector / max(float(np.linalg.norm(vector)), 1e-6)

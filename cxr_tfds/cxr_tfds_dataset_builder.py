@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 from tensorflow_datasets.core.utils import shard_utils
 
 from cxr_tfds import configs, images, phantom, protocols, source
@@ -214,7 +213,7 @@ _Encoder = _ArchiveEncoder | _PhantomEncoder
 
 
 def _encode_phantom(record: source.Record) -> bytes:
-    return images.encode_jpeg(Image.fromarray(phantom.render(record)), images.JPEG_QUALITY)
+    return images.encode_jpeg(phantom.render(record), images.JPEG_QUALITY)
 
 
 def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:
