@@ -32,7 +32,7 @@ _BEAM_CHUNK: Final = 64
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Config(tfds.core.BuilderConfig):
+class CxrTfdsConfig(tfds.core.BuilderConfig):
     """A row of `configs.ROWS`, as TFDS wants it."""
 
     protocol: str = "grouped"
@@ -45,7 +45,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: Final = {"1.0.0": "First release."}
-    BUILDER_CONFIGS: Final = [Config(**dataclasses.asdict(row)) for row in configs.ROWS]
+    BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
 
     # What the caller asked for, known once the build has begun.
