@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -55,7 +54,7 @@ class Leak:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Findings:
     """All findings, as JSON values.
 
     Attributes:
@@ -85,12 +84,12 @@ class Report:
         return not self.issues and not any(leak.is_failure for leak in failures)
 
 
-def audit(archive: source.Archive, protocol_names: Iterable[str]) -> Report:
+def audit(archive: source.Archive, protocol_names: Iterable[str]) -> Findings:
     """Examines every image of the archive and every protocol named."""
     facts, issues = images.inspect(archive)
     records = [record for record in archive.records if record.key in facts]
     hashes = {key: fact.content_hash for key, fact in facts.items()}
-    return Report(
+    return Findings(
         images=_count(records),
         sizes=_measure(records, facts),
         issues=[str(issue) for issue in sorted(issues)],
@@ -102,24 +101,24 @@ def audit(archive: source.Archive, protocol_names: Iterable[str]) -> Report:
     )
 
 
-def format_table(report: Report) -> str:
-    """Returns the report for a terminal."""
+def format_table(findings: Findings) -> str:
+    """Returns the findings for a terminal."""
     lines = [f"{'':12}" + "".join(f"{label:>12}" for label in source.CLASSES)]
-    for folder, counts in report.images.items():
+    for folder, counts in findings.images.items():
         lines.append(f"{folder:12}" + "".join(f"{counts[label]:12,}" for label in source.CLASSES))
     for side in ("height", "width"):
-        cells = (report.sizes.get(label, {}).get(side, []) for label in source.CLASSES)
+        cells = (findings.sizes.get(label, {}).get(side, []) for label in source.CLASSES)
         lines.append(f"{side:12}" + "".join(f"{'–'.join(map(str, cell)):>16}" for cell in cells))
     lines += [
-        f"bad files                     {len(report.issues):,}",
-        *(f"  {issue}" for issue in report.issues),
-        f"ignored files                 {len(report.ignored):,}",
-        f"RGB-coded                     {len(report.rgb_coded):,}",
-        f"groups of identical files     {len(report.duplicates):,}",
-        *(f"  {' = '.join(keys)}" for keys in report.duplicates),
-        f"pairs that look the same      {len(report.near_duplicates):,}",
-        *(f"  {' ~ '.join(keys)}" for keys in report.near_duplicates),
-        *(f"{name:10}{_format_leak(leak)}" for name, leak in report.leaks.items()),
+        f"bad files                     {len(findings.issues):,}",
+        *(f"  {issue}" for issue in findings.issues),
+        f"ignored files                 {len(findings.ignored):,}",
+        f"RGB-coded                     {len(findings.rgb_coded):,}",
+        f"groups of identical files     {len(findings.duplicates):,}",
+        *(f"  {' = '.join(keys)}" for keys in findings.duplicates),
+        f"pairs that look the same      {len(findings.near_duplicates):,}",
+        *(f"  {' ~ '.join(keys)}" for keys in findings.near_duplicates),
+        *(f"{name:10}{_format_leak(leak)}" for name, leak in findings.leaks.items()),
     ]
     return "\n".join(lines)
 
@@ -174,8 +173,8 @@ def _find_near_duplicates(
 
 def _thumbnail(data: bytes) -> NDArray[np.float32]:
     """Returns (48 * 48,) float32 of zero mean and unit length: exposure does not count."""
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("L").resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
+    image = Image.fromarray(images.decode(data))
+    small = image.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
     vector = np.asarray(small, np.float32).ravel()
     vector -= vector.mean()
     return vector / max(float(np.linalg.norm(vector)), 1e-6)
@@ -220,15 +219,15 @@ def main(arguments: argparse.Namespace) -> int:
     """Prints the table; returns the exit code."""
     names = [arguments.protocol] if arguments.protocol else list(protocols.PROTOCOLS)
     try:
-        report = audit(source.open_archive(arguments.manual_dir), names)
+        findings = audit(source.open_archive(arguments.manual_dir), names)
     except source.SourceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{format_table(report)}\n")
+    sys.stdout.write(f"{format_table(findings)}\n")
     if arguments.json:
-        value: dict[str, Any] = dataclasses.asdict(report) | {"is_sound": report.is_sound}
+        value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
         epath.Path(arguments.json).write_text(json.dumps(value, indent=2) + "\n")
-    return 0 if report.is_sound else 1
+    return 0 if findings.is_sound else 1
 
 
 if __name__ == "__main__":

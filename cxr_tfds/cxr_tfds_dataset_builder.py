@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 from tensorflow_datasets.core.utils import shard_utils
 
-from cxr_tfds import images, phantom, protocols, source
+from cxr_tfds import configs, images, phantom, protocols, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,46 +32,12 @@ _BEAM_CHUNK: Final = 64
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
-class Config(tfds.core.BuilderConfig):
-    """A protocol at a resolution.
-
-    Attributes:
-      protocol: a key of `protocols.PROTOCOLS`.
-      image_size: side of the square image in pixels, or None for the original size.
-      is_phantom: draw the images instead of reading an archive.
-    """
+class CxrTfdsConfig(tfds.core.BuilderConfig):
+    """A row of `configs.ROWS`, as TFDS wants it."""
 
     protocol: str = "grouped"
     image_size: int | None = 224
     is_phantom: bool = False
-
-
-_PROTOCOL_DESCRIPTIONS: Final = {
-    "grouped": "25 % of each class is test, no patient on two sides",
-    "paper": "25 % of each class is test, by image: patients are shared",
-    "official": "Kaggle's test folder is test",
-}
-_RESOLUTIONS: Final = {"": 224, "_299": 299, "_raw": None}
-
-
-def _build_configs() -> list[Config]:
-    configs = [
-        Config(
-            name=f"{protocol}{suffix}",
-            description=f"{description}; {f'{side} x {side}' if side else 'original size'}",
-            protocol=protocol,
-            image_size=side,
-        )
-        for suffix, side in _RESOLUTIONS.items()
-        for protocol, description in _PROTOCOL_DESCRIPTIONS.items()
-    ]
-    drawn = Config(
-        name="phantom",
-        description="procedural radiographs, no download, split like grouped",
-        image_size=phantom.SIDE,
-        is_phantom=True,
-    )
-    return [*configs, drawn]
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -80,7 +45,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: Final = {"1.0.0": "First release."}
-    BUILDER_CONFIGS: Final = _build_configs()
+    BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
 
     # What the caller asked for, known once the build has begun.
@@ -248,7 +213,7 @@ _Encoder = _ArchiveEncoder | _PhantomEncoder
 
 
 def _encode_phantom(record: source.Record) -> bytes:
-    return images.encode_jpeg(Image.fromarray(phantom.render(record)), images.JPEG_QUALITY)
+    return images.encode_jpeg(phantom.render(record), images.JPEG_QUALITY)
 
 
 def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:

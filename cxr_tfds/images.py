@@ -1,9 +1,11 @@
-"""One image file: what it is, whether it can be trusted, and how it is stored. No TensorFlow.
+"""One image file: whether it can be used, its pixels, and how a record stores them. No TensorFlow.
 
-Apart from `audit`, because `python -m cxr_tfds.audit` must not find itself imported by the builder.
+`decode` is the one way from a file to the pixels of a model: the builder calls it, and so does
+whoever scores a file that is in no data set.
 
     facts, issues = images.inspect(archive)
-    jpeg = images.encode_resized(data, 224)
+    pixels = images.decode(data, 224)             # (224, 224) uint8
+    jpeg = images.encode_jpeg(pixels, images.JPEG_QUALITY)
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from cxr_tfds import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 MIN_SIDE: Final = 32
 """Smaller images are thumbnails that strayed into the archive: no lung is visible in them."""
@@ -33,11 +38,17 @@ JPEG_QUALITY: Final = 95
 _RAW_QUALITY: Final = 100
 # Eight bits a channel. Pillow clips 16-bit modes instead of scaling them.
 _EIGHT_BIT_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
-_UNREADABLE: Final = (
+# What Pillow raises for a file that it can't decode.
+_UNDECODABLE: Final = (
     OSError,
-    SyntaxError,  # Pillow's word for a broken PNG.
+    SyntaxError,  # A broken PNG.
     ValueError,
     Image.DecompressionBombError,
+    zlib.error,
+)
+# What a zip raises for a member that it can't read.
+_UNREADABLE: Final = (
+    OSError,
     zipfile.BadZipFile,
     zlib.error,
     RuntimeError,  # An encrypted member.
@@ -80,7 +91,9 @@ def inspect(archive: source.Archive) -> tuple[dict[str, Facts], list[source.Issu
             try:
                 return examine_bytes(read(record))
             except _UNREADABLE as error:
-                return source.Issue(record.key, _clause(error))
+                return source.Issue(record.key, _cannot_decode(error))
+            except ValueError as error:
+                return source.Issue(record.key, str(error))
 
         for record, result in parallel_map(examine, archive.records):
             if isinstance(result, source.Issue):
@@ -94,31 +107,44 @@ def examine_bytes(data: bytes) -> Facts:
     """Decodes a whole file, so that truncation shows.
 
     Raises:
-      ValueError: empty, too small, or more than eight bits a channel.
-      OSError: not an image, or a truncated one.
+      ValueError: as `decode`.
     """
-    if not data:
-        raise ValueError("is empty")
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        if min(image.size) < MIN_SIDE:
-            raise ValueError(f"is {image.width} x {image.height}, under {MIN_SIDE} pixels a side")
-        if image.mode not in _EIGHT_BIT_MODES:
-            raise ValueError(f"has pixels of mode {image.mode}; convert it to 8 bits")
-        return Facts(
-            height=image.height,
-            width=image.width,
-            is_rgb_coded=image.mode not in ("1", "L", "LA"),
-            content_hash=hashlib.sha256(data).hexdigest(),
-        )
+    image = _open(data)
+    return Facts(
+        height=image.height,
+        width=image.width,
+        is_rgb_coded=image.mode not in ("1", "L", "LA"),
+        content_hash=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
+    """Decodes an image file to grey pixels and, where a side is given, stretches them to a square.
+
+    Colour channels become luma (ITU-R 601), transparency is dropped, an EXIF orientation is not
+    applied. The filter is bilinear with antialiasing: it widens with the reduction, so that a
+    radiograph of 2,000 pixels does not alias.
+
+    Args:
+      data: the whole file: JPEG, PNG or another format that Pillow reads.
+      side: height and width of the result in pixels; None: the image's own.
+
+    Returns:
+      (H, W) uint8, row 0 at the top and column 0 at the left of the image as stored; 0 is black.
+
+    Raises:
+      ValueError: the file is empty, can't be decoded, has under `MIN_SIDE` pixels a side, or has
+        more than eight bits a channel. The message is a clause whose subject is the file.
+    """
+    grey = _open(data).convert("L")
+    if side is not None:
+        grey = grey.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(grey)
 
 
 def encode_resized(data: bytes, side: int) -> bytes:
-    """Returns a grey JPEG of (side, side), stretched with antialiasing as the paper's input is."""
-    with Image.open(io.BytesIO(data)) as image:
-        grey = image.convert("L")
-    # Pillow widens the filter when it shrinks: a radiograph of 2,000 pixels does not alias.
-    return encode_jpeg(grey.resize((side, side), Image.Resampling.BILINEAR), JPEG_QUALITY)
+    """Returns what a record stores of a file: its pixels at (side, side), as grey JPEG."""
+    return encode_jpeg(decode(data, side), JPEG_QUALITY)
 
 
 def encode_original(data: bytes) -> bytes:
@@ -126,13 +152,13 @@ def encode_original(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data)) as image:
         if image.format == "JPEG" and image.mode == "L":
             return data
-        return encode_jpeg(image.convert("L"), _RAW_QUALITY)
+    return encode_jpeg(decode(data), _RAW_QUALITY)
 
 
-def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """Returns `image` (mode L) as JPEG."""
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Returns grey pixels, (H, W) uint8, as JPEG."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality)
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -153,6 +179,21 @@ def parallel_map(function: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[
             yield item, future.result()
 
 
-def _clause(error: BaseException) -> str:
-    text = str(error).rstrip(".") or type(error).__name__
-    return text if isinstance(error, ValueError) else f"cannot be decoded ({text})"
+def _open(data: bytes) -> Image.Image:
+    """Returns the image, decoded to its last row, or raises ValueError as `decode` says."""
+    if not data:
+        raise ValueError("is empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except _UNDECODABLE as error:
+        raise ValueError(_cannot_decode(error)) from error
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"is {image.width} x {image.height}, under {MIN_SIDE} pixels a side")
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"has pixels of mode {image.mode}; convert it to 8 bits")
+    return image
+
+
+def _cannot_decode(error: BaseException) -> str:
+    return f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"

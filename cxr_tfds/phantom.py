@@ -27,9 +27,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_tfds import source
+from cxr_tfds import configs, source
 
-SIDE: Final = 128
+SIDE: Final = configs.PHANTOM_SIDE
 SEED: Final = 20180222
 NUM_NORMAL: Final = 540
 NUM_PNEUMONIA: Final = 1460

@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 import cxr_tfds
 from cxr_tfds import phantom
 from tests.support import shared_folders
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.option_groups import DataOptions
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def build(folder: Path) -> None:
         options = DataOptions(dataset="paper", manual_dir=str(archive), data_dir=str(folder))
-        pipeline.load(options, image_size=224)
+        opening.load(options, image_size=224)
 
     return shared_folders.made_once(tmp_path_factory, "data", build)

@@ -10,19 +10,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from cxr_tfds import configs
 from trainer import backbones, options, topologies
 from trainer.errors import ConfigError
 from trainer.options import option
 from trainer.system import sockets
 
-DATASETS = (
-    *(
-        f"{protocol}{size}"
-        for size in ("", "_299", "_raw")
-        for protocol in ("grouped", "paper", "official")
-    ),
-    "phantom",
-)
+DATASETS = tuple(row.name for row in configs.ROWS)
 MONITORS = ("val_loss", "val_auc")
 ALL_LAYERS = "all"
 """The value of `layers_to_unfreeze` that unfreezes the whole backbone."""

@@ -24,12 +24,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def report_for(files: Files, folder: pathlib.Path) -> audit.Report:
+def findings_for(files: Files, folder: pathlib.Path) -> audit.Findings:
     return audit.audit(source.open_archive(files.zip(folder)), protocols.PROTOCOLS)
 
 
 def test_counts_are_by_folder_and_class(files: Files, tmp_path: pathlib.Path) -> None:
-    assert report_for(files, tmp_path).images == {
+    assert findings_for(files, tmp_path).images == {
         "train": {"NORMAL": 40, "PNEUMONIA": 60},
         "val": {"NORMAL": 2, "PNEUMONIA": 2},
         "test": {"NORMAL": 6, "PNEUMONIA": 6},
@@ -38,24 +38,24 @@ def test_counts_are_by_folder_and_class(files: Files, tmp_path: pathlib.Path) ->
 
 def test_sizes_are_smallest_median_and_largest(files: Files, tmp_path: pathlib.Path) -> None:
     files.content["chest_xray/train/NORMAL/IM-0000-0000.jpeg"] = radiographs.draw(0, size=(90, 70))
-    sizes = report_for(files, tmp_path).sizes
+    sizes = findings_for(files, tmp_path).sizes
     assert sizes["NORMAL"] == {"height": [40, 40, 70], "width": [48, 48, 90]}
 
 
 def test_a_clean_archive_is_sound_though_paper_leaks(files: Files, tmp_path: pathlib.Path) -> None:
-    report = report_for(files, tmp_path)
-    assert report.is_sound
-    paper = report.leaks["paper"]
+    findings = findings_for(files, tmp_path)
+    assert findings.is_sound
+    paper = findings.leaks["paper"]
     assert isinstance(paper, audit.Leak)
     assert paper.test_patients > 0
-    assert report.leaks["grouped"] == audit.Leak(0, 0, 0, is_failure=False)
+    assert findings.leaks["grouped"] == audit.Leak(0, 0, 0, is_failure=False)
 
 
 def test_rgb_coded_and_ignored_files_are_named(files: Files, tmp_path: pathlib.Path) -> None:
     files.content["chest_xray/train/NORMAL/notes.txt"] = b""
-    report = report_for(files, tmp_path)
-    assert report.rgb_coded == ["train/NORMAL/IM-0003-0006.jpeg"]
-    assert report.ignored == ["train/NORMAL/notes.txt"]
+    findings = findings_for(files, tmp_path)
+    assert findings.rgb_coded == ["train/NORMAL/IM-0003-0006.jpeg"]
+    assert findings.ignored == ["train/NORMAL/notes.txt"]
 
 
 def test_exact_and_near_duplicates_are_told_apart(files: Files, tmp_path: pathlib.Path) -> None:
@@ -65,10 +65,10 @@ def test_exact_and_near_duplicates_are_told_apart(files: Files, tmp_path: pathli
     with Image.open(io.BytesIO(data)) as image:
         image.save(buffer, format="JPEG", quality=97)
     files.content |= {f"chest_xray/{names[1]}": data, f"chest_xray/{names[2]}": buffer.getvalue()}
-    report = report_for(files, tmp_path)
-    assert report.duplicates == [names[:2]]
-    assert [names[0], names[2]] in report.near_duplicates
-    assert names[:2] not in report.near_duplicates
+    findings = findings_for(files, tmp_path)
+    assert findings.duplicates == [names[:2]]
+    assert [names[0], names[2]] in findings.near_duplicates
+    assert names[:2] not in findings.near_duplicates
 
 
 def test_an_identical_image_in_kaggles_test_folder_is_a_leak(
@@ -76,19 +76,19 @@ def test_an_identical_image_in_kaggles_test_folder_is_a_leak(
 ) -> None:
     copied = files.content["chest_xray/train/NORMAL/IM-0001-0002.jpeg"]
     files.content["chest_xray/test/NORMAL/IM-0021-0042.jpeg"] = copied
-    report = audit.audit(source.open_archive(files.zip(tmp_path)), ["official"])
-    official = report.leaks["official"]
+    findings = audit.audit(source.open_archive(files.zip(tmp_path)), ["official"])
+    official = findings.leaks["official"]
     assert isinstance(official, audit.Leak)
     assert (official.identical, official.is_failure) == (1, True)
-    assert not report.is_sound
-    assert "LEAK" in audit.format_table(report)
+    assert not findings.is_sound
+    assert "LEAK" in audit.format_table(findings)
 
 
 def test_a_protocol_that_cannot_be_built_says_why(files: Files, tmp_path: pathlib.Path) -> None:
     kept = {path: data for path, data in files.content.items() if "/test/" not in path}
-    report = report_for(dataclasses.replace(files, content=kept), tmp_path)
-    assert "needs Kaggle's test folder" in str(report.leaks["official"])
-    assert report.is_sound
+    findings = findings_for(dataclasses.replace(files, content=kept), tmp_path)
+    assert "needs Kaggle's test folder" in str(findings.leaks["official"])
+    assert findings.is_sound
 
 
 def test_command_prints_a_table_and_writes_json(
@@ -123,5 +123,5 @@ def test_command_needs_a_folder() -> None:
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_every_protocol_can_be_audited(protocol: str, files: Files, tmp_path: pathlib.Path) -> None:
-    report = audit.audit(source.open_archive(files.zip(tmp_path)), [protocol])
-    assert isinstance(report.leaks[protocol], audit.Leak)
+    findings = audit.audit(source.open_archive(files.zip(tmp_path)), [protocol])
+    assert isinstance(findings.leaks[protocol], audit.Leak)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import cxr_tfds
-from cxr_tfds import protocols, source
+from cxr_tfds import configs, protocols, source
 from tests.support import radiographs
 from tests.support.radiographs import Files
 
@@ -77,6 +77,10 @@ def test_configs_are_protocols_at_resolutions() -> None:
         *("grouped_raw", "paper_raw", "official_raw"),
         "phantom",
     ]
+
+
+def test_every_config_has_a_protocol() -> None:
+    assert {row.protocol for row in configs.ROWS} == set(protocols.PROTOCOLS)
 
 
 def test_grouped_is_the_default(tmp_path: pathlib.Path) -> None:
@@ -294,6 +298,7 @@ def test_without_manual_dir_and_credentials_the_error_says_what_to_download(
     "imports",
     [
         "import cxr_tfds, tensorflow_datasets as tfds",
+        "from cxr_tfds import cxr_tfds_dataset_builder; import tensorflow_datasets as tfds",
         pytest.param("import tensorflow_datasets as tfds, cxr_tfds", marks=pytest.mark.slow),
     ],
 )

@@ -22,6 +22,12 @@ def pixels(data: bytes) -> np.ndarray:
         return np.asarray(image).astype(int)
 
 
+def png(grey: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def test_facts_tell_size_and_colour_coding() -> None:
     facts = images.examine_bytes(radiographs.draw(0, mode="RGB", size=(60, 40)))
     assert (facts.height, facts.width, facts.is_rgb_coded) == (40, 60, True)
@@ -50,21 +56,60 @@ def test_unusable_images_are_refused(data: bytes, problem: str) -> None:
     "data", [b"not an image", radiographs.draw(0)[:-200], radiographs.draw(0)[:20]]
 )
 def test_undecodable_images_are_refused(data: bytes) -> None:
-    with pytest.raises(OSError, match=r"identify|truncated"):
+    with pytest.raises(ValueError, match=r"cannot be decoded \(.*(identify|truncated)"):
         images.examine_bytes(data)
 
 
-def test_resized_image_is_a_grey_square() -> None:
-    wide = radiographs.draw(0, mode="RGB", size=(90, 60))
-    assert pixels(images.encode_resized(wide, 48)).shape == (48, 48)
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_decoding_gives_grey_pixels_of_the_original_size(mode: str) -> None:
+    decoded = images.decode(radiographs.draw(0, mode=mode, size=(90, 60), format="PNG"))
+    assert (decoded.shape, decoded.dtype) == ((60, 90), np.uint8)
+    expected = pixels(radiographs.draw(0, size=(90, 60), format="PNG"))
+    assert np.abs(decoded - expected).max() <= 1
+
+
+def test_decoding_to_a_side_stretches_to_a_square() -> None:
+    assert images.decode(radiographs.draw(0, mode="RGB", size=(90, 60)), 48).shape == (48, 48)
+
+
+def test_decoding_keeps_the_orientation_of_the_stored_image() -> None:
+    corner = np.zeros((80, 60), np.uint8)
+    corner[:40, 30:] = 255
+    for side in (None, 40):
+        decoded = images.decode(png(corner), side)
+        middle_row, middle_column = (length // 2 for length in decoded.shape)
+        assert decoded[: middle_row - 2, middle_column + 2 :].min() == 255
+        assert decoded[middle_row + 2 :].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "is empty"),
+        (radiographs.draw(0)[:-200], r"cannot be decoded \(.*truncated"),
+        (radiographs.draw(0, size=(31, 400)), "is 31 x 400, under 32 pixels a side"),
+        (
+            radiographs.draw(0, mode="I;16", format="PNG"),
+            "has pixels of mode I;16; convert it to 8 bits",
+        ),
+    ],
+)
+def test_decoding_refuses_what_the_builder_refuses(data: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        images.decode(data, 48)
 
 
 def test_resizing_averages_over_what_it_drops() -> None:
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 512))
-    buffer = io.BytesIO()
-    Image.fromarray(stripes).save(buffer, format="PNG")
-    resized = pixels(images.encode_resized(buffer.getvalue(), 32))
+    resized = images.decode(png(stripes), 32).astype(int)
     assert np.abs(resized - 127).max() < 8
+
+
+def test_a_record_stores_the_decoded_pixels_as_jpeg() -> None:
+    data = radiographs.draw(0, mode="RGB", size=(90, 60))
+    stored = pixels(images.encode_resized(data, 48))
+    assert stored.shape == (48, 48)
+    assert np.abs(stored - images.decode(data, 48)).max() < 12
 
 
 def test_original_grey_jpeg_keeps_its_bytes() -> None:

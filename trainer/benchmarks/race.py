@@ -18,35 +18,25 @@ import math
 import os
 import pathlib
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tensorflow as tf
-
 from trainer import backbones, option_groups
-from trainer.data import pipeline
+from trainer.benchmarks import stages
+from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
-from trainer.features import entries, store
-from trainer.models import classifier, precision, session
+from trainer.models import precision
 from trainer.runs import run_directory
 from trainer.storage import files, locations
 from trainer.system import console, exits, processes
-from trainer.training import feeds, optimization
-from trainer.training.driver import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from trainer.config import Config
 
 BASELINE_EPOCHS = 2
 """The first one reads and traces; the second one is what all others are like."""
-ROUNDS = 3
-ROUND_S = 20.0
-"""Length of a round of the prefix: long enough for the start of its pipeline not to count."""
-UNCACHED_STEPS = 8
 COMPARED = frozenset(
     {"dataset", "backbone", "weights", "image_size", "layers_to_unfreeze", "pooling"}
     | {"dense_layers", "neurons", "dropout", "learning_rate", "batch_size", "max_epochs"}
@@ -56,7 +46,7 @@ COMPARED = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainerTimes:
     """A run of the trainer, start-up and judging included."""
 
     total_s: float
@@ -65,7 +55,7 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True)
-class Baseline:
+class PlainKerasTimes:
     """Plain Keras, timed on a share of the images.
 
     Attributes:
@@ -90,25 +80,13 @@ class Baseline:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stages:
-    """Rates of the stages of a run, each on its own."""
-
-    records_per_s: float
-    decoded_per_s: float
-    input_wait: float
-    forward_per_s: float
-    pass_per_s: float
-    suffix_steps_per_s: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Results:
     """All that was measured."""
 
-    cold: Trained
-    warm: Trained
-    baselines: tuple[Baseline, ...]
-    stages: Stages
+    cold: TrainerTimes
+    warm: TrainerTimes
+    baselines: tuple[PlainKerasTimes, ...]
+    stages: stages.Stages
 
 
 def run(config: Config) -> None:
@@ -121,9 +99,11 @@ def run(config: Config) -> None:
     _unfrozen(config)
     context = runtime.build(config.runtime)
     _require_fair(config, context)
-    data = pipeline.load(config.data, config.model.backbone_image_size)
+    data = opening.load(config.data, config.model.backbone_image_size)
     config = config.with_precision(precision.choose(config, context).policy)
-    _build_feeds(config, data, context)  # What can't be cached is told before hours of the race.
+    stages.build_feeds(
+        config, data, context
+    )  # What can't be cached is told before hours of the race.
     folder = _create_folder(config)
     config = _comparable(config, folder)
     cold, warm, baselines = _race(config, data, folder)
@@ -134,9 +114,9 @@ def run(config: Config) -> None:
         "baselines": [dataclasses.asdict(baseline) for baseline in baselines],
     }
     files.save_json(folder / "benchmark.json", record)
-    stages = _time_stages(config, data, context, folder)
-    files.save_json(folder / "benchmark.json", {**record, "stages": dataclasses.asdict(stages)})
-    console.say(format_table(config, Results(cold, warm, baselines, stages)))
+    rates = stages.measure(config, data, context, folder)
+    files.save_json(folder / "benchmark.json", {**record, "stages": dataclasses.asdict(rates)})
+    console.say(format_table(config, Results(cold, warm, baselines, rates)))
 
 
 def _require_fair(config: Config, context: runtime.Context) -> None:
@@ -183,7 +163,7 @@ def _comparable(config: Config, folder: pathlib.Path) -> Config:
 
 def _race(
     config: Config, data: pipeline.Data, folder: pathlib.Path
-) -> tuple[Trained, Trained, tuple[Baseline, ...]]:
+) -> tuple[TrainerTimes, TrainerTimes, tuple[PlainKerasTimes, ...]]:
     """Runs the trainer and plain Keras in turn, twice; then the latter in float32 if it was not."""
     share = share_of(config, data)
     export_images(data, share, folder / "images", ("train", "validation", "test"))
@@ -227,7 +207,7 @@ def export_images(
             path.write_bytes(example["image"])
 
 
-def _run_trainer(config: Config, model_dir: pathlib.Path) -> Trained:
+def _run_trainer(config: Config, model_dir: pathlib.Path) -> TrainerTimes:
     console.say(f"the trainer, {model_dir.name} cache ...")
     options = model_dir.with_suffix(".json")
     files.save_json(options, config.to_flat())
@@ -239,12 +219,12 @@ def _run_trainer(config: Config, model_dir: pathlib.Path) -> Trained:
     history = run_directory.RunDirectory(model_dir).load_history()
     epoch_s = statistics.median(history["epoch_s"])
     console.say(f"  {process.seconds:,.1f} s, {epoch_s:.2f} s an epoch")
-    return Trained(process.seconds, epoch_s, process.private_bytes)
+    return TrainerTimes(process.seconds, epoch_s, process.private_bytes)
 
 
 def _run_plain_keras(
     config: Config, data: pipeline.Data, share: float, folder: pathlib.Path, policy: str
-) -> Baseline:
+) -> PlainKerasTimes:
     console.say(f"plain Keras in {policy} on {share:.0%} of the images ...")
     options = {
         **plain_options(config.with_precision(policy), data, folder / "images"),
@@ -260,113 +240,20 @@ def _run_plain_keras(
     epoch_s, judge_s = times["epoch_s"][-1], times["judge_s"]
     console.say(f"  {process.seconds:,.1f} s, {epoch_s:.2f} s an epoch")
     setup_s = process.seconds - BASELINE_EPOCHS * epoch_s - judge_s
-    return Baseline(policy, share, setup_s, epoch_s, judge_s, process.private_bytes)
-
-
-def _time_stages(
-    config: Config, data: pipeline.Data, context: runtime.Context, folder: pathlib.Path
-) -> Stages:
-    """Times the stages of a run in this process; the features come from the race's cache."""
-    console.say("the stages, one by one ...")
-    cached, uncached = _build_feeds(config, data, context)
-    decoded = data.evaluation_batches("train", data.config.batch_size)
-    forward_per_s, pass_per_s = _time_prefix(cached, data, folder / "stages")
-    cached.prepare()
-    return Stages(
-        records_per_s=_rate_of(data.read("train").batch(256), data.num_examples("train")),
-        decoded_per_s=_rate_of(decoded.dataset, decoded.num_examples),
-        input_wait=_second_epoch(uncached, context, UNCACHED_STEPS)["input_wait"],
-        forward_per_s=forward_per_s,
-        pass_per_s=pass_per_s,
-        suffix_steps_per_s=_second_epoch(cached, context, data.plan.steps)["examples_per_s"]
-        / config.data.batch_size,
-    )
-
-
-def _build_feeds(
-    config: Config, data: pipeline.Data, context: runtime.Context
-) -> tuple[feeds.FeatureFeed, feeds.ImageFeed]:
-    """Returns what trains from the cache, and what trains without it.
-
-    Raises:
-      ConfigError: when nothing can be cached.
-    """
-    # The same seed each time, so that random weights find the cache.
-    session.begin(config.runtime.precision, config.runtime.seed)
-    with context.strategy.scope():
-        network = classifier.build(config.model, data.image_shape, len(data.class_names))
-        cached = feeds.build(config, data, network, context)
-        if not isinstance(cached, feeds.FeatureFeed):
-            raise ConfigError(f"--mode=benchmark needs features to cache; {cached.reason}")
-        uncached = feeds.ImageFeed(data, network, config.runtime.seed, "")
-        for feed in (cached, uncached):
-            optimization.compile_model(
-                feed.model, config.optimization, data.class_counts(), data.plan.steps
-            )
-    return cached, uncached
-
-
-def _time_prefix(
-    feed: feeds.FeatureFeed, data: pipeline.Data, folder: pathlib.Path
-) -> tuple[float, float]:
-    """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
-    size = entries.PASS_BATCH_SIZE
-    forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
-    images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
-    forward(images)  # Traces.
-    batch_s = _seconds(lambda: forward(images).numpy())
-    steps = int(np.clip(ROUND_S / batch_s, 1, data.num_examples("train") // size))
-    list(feed.run_prefix("train", None, 0, size))  # Traces.
-    bare_s, pass_s = [], []
-    for turn in range(ROUNDS):
-        cache = store.Cache(folder / str(turn), math.inf)
-        fill = functools.partial(feed.fill_other, cache, steps * size)
-        bare_s.append(_seconds(lambda: [forward(images).numpy() for _ in range(steps)]))
-        pass_s.append(_seconds(fill))
-    count = steps * size
-    return count / statistics.median(bare_s), count / statistics.median(pass_s)
-
-
-def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Mapping[str, float]:
-    """Trains two epochs of at most so many steps, and returns the logs of the second."""
-
-    def first(batches: Any, steps: int) -> Any:
-        steps = min(steps, batches.steps)
-        size = batches.num_examples * steps // batches.steps
-        return dataclasses.replace(batches, steps=steps, num_examples=size)
-
-    history = Driver(
-        feed.model, context.strategy, steps_per_execution=context.steps_per_execution
-    ).fit(
-        lambda epoch: first(feed.training_batches(epoch), steps),
-        validation=first(feed.evaluation_batches("validation"), 1),
-        epochs=2,
-    )
-    return {name: values[-1] for name, values in history.items()}
-
-
-def _rate_of(dataset: tf.data.Dataset, count: int) -> float:
-    """Reads a data set of so many elements to its end; elements per second."""
-    return count / _seconds(lambda: [None for _ in dataset])
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return PlainKerasTimes(policy, share, setup_s, epoch_s, judge_s, process.private_bytes)
 
 
 def format_table(config: Config, results: Results) -> str:
     """Returns the table of all figures, and the line that sums them up."""
-    cold, warm, stages = results.cold, results.warm, results.stages
+    cold, warm, rates = results.cold, results.warm, results.stages
     epochs = config.optimization.max_epochs
     rows = [
-        ("records read", f"{stages.records_per_s:,.0f}/s"),
-        ("images read and decoded", f"{stages.decoded_per_s:,.0f}/s"),
-        ("waiting for input, uncached", f"{stages.input_wait:.1%} of the time"),
-        ("bare prefix forward", f"{stages.forward_per_s:,.1f} img/s"),
-        ("prefix pass into the cache", f"{stages.pass_per_s:,.1f} img/s"),
-        ("training from the cache", f"{stages.suffix_steps_per_s:,.0f} steps/s"),
+        ("records read", f"{rates.records_per_s:,.0f}/s"),
+        ("images read and decoded", f"{rates.decoded_per_s:,.0f}/s"),
+        ("waiting for input, uncached", f"{rates.input_wait:.1%} of the time"),
+        ("bare prefix forward", f"{rates.forward_per_s:,.1f} img/s"),
+        ("prefix pass into the cache", f"{rates.pass_per_s:,.1f} img/s"),
+        ("training from the cache", f"{rates.suffix_steps_per_s:,.0f} steps/s"),
         ("epoch from the cache", f"{cold.epoch_s:.2f} s cold, {warm.epoch_s:.2f} s warm"),
         (f"whole run, {epochs} epochs, cold", _format_process(cold.total_s, cold.private_bytes)),
         (f"whole run, {epochs} epochs, warm", _format_process(warm.total_s, warm.private_bytes)),
@@ -381,7 +268,9 @@ def format_table(config: Config, results: Results) -> str:
     return "\n".join([head, *(f"{a:<{width}}  {b}" for a, b in rows), _summary(results, epochs)])
 
 
-def _baseline_rows(baseline: Baseline, results: Results, epochs: int) -> list[tuple[str, str]]:
+def _baseline_rows(
+    baseline: PlainKerasTimes, results: Results, epochs: int
+) -> list[tuple[str, str]]:
     total_s = baseline.total_s(epochs)
     label = f"plain Keras, {baseline.policy}"
     cold, warm = (total_s / trained.total_s for trained in (results.cold, results.warm))
@@ -402,9 +291,9 @@ def _summary(results: Results, epochs: int) -> str:
     """Compares with plain Keras in the same precision, the mean of its runs."""
     policy = results.baselines[0].policy
     same = [b.total_s(epochs) for b in results.baselines if b.policy == policy]
-    stages = results.stages
+    rates = results.stages
     return (
         f"speedup over plain Keras: cold {statistics.mean(same) / results.cold.total_s:.1f}x, "
         f"warm epoch {results.warm.epoch_s:.2f} s, "
-        f"prefix at {stages.pass_per_s / stages.forward_per_s:.0%} of bare forward"
+        f"prefix at {rates.pass_per_s / rates.forward_per_s:.0%} of bare forward"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.distribution import peers, runtime
 from trainer.models import saved
 from trainer.runs import evaluated, run_directory, trained
@@ -67,7 +67,7 @@ def _evaluate(config: Config) -> Evaluation:
         finished = trained.require_finished(directory)
         with context.strategy.scope():
             model = finished.model
-        data = pipeline.load(config.data, image_size=model.input.shape[1])
+        data = opening.load(config.data, image_size=model.input.shape[1])
         data.require_image_shape(model.input.shape[1:])
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from trainer.commands import evaluate
-from trainer.data import pipeline
+from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.models import precision
 from trainer.runs import evaluated, run_directory, trained
@@ -66,7 +66,7 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     context.check_batch_size(config.data.batch_size)
     directory, config = run_directory.take(config, is_chief=context.is_chief)
     with directory:  # Which waits at its end for what has to reach a bucket.
-        data = pipeline.load(config.data, config.model.backbone_image_size)
+        data = opening.load(config.data, config.model.backbone_image_size)
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
 

@@ -2,7 +2,7 @@
 
 read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
 
-data = pipeline.load(config.data, image_size=224)
+data = opening.load(config.data, image_size=224)      # a pipeline.Data
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
 data.evaluation_batches("test", batch_size=32)
 data.table("test").file_name               # who is in the split, in the same order
@@ -13,21 +13,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import pathlib
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import cxr_tfds  # noqa: F401 -- Registers the data set.
-from cxr_tfds import source
 from trainer.data import augment, batches, data_service
 from trainer.errors import DiskError, RunError
-from trainer.storage import locations, mirror
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -37,8 +31,6 @@ if TYPE_CHECKING:
 
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
-_LAST_FILE = "dataset_info.json"
-"""What TFDS writes last, and looks for to tell that a data set is there."""
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 """Images stay encoded until after the shuffle, where they take a tenth of the memory."""
 
@@ -262,127 +254,37 @@ class Data:
 
     def _decoder(self, draw: int | None) -> Any:
         """Returns example -> (image [H, W, 1] uint8, label), augmented where there is a draw."""
-        feature = self.builder.info.features["image"]
 
-        def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            image = feature.decode_example(example["image"])
-            if self.resize_to is not None:
-                size = (self.resize_to, self.resize_to)
-                resized = tf.image.resize(image, size, antialias=True)
-                image = tf.cast(tf.round(resized), tf.uint8)
-            image = tf.ensure_shape(image, self.image_shape)
+        def decode_example(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            image = tf.ensure_shape(decode(example["image"], self.resize_to), self.image_shape)
             if draw is not None and self.config.augmentation != "none":
                 example_id = tf.strings.to_hash_bucket_fast(example["file_name"], 1 << 31)
                 seed = tf.stack([example_id, tf.constant(draw, tf.int64)])
                 image = augment.apply(image, self.config.augmentation, seed)
             return image, tf.cast(example["label"], tf.int32)
 
-        return decode
+        return decode_example
 
 
-def load(config: DataOptions, image_size: int) -> Data:
-    """Opens the data set; builds it first where the config says from what.
+def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
+    """Decodes and resizes as `cxr_tfds.images.decode` does, where only TensorFlow runs.
 
-    Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on, see `describe`.
-
-    Raises:
-      ConfigError: when --data_service is not an address.
-      RunError: when it isn't built and can't be, or --data_service does not answer.
-    """
-    if config.data_service:
-        data_service.require(config.data_service)
-    return _reading(_open(config), config, image_size)
-
-
-def describe(config: DataOptions, image_size: int) -> Data:
-    """Names the data set, built or not: its classes and the shape of its images, no example.
+    That is on tf.data service workers and on the hosts of a TPU. Decoded pixels are the same to the
+    bit, resized ones within 1 grey level: Pillow rounds between rows and columns.
 
     Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on. Larger images, and those of original size,
-        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
-        to the model, so that fewer bytes go to the device.
+      jpeg: a whole grey JPEG file, scalar string.
+      side: height and width of the result in pixels; None: the image's own.
+
+    Returns:
+      [H, W, 1] uint8.
     """
-    is_remote = locations.is_url(config.data_dir)
-    return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
-
-
-def _reading(builder: Any, config: DataOptions, image_size: int) -> Data:
-    side = builder.info.features["image"].shape[0]
-    return Data(builder, config, image_size if side is None or side > image_size else None)
-
-
-def _open(config: DataOptions) -> Any:
-    if locations.is_url(config.data_dir):
-        url = locations.parse(config.data_dir)
-        return _open_staged(config, url) if config.stage_data else _open_in_place(config, url)
-    return _prepared(config, _root(config))
-
-
-def _root(config: DataOptions) -> pathlib.Path | None:
-    return pathlib.Path(config.data_dir).expanduser() if config.data_dir else None
-
-
-def _builder(config: DataOptions, root: object) -> Any:
-    data_dir = None if root is None else str(root)
-    return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
-
-
-def _open_in_place(config: DataOptions, url: locations.Url) -> Any:
-    """Opens a data set that TensorFlow reads from the bucket."""
-    builder = _builder(config, url)
-    if not builder.is_prepared():
-        raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {url}; with --stage_data=true it is "
-            "built on this machine, and copied there."
-        )
-    return builder
-
-
-def _open_staged(config: DataOptions, url: locations.Url) -> Any:
-    """Opens a data set from a local copy of what the bucket has; what it has not is built."""
-    root = url.folder_in(config.staging_root)
-    folder = pathlib.Path(_builder(config, root).data_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = url / folder.relative_to(root).as_posix()
-    # Runs that share the staging folder copy once: the others wait and find the copy.
-    lock = filelock.FileLock(folder.parent / ".staging.lock")
-    with lock, mirror.Mirror(part, folder, shared=True) as kept:
-        if kept.has(_LAST_FILE):  # Without it, whoever built there has not finished.
-            kept.restore()
-        if not _builder(config, root).is_prepared():
-            shutil.rmtree(folder, ignore_errors=True)
-        builder = _prepared(config, root)
-        kept.sync(then=[folder / _LAST_FILE])
-    return builder
-
-
-def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
-    """Returns the builder of a data set, which it builds if need be."""
-    builder = _builder(config, root)
-    if builder.is_prepared():
-        return builder
-    if not config.manual_dir and config.dataset != "phantom":
-        raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
-            "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
-            f"--config={config.dataset}` has built it."
-        )
-    manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
-    try:
-        # Processes that train together on one disk build once: the others wait and find it built.
-        lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock):
-            builder = _builder(config, root)  # One made before what it reads was there knows none.
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
-    except (source.SourceError, OSError) as error:
-        raise RunError(str(error)) from error
-    return builder
+    # TensorFlow's default DCT, and TFDS's, is the fast one: up to 18 grey levels off.
+    image = tf.io.decode_jpeg(jpeg, channels=1, dct_method="INTEGER_ACCURATE")
+    if side is None:
+        return image
+    # Bilinear: the model's Resizing layer has the same filter, but not the antialiasing.
+    return tf.cast(tf.round(tf.image.resize(image, (side, side), antialias=True)), tf.uint8)
 
 
 def _weighted(decode: Any) -> Any:

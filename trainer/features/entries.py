@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from trainer.data import augment
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raise it by hand whenever the meaning of stored bytes changes."""
 PASS_BATCH_SIZE = 32
 """The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from trainer import topologies
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier, precision, session
@@ -108,7 +108,7 @@ class Step:
         strategy = tf.distribute.get_strategy()
         policy = precision.choose(config, runtime.Context(strategy, "TPU", 1, ())).policy
         session.begin(policy, config.runtime.seed)
-        data = pipeline.describe(config.data, config.model.backbone_image_size)
+        data = opening.describe(config.data, config.model.backbone_image_size)
         self._image_shape = data.image_shape
         # No value of a weight, and no count of a class, changes what is compiled.
         untrained = dataclasses.replace(config.model, weights="none")

@@ -115,26 +115,41 @@ def fit(
     start = found or hooks.saving.save_first()
     if start != Position() and not is_quiet:
         console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
-    feed = setup.feed
-    driver = Driver(feed.model, context.strategy, steps_per_execution=context.steps_per_execution)
+    driver = Driver(
+        setup.feed.model, context.strategy, steps_per_execution=context.steps_per_execution
+    )
+    try:
+        with signals.deferred(context.any_host):
+            _train(driver, setup.feed, hooks, start, epochs, config.checkpoints.max_recoveries)
+    except Stopped:
+        hooks.saving.save_stopped()
+        peers.part()  # The others end now too, and this host may have to bring its run away.
+        raise
+    return driver
+
+
+def _train(
+    driver: Driver,
+    feed: feeds.Feed,
+    hooks: _Callbacks,
+    start: Position,
+    epochs: int,
+    max_recoveries: int,
+) -> None:
+    """Trains to the end, through divergences."""
     while True:
         try:
-            with signals.deferred(context.any_host):
-                driver.fit(
-                    feed.training_batches,
-                    validation=feed.evaluation_batches("validation"),
-                    epochs=epochs,
-                    callbacks=hooks.all,
-                    start=start,
-                )
+            driver.fit(
+                feed.training_batches,
+                validation=feed.evaluation_batches("validation"),
+                epochs=epochs,
+                callbacks=hooks.all,
+                start=start,
+            )
         except DivergedError as error:
-            start = _recover(error, hooks, config.checkpoints.max_recoveries)
-        except Stopped:
-            hooks.saving.save_stopped()
-            peers.part()  # The others end now too, and this host may have to bring its run away.
-            raise
+            start = _recover(error, hooks, max_recoveries)
         else:
-            return driver
+            return
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import tensorflow as tf
 
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError
 from trainer.models import precision
@@ -67,7 +67,7 @@ class Workspace:
 
     @functools.cached_property
     def _opened(self) -> Data:
-        data = pipeline.load(self.base.data, self.base.model.backbone_image_size)
+        data = opening.load(self.base.data, self.base.model.backbone_image_size)
         return data.without("test")
 
     def data(self, config: Config) -> Data:

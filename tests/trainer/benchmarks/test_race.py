@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from trainer.benchmarks import race
-from trainer.benchmarks.race import Baseline, Results, Stages, Trained
+from trainer.benchmarks.race import PlainKerasTimes, Results, TrainerTimes
+from trainer.benchmarks.stages import Stages
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.system import processes
 
 RESULTS = Results(
-    cold=Trained(total_s=100.0, epoch_s=0.5, private_bytes=2 << 30),
-    warm=Trained(total_s=20.0, epoch_s=0.25, private_bytes=1 << 30),
+    cold=TrainerTimes(total_s=100.0, epoch_s=0.5, private_bytes=2 << 30),
+    warm=TrainerTimes(total_s=20.0, epoch_s=0.25, private_bytes=1 << 30),
     baselines=(
-        Baseline("mixed_bfloat16", 0.5, 10.0, 19.0, 5.0, 0),
-        Baseline("mixed_bfloat16", 0.5, 10.0, 21.0, 5.0, 0),
-        Baseline("float32", 0.5, 20.0, 190.0, 40.0, 0),
+        PlainKerasTimes("mixed_bfloat16", 0.5, 10.0, 19.0, 5.0, 0),
+        PlainKerasTimes("mixed_bfloat16", 0.5, 10.0, 21.0, 5.0, 0),
+        PlainKerasTimes("float32", 0.5, 20.0, 190.0, 40.0, 0),
     ),
     stages=Stages(
         records_per_s=9e3, decoded_per_s=2e3, input_wait=0.01, forward_per_s=200.0,

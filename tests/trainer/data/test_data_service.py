@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import processes
-from trainer.data import batches, data_service, pipeline
+from trainer.data import batches, data_service, opening, pipeline
 from trainer.errors import ConfigError, RunError
 from trainer.option_groups import DataOptions
 from trainer.system import sockets
@@ -38,7 +38,7 @@ def service():
 def open_data(data_dir):
     def open_(**options) -> pipeline.Data:
         options = {"dataset": "paper", "batch_size": 12, "augmentation": "light"} | options
-        return pipeline.load(DataOptions(data_dir=str(data_dir), **options), 224)
+        return opening.load(DataOptions(data_dir=str(data_dir), **options), 224)
 
     return open_
 

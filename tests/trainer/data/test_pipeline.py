@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from trainer.data import pipeline
+from trainer.data import opening, pipeline
 from trainer.errors import RunError
 from trainer.option_groups import DataOptions
 
@@ -13,7 +13,7 @@ from trainer.option_groups import DataOptions
 @pytest.fixture
 def open_data(data_dir):
     def open_(**options) -> pipeline.Data:
-        return pipeline.load(DataOptions(dataset="paper", data_dir=str(data_dir), **options), 224)
+        return opening.load(DataOptions(dataset="paper", data_dir=str(data_dir), **options), 224)
 
     return open_
 
@@ -133,32 +133,14 @@ def test_a_withheld_split_is_counted_and_never_read(open_data, split):
 
 def test_raw_images_are_resized_for_the_backbone(archive, tmp_path):
     options = DataOptions(dataset="paper_raw", manual_dir=str(archive), data_dir=str(tmp_path))
-    data = pipeline.load(options, 48)
+    data = opening.load(options, 48)
     assert data.image_shape == (48, 48, 1)
     assert _read(data.evaluation_batches("test", 4))[0].shape[1:] == (48, 48, 1)
-
-
-def test_only_larger_images_are_resized_by_the_pipeline(data_dir):
-    options = DataOptions(dataset="paper", data_dir=str(data_dir))
-    assert pipeline.load(options, 64).image_shape == (64, 64, 1)
-    assert pipeline.load(options, 299).image_shape == (224, 224, 1)
 
 
 def test_a_batch_that_is_never_full_is_an_error(open_data):
     with pytest.raises(RunError, match=r"batch_size \(500\) exceeds the .* training examples"):
         _ = open_data(batch_size=500, tail="drop").plan
-
-
-def test_a_data_set_that_is_not_built_names_both_ways(tmp_path):
-    with pytest.raises(RunError, match=r"is not built in .*--manual_dir.*tfds build cxr_tfds"):
-        pipeline.load(DataOptions(dataset="grouped", data_dir=str(tmp_path)), 224)
-
-
-def test_an_empty_archive_folder_is_told_in_one_message(tmp_path):
-    (tmp_path / "manual").mkdir()
-    options = DataOptions(manual_dir=str(tmp_path / "manual"), data_dir=str(tmp_path / "data"))
-    with pytest.raises(RunError, match="kaggle"):
-        pipeline.load(options, 224)
 
 
 def test_a_model_for_another_size_is_refused(open_data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.models import classifier
 from trainer.training import feeds
@@ -18,7 +18,7 @@ ROW_BYTES = 128 * 4
 def build_feed(make_config):
     def build(**options) -> feeds.Feed:
         config = make_config(pooling="avg", **options)
-        data = pipeline.load(config.data, config.model.backbone_image_size)
+        data = opening.load(config.data, config.model.backbone_image_size)
         network = classifier.build(config.model, data.image_shape, len(data.class_names))
         return feeds.build(config, data, network, runtime.build(config.runtime))
 

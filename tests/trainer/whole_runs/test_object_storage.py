@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import bucket_server
 from trainer.commands import evaluate, train
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
 from trainer.features import store
@@ -138,14 +138,14 @@ def test_records_are_built_once_and_read_from_the_bucket_elsewhere(
     in_bucket, archive, server, tmp_path
 ):
     place = {"data_dir": "gs://hospital/data", "manual_dir": str(archive)}
-    built = pipeline.load(in_bucket(**place).data, image_size=32)
+    built = opening.load(in_bucket(**place).data, image_size=32)
     assert any(".tfrecord" in name for name in _below(server, "data/cxr_tfds/paper/1.0.0/"))
     other = in_bucket(data_dir="gs://hospital/data", staging_dir=str(tmp_path / "other"))
-    copied = pipeline.load(other.data, image_size=32)
+    copied = opening.load(other.data, image_size=32)
     assert copied.fingerprint == built.fingerprint
     assert copied.table("test").file_name.tolist() == built.table("test").file_name.tolist()
     server.requests.clear()
-    pipeline.load(other.data, image_size=32)
+    opening.load(other.data, image_size=32)
     assert len(server.requests) == 1  # The listing: nothing is downloaded twice.
 
 
@@ -153,7 +153,7 @@ def test_records_are_built_once_and_read_from_the_bucket_elsewhere(
 def test_records_that_are_not_built_are_told(in_bucket):
     config = in_bucket(data_dir="gs://hospital/data", dataset="grouped")
     with pytest.raises(RunError, match=r"cxr_tfds/grouped is not built in .* Give --manual_dir"):
-        pipeline.load(config.data, image_size=32)
+        opening.load(config.data, image_size=32)
 
 
 @pytest.mark.slow

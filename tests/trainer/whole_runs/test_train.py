@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.support import processes, runs
 from trainer.commands import evaluate, train
-from trainer.data import pipeline
+from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
@@ -83,7 +83,7 @@ def test_every_metric_equals_scikit_learns_on_the_predictions_file(run_dir):
 
 def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, make_config):
     config = make_config()
-    data = pipeline.load(config.data, config.model.backbone_image_size)
+    data = opening.load(config.data, config.model.backbone_image_size)
     loaded = keras.saving.load_model(run_dir / "best.keras", safe_mode=True)
     images = data.images("test", np.arange(25))
     saved = Predictions.load_csv(run_dir / "predictions_test.csv")
@@ -133,7 +133,7 @@ def test_the_model_of_the_best_epoch_is_kept(make_config, tmp_path):
 
 
 def _validation_loss(config, run_dir) -> float:
-    data = pipeline.load(config.data, config.model.backbone_image_size)
+    data = opening.load(config.data, config.model.backbone_image_size)
     loaded = keras.saving.load_model(run_dir / "best.keras")
     images = data.images("validation", np.arange(data.num_examples("validation")))
     probabilities = np.asarray(loaded(images), float)
@@ -222,7 +222,7 @@ def other_data_dir(archive, tmp_path):
     pixels = np.asarray(Image.open(image))
     Image.fromarray(255 - pixels).save(image, quality=80)
     options = DataOptions(dataset="paper", manual_dir=str(manual), data_dir=str(tmp_path / "other"))
-    pipeline.load(options, image_size=224)
+    opening.load(options, image_size=224)
     return tmp_path / "other"
 
 
@@ -257,7 +257,7 @@ def one_cache(data_dir, tmp_path_factory):
 
 def _prepare(config) -> None:
     context = runtime.build(config.runtime)
-    data = pipeline.load(config.data, config.model.backbone_image_size)
+    data = opening.load(config.data, config.model.backbone_image_size)
     session.begin(config.runtime.precision, config.runtime.seed)
     network = classifier.build(config.model, data.image_shape, len(data.class_names))
     feeds.build(config, data, network, context).prepare()

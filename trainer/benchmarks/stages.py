@@ -1,0 +1,142 @@
+"""The stages of a run, timed one by one in this process: reading, decoding, prefix, training.
+
+rates = stages.measure(config, data, context, folder)
+rates.pass_per_s / rates.forward_per_s      # how much of the bare forward pass is left
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import ConfigError
+from trainer.features import entries, store
+from trainer.models import classifier, session
+from trainer.system import console
+from trainer.training import feeds, optimization
+from trainer.training.driver import Driver
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable, Mapping
+
+    from trainer.config import Config
+    from trainer.data import pipeline
+    from trainer.distribution import runtime
+
+ROUNDS = 3
+ROUND_S = 20.0
+"""Length of a round of the prefix: long enough for the start of its pipeline not to count."""
+UNCACHED_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Rates of the stages of a run, each on its own."""
+
+    records_per_s: float
+    decoded_per_s: float
+    input_wait: float
+    forward_per_s: float
+    pass_per_s: float
+    suffix_steps_per_s: float
+
+
+def measure(
+    config: Config, data: pipeline.Data, context: runtime.Context, folder: pathlib.Path
+) -> Stages:
+    """Times the stages of a run in this process; the features come from the race's cache."""
+    console.say("the stages, one by one ...")
+    cached, uncached = build_feeds(config, data, context)
+    decoded = data.evaluation_batches("train", data.config.batch_size)
+    forward_per_s, pass_per_s = _time_prefix(cached, data, folder / "stages")
+    cached.prepare()
+    return Stages(
+        records_per_s=_rate_of(data.read("train").batch(256), data.num_examples("train")),
+        decoded_per_s=_rate_of(decoded.dataset, decoded.num_examples),
+        input_wait=_second_epoch(uncached, context, UNCACHED_STEPS)["input_wait"],
+        forward_per_s=forward_per_s,
+        pass_per_s=pass_per_s,
+        suffix_steps_per_s=_second_epoch(cached, context, data.plan.steps)["examples_per_s"]
+        / config.data.batch_size,
+    )
+
+
+def build_feeds(
+    config: Config, data: pipeline.Data, context: runtime.Context
+) -> tuple[feeds.FeatureFeed, feeds.ImageFeed]:
+    """Returns what trains from the cache, and what trains without it.
+
+    Raises:
+      ConfigError: when nothing can be cached.
+    """
+    # The same seed each time, so that random weights find the cache.
+    session.begin(config.runtime.precision, config.runtime.seed)
+    with context.strategy.scope():
+        network = classifier.build(config.model, data.image_shape, len(data.class_names))
+        cached = feeds.build(config, data, network, context)
+        if not isinstance(cached, feeds.FeatureFeed):
+            raise ConfigError(f"--mode=benchmark needs features to cache; {cached.reason}")
+        uncached = feeds.ImageFeed(data, network, config.runtime.seed, "")
+        for feed in (cached, uncached):
+            optimization.compile_model(
+                feed.model, config.optimization, data.class_counts(), data.plan.steps
+            )
+    return cached, uncached
+
+
+def _time_prefix(
+    feed: feeds.FeatureFeed, data: pipeline.Data, folder: pathlib.Path
+) -> tuple[float, float]:
+    """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
+    size = entries.PASS_BATCH_SIZE
+    forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
+    images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
+    forward(images)  # Traces.
+    batch_s = _seconds(lambda: forward(images).numpy())
+    steps = int(np.clip(ROUND_S / batch_s, 1, data.num_examples("train") // size))
+    list(feed.run_prefix("train", None, 0, size))  # Traces.
+    bare_s, pass_s = [], []
+    for turn in range(ROUNDS):
+        cache = store.Cache(folder / str(turn), math.inf)
+        fill = functools.partial(feed.fill_other, cache, steps * size)
+        bare_s.append(_seconds(lambda: [forward(images).numpy() for _ in range(steps)]))
+        pass_s.append(_seconds(fill))
+    count = steps * size
+    return count / statistics.median(bare_s), count / statistics.median(pass_s)
+
+
+def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Mapping[str, float]:
+    """Trains two epochs of at most so many steps, and returns the logs of the second."""
+
+    def first(batches: Any, steps: int) -> Any:
+        steps = min(steps, batches.steps)
+        size = batches.num_examples * steps // batches.steps
+        return dataclasses.replace(batches, steps=steps, num_examples=size)
+
+    history = Driver(
+        feed.model, context.strategy, steps_per_execution=context.steps_per_execution
+    ).fit(
+        lambda epoch: first(feed.training_batches(epoch), steps),
+        validation=first(feed.evaluation_batches("validation"), 1),
+        epochs=2,
+    )
+    return {name: values[-1] for name, values in history.items()}
+
+
+def _rate_of(dataset: tf.data.Dataset, count: int) -> float:
+    """Reads a data set of so many elements to its end; elements per second."""
+    return count / _seconds(lambda: [None for _ in dataset])
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
