@@ -20,6 +20,7 @@ from tuner import settings
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (cxr_tfds, trainer, tuner)
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cxr_tfds/*.md")]
 MODULES = [
     module.name
     for package in PACKAGES
@@ -57,9 +58,24 @@ def test_every_flag_in_the_documentation_exists():
     known |= {"zone", "accelerator-type", "version", "spot", "quiet", "follow", "selector"}
     # Of pip and uv.
     known |= {"require-hashes", "requirement", "no-deps", "no-build-isolation", "editable"}
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cxr_tfds/*.md")]:
+    for path in PAGES:
         named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", path.read_text("utf-8")))
         assert named <= known, path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_in_the_documentation_exists(page):
+    paths = re.findall(
+        r"`((?:cxr_tfds|trainer|tuner|tests|docs)/[\w./-]+)`", page.read_text("utf-8")
+    )
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_map_names_every_folder():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    inits = [init for p in PACKAGES for init in Path(p.__path__[0]).rglob("__init__.py")]
+    folders = [init.parent.relative_to(ROOT).as_posix() for init in inits]
+    assert [folder for folder in folders if f"| `{folder}/` |" not in page] == []
 
 
 def test_jax_is_imported_by_one_module_alone():
