@@ -15,6 +15,7 @@ import numpy as np
 from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
+from trainer.errors import ConfigError
 from trainer.models import precision
 from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.trained import Run
@@ -45,6 +46,11 @@ def train(config: Config, *, show_report: bool = False) -> Run:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices can't be had, or training diverges.
     """
+    if config.runtime.local_workers and not peers.has_cluster():
+        raise ConfigError(
+            f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
+            "trainer` does; leave it out here."
+        )
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:

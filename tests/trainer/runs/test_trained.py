@@ -99,6 +99,11 @@ def test_the_report_is_printed_when_it_is_asked_for(make_config, capsys):
     assert "RANK 1 Accuracy" in capsys.readouterr().out
 
 
+def test_workers_are_started_by_the_command_line_alone(make_config):
+    with pytest.raises(ConfigError, match=r"local_workers \(2\) starts other processes"):
+        train.train(make_config(local_workers=2, strategy="multi_worker"))
+
+
 def test_what_training_fixed_cannot_be_changed(run):
     with pytest.raises(ConfigError, match="neurons cannot be changed after training"):
         evaluate.evaluate(run, neurons=9)
