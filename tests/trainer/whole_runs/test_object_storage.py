@@ -192,7 +192,7 @@ def test_a_run_in_a_bucket_is_told_apart_and_not_overwritten(in_bucket, server):
 
 def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
     server.write("hospital", "runs/a/config.json", b"{}")
-    with pytest.raises(RunError, match="there is no trained model"):
+    with pytest.raises(RunError, match="has no model yet; give its command again"):
         evaluate.run(in_bucket(model_dir="gs://hospital/runs/a"))
 
 
