@@ -63,7 +63,7 @@ def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
         ]  # fmt: skip
         outs = [out, out.with_name(f"other_{out.name}")]
     with contextlib.ExitStack() as stack:
-        processes = [
+        workers = [
             stack.enter_context(
                 processes.started(
                     [sys.executable, "-m", "tests.support.one_strategy", f"--out={path}", *flags],
@@ -72,9 +72,9 @@ def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
             )
             for path, extra in zip(outs, environments, strict=True)
         ]  # fmt: skip
-        for process in processes:
-            output, _ = process.communicate(timeout=900)
-            assert process.returncode == 0, output
+        for worker in workers:
+            output, _ = worker.communicate(timeout=900)
+            assert worker.returncode == 0, output
 
 
 def _weights(result: dict[str, np.ndarray], when: str) -> list[np.ndarray]:
