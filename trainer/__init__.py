@@ -1,4 +1,4 @@
-"""Trains, evaluates and opens chest X-ray classifiers on frozen Keras backbones.
+"""Trains and evaluates chest X-ray classifiers on frozen Keras backbones.
 
     import trainer
 
@@ -8,7 +8,8 @@
     run.plot_history()
     trainer.evaluate(run, dataset="official", manual_dir="archive")
 
-Each name is imported at its first use: TensorFlow takes seconds, and `open_run` needs none.
+Each name is imported when it is first used: TensorFlow takes seconds to import, and `open_run` does
+not need it.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name (PEP 562)."""
+    """Imports a public name when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
     return getattr(importlib.import_module(f"trainer.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """Lists the public names alone, for completion."""
+    """Returns the public names only, for tab completion."""
     return sorted(__all__)

@@ -1,8 +1,10 @@
-"""The registry of backbones: a row each, and nothing that imports TensorFlow.
+"""The registry of backbones, one row each. Does not import TensorFlow.
 
-A row names a constructor that has the signature of `keras.applications`, beside a
-`preprocess_input` in the same module. `model.build` reads the input scaling out of that function,
-so a new backbone is one row here; the conformance tests then cover it.
+A row names a constructor with the signature of those in `keras.applications`. The same module must
+have a `preprocess_input`: `classifier.build` derives the input scaling from it. A new backbone
+therefore takes one new row, which the conformance tests then cover.
+
+    backbones.REGISTRY["vgg16"].load_constructor()      # keras.applications.vgg16.VGG16
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """Where a feature extractor comes from, and the image side (px) that it was trained on."""
+    """Where a feature extractor is defined.
+
+    Attributes:
+      module: the module to import.
+      constructor: the name of the constructor in this module.
+      image_size: side (px) of the square images that the pretrained weights were trained on.
+    """
 
     module: str
     constructor: str
@@ -28,22 +36,22 @@ class Backbone:
         return getattr(importlib.import_module(self.module), self.constructor)
 
     def load_preprocessing(self) -> Callable[[Any], Any]:
-        """Returns the `preprocess_input` that belongs to the constructor; imports Keras."""
+        """Returns the `preprocess_input` of the same module; imports Keras."""
         return importlib.import_module(self.module).preprocess_input
 
 
 REGISTRY: dict[str, Backbone] = {
-    # The paper's.
+    # The paper's backbones.
     "vgg16": Backbone("keras.applications.vgg16", "VGG16"),
     "inception_resnet_v2": Backbone(
         "keras.applications.inception_resnet_v2", "InceptionResNetV2", 299
     ),
     "mobilenet_v2": Backbone("keras.applications.mobilenet_v2", "MobileNetV2"),
-    # What users reach for now.
+    # Common choices today.
     "xception": Backbone("keras.applications.xception", "Xception", 299),
     "densenet121": Backbone("keras.applications.densenet", "DenseNet121"),
     "efficientnet_v2_b0": Backbone("keras.applications.efficientnet_v2", "EfficientNetV2B0"),
     "convnext_tiny": Backbone("keras.applications.convnext", "ConvNeXtTiny"),
-    # Trains from nothing on `phantom`.
+    # Without pretrained weights: trains on `phantom` from random ones.
     "small_cnn": Backbone("trainer.models.small_cnn", "SmallCNN", 128),
 }

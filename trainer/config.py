@@ -1,8 +1,8 @@
-"""What one training run is: a frozen tree of options.
+"""The configuration of one training run: a frozen tree of options.
 
-The groups and their defaults are in `trainer.option_groups`; here is what they decide together. The
-tree is saved and read as one flat JSON object of flag names, so that regrouping fields breaks no
-saved run.
+`trainer.option_groups` defines the groups and their defaults; this module joins them and checks
+options of different groups against each other. The tree is saved as one flat JSON object of flag
+names, so that moving an option to another group breaks no saved run.
 
     config = Config.from_flat({"dataset": "paper", "backbone": "mobilenet_v2"})
     config.model.backbone            # "mobilenet_v2"
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
-"""Options that say which machines work together."""
+"""Options that select the machines and devices of a run; a trained model can be used on others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One training run. Two runs with equal configs and equal data give equal results.
+    """The options of one training run. Equal configs and equal data give equal results.
 
     config = trainer.Config.from_flat({"dataset": "phantom", "max_epochs": 5})
     config.data.dataset, config.optimization.max_epochs
@@ -53,16 +53,16 @@ class Config:
     model_dir: str = ""
 
     def __post_init__(self) -> None:
-        """Checks what no group can see alone."""
+        """Checks options of different groups against each other."""
         self._check_paths()
         if self.features.views and self.features.feature_cache == "off":
             raise ConfigError(
-                f"views ({self.features.views}) are cached features, and feature_cache is off."
+                f"views ({self.features.views}) needs the feature cache, but feature_cache is off."
             )
         if self.features.views and self.data.augmentation == "none":
             raise ConfigError(
-                f"views ({self.features.views}) needs --augmentation=light or strong: "
-                "views without augmentation are all alike."
+                f"views ({self.features.views}) needs --augmentation=light or strong: without "
+                "augmentation, all views would be equal."
             )
 
     def _check_paths(self) -> None:
@@ -74,8 +74,8 @@ class Config:
         for name, path in local.items():
             if locations.is_url(path):
                 raise ConfigError(
-                    f"{name} ({path}) must be a local path; model_dir, data_dir and cache_dir may "
-                    "be in a bucket."
+                    f"{name} ({path}) must be a local path; only model_dir, data_dir and cache_dir "
+                    "may be in a bucket."
                 )
         anywhere = {
             "model_dir": self.model_dir,
@@ -90,7 +90,7 @@ class Config:
 
     @property
     def cache_root(self) -> pathlib.Path:
-        """The local folder of what is kept between runs."""
+        """The local folder of the feature cache and of the measured CPU precisions."""
         path = self.features.cache_dir
         if locations.is_url(path):
             return locations.parse(path).folder_in(self.data.staging_root)
@@ -98,10 +98,10 @@ class Config:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
-        """Makes a config from flag names and values; what is not named has its default.
+        """Creates a config from flag names and values; options not named keep their defaults.
 
         Raises:
-          ConfigError: for an unknown name or a value out of its limits.
+          ConfigError: for an unknown name or an invalid value.
         """
         unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
         if unknown:
@@ -120,12 +120,12 @@ class Config:
         )
 
     def to_flat(self) -> dict[str, Any]:
-        """Returns every option by its flag's name; `from_flat` reads it back."""
+        """Returns the value of every option by flag name; the inverse of `from_flat`."""
         options = {f.name: getattr(getattr(self, group), f.name) for group, f in fields()}
         return {**options, "model_dir": self.model_dir}
 
     def changes_from(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """Returns (other's value, ours) of each option by which the results may differ."""
+        """Returns the changed options that affect results: name -> (other's value, ours)."""
         ours, theirs = self.to_flat(), other.to_flat()
         names = [f.name for _, f in fields() if f.metadata["option"].of_result]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
@@ -134,8 +134,8 @@ class Config:
         """Returns the command that runs this config.
 
         Args:
-          base: the config that the command starts from; None: the defaults.
-          **others: flags that are no options of a run, as `mode`.
+          base: leave out options that have the same value as here; None: the defaults.
+          **others: flags that are not options of a run, such as `mode`.
         """
         ours, theirs = self.to_flat(), (base or Config()).to_flat()
         changed = {name: value for name, value in ours.items() if value != theirs[name]}
@@ -143,30 +143,31 @@ class Config:
         return shlex.join(["python", "-m", "trainer", *flags])
 
     def for_finished_run(self, given: Mapping[str, Any]) -> Self:
-        """Returns the config of a command that starts from a run which was trained with this one.
+        """Returns the config for a command that uses the model trained with this config.
 
         Args:
-          given: options that take the place of the run's, by name.
+          given: options that replace those of the run, by name.
 
         Raises:
-          ConfigError: for an option that training has fixed, an unknown one, or a wrong value.
+          ConfigError: for an option that can't be changed after training, an unknown option, or an
+            invalid value.
         """
         check_after_training(given)
-        # A model is used on this machine, wherever it was trained.
+        # The model may have been trained on another machine, whose devices this one lacks.
         kept = {name: value for name, value in self.to_flat().items() if name not in MACHINES}
         return self.from_flat({**kept, **given})
 
     def with_precision(self, policy: str) -> Self:
-        """Returns this config with a dtype policy in place of `auto`."""
+        """Returns this config with the given dtype policy as its precision."""
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
 
 
 def check_after_training(given: Mapping[str, Any]) -> None:
-    """Raises ConfigError for an option that a command can't change once a model is trained.
+    """Raises ConfigError for an option that can't be changed after training.
 
-    A trained model is used as it is: options of its making would change nothing.
+    A trained model is used as it is: these options would have no effect.
     """
     kept = {"model", "optimization", "features"}
     fixed = {field.name for group, field in fields() if group in kept} | {"precision"}
@@ -176,23 +177,23 @@ def check_after_training(given: Mapping[str, Any]) -> None:
                 f"{name} cannot be changed after training; the run's own value is used."
             )
     if given.get("local_workers"):
-        raise ConfigError("a trained model is used on one host: leave out --local_workers.")
+        raise ConfigError("a trained model is used on one host; leave out --local_workers.")
 
 
 def _text(value: Any) -> str:
-    """Writes a value as a flag takes it."""
+    """Formats a value for the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _groups() -> Iterator[tuple[Any, tuple[dataclasses.Field[Any], ...]]]:
-    """Yields the field of each group in Config, with the group's own fields."""
+    """Yields each group's field in Config, with the fields of the group."""
     for group in dataclasses.fields(Config):
         if group.name != "model_dir":
             yield group, dataclasses.fields(group.default_factory)  # type: ignore[arg-type]
 
 
 def fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    """Yields (group's name, field) of every option."""
+    """Yields (group name, field) for every option."""
     for group, members in _groups():
         for field in members:
             yield group.name, field

@@ -1,7 +1,7 @@
-"""The command line, made from the fields of Config; the only module that reads absl's flags.
+"""The command line, generated from the fields of Config; the only module that reads absl flags.
 
-Values come from, each over the one before: the defaults, `--recipe`, `--config_file` (a run's
-`config.json`, say), and the flags that were given.
+Values come from these sources, each overriding the one before: the defaults; `--recipe` or
+`--config_file` (for example the `config.json` of a run); flags on the command line.
 
     app.run(main, flags_parser=flags.parse)      # main gets a TrainerCommand
 """
@@ -24,18 +24,19 @@ from trainer.storage import locations
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_FLAGS = flags.FLAGS  # noqa: TID251 -- The one place.
+_FLAGS = flags.FLAGS  # noqa: TID251 -- The only place.
 
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """What `python -m trainer` can do: a value of --mode.
+    """A value of --mode.
 
     Attributes:
       name: the value.
-      module: has `run(config)`; imported when it is asked for.
+      module: the module whose `run(config)` implements the mode; imported only when it runs.
       help: a clause for --help.
-      needs_run: whether it starts from the finished run in --model_dir, with that run's options.
+      needs_run: whether the mode uses the finished run in --model_dir, with the options of this
+        run.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Mode:
     needs_run: bool = False
 
     def run(self, config: config_lib.Config) -> Any:
-        """Does it; imports TensorFlow, which --help and typing errors don't wait for."""
+        """Runs the mode. Only now TensorFlow is imported: --help and usage errors stay fast."""
         return importlib.import_module(self.module).run(config)
 
 
@@ -55,15 +56,19 @@ MODES = {
         Mode(
             "evaluate",
             "trainer.commands.evaluate",
-            "evaluate the model in --model_dir again, on any --dataset",
+            "evaluate the trained model in --model_dir, optionally on another --dataset",
             needs_run=True,
         ),
         Mode("benchmark", "trainer.benchmarks.race", "time training against plain Keras"),
-        Mode("selfcheck", "trainer.commands.selfcheck", "compare the strategy with one device"),
+        Mode(
+            "selfcheck",
+            "trainer.commands.selfcheck",
+            "check that --strategy computes on this machine what one device computes",
+        ),
         Mode(
             "tpu_check",
             "trainer.tpu.check",
-            "compile the training step for --tpu_topology, without data and without a TPU",
+            "compile the training step for --tpu_topology, without a TPU and without data",
         ),
     )
 }
@@ -71,7 +76,7 @@ MODES = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainerCommand:
-    """What the user asked for: one run, and what to do with it."""
+    """The parsed command line: the options of a run, and what to do with them."""
 
     mode: Mode
     config: config_lib.Config
@@ -84,7 +89,7 @@ def define() -> None:
     flags.DEFINE_string(
         "model_dir",
         "",
-        "the run's directory, a folder or gs://…; empty: a new one, runs/<data>-<backbone>-<time>",
+        "run directory, local or gs://…; empty: a new runs/<dataset>-<backbone>-<time>",
     )
     flags.DEFINE_enum(
         "mode",
@@ -95,17 +100,20 @@ def define() -> None:
 
 
 def define_options() -> None:
-    """Defines a flag for every option of a run, and those that say where options come from."""
+    """Defines a flag for every option of a run, and --recipe and --config_file."""
     for _, field in config_lib.fields():
         define_option(field.name, field.default, field.metadata["option"])
-    flags.DEFINE_enum("recipe", None, _recipes(), "a named set of options; flags override it")
+    flags.DEFINE_enum("recipe", None, _recipes(), "named set of options; other flags override it")
     flags.DEFINE_string(
-        "config_file", None, "a JSON file of options, e.g. a run's config.json; flags override it"
+        "config_file",
+        None,
+        "JSON file of options, such as the config.json of a run; local or gs://…; other flags "
+        "override it",
     )
 
 
 def define_option(name: str, default: Any, option: options.Option) -> None:
-    """Defines the flag of one option; its limits are checked by Config, in one place."""
+    """Defines the flag of one option. Config checks its limits, also for options from a file."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)
     elif isinstance(default, bool):
@@ -122,8 +130,8 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     """Parses the command line.
 
     Raises:
-      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
-      RunError: when a bucket with options can't be read.
+      ConfigError: for an unknown flag, an invalid value or an unreadable file.
+      RunError: when options are in a bucket that can't be read.
     """
     given = _parse([*_option_names(), "model_dir"], argv)
     mode = MODES[_FLAGS["mode"].value]
@@ -134,57 +142,62 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
 def parse_options(
     argv: Sequence[str], others: Sequence[str]
 ) -> tuple[config_lib.Config, dict[str, Any], int]:
-    """Parses the command line of another command that takes a run's options as well.
+    """Parses the command line of another command that also accepts the options of a run.
 
     Args:
-      argv: all of it.
+      argv: the whole command line.
       others: names of the command's own flags.
 
     Returns:
-      The config, the values of the others, and the verbosity.
+      The config, the values of the command's own flags, and the verbosity.
 
     Raises:
-      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
-      RunError: when a bucket with options can't be read.
+      ConfigError: for an unknown flag, an invalid value or an unreadable file.
+      RunError: when options are in a bucket that can't be read.
     """
     config = _config_of(_parse(_option_names(), argv))
     return config, {name: _FLAGS[name].value for name in others}, _verbosity()
 
 
 def _parse(names: Sequence[str], argv: Sequence[str]) -> dict[str, Any]:
-    """Parses, and returns those of `names` that were given."""
+    """Parses the command line; returns the values of those flags of `names` that are on it."""
     try:
         rest = _FLAGS(list(argv))[1:]
     except flags.Error as error:
         raise errors.ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
+    # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 
 
 def _verbosity() -> int:
-    """Warnings only, unless the user asks: TFDS alone logs a line for each split that is read."""
+    """Returns the verbosity; WARNING by default, as TFDS logs a line for each split it reads."""
     verbosity = _FLAGS["verbosity"]
     return logging.WARNING if verbosity.using_default_value else verbosity.value
 
 
 def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
-    """Returns the config of what --recipe and --config_file say, and of the flags over it."""
+    """Returns the config from --recipe or --config_file, overridden by the given flags."""
     recipe, path = _FLAGS["recipe"].value, _FLAGS["config_file"].value
     if recipe and path:
-        raise errors.ConfigError("recipe and config_file both say where to start; give one.")
+        raise errors.ConfigError("--recipe and --config_file exclude each other; give only one.")
     base = _load_recipe(recipe) | (load_options(path) if path else {})
-    base.pop("model_dir", None)  # Of the run that the options come from.
+    base.pop("model_dir", None)  # It names the run that the options come from, not the new one.
     return config_lib.Config.from_flat({**base, **given})
 
 
 def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
-    """Returns the config of the finished run in --model_dir, and of the flags over it."""
+    """Returns the config of the finished run in --model_dir, overridden by the given flags."""
     for name in ("recipe", "config_file"):
         if _FLAGS[name].value:
-            raise errors.ConfigError(f"--mode={mode.name} takes the run's options: no --{name}.")
+            raise errors.ConfigError(
+                f"--mode={mode.name} uses the run's own options; leave out --{name}."
+            )
     if not given.get("model_dir"):
-        raise errors.ConfigError(f"--mode={mode.name} needs the --model_dir of a trained run.")
+        raise errors.ConfigError(
+            f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
+        )
     config_lib.check_after_training(given)
     saved = load_options(f"{given['model_dir'].rstrip('/')}/config.json")
     return config_lib.Config.from_flat(saved).for_finished_run(given)
@@ -200,11 +213,11 @@ def _load_remote_options(path: str) -> dict[str, Any]:
         url = locations.parse(path)
     except locations.LocationError as error:
         raise errors.ConfigError(f"{path} {error}.") from error
-    # Only now: the library takes most of a second to import.
+    # Imported only here: Google's client library takes most of a second to import.
     files = importlib.import_module("trainer.storage.bucket").Bucket(url.bucket)
     stored = files.stat(url.name)
     if stored is None:
-        raise errors.ConfigError(f"no options at {path}: no such object.")
+        raise errors.ConfigError(f"can't read options from {path}: there is no such object.")
     with tempfile.TemporaryDirectory() as folder:
         local = pathlib.Path(folder) / "config.json"
         files.download(stored, local)
@@ -227,10 +240,10 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads a flat JSON object of options.
 
     Args:
-      path: a file, or an object `gs://…`.
+      path: a local file, or an object in a bucket (`gs://…`).
 
     Raises:
-      ConfigError: when the file is missing or holds something else.
+      ConfigError: when the file is missing or is not a JSON object.
       RunError: when the bucket can't be read.
     """
     if locations.is_url(str(path)):
@@ -239,7 +252,7 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise errors.ConfigError(f"no options at {path}: {error.strerror}.") from error
+        raise errors.ConfigError(f"can't read options from {path}: {error.strerror}.") from error
     except ValueError as error:
         raise errors.ConfigError(f"{path} is not JSON: {error}.") from error
     if not isinstance(values, dict):

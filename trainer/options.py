@@ -1,7 +1,7 @@
-"""An option of a command: its default, its help text, and the values that it refuses.
+"""An option of a command: its default, its help text, and its valid values.
 
-Options are fields of frozen dataclasses that derive from `Group`; the command line, `config.json`
-and the checks follow from the fields.
+Options are fields of frozen dataclasses that derive from `Group`. The command line, `config.json`
+and the checks are generated from these fields.
 
     @dataclasses.dataclass(frozen=True)
     class SearchOptions(options.Group):
@@ -21,18 +21,26 @@ from trainer.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What the command line tells of a field, and what it refuses."""
+    """The help text and the limits of one field.
+
+    Attributes:
+      help: the text that --help prints.
+      choices: the valid values; empty: any.
+      minimum: the smallest valid number.
+      below: numbers must be less than this.
+      of_result: whether the option affects results. A resumed run must not change one that does.
+    """
 
     help: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     below: float | None = None
     of_result: bool = True
-    """Whether runs that differ in it may differ in their results; a resumed run may not."""
 
     def check(self, name: str, value: Any, default: Any) -> None:
-        """Raises ConfigError unless `value` has the type of `default` and lies in the limits."""
+        """Raises ConfigError unless `value` has the type of `default` and is within the limits."""
         kind = type(default)
+        # bool is a subclass of int: without the second half, True would pass for a batch size.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r}.")
         if self.choices and value not in self.choices:
@@ -51,13 +59,13 @@ def option(default: Any, help_text: str, **limits: Any) -> Any:
 
 
 class Group:
-    """A group of options, checked when it is made."""
+    """A group of options, checked when it is created."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for the first option that is out of its limits."""
+        """Raises ConfigError for the first option with an invalid value."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(field.default, float) and type(value) is int:
-                value = float(value)  # JSON and people write 1 for 1.0.
+                value = float(value)  # JSON writers and users write 1 for 1.0.
                 object.__setattr__(self, field.name, value)
             field.metadata["option"].check(field.name, value, field.default)

@@ -23,7 +23,7 @@ def _run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def _cpu_s() -> float:
-    """Of the processes that have ended: their seconds of the clock depend on what else runs."""
+    """CPU time of finished child processes: wall time depends on other load on the machine."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -44,23 +44,23 @@ def test_help_lists_every_option_quickly():
         (["--batch_size=0"], "batch_size (0) must be at least 1."),
         (["--optimizer=lion"], "flag --optimizer=lion: value should be one of"),
         (["paper"], "unexpected argument 'paper'; options start with --."),
-        (["--config_file=absent.json"], "no options at absent.json: No such file or directory."),
-        (["--mode=evaluate"], "--mode=evaluate needs the --model_dir of a trained run."),
+        (["--config_file=absent.json"], "can't read options from absent.json: No such file or"),
+        (["--mode=evaluate"], "--mode=evaluate needs a finished run; give"),
         (
             ["--mode=evaluate", "--model_dir=x", "--neurons=9"],
             "neurons cannot be changed after training;",
         ),
         (
             ["--mode=evaluate", "--model_dir=x", "--local_workers=2"],
-            "a trained model is used on one host: leave out",
+            "a trained model is used on one host; leave out",
         ),
         (
             ["--local_workers=2", "--strategy=mirrored"],
             "local_workers (2) needs --strategy=multi_w",
         ),
-        (["--recipe=paper", "--config_file=x.json"], "recipe and config_file both say where"),
+        (["--recipe=paper", "--config_file=x.json"], "--recipe and --config_file exclude"),
         (["--tpu_topology=v9:1x1"], "tpu_topology (v9:1x1) must be a chip (v5e, v5p, v6e) and a"),
-        (["--mode=evaluate", "--model_dir=absent"], "no options at absent/config.json"),
+        (["--mode=evaluate", "--model_dir=absent"], "can't read options from absent/config.json"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(args, message):
@@ -95,7 +95,7 @@ def test_a_missing_weights_file_is_one_line_and_exit_code_1(command, small):
 @pytest.mark.slow
 def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_path):
     args = [arg for arg in small if "backbone" not in arg]
-    # The discard port: nobody listens, on any machine. A home of its own: nothing was fetched yet.
+    # Nobody listens on the discard port of any machine. A new Keras home has no downloads yet.
     proxy = "http://127.0.0.1:9"
     home = str(tmp_path / "keras")
     result = _run(*args, "--backbone=vgg16", https_proxy=proxy, HTTPS_PROXY=proxy, KERAS_HOME=home)
@@ -108,7 +108,7 @@ def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["nothing", "a corrupt zip"])
-def test_a_bad_archive_is_told_and_exit_code_1(command, tmp_path, content):
+def test_a_bad_archive_is_reported_with_exit_code_1(command, tmp_path, content):
     manual = tmp_path / "manual"
     manual.mkdir()
     if content == "a corrupt zip":
@@ -124,7 +124,7 @@ def test_a_bad_archive_is_told_and_exit_code_1(command, tmp_path, content):
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
 
 
-def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(command, small, tmp_path):
+def test_a_run_whose_guard_fires_exits_with_3_and_evaluates_again_alike(command, small, tmp_path):
     result = _run(*small, "--weights=none", "--learning_rate=0")
     assert result.returncode == 3
     assert "DO NOT USE THIS MODEL:" in result.stdout
@@ -137,7 +137,7 @@ def test_a_run_whose_guard_fires_exits_with_3_and_judges_again_alike(command, sm
     assert line in again.stdout
 
 
-def test_a_tpu_that_is_not_there_is_one_line_and_soon(small):
+def test_a_missing_tpu_is_reported_in_one_line_and_soon(small):
     """Nearly all of it is TensorFlow's import."""
     cpu = _cpu_s()
     result = _run(*small, "--weights=none", "--strategy=tpu", "--tpu=local")
@@ -147,7 +147,7 @@ def test_a_tpu_that_is_not_there_is_one_line_and_soon(small):
 
 
 @pytest.mark.slow
-def test_the_self_check_ends_with_its_verdict():
+def test_the_self_check_ends_with_its_result():
     result = _run(
         "--mode=selfcheck", "--backbone=small_cnn", "--image_size=32", "--strategy=mirrored",
         "--num_logical_devices=2",
@@ -163,7 +163,7 @@ def test_a_self_check_without_its_devices_is_one_line_and_exit_code_1(command):
 
 
 @pytest.mark.slow
-def test_an_epoch_of_the_quickstart_is_judged(tmp_path):
+def test_an_epoch_of_the_quickstart_is_evaluated(tmp_path):
     result = _run(
         "--recipe=quickstart", "--max_epochs=1",
         f"--data_dir={tmp_path / 'data'}", f"--model_dir={tmp_path / 'run'}",

@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_documentation():
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
         ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),
         ({"warmup_epochs": 31}, "warmup_epochs (31) exceeds max_epochs (30)."),
-        ({"schedule_epochs": 9}, "schedule_epochs (9) must reach max_epochs (30), or be 0."),
+        ({"schedule_epochs": 9}, "schedule_epochs (9) must be at least max_epochs (30), or 0."),
         (
             {"warmup_epochs": 41, "schedule_epochs": 40},
             "warmup_epochs (41) exceeds schedule_epochs (40).",
@@ -79,7 +79,7 @@ def test_a_number_of_layers_may_be_a_number_in_json():
 
 
 def test_every_option_is_read_outside_of_config():
-    """A flag that nothing reads would do nothing."""
+    """Otherwise a flag would have no effect."""
     folder = Path(config_lib.__file__).parent
     declared = {folder / "config.py", folder / "option_groups.py"}
     sources = [path for path in folder.rglob("*.py") if path not in declared]

@@ -1,1 +1,1 @@
-"""The trainer timed against plain Keras."""
+"""Times the trainer against plain Keras."""

@@ -1,12 +1,12 @@
-"""The yardstick of `--mode=benchmark`: the same work as a user of plain Keras writes it.
+"""The baseline of `--mode=benchmark`: the same training, written in plain Keras.
 
 A frozen backbone and a dense head in one model, `image_dataset_from_directory(...).cache()`, `fit`.
-It shares no code with the trainer, on purpose.
+It deliberately shares no code with the trainer.
 
-    python -m trainer.benchmarks.plain_keras options.json       # prints one JSON object of seconds
+    python -m trainer.benchmarks.plain_keras options.json       # prints one JSON object
 
-The options are those fields of Config that it reads, and `images`, a folder with
-<split>/<class>/<image> below it.
+The JSON file has the options of a run by flag name, and those that `race.plain_options` adds:
+`images` is a folder of images, <split>/<class>/<image>.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Notes how long each epoch takes, its validation included."""
+    """Records the seconds of each epoch, validation included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class EpochClock(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Reads it."""
+        """Stops the clock."""
         del epoch, logs
         self.seconds.append(time.perf_counter() - self._start)
 
 
 def run(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains and judges; returns seconds of each epoch, and of judging the test split."""
+    """Trains and evaluates; returns the seconds of each epoch and of evaluating the test split."""
     keras.mixed_precision.set_dtype_policy(options["precision"])
     keras.utils.set_random_seed(options["seed"])
     model, clock = build_model(options), EpochClock()
@@ -53,14 +53,15 @@ def run(options: Mapping[str, Any]) -> dict[str, Any]:
         train, validation_data=validation, epochs=options["epochs"], callbacks=[clock], verbose=2
     )
     start = time.perf_counter()
+    # Only the training split is shuffled, so labels and predictions have the same order.
     labels = np.concatenate([label for _, label in test.as_numpy_iterator()])
     accuracy = float(np.mean(model.predict(test, verbose=0).argmax(axis=-1) == labels))
-    judge_s = time.perf_counter() - start
-    return {"epoch_s": clock.seconds, "judge_s": judge_s, "accuracy": accuracy}
+    evaluate_s = time.perf_counter() - start
+    return {"epoch_s": clock.seconds, "evaluate_s": evaluate_s, "accuracy": accuracy}
 
 
 def read(options: Mapping[str, Any], split: str) -> Any:
-    """Reads a split into memory, once."""
+    """Returns a split, which is cached in memory when it is first read."""
     return keras.utils.image_dataset_from_directory(
         pathlib.Path(options["images"]) / split,
         image_size=(options["image_size"],) * 2,
@@ -86,11 +87,13 @@ def build_model(options: Mapping[str, Any]) -> keras.Model:
     for layer in backbone.layers[: len(backbone.layers) - unfrozen]:
         layer.trainable = False
     image = keras.Input(shape)
+    # training=False keeps batch norm in inference mode, as Keras's fine-tuning guide advises.
     x = backbone(module.preprocess_input(image), training=False)
     x = _pool(options["pooling"], x)
     for _ in range(options["dense_layers"]):
         x = keras.layers.Dense(options["neurons"], activation="relu")(x)
         x = keras.layers.Dropout(options["dropout"])(x)
+    # float32, as Keras's mixed precision guide advises for the last layer.
     probabilities = keras.layers.Dense(options["classes"], activation="softmax", dtype="float32")(x)
     model = keras.Model(image, probabilities)
     model.compile(

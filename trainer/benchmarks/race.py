@@ -1,12 +1,13 @@
-"""What the frozen-prefix cache is worth on this machine, against the same work in plain Keras.
+"""Measures how much the feature cache saves on this machine, compared with plain Keras.
 
-Whole processes run in turn: the trainer with an empty cache (A), plain Keras (B), the trainer with
-the full cache (A), plain Keras (B). Start-up and judging count on both sides. Then the stages are
-timed one by one in this process. Plain Keras is timed on `benchmark_images` images and scaled.
+Whole processes run alternately: the trainer with an empty cache, plain Keras, the trainer with a
+full cache, plain Keras. Start-up and evaluation count on both sides. Then the stages of a run are
+timed one by one in this process. Plain Keras is timed on `benchmark_images` images and the time is
+scaled to all images.
 
     python -m trainer --mode=benchmark --dataset=paper --backbone=vgg16 --max_epochs=20
 
-The folder in `--model_dir` keeps the two runs, their cache and `benchmark.json`.
+`--model_dir` then contains the two runs of the trainer, their cache and `benchmark.json`.
 """
 
 from __future__ import annotations
@@ -36,18 +37,25 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 BASELINE_EPOCHS = 2
-"""The first one reads and traces; the second one is what all others are like."""
+"""The first epoch includes reading and tracing; the second stands for all later ones."""
 COMPARED = frozenset(
     {"dataset", "backbone", "weights", "image_size", "layers_to_unfreeze", "pooling"}
     | {"dense_layers", "neurons", "dropout", "learning_rate", "batch_size", "max_epochs"}
     | {"patience", "monitor", "precision", "seed"}
 )
-"""Options that change results, and that plain Keras has too (or, as patience, needs none of)."""
+"""Options that affect results and that `plain_keras` implements. Without early stopping, patience
+and monitor do not affect the time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainerTimes:
-    """A run of the trainer, start-up and judging included."""
+    """Times of one run of the trainer.
+
+    Attributes:
+      total_s: the whole process, start-up and evaluation included.
+      epoch_s: median over the epochs.
+      private_bytes: peak memory without mapped files.
+    """
 
     total_s: float
     epoch_s: float
@@ -56,14 +64,14 @@ class TrainerTimes:
 
 @dataclasses.dataclass(frozen=True)
 class PlainKerasTimes:
-    """Plain Keras, timed on a share of the images.
+    """Times of plain Keras on a share of the images.
 
     Attributes:
       policy: dtype policy.
       share: of the images, in (0, 1].
-      setup_s: start-up, and what the first epoch takes longer than the others.
-      epoch_s: an epoch over the share, with validation.
-      judge_s: judging the share of the test split.
+      setup_s: start-up, and the additional time of the first epoch.
+      epoch_s: one epoch on the share of the images, with validation.
+      evaluate_s: evaluating the share of the test split.
       private_bytes: peak memory, which grows with the share.
     """
 
@@ -71,17 +79,17 @@ class PlainKerasTimes:
     share: float
     setup_s: float
     epoch_s: float
-    judge_s: float
+    evaluate_s: float
     private_bytes: int
 
     def total_s(self, epochs: int) -> float:
-        """Seconds that all images and epochs would take."""
-        return self.setup_s + (epochs * self.epoch_s + self.judge_s) / self.share
+        """Returns the estimated seconds for all images and `epochs` epochs."""
+        return self.setup_s + (epochs * self.epoch_s + self.evaluate_s) / self.share
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All that was measured."""
+    """All measurements."""
 
     cold: TrainerTimes
     warm: TrainerTimes
@@ -90,10 +98,10 @@ class Results:
 
 
 def run(config: Config) -> None:
-    """Measures, and prints one table; its last line sums up.
+    """Measures, and prints a table with a summary in the last line.
 
     Raises:
-      ConfigError: when the options leave nothing to cache.
+      ConfigError: when nothing can be cached, or plain Keras can't do the same work.
       RunError: when one of the processes fails.
     """
     _unfrozen(config)
@@ -101,9 +109,8 @@ def run(config: Config) -> None:
     _require_fair(config, context)
     data = opening.load(config.data, config.model.backbone_image_size)
     config = config.with_precision(precision.choose(config, context).policy)
-    stages.build_feeds(
-        config, data, context
-    )  # What can't be cached is told before hours of the race.
+    # Raises ConfigError if nothing can be cached: now, not after hours of measuring.
+    stages.build_feeds(config, data, context)
     folder = _create_folder(config)
     config = _comparable(config, folder)
     cold, warm, baselines = _race(config, data, folder)
@@ -120,24 +127,27 @@ def run(config: Config) -> None:
 
 
 def _require_fair(config: Config, context: runtime.Context) -> None:
-    """Raises ConfigError for options that would have the two sides do different work."""
+    """Raises ConfigError for options with which the two sides would do different work."""
     unfair = [f"--{name}" for name in config.changes_from(type(config)()) if name not in COMPARED]
     if unfair or config.runtime.cpu_threads:
         listed = ", ".join(unfair or ["--cpu_threads"])
         raise ConfigError(
-            f"--mode=benchmark compares with plain Keras, which is written without {listed}; "
-            "leave it out."
+            f"--mode=benchmark compares with plain Keras, which runs without {listed}; leave it "
+            "out."
         )
     if context.num_replicas > 1:
         raise ConfigError(
-            f"--mode=benchmark compares on one device, and there are {context.num_replicas} "
-            "replicas; give --strategy=one_device."
+            f"--mode=benchmark compares on one device, not on {context.num_replicas} replicas; "
+            "give --strategy=one_device."
         )
 
 
 def _unfrozen(config: Config) -> int:
     if config.model.layers_to_unfreeze == option_groups.ALL_LAYERS:
-        raise ConfigError("--mode=benchmark measures what frozen layers cost; freeze some.")
+        raise ConfigError(
+            "--mode=benchmark times frozen layers, but --layers_to_unfreeze=all freezes none; give "
+            "a number."
+        )
     return int(config.model.layers_to_unfreeze)
 
 
@@ -147,14 +157,14 @@ def _create_folder(config: Config) -> pathlib.Path:
     folder = pathlib.Path(config.model_dir or run_directory.new_name("benchmark", config))
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():
-        raise ConfigError(f"model_dir ({folder}) already holds a benchmark; name another.")
+        raise ConfigError(f"model_dir ({folder}) already contains a benchmark; give another one.")
     (folder / "cache").mkdir(parents=True)
     console.say(f"benchmark: {folder}")
     return folder
 
 
 def _comparable(config: Config, folder: pathlib.Path) -> Config:
-    """Starts from an empty cache, and lets no run end before its last epoch."""
+    """Returns the config with an empty cache, and without early stopping, as in plain Keras."""
     features = dataclasses.replace(config.features, cache_dir=str(folder / "cache"))
     patience = config.optimization.max_epochs
     optimization = dataclasses.replace(config.optimization, patience=patience)
@@ -164,14 +174,14 @@ def _comparable(config: Config, folder: pathlib.Path) -> Config:
 def _race(
     config: Config, data: pipeline.Data, folder: pathlib.Path
 ) -> tuple[TrainerTimes, TrainerTimes, tuple[PlainKerasTimes, ...]]:
-    """Runs the trainer and plain Keras in turn, twice; then the latter in float32 if it was not."""
+    """Runs the trainer and plain Keras alternately, then plain Keras in its default float32."""
     share = share_of(config, data)
     export_images(data, share, folder / "images", ("train", "validation", "test"))
-    theirs = functools.partial(_run_plain_keras, config, data, share, folder)
+    run_plain_keras = functools.partial(_run_plain_keras, config, data, share, folder)
     policy = config.runtime.precision
-    cold, first = _run_trainer(config, folder / "cold"), theirs(policy)
-    warm, second = _run_trainer(config, folder / "warm"), theirs(policy)
-    in_float32 = () if policy == "float32" else (theirs("float32"),)
+    cold, first = _run_trainer(config, folder / "cold"), run_plain_keras(policy)
+    warm, second = _run_trainer(config, folder / "warm"), run_plain_keras(policy)
+    in_float32 = () if policy == "float32" else (run_plain_keras("float32"),)
     return cold, warm, (first, second, *in_float32)
 
 
@@ -182,7 +192,7 @@ def share_of(config: Config, data: pipeline.Data) -> float:
 
 
 def plain_options(config: Config, data: pipeline.Data, images: pathlib.Path) -> dict[str, Any]:
-    """Returns what `plain_keras` wants to know, but for layers to unfreeze and epochs."""
+    """Returns the options for `plain_keras`; the caller sets `layers_to_unfreeze` and `epochs`."""
     row = backbones.REGISTRY[config.model.backbone]
     return {
         **config.to_flat(),
@@ -197,7 +207,7 @@ def plain_options(config: Config, data: pipeline.Data, images: pathlib.Path) -> 
 def export_images(
     data: pipeline.Data, share: float, folder: pathlib.Path, splits: Sequence[str]
 ) -> None:
-    """Writes the first part of each split as plain Keras reads it, the bytes as they are."""
+    """Writes the first examples of each split as image files, without decoding them."""
     for split in splits:
         count = math.ceil(share * data.num_examples(split))
         for example in data.read(f"{split}[:{count}]").as_numpy_iterator():
@@ -214,7 +224,7 @@ def _run_trainer(config: Config, model_dir: pathlib.Path) -> TrainerTimes:
     process = processes.run(
         ["trainer", f"--config_file={options}", f"--model_dir={model_dir}"],
         model_dir.with_suffix(".log"),
-        exits.TRAINED,  # Random weights need not beat the majority.
+        exits.TRAINED,  # Including exit code 3: with random weights, the guard may fire.
     )
     history = run_directory.RunDirectory(model_dir).load_history()
     epoch_s = statistics.median(history["epoch_s"])
@@ -237,14 +247,14 @@ def _run_plain_keras(
         folder / "plain_keras.log",
     )
     times = json.loads(process.last_line)
-    epoch_s, judge_s = times["epoch_s"][-1], times["judge_s"]
+    epoch_s, evaluate_s = times["epoch_s"][-1], times["evaluate_s"]
     console.say(f"  {process.seconds:,.1f} s, {epoch_s:.2f} s an epoch")
-    setup_s = process.seconds - BASELINE_EPOCHS * epoch_s - judge_s
-    return PlainKerasTimes(policy, share, setup_s, epoch_s, judge_s, process.private_bytes)
+    setup_s = process.seconds - BASELINE_EPOCHS * epoch_s - evaluate_s
+    return PlainKerasTimes(policy, share, setup_s, epoch_s, evaluate_s, process.private_bytes)
 
 
 def format_table(config: Config, results: Results) -> str:
-    """Returns the table of all figures, and the line that sums them up."""
+    """Returns the table of all measurements, and the summary in its last line."""
     cold, warm, rates = results.cold, results.warm, results.stages
     epochs = config.optimization.max_epochs
     rows = [
@@ -283,12 +293,12 @@ def _baseline_rows(
 
 
 def _format_process(seconds: float, private_bytes: int) -> str:
-    memory = f", {private_bytes / 2**30:.1f} GiB of its own" if private_bytes else ""
+    memory = f", {private_bytes / 2**30:.1f} GiB of private memory" if private_bytes else ""
     return f"{seconds:,.0f} s{memory}"
 
 
 def _summary(results: Results, epochs: int) -> str:
-    """Compares with plain Keras in the same precision, the mean of its runs."""
+    """Returns the summary; the speedup is over the mean of plain Keras in the same precision."""
     policy = results.baselines[0].policy
     same = [b.total_s(epochs) for b in results.baselines if b.policy == policy]
     rates = results.stages

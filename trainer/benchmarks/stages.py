@@ -1,7 +1,7 @@
-"""The stages of a run, timed one by one in this process: reading, decoding, prefix, training.
+"""Times the stages of a run one by one in this process: reading, decoding, prefix, training.
 
 rates = stages.measure(config, data, context, folder)
-rates.pass_per_s / rates.forward_per_s      # how much of the bare forward pass is left
+rates.pass_per_s / rates.forward_per_s      # the share of the bare forward pass's speed
 """
 
 from __future__ import annotations
@@ -33,13 +33,22 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 ROUND_S = 20.0
-"""Length of a round of the prefix: long enough for the start of its pipeline not to count."""
+"""Length of a round of the prefix, so long that the start of its input pipeline is negligible."""
 UNCACHED_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """Rates of the stages of a run, each on its own."""
+    """Rates of the stages of a run.
+
+    Attributes:
+      records_per_s: examples read from TFRecords, not decoded.
+      decoded_per_s: examples read and decoded.
+      input_wait: share of the time that training on images waits for input, in [0, 1].
+      forward_per_s: images through the frozen prefix, without input pipeline and cache.
+      pass_per_s: images through the pass that fills the cache.
+      suffix_steps_per_s: training steps on cached features.
+    """
 
     records_per_s: float
     decoded_per_s: float
@@ -52,7 +61,7 @@ class Stages:
 def measure(
     config: Config, data: pipeline.Data, context: runtime.Context, folder: pathlib.Path
 ) -> Stages:
-    """Times the stages of a run in this process; the features come from the race's cache."""
+    """Times the stages in this process; features come from the cache that `race` filled."""
     console.say("the stages, one by one ...")
     cached, uncached = build_feeds(config, data, context)
     decoded = data.evaluation_batches("train", data.config.batch_size)
@@ -72,12 +81,12 @@ def measure(
 def build_feeds(
     config: Config, data: pipeline.Data, context: runtime.Context
 ) -> tuple[feeds.FeatureFeed, feeds.ImageFeed]:
-    """Returns what trains from the cache, and what trains without it.
+    """Returns a feed of cached features, and a feed of images.
 
     Raises:
       ConfigError: when nothing can be cached.
     """
-    # The same seed each time, so that random weights find the cache.
+    # With the same seed, random weights are equal each time: the cache is keyed by them.
     session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
         network = classifier.build(config.model, data.image_shape, len(data.class_names))
@@ -95,14 +104,17 @@ def build_feeds(
 def _time_prefix(
     feed: feeds.FeatureFeed, data: pipeline.Data, folder: pathlib.Path
 ) -> tuple[float, float]:
-    """Returns images per second of the bare forward pass and of the pass into a cache, in turn."""
+    """Returns images per second of the bare forward pass and of the pass that fills a cache.
+
+    The two alternate, so that a change in the machine's speed affects both.
+    """
     size = entries.PASS_BATCH_SIZE
     forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
     images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
-    forward(images)  # Traces.
+    forward(images)  # The first call traces: keep that out of the measurement.
     batch_s = _seconds(lambda: forward(images).numpy())
     steps = int(np.clip(ROUND_S / batch_s, 1, data.num_examples("train") // size))
-    list(feed.run_prefix("train", None, 0, size))  # Traces.
+    list(feed.run_prefix("train", None, 0, size))  # Traces as well.
     bare_s, pass_s = [], []
     for turn in range(ROUNDS):
         cache = store.Cache(folder / str(turn), math.inf)
@@ -114,7 +126,7 @@ def _time_prefix(
 
 
 def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Mapping[str, float]:
-    """Trains two epochs of at most so many steps, and returns the logs of the second."""
+    """Trains two epochs of at most `steps` steps; returns the logs of the second."""
 
     def first(batches: Any, steps: int) -> Any:
         steps = min(steps, batches.steps)
@@ -132,7 +144,7 @@ def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Map
 
 
 def _rate_of(dataset: tf.data.Dataset, count: int) -> float:
-    """Reads a data set of so many elements to its end; elements per second."""
+    """Iterates a data set of `count` examples to its end; returns examples per second."""
     return count / _seconds(lambda: [None for _ in dataset])
 
 

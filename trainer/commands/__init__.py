@@ -1,1 +1,1 @@
-"""One module for a --mode, with run(config)."""
+"""The modes of the command line: one module each, with `run(config)`."""

@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: evaluates the model of a finished run again, on any data set.
+"""`--mode=evaluate`: evaluates the model of a finished run on any data set.
 
 evaluation = evaluate.evaluate("runs/a", dataset="official")
 evaluation.guard_fired        # the model must not be used
@@ -36,16 +36,15 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
         evaluation = trainer.evaluate("runs/a", dataset="official", manual_dir="archive")
         print(evaluation)
 
-    Its files go to a folder of their own below the run, named by the data.
+    The files of the evaluation go to a subfolder of the run directory, named after the data.
 
     Args:
       run: a run, or its directory.
-      **options: those that say which data and which machine, by the names of their flags; the
-        run's own where they are not given.
+      **options: data and device options, by flag name; the default is the run's own value.
 
     Raises:
-      ConfigError: for an option that is unknown, impossible, or fixed by training.
-      RunError: when run, data or devices can't be had.
+      ConfigError: for an option that is unknown, invalid, or can't be changed after training.
+      RunError: when the run, its data or the devices are not available.
     """
     opened = run if isinstance(run, Run) else trained.open_run(run)
     config = opened.config.for_finished_run({**options, "model_dir": opened.path})
@@ -54,7 +53,7 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
 
 
 def run(config: Config) -> Evaluation:
-    """Does what `evaluate` does for a command line, and says the report."""
+    """Evaluates for the command line, and prints the report."""
     evaluation = _evaluate(config)
     console.say(evaluation.report.to_text(colour=console.wants_colour()))
     return evaluation
@@ -65,7 +64,7 @@ def _evaluate(config: Config) -> Evaluation:
     context.check_batch_size(config.data.batch_size)
     with run_directory.restore(config, is_chief=context.is_chief) as directory:
         finished = trained.require_finished(directory)
-        with context.strategy.scope():
+        with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         data = opening.load(config.data, image_size=model.input.shape[1])
         data.require_image_shape(model.input.shape[1:])
@@ -84,9 +83,10 @@ def _evaluate(config: Config) -> Evaluation:
 
 
 def predict(driver: Driver, batches: Batches, context: runtime.Context) -> np.ndarray:
-    """Returns what `driver.predict` does; the last that hosts which train together do together.
+    """Returns the probabilities of `driver.predict`: the last step in which hosts need each other.
 
-    A request to one of them to stop stops all. From here on none waits for another.
+    A request to stop, sent to one host, stops all of them together. After this step, no host waits
+    for another, and `peers` no longer watches them.
     """
     together = signals.deferred(context.any_host)
     with together if context.is_multi_host else contextlib.nullcontext():
@@ -96,7 +96,7 @@ def predict(driver: Driver, batches: Batches, context: runtime.Context) -> np.nd
 
 
 def facts_of(config: Config, context: runtime.Context, command: str) -> dict[str, Any]:
-    """Returns what a reader needs to run this again."""
+    """Returns the facts for the report that are needed to repeat the run."""
     return {
         "command": command,
         "config": config.to_flat(),

@@ -1,11 +1,11 @@
-"""`--mode=selfcheck`: whether the strategy computes on this machine what one device computes.
+"""`--mode=selfcheck`: checks that a strategy computes on this machine what one device computes.
 
     python -m trainer --mode=selfcheck --strategy=mirrored --backbone=mobilenet_v2
 
-Trains the backbone, from random weights and without dropout, on a handful of phantoms: once on the
-strategy, once on one device, from the same seed. Losses, metrics, weights and batch norm statistics
-must agree to rounding. Faults of distribution are far larger: a gradient that is not summed moves
-the weights by a fraction of what it should.
+Trains the backbone on a few phantoms, from random weights and without dropout: once under the
+strategy and once on one device, with the same seed. Losses, metrics, weights and batch norm
+statistics must be equal up to rounding. Errors in distribution cause far larger differences: if
+gradients are not summed over replicas, for example, weights move by a fraction of the right amount.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 UPDATES = 2
 EXAMPLES_PER_REPLICA = 2
 TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
-"""Largest difference, as a share of the value (of how far it moved, for weights): in float32, and
-where 16-bit floats are multiplied, as a TPU does in any precision."""
+"""Largest relative difference (for weights, relative to their change): in float32, and where 16-bit
+floats are multiplied, which a TPU does under any dtype policy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """What a strategy computed.
+    """The results of training under one strategy.
 
     Attributes:
-      scalars: losses by step, and metrics of the test examples.
-      moved: how far each trainable weight went from where it began.
+      scalars: the loss at each step, and the metrics of the test examples.
+      moved: change of each trainable weight since the start.
       statistics: moving means and variances of batch norm.
     """
 
@@ -56,7 +56,7 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table: what is compared, and the difference as a share."""
+    """One row of the table: two compared values, and their relative difference."""
 
     name: str
     ours: float
@@ -65,26 +65,30 @@ class Row:
 
 
 def run(config: config_lib.Config) -> None:
-    """Prints how the strategy compares with one device.
+    """Prints the comparison of the strategy with one device.
 
     Raises:
       ConfigError: when options contradict each other or the machine.
-      RunError: when the devices can't be had, or compute something else.
+      RunError: when the devices are not available, or the results differ.
     """
     context = runtime.build(config.runtime)
     policy = "float32" if config.runtime.precision == "auto" else config.runtime.precision
-    # GPUs round what they multiply to 10 bits in float32 too, which would pass for a fault.
+    # TensorFloat-32 rounds the inputs of float32 products to 10 bits, more than the tolerance.
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
-    config = _made_comparable(config.with_precision(policy))
+    config = _with_comparable_options(config.with_precision(policy))
     batch_size = EXAMPLES_PER_REPLICA * context.num_replicas
     ours = _train(config, context.strategy, batch_size)
+    # Outside any scope, get_strategy returns the default strategy, which uses one device.
     reference = _train(config, tf.distribute.get_strategy(), batch_size)
     exact = policy == "float32" and context.device != "TPU"
     _report(context, compare(ours, reference), TOLERANCE if exact else COARSE_TOLERANCE)
 
 
-def _made_comparable(config: config_lib.Config) -> config_lib.Config:
-    """Leaves out what is drawn on each replica, and what hides a fault or amplifies rounding."""
+def _with_comparable_options(config: config_lib.Config) -> config_lib.Config:
+    """Turns off dropout, as replicas draw it independently, and what hides errors.
+
+    Adam is invariant to the scale of gradients: it would hide a wrong one, and amplify rounding.
+    """
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, weights="none", dropout=0.0),
@@ -109,7 +113,7 @@ def _train(
         optimization.compile_model(whole, config.optimization, np.bincount(labels).tolist(), steps)
     before = [weight.numpy() for weight in whole.trainable_weights]
     train = _batches(images, labels, batch_size, steps * batch_size)
-    # One example more than a batch: replicas get unequal, even empty shares of the second one.
+    # One example more than a batch, so that in the second batch most replicas get only padding.
     test = _batches(images, labels, batch_size, batch_size + 1)
     log = _StepLosses()
     Driver(whole, strategy).fit(lambda _: train, validation=test, epochs=1, callbacks=[log])
@@ -121,7 +125,7 @@ def _train(
 
 
 def _phantoms(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws images [count, H, W, 1] uint8 and labels [count] of both classes by turns."""
+    """Renders images [count, H, W, 1] uint8 and labels [count], alternating between the classes."""
     by_class = (
         [record for record in phantom.records() if record.label == name]
         for name in ("NORMAL", "PNEUMONIA")
@@ -140,32 +144,32 @@ def _batches(
 
 
 def _statistics(whole: keras.Model) -> list[Any]:
-    layers = whole._flatten_layers()  # noqa: SLF001 -- Keras has no public way into nested models.
+    layers = whole._flatten_layers()  # noqa: SLF001 -- Keras has no public method for nested models.
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     return [v for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
 
 
 class _StepLosses(keras.callbacks.Callback):
-    """Keeps the mean loss up to each step, and the metrics at the end."""
+    """Records the mean loss up to each step, and the validation metrics at the end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scalars: dict[str, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Reads the loss."""
+        """Records the loss."""
         del logs
         self.scalars[f"loss to step {batch + 1}"] = float(self.model.get_metrics_result()["loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Reads what validation found."""
+        """Records the validation metrics."""
         del epoch
         for name in ("loss", "accuracy", "auc"):
             self.scalars[f"test {name}"] = (logs or {})[f"val_{name}"]
 
 
 def compare(ours: Computation, reference: Computation) -> list[Row]:
-    """Returns a row for each scalar, for the weights and for the statistics."""
+    """Returns one row for each scalar, one for the weights, and one for the statistics."""
     rows = [
         Row(name, ours.scalars[name], value, abs(ours.scalars[name] - value) / max(abs(value), 1.0))
         for name, value in reference.scalars.items()
@@ -177,7 +181,7 @@ def compare(ours: Computation, reference: Computation) -> list[Row]:
 
 
 def _row_of(name: str, ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Row:
-    """Compares arrays by their norms, and the norm of their difference."""
+    """Compares lists of arrays by their norms and the norm of their difference."""
     size, difference = _norm(reference), _norm(a - b for a, b in zip(ours, reference, strict=True))
     return Row(name, _norm(ours), size, difference / size)
 
@@ -187,18 +191,19 @@ def _norm(arrays: Iterator[np.ndarray] | Sequence[np.ndarray]) -> float:
 
 
 def _report(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> None:
-    """Prints the table and the verdict."""
+    """Prints the table and the result; raises RunError if a row differs."""
     name = type(context.strategy).__name__ if context.num_replicas > 1 else "one device"
     subject = f"{name}, {context.num_replicas} replica(s) on {context.device}"
-    console.say(f"{'':22} {'here':>12} {'one device':>12} {'difference':>11} {'allowed':>8}")
+    console.say(f"{'':22} {'strategy':>12} {'one device':>12} {'difference':>11} {'allowed':>8}")
     for row in rows:
         console.say(
             f"{row.name:22} {row.ours:12.6g} {row.reference:12.6g} {row.difference:11.2e} "
             f"{tolerance:8.0e}{'' if row.difference <= tolerance else '  DIFFERS'}"
         )
-    wrong = [row.name for row in rows if not row.difference <= tolerance]  # NaN is wrong as well.
+    # Not `>`: a NaN must count as different.
+    wrong = [row.name for row in rows if not row.difference <= tolerance]
     if wrong:
         raise RunError(
             f"selfcheck failed: {subject} differs from one device in {', '.join(wrong)}."
         )
-    console.say(f"selfcheck passed: {subject} computes what one device does.")
+    console.say(f"selfcheck passed: {subject} computes what one device computes.")

@@ -1,4 +1,4 @@
-"""`--mode=train`: one training run, from config to evaluation; reads like its table of contents.
+"""`--mode=train`: one training run, from config to evaluation.
 
 run = train.train(config)
 run.metrics.roc_auc
@@ -39,12 +39,12 @@ def train(config: Config, *, show_report: bool = False) -> Run:
     An interrupted run resumes when `train` is called again with the same config and `model_dir`.
 
     Args:
-      config: all options; without a `model_dir`, a new one in `runs/`.
-      show_report: whether to print the text report at the end; `print(run.evaluation)` does so too.
+      config: all options; without a `model_dir`, the run gets a new directory in `runs/`.
+      show_report: whether to print the text report at the end, as `print(run.evaluation)` does.
 
     Raises:
       ConfigError: when options contradict each other, the data or the machine.
-      RunError: when data, weights or devices can't be had, or training diverges.
+      RunError: when data, weights or devices are not available, or training diverges.
     """
     if config.runtime.local_workers and not peers.has_cluster():
         raise ConfigError(
@@ -59,19 +59,19 @@ def train(config: Config, *, show_report: bool = False) -> Run:
 
 
 def run(config: Config) -> Evaluation:
-    """Does what `train` does for a command line, and says the report."""
+    """Trains for the command line, and prints the report."""
     _, evaluation = _train(config)
     console.say(evaluation.report.to_text(colour=console.wants_colour()))
     return evaluation
 
 
 def _train(config: Config) -> tuple[str, Evaluation]:
-    """Returns the run directory and the evaluation."""
+    """Trains and evaluates; returns the run directory and the evaluation."""
     start = time.monotonic()
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
     directory, config = run_directory.take(config, is_chief=context.is_chief)
-    with directory:  # Which waits at its end for what has to reach a bucket.
+    with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
         data = opening.load(config.data, config.model.backbone_image_size)
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
@@ -85,7 +85,8 @@ def _train_in(
     start: float,
 ) -> Evaluation:
     choice = precision.choose(config, context)
-    config = config.with_precision(choice.policy)  # Saved with the run, so that it can be repeated.
+    # Saved with the run, because "auto" could choose another policy on another machine.
+    config = config.with_precision(choice.policy)
     setup = fitting.build(config, data, context)
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
@@ -95,7 +96,8 @@ def _train_in(
     directory.save_trained_on(data.fingerprint, patients)
     batches = setup.feed.evaluation_batches(evaluated.SPLIT)
     probabilities = evaluate.predict(driver, batches, context)
-    files.require_folder(directory.path)  # Evaluating would make it anew, without the run in it.
+    # If the directory was deleted meanwhile, the evaluation would create it anew, without a model.
+    files.require_folder(directory.path)
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
     evaluation = trained.evaluate(Run(directory), data, probabilities, facts)
@@ -111,7 +113,7 @@ def _announce(
     data: pipeline.Data,
     setup: fitting.TrainingSetup,
 ) -> None:
-    """Says what is about to run, and every choice that was not the user's."""
+    """Prints what is about to run, and the reason for each automatic choice."""
     network = setup.network
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)

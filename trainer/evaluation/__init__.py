@@ -1,1 +1,1 @@
-"""What predictions are worth, as figures, text and pictures. No TensorFlow."""
+"""Metrics, reports and plots of predictions. Does not import TensorFlow."""

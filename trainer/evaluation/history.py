@@ -1,8 +1,8 @@
-"""What a training history says: its curves, a summary of each, and the best epoch.
+"""A training history: its curves, a summary of each curve, and the best epoch.
 
-A history is a value per epoch under Keras's keys (loss, val_loss, accuracy, …). What Keras logs
-while it trains (averages under moving weights, an AUC from 200 thresholds) steers the training and
-is plotted; the final figures are those of `trainer.evaluation.metrics`.
+A history maps Keras's keys (loss, val_loss, accuracy, …) to one value per epoch. These values are
+approximate: training metrics are averages while the weights change, and the AUC has 200 thresholds.
+They steer the training and are plotted; the final metrics come from `trainer.evaluation.metrics`.
 
     for title, lines in history.curves(logged).items():
         print(title, {side: history.span(values) for side, values in lines.items()})
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation ROC-AUC"}
-"""What the best epoch of a monitored metric is."""
+"""The criterion for the best epoch, by monitored metric."""
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:
-    """Sorts a Keras history into curves: {"log-loss": {"training": …, "validation": …}, …}.
+    """Groups a Keras history into curves: {"log-loss": {"training": …, "validation": …}, …}.
 
-    What is not there, or has no epoch, is left out; so are the other entries of a history
-    (learning rate, throughput).
+    Missing and empty curves are left out, as are other entries of the history (learning rate,
+    throughput).
     """
     groups = {
         title: {
@@ -42,18 +42,21 @@ def curves(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequen
 
 
 def span(values: Sequence[float]) -> str:
-    """The paper's summary of a curve, `(min: 0.123, max: 0.456, cur: 0.234)`; NaN is no extreme."""
+    """Returns the paper's summary of a curve, `(min: 0.123, max: 0.456, cur: 0.234)`.
+
+    NaN is neither minimum nor maximum, unless all values are NaN.
+    """
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     return f"(min: {low:.3f}, max: {high:.3f}, cur: {values[-1]:.3f})"
 
 
 def is_better(monitor: str, value: float, than: float) -> bool:
-    """Whether a value of the monitored metric beats another; losses fall, the others rise."""
+    """Returns whether `value` is better than `than`: lower for a loss, else higher."""
     return value < than if monitor.endswith("loss") else value > than
 
 
 def best_epoch(history: Mapping[str, Sequence[float]], monitor: str = "val_loss") -> int | None:
-    """The first epoch that is best by `monitor`, counted from 1; None if there is no such value."""
+    """Returns the first best epoch by `monitor`, counted from 1; None without a finite value."""
     best: int | None = None
     values = history.get(monitor, ())
     for epoch, value in enumerate(values, start=1):

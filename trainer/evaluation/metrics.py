@@ -1,8 +1,7 @@
-"""What the predictions of a split are worth: every final figure, and whether the run may be used.
+"""The final metrics of a split, and the guard that decides whether the run may be used.
 
-`compute` takes each figure from scikit-learn, over every example once, and fires the guard where
-the run must not be used. What Keras logs while it trains is in `history`; no figure here comes from
-it.
+`compute` uses scikit-learn and counts every example exactly once. The guard fires when the run must
+not be used. No metric here is taken from Keras's logs, which are in `history`.
 
     scores = metrics.compute(Predictions.load_csv(run_dir / "predictions_test.csv"))
     if scores.guard_fired:
@@ -31,7 +30,7 @@ _HISTOGRAM_BINS = 10
 
 @dataclasses.dataclass(frozen=True)
 class EtiologyRecall:
-    """How many examples of one etiology were given their true class."""
+    """How many examples of one etiology were predicted correctly."""
 
     examples: int
     correct: int
@@ -40,14 +39,14 @@ class EtiologyRecall:
 
 @dataclasses.dataclass(frozen=True)
 class OutputDistribution:
-    """What the model answers, against what is true: a model that collapsed shows here first.
+    """Predicted against true classes: a model that predicts only one class shows here first.
 
     Attributes:
-      true_counts: Examples of each class.
-      predicted_counts: Examples predicted as each class.
-      mean_probability: The mean output for each class; None if an output is not finite.
-      histogram: Examples by the probability of the positive class, in ten equal bins from 0 to 1,
-        both included. Values that are not finite are in none.
+      true_counts: Number of examples of each class.
+      predicted_counts: Number of examples predicted as each class.
+      mean_probability: Mean output for each class; None if an output is NaN or infinite.
+      histogram: Number of examples by probability of the positive class, in ten equal bins over
+        [0, 1]. NaN and infinite values are not counted.
     """
 
     true_counts: dict[str, int]
@@ -58,38 +57,37 @@ class OutputDistribution:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """Every final figure of one split. A figure that is not defined is None (NaN is not JSON).
+    """All final metrics of one split. An undefined metric is None, because JSON has no NaN.
 
-    A ratio is not defined when its denominator is zero: `sensitivity` without a positive example,
-    `ppv` without a positive answer, and so on. `roc_auc`, `pr_auc` and `mcc` need both classes;
-    `roc_auc`, `pr_auc`, `brier` and `log_loss` need probabilities that are all finite.
-    `macro_recall` is the mean over the classes that occur, where the classification report counts
-    an absent class as 0.
+    A ratio is undefined when its denominator is zero: `sensitivity` without a positive example,
+    `ppv` without a positive prediction, and so on. `roc_auc`, `pr_auc` and `mcc` need both classes;
+    `roc_auc`, `pr_auc`, `brier` and `log_loss` need finite probabilities. `macro_recall` is the
+    mean over the classes that occur, whereas the classification report counts an absent class as 0.
 
     Attributes:
       class_names: Negative class, positive class.
       examples: Number of examples, each counted once.
-      accuracy: Share of examples whose most probable class is the true one ("rank-1").
+      accuracy: Share of examples whose most probable class is the true class ("rank 1").
       majority_class: The most frequent true class.
-      majority_baseline: The accuracy of always answering `majority_class`.
+      majority_baseline: Accuracy of always predicting `majority_class`.
       macro_recall: Mean of the classes' recalls.
       sensitivity: Recall of the positive class.
       specificity: Recall of the negative class.
       ppv: Positive predictive value (precision).
       npv: Negative predictive value.
       f1: F1 of the positive class.
-      mcc: Matthews correlation coefficient; 0 for constant answers, by convention.
+      mcc: Matthews correlation coefficient; 0 for constant predictions, by convention.
       roc_auc: Area under the ROC curve of the positive class.
       pr_auc: Average precision of the positive class.
       brier: Mean squared error of the positive class's probability.
-      log_loss: Mean negative log-likelihood, nats, of float64 probabilities as scikit-learn clips
-        them.
+      log_loss: Mean negative log-likelihood in nats, of float64 probabilities, clipped as
+        scikit-learn does.
       by_etiology: Recall within each etiology that occurs.
-      confusion_matrix: [true][predicted] examples.
-      classification_report: scikit-learn's, as a dictionary.
-      classification_report_text: The same as text, four digits.
-      output_distribution: Answers against truth.
-      warnings: Why the run must not be used, a sentence each; empty for a sound one.
+      confusion_matrix: Number of examples, [true][predicted].
+      classification_report: scikit-learn's report as a dictionary.
+      classification_report_text: The same report as text, with four digits.
+      output_distribution: Predicted against true classes.
+      warnings: Reasons not to use the run, one sentence each; empty if the guard did not fire.
     """
 
     class_names: tuple[str, ...]
@@ -121,20 +119,21 @@ class Metrics:
         return bool(self.warnings)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as dictionaries, sequences and numbers that JSON has."""
+        """Returns the metrics as dictionaries, sequences and numbers, for JSON."""
         return dataclasses.asdict(self)
 
 
 def compute(predictions: Predictions) -> Metrics:
-    """Computes every metric of a split with two classes, the second being the positive one.
+    """Computes every metric of a split with two classes; the second is the positive class.
 
     Raises:
-      ValueError: There is no example, or there are not two classes.
+      ValueError: There are no examples, or the number of classes is not two.
     """
     if len(predictions.class_names) != 2:
-        raise ValueError(f"Two classes can be evaluated, not {', '.join(predictions.class_names)}.")
+        names = ", ".join(predictions.class_names)
+        raise ValueError(f"Metrics need exactly two classes, not {names}.")
     if not len(predictions):
-        raise ValueError("There is no example to evaluate.")
+        raise ValueError("There are no examples to evaluate.")
     ordered = _in_canonical_order(predictions)
     label, predicted = ordered.label, ordered.predicted
     majority = int(np.bincount(label).argmax())
@@ -171,7 +170,7 @@ def compute(predictions: Predictions) -> Metrics:
 
 
 def _in_canonical_order(predictions: Predictions) -> Predictions:
-    """The rows by label and probabilities: sums round alike in whatever order the rows came."""
+    """Sorts the rows, so that sums round equally whatever the order of the rows was."""
     probabilities = predictions.probabilities
     return predictions.take(
         np.lexsort((probabilities[:, 1], probabilities[:, 0], predictions.label))
@@ -189,13 +188,14 @@ def _ratio(
     *,
     pos_label: int,
 ) -> float | None:
-    """A metric of one class, or None where its denominator is zero."""
+    """Returns a metric of one class, or None if its denominator is zero."""
+    # By default, scikit-learn would return 0 and warn.
     value = float(metric(label, predicted, pos_label=pos_label, zero_division=np.nan))
     return None if math.isnan(value) else value
 
 
 def _ranking_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
-    """ROC-AUC and average precision of the positive class; None unless both classes occur."""
+    """Returns ROC-AUC and average precision; None if a class is absent or an output not finite."""
     label, positive = predictions.label, predictions.probabilities[:, 1]
     if np.unique(label).size < 2 or not _is_finite(predictions):
         return None, None
@@ -206,13 +206,13 @@ def _ranking_metrics(predictions: Predictions) -> tuple[float | None, float | No
 
 
 def _error_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
-    """Brier score of the positive class and log-loss; None unless every output is finite."""
+    """Returns Brier score and log-loss; None unless all outputs are finite."""
     if not _is_finite(predictions):
         return None, None
-    # Softmax by an approximate reciprocal may exceed 1 by a bit, which scikit-learn refuses.
+    # A softmax that uses an approximate reciprocal can exceed 1 slightly; scikit-learn rejects it.
     label, probabilities = predictions.label, predictions.probabilities.clip(0, 1)
-    # scikit-learn wants sums of 1 to float64's precision. Normalised rows keep the small
-    # probability of a confident error, which 1 - p of a float32 rounds to 0.
+    # scikit-learn requires rows that sum to 1 in float64. Normalising a row keeps the small
+    # probability of a confident error, whereas 1 - p would round it to 0.
     normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
     return (
         float(sklearn.metrics.brier_score_loss(label, probabilities[:, 1], pos_label=1)),
@@ -239,7 +239,7 @@ def _confusion_matrix(predictions: Predictions) -> tuple[tuple[int, ...], ...]:
 
 
 def _classification_report(predictions: Predictions) -> tuple[dict[str, Any], str]:
-    """scikit-learn's report, as a dictionary and as text."""
+    """Returns scikit-learn's report as a dictionary and as text."""
     report = functools.partial(
         sklearn.metrics.classification_report,
         predictions.label,
@@ -253,7 +253,7 @@ def _classification_report(predictions: Predictions) -> tuple[dict[str, Any], st
 
 
 def _counts(class_names: Sequence[str], index: npt.NDArray[np.integer[Any]]) -> dict[str, int]:
-    """How often each class occurs in `index`."""
+    """Counts how often each class occurs in `index`."""
     counts = np.bincount(index, minlength=len(class_names)).tolist()
     return dict(zip(class_names, counts, strict=True))
 
@@ -273,7 +273,7 @@ def _output_distribution(predictions: Predictions) -> OutputDistribution:
 
 
 def _warnings(predictions: Predictions) -> tuple[str, ...]:
-    """The guard: why these predictions must not be used."""
+    """Returns the reasons of the guard not to use the run."""
     return tuple(
         itertools.chain(
             _warn_of_non_finite(predictions),
@@ -286,7 +286,7 @@ def _warnings(predictions: Predictions) -> tuple[str, ...]:
 def _warn_of_non_finite(predictions: Predictions) -> Iterator[str]:
     broken = int((~np.isfinite(predictions.probabilities)).any(axis=1).sum())
     if broken:
-        yield f"The outputs for {broken} of {len(predictions)} examples are not finite."
+        yield f"The outputs for {broken} of {len(predictions)} examples are NaN or infinite."
 
 
 def _warn_of_baseline(predictions: Predictions) -> Iterator[str]:
@@ -297,7 +297,7 @@ def _warn_of_baseline(predictions: Predictions) -> Iterator[str]:
     if correct <= baseline:
         yield (
             f"Accuracy {percent(correct / total)} ({correct} of {total}) is not above the "
-            f"{percent(baseline / total)} ({baseline} of {total}) of always answering "
+            f"{percent(baseline / total)} ({baseline} of {total}) of always predicting "
             f"{predictions.class_names[counts.argmax()]}."
         )
 
@@ -306,9 +306,12 @@ def _warn_of_unpredicted(predictions: Predictions) -> Iterator[str]:
     predicted = _counts(predictions.class_names, predictions.predicted)
     for name, count in _counts(predictions.class_names, predictions.label).items():
         if count and not predicted[name]:
-            yield f"{name} is never predicted, but true of {count} of {len(predictions)} examples."
+            yield (
+                f"{name} is never predicted, but is the true class of {count} of "
+                f"{len(predictions)} examples."
+            )
 
 
 def percent(share: float) -> str:
-    """The paper's form of a share: `94.40 %`."""
+    """Formats a share as the paper does: `94.40 %`."""
     return f"{100 * share:.2f} %"

@@ -1,8 +1,9 @@
-"""The pictures of a run: curves, confusion matrix, and radiographs with what the model said.
+"""The plots of a run: curves, confusion matrix, and radiographs with their predictions.
 
-Colours are those of Okabe and Ito, told apart by colour-blind readers; none says a thing alone.
-Figures are made without pyplot, so the caller's backend and open figures are left alone, in
-Matplotlib's default style, and hold neither time nor version: the same input gives the same bytes.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart, and no information is in a
+colour alone. Figures are created without pyplot, so the caller's backend and open figures stay as
+they are. They use Matplotlib's default style and contain neither time nor version, so the same
+input gives the same bytes.
 
     plots.save_curves(history, run_dir / "curves.png")
     chosen = predictions.choose_samples(table)
@@ -42,10 +43,10 @@ _AXIS_LABELS = {"log-loss": "log-loss (nats)", "accuracy": "accuracy (share of e
 _COLUMNS = 4
 _TILE_INCHES = 2.4
 _TEXT_INCHES = 0.6  # Two lines above a tile, one below, and the gap between rows.
-_CAPTION_CHARACTERS = 38  # What fits under a tile in the caption's font, one width a character.
-_WHITE_INK_FROM = 0.73  # Where `Blues` gets so dark that white on it has more contrast than black.
+_CAPTION_CHARACTERS = 38  # As many fit under a tile in the caption's monospaced font.
+_WHITE_INK_FROM = 0.73  # From here on, `Blues` is so dark that white contrasts more than black.
 
-# A notebook's backend or the user's matplotlibrc would draw the same run differently.
+# Otherwise a notebook's backend or the user's matplotlibrc would change the plots.
 _in_default_style = matplotlib.style.context("default")
 
 
@@ -53,15 +54,15 @@ _in_default_style = matplotlib.style.context("default")
 def save_curves(
     history: Mapping[str, Sequence[float]], path: pathlib.Path, monitor: str = "val_loss"
 ) -> None:
-    """Draws log-loss, accuracy and AUC by epoch, as far as the history has them.
+    """Draws log-loss, accuracy and AUC by epoch, if the history contains them.
 
     Args:
-      history: A value per epoch under Keras's keys.
-      path: Where the PNG goes.
-      monitor: The metric that chose the best epoch.
+      history: One value per epoch under Keras's keys.
+      path: Where to write the PNG.
+      monitor: The metric that decided the best epoch.
 
     Raises:
-      ValueError: The history holds no curve: nothing was trained, so there is nothing to draw.
+      ValueError: The history contains no curve.
     """
     _save(draw_curves(history, monitor), path)
 
@@ -74,7 +75,8 @@ def draw_curves(
     groups = history_lib.curves(history)
     if not groups:
         raise ValueError(
-            "The history holds no curve (loss, accuracy, auc, or their val_): nothing to draw."
+            "The history has no curve to draw: it needs loss, accuracy or auc, for training or "
+            "validation (val_)."
         )
     figure = _figure(4.6 * len(groups), 4.4)
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -93,7 +95,7 @@ def _draw_curves(axes: Any, title: str, lines: Mapping[str, Sequence[float]]) ->
         epochs = range(1, len(values) + 1)
         label = f"{side:<10} {history_lib.span(values)}"
         axes.plot(epochs, values, label=label, markersize=3, linewidth=1.5, **_LINES[side])
-    axes.set_title(title[0].upper() + title[1:])  # `capitalize` would make it Roc-auc.
+    axes.set_title(title[0].upper() + title[1:])  # `capitalize` would turn ROC-AUC into Roc-auc.
     axes.set_xlabel("epoch")
     axes.set_ylabel(_AXIS_LABELS.get(title, title))
     axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
@@ -112,7 +114,7 @@ def _put_legend_below(axes: Any) -> None:
 
 @_in_default_style
 def save_confusion_matrix(scores: metrics.Metrics, path: pathlib.Path) -> None:
-    """Draws the confusion matrix: counts, and shares of each true class by which it is shaded."""
+    """Draws the confusion matrix: counts, and the share of the true class, which sets the shade."""
     _save(draw_confusion_matrix(scores), path)
 
 
@@ -156,28 +158,30 @@ def save_samples(
 
     Args:
       images: [M, H, W, 1] or [M, H, W] uint8, in [0, 255].
-      predictions: The M rows that belong to the images.
-      path: Where the PNG goes.
+      predictions: The M predictions for the images.
+      path: Where to write the PNG.
 
     Raises:
-      ValueError: The images are of another type or shape, or none.
+      ValueError: There are no images, or they have another dtype or shape.
     """
     _save(_samples(_grey_images(images, len(predictions)), predictions), path)
 
 
 def _grey_images(images: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """The images as [M, H, W]; refused if they are not `count` grey ones."""
+    """Returns the images as [M, H, W]; raises ValueError unless they are `count` grey images."""
     if images.dtype != np.uint8:
-        raise ValueError(f"images hold {images.dtype}, not uint8.")
+        raise ValueError(f"images have dtype {images.dtype}, not uint8.")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 1):
         raise ValueError(f"images have shape {images.shape}, not [M, H, W, 1] or [M, H, W].")
     if len(images) != count or not count:
-        raise ValueError(f"{len(images)} images cannot show {count} predictions.")
+        raise ValueError(
+            f"{len(images)} images can't show {count} predictions: both must be equal, and not 0."
+        )
     return images.reshape(images.shape[:3])
 
 
 def _samples(grey: npt.NDArray[np.uint8], predictions: Predictions) -> matplotlib.figure.Figure:
-    columns = min(max(len(grey), 2), _COLUMNS)  # The heading needs the width of two.
+    columns = min(max(len(grey), 2), _COLUMNS)  # The heading is two tiles wide.
     rows = math.ceil(len(grey) / columns)
     height, width = grey.shape[1:]
     row_inches = _TILE_INCHES * height / width + _TEXT_INCHES
@@ -189,7 +193,7 @@ def _samples(grey: npt.NDArray[np.uint8], predictions: Predictions) -> matplotli
         _draw_sample(axes, grey[row], predictions, row)
     right = np.count_nonzero(predictions.predicted == predictions.label)
     figure.suptitle(
-        f"{right} right and {len(grey) - right} wrong answers shown:\n"
+        f"{right} correct and {len(grey) - right} wrong predictions shown:\n"
         "predicted class with its probability, true class, file",
         fontsize=10,
     )
@@ -219,7 +223,7 @@ def _draw_sample(
 
 
 def _shortened(name: str) -> str:
-    """The name with its middle left out where it is too long: both ends tell files apart."""
+    """Shortens a long name in the middle, because both ends distinguish files."""
     if len(name) <= _CAPTION_CHARACTERS:
         return name
     half = (_CAPTION_CHARACTERS - 1) // 2
@@ -227,19 +231,19 @@ def _shortened(name: str) -> str:
 
 
 class NotebookFigure(matplotlib.figure.Figure):
-    """A figure that a notebook shows though pyplot, which would register it, was never imported."""
+    """A figure that a notebook displays, although pyplot was never imported.
+
+    IPython displays a plain `Figure` only after pyplot has registered a formatter for it.
+    """
 
     def _repr_png_(self) -> bytes:
-        """Returns what IPython shows."""
+        """Returns the PNG that IPython displays."""
         return to_png(self)
 
 
 @_in_default_style
 def to_png(figure: matplotlib.figure.Figure) -> bytes:
-    """Returns a figure as a PNG file has it, without the version of Matplotlib.
-
-    The version would make equal pictures differ.
-    """
+    """Returns the PNG of a figure, without Matplotlib's version, which would change its bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

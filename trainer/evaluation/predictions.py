@@ -1,6 +1,6 @@
-"""What a model said of every example of a split: the table, its file, and examples to look at.
+"""The predictions for a split: the table, its CSV file, and the choice of samples to show.
 
-On disk the table is `predictions_<split>.csv`. What it is worth, `trainer.evaluation.metrics` says.
+The file is `predictions_<split>.csv`; `trainer.evaluation.metrics` computes metrics from the table.
 
     table = predictions.Predictions.load_csv(run_dir / "predictions_test.csv")
     shown = table.take(predictions.choose_samples(table))
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("file_name", "patient_id", "etiology", "label", "predicted")
 _PROBABILITY_PREFIX = "p_"
-_TOLERANCE = 1e-3  # A float32 softmax keeps within 1e-6 of a distribution; raw logits do not.
+_TOLERANCE = 1e-3  # A float32 softmax sums to 1 within 1e-6; raw logits do not.
 _Cell = tuple[int, int]  # True class, predicted class.
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)  # `==` on arrays gives an array, not a bool.
 class Predictions:
-    """What a model said of each example of one split, a row an example, in the data set's order.
+    """The predictions for one split: one row per example, in the order of the data set.
 
     Attributes:
-      class_names: The K classes, in the order of the model's outputs; the second is the positive.
+      class_names: The K classes, in the order of the model's outputs; the second is positive.
       file_name: [N] str.
       patient_id: [N] str.
       etiology: [N] str: normal, bacteria, virus.
       label: [N] int, index into `class_names`.
-      probabilities: [N, K], in [0, 1], rows sum to 1, both to rounding. Kept as float64, which
-        holds a float32 exactly, so that a table that was saved and loaded has the same metrics
-        to the last bit. Rows that are not finite are let in, for the guard to see.
+      probabilities: [N, K] in [0, 1]; rows sum to 1, up to rounding. They are float64, which
+        represents every float32 exactly, so that a saved and loaded table has bitwise equal
+        metrics. Rows with NaN or infinite values are accepted: the guard reports them.
 
     Raises:
-      ValueError: The columns do not agree in length or type, a label is no class, or a finite row
-        of `probabilities` is no distribution.
+      ValueError: Columns differ in length or have the wrong type, a label is not a class, or a
+        finite row of `probabilities` is not a distribution.
     """
 
     class_names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Predictions:
     probabilities: npt.NDArray[np.floating[Any]]
 
     def __post_init__(self) -> None:
-        """Holds the table to what the class promises."""
+        """Checks the columns."""
         object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float64))
         self._check_classes()
         self._check_columns()
@@ -68,7 +68,7 @@ class Predictions:
 
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
-        """[N] int: the most probable class; of equal ones, the first."""
+        """[N] int: the most probable class; the first one if several are equal."""
         return self.probabilities.argmax(axis=1)
 
     @property
@@ -77,7 +77,7 @@ class Predictions:
         return self.probabilities[np.arange(len(self)), self.predicted]
 
     def take(self, indices: npt.ArrayLike) -> Predictions:
-        """The rows at `indices`, in that order; a row may be taken more than once."""
+        """Returns the rows at `indices`, in that order; indices may repeat."""
         rows = np.asarray(indices, np.intp)
         return Predictions(
             class_names=self.class_names,
@@ -89,7 +89,7 @@ class Predictions:
         )
 
     def save_csv(self, path: pathlib.Path) -> None:
-        """Writes the table; classes by name, probabilities so that they read back exactly."""
+        """Writes the table, with class names, and with probabilities that read back exactly."""
         names = np.array(self.class_names)
         rows = zip(
             self.file_name,
@@ -97,7 +97,7 @@ class Predictions:
             self.etiology,
             names[self.label],
             names[self.predicted],
-            self.probabilities.tolist(),  # csv writes the repr of a float, which is exact.
+            self.probabilities.tolist(),  # csv writes the repr of a Python float, which is exact.
             strict=True,
         )
         header = [*_COLUMNS, *(_PROBABILITY_PREFIX + name for name in self.class_names)]
@@ -111,10 +111,10 @@ class Predictions:
 
     @classmethod
     def load_csv(cls, path: pathlib.Path) -> Predictions:
-        """Reads what `save_csv` wrote.
+        """Reads a table that `save_csv` wrote.
 
         Raises:
-          ValueError: The file is another table, or a row is damaged or contradicts itself.
+          ValueError: The file is not such a table, or a row is damaged or inconsistent.
         """
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
@@ -140,34 +140,39 @@ class Predictions:
 
     def _check_classes(self) -> None:
         if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
-            raise ValueError(f"class_names must be two or more distinct names: {self.class_names}.")
+            raise ValueError(
+                f"class_names must be two or more distinct names, not {self.class_names}."
+            )
 
     def _check_columns(self) -> None:
         rows = self.label.shape
         for name in ("file_name", "patient_id", "etiology"):
             column = getattr(self, name)
             if column.dtype.kind != "U":
-                raise ValueError(f"{name} holds {column.dtype}, not text: decode it first.")
+                raise ValueError(f"{name} has dtype {column.dtype}, not text; decode it first.")
             if column.shape != rows:
                 raise ValueError(f"{name} has shape {column.shape}, but label has {rows}.")
         expected = (*rows, len(self.class_names))
         if len(rows) != 1 or self.probabilities.shape != expected:
             raise ValueError(
-                f"probabilities has shape {self.probabilities.shape}, but label has {rows} and "
-                f"there are {len(self.class_names)} classes: [N, K] and [N] are expected."
+                f"probabilities must have shape [N, K] and label [N]: they have "
+                f"{self.probabilities.shape} and {rows}, and there are {len(self.class_names)} "
+                "classes."
             )
 
     def _check_labels(self) -> None:
         if not np.issubdtype(self.label.dtype, np.integer):
-            raise ValueError(f"label holds {self.label.dtype}, not integers.")
+            raise ValueError(f"label has dtype {self.label.dtype}, not an integer type.")
         outside = self.label[(self.label < 0) | (self.label >= len(self.class_names))]
         if outside.size:
-            raise ValueError(f"Label {outside[0]} is none of {self.class_names} (0 is the first).")
+            raise ValueError(
+                f"label {outside[0]} is not an index into class_names {self.class_names}."
+            )
 
     def _check_probabilities(self) -> None:
         finite = np.isfinite(self.probabilities).all(axis=1)
         not_negative = (self.probabilities >= -_TOLERANCE).all(axis=1)
-        with np.errstate(invalid="ignore"):  # inf - inf, in a row that is not finite anyway.
+        with np.errstate(invalid="ignore"):  # inf - inf, in a row that is skipped anyway.
             sums_to_one = np.abs(self.probabilities.sum(axis=1) - 1) <= _TOLERANCE
         wrong = np.flatnonzero(finite & ~(not_negative & sums_to_one))
         if wrong.size:
@@ -178,7 +183,7 @@ class Predictions:
 
 
 def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
-    """The class names in the header of a table of predictions."""
+    """Returns the class names in the header of a table of predictions."""
     names = header[len(_COLUMNS) :]
     if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not all(
         name.startswith(_PROBABILITY_PREFIX) for name in names
@@ -192,12 +197,12 @@ def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
 
 
 def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> None:
-    """Refuses a row that cannot become numbers, naming the row."""
+    """Raises ValueError, naming the row, if it can't be parsed."""
     if len(row) != len(_COLUMNS) + len(class_names):
         raise ValueError(f"{where} has {len(row)} fields, not {len(_COLUMNS) + len(class_names)}.")
     label = row[_COLUMNS.index("label")]
     if label not in class_names:
-        raise ValueError(f"{where}: label {label!r} is none of {', '.join(class_names)}.")
+        raise ValueError(f"{where}: label {label!r} is not one of {', '.join(class_names)}.")
     for text in row[len(_COLUMNS) :]:
         try:
             float(text)
@@ -208,54 +213,54 @@ def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> No
 def _check_predicted(
     predictions: Predictions, written: npt.NDArray[np.str_], path: pathlib.Path
 ) -> None:
-    """Refuses a table whose predicted classes are not those its probabilities say."""
-    said = np.array(predictions.class_names)[predictions.predicted]
-    wrong = np.flatnonzero(said != written)
+    """Raises ValueError if the predicted classes contradict the probabilities."""
+    expected = np.array(predictions.class_names)[predictions.predicted]
+    wrong = np.flatnonzero(expected != written)
     if wrong.size:
         row = wrong[0]
         raise ValueError(
-            f"{path}, row {row + 1}: predicted is {written[row]!s}, but the probabilities say "
-            f"{said[row]!s}: the table was edited or damaged; evaluate again."
+            f"{path}, row {row + 1}: predicted is {written[row]!s}, but the most probable class "
+            f"is {expected[row]!s}: the table was edited or damaged; evaluate again."
         )
 
 
 def choose_samples(predictions: Predictions, *, count: int = 16) -> npt.NDArray[np.intp]:
-    """Chooses examples to look at: errors are always among them, but fill half at most.
+    """Chooses examples to show: errors are always included, but fill at most half of the places.
 
-    Errors and right answers are each dealt evenly over the cells of the confusion matrix, as far
-    as the cells have members, and drawn at even distances along the file names. The choice does
-    not depend on the order of the rows.
+    Errors and correct predictions are each spread evenly over the cells of the confusion matrix, as
+    far as the cells have enough examples. Within a cell, examples are evenly spaced in the order of
+    file names. The choice does not depend on the order of the rows.
 
     Args:
       predictions: [N] examples.
-      count: How many to choose; fewer are where there are too few right answers.
+      count: How many to choose; fewer are returned if there are too few correct predictions.
 
     Returns:
-      [M] indices into `predictions`, M <= count, by cell (true, predicted) and file name.
+      [M] indices into `predictions`, M <= count, sorted by cell (true, predicted) and file name.
     """
     by_name = np.argsort(predictions.file_name, kind="stable")
-    true, answers = predictions.label, predictions.predicted
+    true, predicted = predictions.label, predictions.predicted
     classes = range(len(predictions.class_names))
     cells = {
-        (t, a): by_name[(true[by_name] == t) & (answers[by_name] == a)]
-        for t, a in itertools.product(classes, classes)
+        (t, p): by_name[(true[by_name] == t) & (predicted[by_name] == p)]
+        for t, p in itertools.product(classes, classes)
     }
     wrong = {cell: len(rows) for cell, rows in cells.items() if cell[0] != cell[1]}
     right = {cell: len(rows) for cell, rows in cells.items() if cell[0] == cell[1]}
-    shares = _shares(wrong, count // 2)
-    shares |= _shares(right, count - sum(shares.values()))
-    return np.concatenate([_spread(rows, shares[cell]) for cell, rows in cells.items()])
+    places = _distribute(count // 2, wrong)
+    places |= _distribute(count - sum(places.values()), right)
+    return np.concatenate([_evenly_spaced(rows, places[cell]) for cell, rows in cells.items()])
 
 
-def _shares(sizes: Mapping[_Cell, int], places: int) -> dict[_Cell, int]:
-    """Deals places out to cells of these sizes, one at a time to the cell that has fewest."""
-    shares = dict.fromkeys(sizes, 0)
-    for _ in range(min(places, sum(sizes.values()))):
-        with_room = [cell for cell, size in sizes.items() if shares[cell] < size]
-        shares[min(with_room, key=shares.__getitem__)] += 1
-    return shares
+def _distribute(count: int, sizes: Mapping[_Cell, int]) -> dict[_Cell, int]:
+    """Distributes `count` places over cells, one at a time, to the cell that has the fewest."""
+    places = dict.fromkeys(sizes, 0)
+    for _ in range(min(count, sum(sizes.values()))):
+        with_room = [cell for cell, size in sizes.items() if places[cell] < size]
+        places[min(with_room, key=places.__getitem__)] += 1
+    return places
 
 
-def _spread(rows: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """Takes `count` of the rows at even distances."""
+def _evenly_spaced(rows: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+    """Returns `count` of the rows, evenly spaced."""
     return rows[np.arange(count) * len(rows) // max(count, 1)]

@@ -1,7 +1,7 @@
-"""What a run says of itself at its end: the paper's report on the console, and `report.json`.
+"""The report of an evaluated run: the paper's report as text, and `report.json`.
 
-Both are views of one `Report`; its figures are made in `metrics` and `history`, and only laid out
-here. A report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
+Both present the same `Report`. Its metrics are computed in `metrics` and `history`; this module
+only formats them. The report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
 
     report = Report(split="test", history=history, scores=metrics.compute(predictions), ...)
     report.save(run_dir)
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 2  # Rises when a key of report.json changes its meaning or goes away.
+SCHEMA_VERSION = 2  # Incremented when a key of report.json changes its meaning or is removed.
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 
 _BAR_WIDTH = 40
@@ -31,19 +31,19 @@ _RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """An evaluated run.
+    """The report of an evaluated run.
 
     Attributes:
-      split: The split that was evaluated.
-      history: A value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty when
+      split: The evaluated split.
+      history: One value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty if
         nothing was trained.
-      scores: What the predictions of the split are worth.
-      data: The data card, kept as it is.
-      run: Backbone, strategy, precision and whatever else tells this run from another, kept as it
-        is; its texts and numbers also head the text.
-      shared_patient_images: How many images of the split show a patient who is also in train;
-        None where the protocol rules it out.
-      monitor: The metric that chose the best epoch.
+      scores: The metrics of the split.
+      data: Facts about the data set, copied into report.json.
+      run: Backbone, strategy, precision and other facts about the run, copied into report.json;
+        strings and numbers are also printed at the top of the text.
+      shared_patient_images: Number of images in the split whose patient is also in train; None if
+        the protocol rules this out.
+      monitor: The metric that decided the best epoch.
     """
 
     split: str
@@ -55,7 +55,7 @@ class Report:
     monitor: str = "val_loss"
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `report.json`. A loss that is not finite is null, as JSON has no NaN."""
+        """Returns the content of `report.json`; NaN and infinity are null, as JSON has neither."""
         return {
             "schema_version": SCHEMA_VERSION,
             "split": self.split,
@@ -69,10 +69,10 @@ class Report:
         }
 
     def to_text(self, *, colour: bool) -> str:
-        """The paper's report, for a console.
+        """Returns the paper's report as text.
 
         Args:
-          colour: Whether to print the warnings in red, by ANSI codes.
+          colour: Whether to print the warnings in red, with ANSI codes.
         """
         sections = (
             self._heading(),
@@ -80,7 +80,7 @@ class Report:
             _headline(self.scores),
             _confusion_matrix(self.scores),
             ("Classification report", self.scores.classification_report_text.rstrip("\n")),
-            _clinical_figures(self.scores),
+            _clinical_metrics(self.scores),
             _output_distribution(self.scores),
             _histogram(self.scores),
             _recall_by_etiology(self.scores),
@@ -113,16 +113,16 @@ class Report:
         if not shared:
             return (f"{subject} none.",)
         share = f"{100 * shared / examples:.1f} %"
-        return (f"{subject} {shared} of {examples} ({share}): the figures above are optimistic.",)
+        return (f"{subject} {shared} of {examples} ({share}): the metrics above are optimistic.",)
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:
-    """The values as JSON can hold them: Python's floats, or None for what is not finite."""
+    """Returns the values as Python floats for JSON; None for NaN and infinity."""
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
-    """The best epoch, then the summary of each curve in the form of livelossplot."""
+    """Yields the best epoch, then the summary of each curve in the format of livelossplot."""
     best = history_lib.best_epoch(history, monitor)
     if best is not None:
         yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
@@ -136,16 +136,16 @@ def _headline(scores: metrics.Metrics) -> Sequence[str]:
         f"RANK 1 Accuracy: {metrics.percent(scores.accuracy)}",
         f"Macro recall: {metrics.percent(scores.macro_recall)}",
         f"ROC-AUC: {_number(scores.roc_auc)}",
-        f"Always answering {scores.majority_class}: {baseline}",
+        f"Always predicting {scores.majority_class}: {baseline}",
     )
 
 
 def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4f}"
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _table(rows: Iterable[Sequence[object]]) -> list[str]:
-    """Aligns columns: the first to the left, the others to the right."""
+    """Aligns the first column to the left, the others to the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return [
@@ -158,7 +158,7 @@ def _table(rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def _with_bars(lines: Iterable[str], shares: Iterable[float]) -> list[str]:
-    """Ends each line with a bar of plain characters: at least one, unless the share is zero."""
+    """Appends a bar to each line; any share above zero gets at least one character."""
     return [
         f"{line}  {'#' * math.ceil(share * _BAR_WIDTH)}".rstrip()
         for line, share in zip(lines, shares, strict=True)
@@ -171,8 +171,8 @@ def _confusion_matrix(scores: metrics.Metrics) -> Sequence[str]:
     return ("Confusion matrix (rows: true, columns: predicted)", *_table(rows))
 
 
-def _clinical_figures(scores: metrics.Metrics) -> Sequence[str]:
-    figures = {
+def _clinical_metrics(scores: metrics.Metrics) -> Sequence[str]:
+    values = {
         "Sensitivity": scores.sensitivity,
         "Specificity": scores.specificity,
         "PPV": scores.ppv,
@@ -184,8 +184,8 @@ def _clinical_figures(scores: metrics.Metrics) -> Sequence[str]:
         "Log-loss (nats)": scores.log_loss,
     }
     positive = scores.class_names[1]
-    rows = [(name, _number(value)) for name, value in figures.items()]
-    return (f"Figures with {positive} as the positive class", *_table(rows))
+    rows = [(name, _number(value)) for name, value in values.items()]
+    return (f"Metrics with {positive} as the positive class", *_table(rows))
 
 
 def _output_distribution(scores: metrics.Metrics) -> Sequence[str]:

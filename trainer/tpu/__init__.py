@@ -1,1 +1,1 @@
-"""What TPU's compiler says of a training step, without a TPU."""
+"""Checks a training step with the TPU compiler, without a TPU."""

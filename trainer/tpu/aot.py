@@ -1,12 +1,13 @@
-"""Compiles a TensorFlow function for TPU chips that are not there.
+"""Compiles a TensorFlow function ahead of time for TPU chips, without a TPU.
 
-TensorFlow lowers the function to StableHLO on the CPU; that module is called from a jitted JAX
-function, and JAX hands it to the compiler inside libtpu, which works for a named topology without
-any device. The batch is divided over the chips, variables are copied to each and updated in place,
-and the compiler puts in the all-reduces. What a TPU would run is known then, except how fast.
+TensorFlow lowers the function to a StableHLO module on the CPU. A jitted JAX function calls this
+module, and JAX passes it to the compiler in libtpu, which can compile for a named topology without
+any device. The batch is sharded over the chips; variables are replicated and updated in place; the
+compiler inserts the all-reduces. The result is the program that a TPU would run; only its speed
+stays unknown.
 
-The only module that imports JAX; it comes with the extra `tpu-aot`. Of JAX it uses what is exported
-for this: `topologies`, `extend` and `interpreters.mlir`.
+This is the only module that imports JAX, which comes with the extra `tpu-aot`. It uses JAX's
+modules for such extensions: `topologies`, `extend` and `interpreters.mlir`.
 
     program = aot.compile_for(topology, step, batch_spec)
     program.memory_bytes, program.flops, program.all_reduces
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 
     from trainer.topologies import Topology
 
-# libtpu asks a TPU VM's metadata server who it is, unless told; any answer will do to compile. It
-# also locks the machine's TPU for one process, and waits five minutes for the lock of another.
+# Without these variables, libtpu asks the metadata server of a TPU VM for its type, although any
+# type will do for compiling. It would also lock the TPU of this machine, and wait up to five
+# minutes if another process had locked it.
 _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -63,10 +65,10 @@ _NEEDED = tuple(
 
 
 class OutOfMemoryError(RunError):
-    """A chip's memory is too small for the program.
+    """The program does not fit into the memory of a chip.
 
     Attributes:
-      needed_bytes: per chip; infinite where the compiler doesn't tell.
+      needed_bytes: per chip; infinite if the compiler does not report it.
     """
 
     def __init__(self, needed_bytes: float) -> None:
@@ -76,14 +78,14 @@ class OutOfMemoryError(RunError):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What the compiler tells of a compiled step; all numbers are per chip and step.
+    """The compiler's analysis of a compiled step; numbers are per chip and step.
 
     Attributes:
-      memory_bytes: variables, batch and intermediate results that live at one time, at most.
+      memory_bytes: peak memory for variables, batch and intermediate results.
       flops: floating-point operations.
-      moved_bytes: read from memory and written to it.
-      all_reduces: how often the chips wait for one another.
-      compile_s: CPU seconds that the compiler took, which other work on the machine doesn't change.
+      moved_bytes: bytes read from memory and written to it.
+      all_reduces: number of all-reduces, in which the chips wait for each other.
+      compile_s: CPU seconds of the compiler, hardly affected by other load on the machine.
     """
 
     memory_bytes: int
@@ -96,15 +98,15 @@ class Program:
 def compile_for(
     topology: Topology, step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]
 ) -> Program:
-    """Compiles a step, with the variables that it captures, for every chip of a topology.
+    """Compiles a step, with the variables that it captures, for all chips of a topology.
 
     Args:
       topology: the chips.
-      step: a Python function of tensors like `spec`.
-      spec: a global batch of static shape; its first axis is divided over the chips.
+      step: a Python function of tensors with these specs.
+      spec: a global batch of static shape; its first axis is sharded over the chips.
 
     Raises:
-      OutOfMemoryError: when a chip's memory is too small.
+      OutOfMemoryError: when the step does not fit into the memory of a chip.
       RunError: when the step can't be compiled for a TPU.
     """
     module = _lower(step, spec)
@@ -112,7 +114,7 @@ def compile_for(
     jitted, arguments = _jit(module, len(spec), Mesh(np.array(devices), ("batch",)))
     try:
         with warnings.catch_warnings():
-            # A variable that the step doesn't change is given away and not used; no harm.
+            # All variables are donated; those that the step does not change give this warning.
             warnings.filterwarnings("ignore", message="Some donated buffers")
             lowered = jitted.lower(*arguments)
         start = time.process_time()
@@ -126,17 +128,17 @@ def compile_for(
 
 
 def _lower(step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]) -> str:
-    """Returns the step as StableHLO: the batch first, then the variables; out come the variables.
+    """Lowers the step to StableHLO: (batch, variables) -> the new values of the variables.
 
     Raises:
-      RunError: naming the ops that no TPU runs, or what else can't be lowered.
+      RunError: when the step has ops without a TPU kernel, or can't be lowered.
     """
     function = tf.function(step, jit_compile=True)
     refused = ops.refused(ops.every_op(function.get_concrete_function(*spec)))
     if refused:
-        raise RunError(f"the step has ops that no TPU runs: {ops.describe(refused)}.")
+        raise RunError(f"the step has ops without a TPU kernel: {ops.describe(refused)}.")
     try:
-        # The lowering is the same for every device; "TPU" would ask for one.
+        # Lowering gives the same module for every platform, but "TPU" would need a device.
         lower = function.experimental_get_compiler_ir(*spec)
         return str(lower(stage="stablehlo", platform_name="CPU"))
     except (ValueError, tf.errors.OpError) as error:
@@ -147,10 +149,10 @@ def _lower(step: Callable[..., Any], spec: tuple[tf.TensorSpec, ...]) -> str:
 
 @functools.cache
 def _devices(topology: Topology) -> list[Any]:
-    """Returns the chips of a topology, to compile for."""
+    """Returns the devices to compile for: descriptions of the chips of a topology."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")  # Or JAX looks for a TPU to run on.
+    jax.config.update("jax_platforms", "cpu")  # Otherwise JAX looks for a TPU to run on.
     jax.config.update("jax_enable_x64", True)  # noqa: FBT003 -- Keras counts steps in 64 bits.
     described = topologies.get_topology_desc(
         platform="tpu", topology_name=topology.name, chips_per_host_bounds=list(topology.host_grid)
@@ -159,7 +161,7 @@ def _devices(topology: Topology) -> list[Any]:
 
 
 def _jit(module: str, batch_arguments: int, mesh: Mesh) -> tuple[Any, list[Any]]:
-    """Returns a jitted function that calls `module` over a mesh, and what its arguments are."""
+    """Returns a jitted function that calls `module` on a mesh, and the specs of its arguments."""
     inputs, outputs = _signature(module)
     whole = NamedSharding(mesh, PartitionSpec())
     divided = NamedSharding(mesh, PartitionSpec("batch"))
@@ -168,8 +170,9 @@ def _jit(module: str, batch_arguments: int, mesh: Mesh) -> tuple[Any, list[Any]]
         lambda *arguments: _call_module.bind(*arguments, module=module, outputs=outputs),
         in_shardings=[divided] * batch_arguments + [whole] * (count - batch_arguments),
         out_shardings=whole,
+        # Donated variables are updated in place, so the memory analysis counts them once.
         donate_argnums=tuple(range(batch_arguments, count)),
-        keep_unused=True,
+        keep_unused=True,  # A variable that the step doesn't read occupies memory as well.
     )
     return jitted, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in inputs]
 
@@ -192,7 +195,7 @@ def _function_type(module: Any) -> Any:
 
 
 def _parse(module: str, context: Any) -> Any:
-    """Parses what TensorFlow printed, and takes out the copies of a dialect that JAX lacks."""
+    """Parses TensorFlow's module and removes `mhlo.copy`, an op of a dialect that JAX lacks."""
     context.allow_unregistered_dialects = True
     parsed = ir.Module.parse(module, context)
     for op in [op for op in _operations(parsed.body) if op.name == "mhlo.copy"]:
@@ -202,7 +205,7 @@ def _parse(module: str, context: Any) -> Any:
 
 
 def _operations(block: Any) -> Iterator[Any]:
-    """Yields every operation of a block, those of the blocks inside it too."""
+    """Yields every operation of a block and of the blocks nested in it."""
     for view in block.operations:
         yield view.operation
         for region in view.operation.regions:
@@ -221,7 +224,7 @@ def _call_module_shapes(*_: Any, module: str, outputs: Any) -> list[Any]:
 
 
 def _inline_module(context: Any, *arguments: Any, module: str, outputs: Any) -> Any:
-    """Puts TensorFlow's module beside JAX's own and calls it."""
+    """Merges TensorFlow's module into JAX's and calls it."""
     del outputs
     ours = context.module_context
     with ir.Location.unknown(ours.context):
@@ -250,7 +253,7 @@ def _read(compiled: Any, compile_s: float) -> Program:
 
 
 def _explain(message: str) -> RunError:
-    """Turns the compiler's refusal into an error of ours."""
+    """Turns an error message of the compiler into a RunError."""
     if not message.startswith("RESOURCE_EXHAUSTED"):
         return RunError(f"the step can't be compiled for a TPU: {text.first_line(message)}.")
     for pattern in _NEEDED:

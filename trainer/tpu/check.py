@@ -1,7 +1,8 @@
-"""Whether a training step would run on a TPU, asked of TPU's own compiler, without a TPU.
+"""`--mode=tpu_check`: compiles the training step for a TPU and reports what it needs.
 
-Needs no data: shapes and classes come from the config. The step is the driver's, with every layer
-in it, from uint8 images on (as with --feature_cache=off); with cached features it is part of this.
+Needs neither a TPU nor data: shapes and classes come from the config. The step is the driver's and
+contains every layer, from uint8 images on, as with --feature_cache=off. Training on cached features
+runs only a part of it.
 
     python -m trainer --mode=tpu_check --backbone=vgg16 --batch_size=256 --tpu_topology=v5e:2x4
 """
@@ -34,22 +35,23 @@ if TYPE_CHECKING:
 
 GIB = topologies.GIB
 STEPS = 1_000
-"""Steps of an epoch, a number inside of the compiled schedule; no shape depends on it."""
+"""Steps per epoch: only a constant in the learning rate schedule; no shape depends on it."""
 FULL = 0.99
-"""A batch that fills this share of memory is called the largest, or one that is this share of the
-least that is refused: more would cost compilations. Memory grows in steps: batches are padded."""
+"""The search ends at a batch that fills this share of memory, or that is this share of the smallest
+batch that does not fit. A closer result would take more compilations, and memory grows in steps
+anyway, because the compiler pads batches."""
 AIM = 0.995
-"""The share of memory that the search aims at: a little below, so that it hits from below."""
+"""The share of memory that the search aims at: not quite all, to find a batch that fits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What a check found; `program` is per chip.
+    """The results of a check.
 
     Attributes:
-      program: what the compiler says of one step.
-      analytic_flops: the same, counted from the layers.
-      largest_batch_size: global, that the compiler accepts.
+      program: the compiler's analysis of one step, per chip.
+      analytic_flops: operations per chip and step, counted from the layers.
+      largest_batch_size: largest global batch size that fits.
     """
 
     program: Program
@@ -58,17 +60,17 @@ class Check:
 
 
 def run(config: Config) -> None:
-    """Compiles the training step for `tpu_topology` and says what it needs.
+    """Compiles the training step for `tpu_topology` and prints what it needs.
 
     Raises:
-      ConfigError: when the batch can't be divided over the chips.
-      RunError: when the step doesn't fit or can't be compiled, or the compiler isn't installed.
+      ConfigError: when the batch size is not divisible by the number of chips.
+      RunError: when the step doesn't fit, can't be compiled, or the compiler isn't installed.
     """
     check(config)
 
 
 def check(config: Config) -> Check:
-    """Does what `run` does and returns what it says."""
+    """Does the same as `run`, and returns the results."""
     aot = _load_compiler()
     topology = topologies.parse(config.runtime.tpu_topology)
     batch_size = config.data.batch_size
@@ -86,7 +88,7 @@ def check(config: Config) -> Check:
     largest = topology.chips * largest_batch(
         step.memory, {batch_size // topology.chips: program.memory_bytes}, topology.chip.hbm_bytes
     )
-    console.say(f"largest batch: {largest:,} ({largest // topology.chips:,} a chip)")
+    console.say(f"largest batch: {largest:,} ({largest // topology.chips:,} per chip)")
     return Check(program, analytic, largest)
 
 
@@ -95,13 +97,13 @@ def _load_compiler() -> Any:
         return importlib.import_module("trainer.tpu.aot")
     except ImportError as error:
         raise RunError(
-            f"--mode=tpu_check needs JAX and TPU's compiler ({error}). Install the extra `tpu-aot` "
-            'beside TensorFlow, as in `pip install ".[cpu,tpu-aot]"`, or run `make .venv-tpu`.'
+            f"--mode=tpu_check needs JAX and the TPU compiler ({error}). Install the extra "
+            '`tpu-aot` with TensorFlow: `pip install ".[cpu,tpu-aot]"`, or run `make .venv-tpu`.'
         ) from error
 
 
 class Step:
-    """The training step of a config, for any batch size."""
+    """The training step of a config, which can be compiled for any batch size."""
 
     def __init__(self, config: Config, topology: Topology, aot: Any) -> None:
         self._config, self._topology, self._aot = config, topology, aot
@@ -110,7 +112,7 @@ class Step:
         session.begin(policy, config.runtime.seed)
         data = opening.describe(config.data, config.model.backbone_image_size)
         self._image_shape = data.image_shape
-        # No value of a weight, and no count of a class, changes what is compiled.
+        # The compiled program depends on neither the values of weights nor the class counts.
         untrained = dataclasses.replace(config.model, weights="none")
         num_classes = len(data.class_names)
         self.model = classifier.build(untrained, data.image_shape, num_classes).whole
@@ -118,7 +120,7 @@ class Step:
         self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
 
     def describe(self) -> str:
-        """Says what is about to be compiled, for how many chips."""
+        """Returns a line that describes what is compiled, and for which chips."""
         return (
             f"{self._config.model.backbone}, {self._image_shape[0]} px images, "
             f"{keras.mixed_precision.dtype_policy().name}, "
@@ -131,7 +133,8 @@ class Step:
         """Compiles the step.
 
         Raises:
-          RunError: with needed and available memory, or the op that no TPU runs.
+          RunError: when it does not fit (with needed and available memory), or has an op without a
+            TPU kernel.
         """
         try:
             return self._compile(replica_batch_size)
@@ -141,19 +144,19 @@ class Step:
             needed = f"{error.needed_bytes / GIB:.2f} of" if known else "more than"
             raise RunError(
                 f"batch_size ({replica_batch_size * self._topology.chips}) does not fit "
-                f"{self._topology.name}: a chip needs {needed} {available:.2f} GiB. Give a "
+                f"{self._topology.name}: it needs {needed} {available:.2f} GiB per chip. Give a "
                 "smaller --batch_size or more chips."
             ) from error
 
     def memory(self, replica_batch_size: int) -> float:
-        """Returns the bytes that a chip needs, be they more than it has."""
+        """Returns the bytes needed per chip, which may be more than a chip has."""
         try:
             needed = float(self._compile(replica_batch_size).memory_bytes)
         except self._aot.OutOfMemoryError as error:
             needed = error.needed_bytes
-        except RunError:  # What compiled at a smaller size can be too large in other ways.
+        except RunError:  # A size that is too large can also fail in other ways.
             needed = math.inf
-        console.say(f"  tried {replica_batch_size:,} a chip: {needed / GIB:.2f} GiB")
+        console.say(f"  tried batch {replica_batch_size:,} per chip: {needed / GIB:.2f} GiB")
         return needed
 
     def _compile(self, replica_batch_size: int) -> Program:
@@ -170,28 +173,29 @@ def _describe(program: Program, analytic_flops: float, topology: Topology) -> li
     intensity, balance = program.flops / program.moved_bytes, chip.peak_flops / chip.hbm_bytes_per_s
     excess = program.flops / analytic_flops - 1
     return [
-        f"memory: {program.memory_bytes / GIB:.3f} of {chip.hbm_bytes / GIB:.2f} GiB a chip",
-        f"compute: {program.flops / 1e9:,.1f} GFLOP a chip and step, as compiled",
+        f"memory: {program.memory_bytes / GIB:.3f} of {chip.hbm_bytes / GIB:.2f} GiB per chip",
+        f"compute: {program.flops / 1e9:,.1f} GFLOP per chip and step, as compiled",
         f"         {analytic_flops / 1e9:,.1f} GFLOP counted from the layers ({excess:+.1%})",
-        f"intensity: {intensity:.0f} FLOP a byte; memory is the limit below {balance:.0f}",
+        f"intensity: {intensity:.0f} FLOP per byte; memory-bound below {balance:.0f}",
         f"all-reduces: {program.all_reduces} (0 on one chip; 2 on more, if only the head trains)",
-        f"compiled in {program.compile_s:.0f} s of CPU",
+        f"compiled in {program.compile_s:.0f} s of CPU time",
     ]
 
 
 def largest_batch(memory: Callable[[int], float], known: dict[int, float], available: float) -> int:
-    """Searches the largest batch that fits, with as few compilations as it can.
+    """Searches for the largest batch that fits, with few compilations.
 
-    Memory is about affine in the batch, so the line through two compiled batches foretells where
-    the limit is met; usually three compilations will do.
+    Memory is roughly an affine function of the batch, so the line through two compiled batches
+    predicts the batch that reaches the limit. Usually three compilations are enough.
 
     Args:
-      memory: batch -> bytes that it needs, which may be infinite; each call compiles.
-      known: what was compiled already; one of it fits.
+      memory: batch -> bytes that it needs, possibly infinite; each call compiles.
+      known: bytes by batch, for batches already compiled; at least one of them fits.
       available: bytes.
 
     Returns:
-      A batch that fits, and fills memory to FULL or is FULL of one that does not fit.
+      A batch that fits, and either fills the share FULL of memory or is at least the share FULL of
+      a batch that does not fit.
     """
     needed = dict(known)
     while True:
@@ -200,21 +204,21 @@ def largest_batch(memory: Callable[[int], float], known: dict[int, float], avail
         is_close = refused is not None and (fits >= FULL * refused or refused == fits + 1)
         if needed[fits] >= FULL * available or is_close:
             return fits
-        # From one small batch alone, half of memory is as far as a guess is safe: to compile what
-        # does not fit takes the longest.
+        # A prediction from one small batch alone is rough: aim at half of the memory, because
+        # compiling a batch that does not fit takes longest.
         wanted = (0.5 if len(needed) == 1 and needed[fits] < available / 4 else AIM) * available
-        batch = max(_foretold(needed, fits, refused, wanted), fits + 1)
+        batch = max(_predict(needed, fits, refused, wanted), fits + 1)
         if refused is not None:
             batch = min(batch, refused - 1)
         needed[batch] = memory(batch)
 
 
-def _foretold(needed: dict[int, float], fits: int, refused: int | None, wanted: float) -> int:
-    """Returns the batch that the line through two others gives the `wanted` bytes."""
+def _predict(needed: dict[int, float], fits: int, refused: int | None, wanted: float) -> int:
+    """Returns the batch that needs `wanted` bytes, on the line through two compiled batches."""
     if refused is not None and math.isinf(needed[refused]):
         return (fits + refused) // 2
     below = max((batch for batch in needed if batch < fits), default=0)
     other = below if refused is None else refused
     slope = (needed.get(other, 0.0) - needed[fits]) / (other - fits)
-    # A plan of the compiler's may need less for more; it won't go on like that.
+    # A larger batch may need less memory if the compiler plans it differently: no line then.
     return fits + int((wanted - needed[fits]) / slope) if slope > 0 else 2 * fits

@@ -1,10 +1,10 @@
-"""How many floating-point operations a training step takes, counted from the layers.
+"""Counts the floating-point operations of a training step from its layers.
 
-An independent check of what a compiler reports: both know nothing of each other, so they agree only
-if the whole step was compiled, and no more than it.
+This is an independent check of the number that a compiler reports: the two agree only if the whole
+step was compiled, and nothing else.
 
-A multiply-add counts twice. At an image's border, a convolution counts the taps of its kernel that
-fall inside the image: compilers leave out the others.
+A multiply-add counts as two operations. At the border of an image, only the kernel taps inside the
+image count, because compilers omit the others.
 
     flops.training(network.whole, batch_size=32)
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PER_ELEMENT = {keras.layers.BatchNormalization: 2, keras.layers.LayerNormalization: 8}
-"""Operations for each element of a layer's output, where it is not 1."""
+"""Operations per element of a layer's output, if not 1."""
 _FREE = (
     keras.layers.InputLayer, keras.layers.Dropout, keras.layers.Flatten, keras.layers.Reshape,
     keras.layers.Concatenate, keras.layers.ZeroPadding2D,
@@ -28,10 +28,10 @@ _FREE = (
 
 
 def training(model: keras.Model, batch_size: int) -> float:
-    """Returns the operations of one step: forward, and back to the lowest layer that trains.
+    """Returns the operations of one step: forward, and backward to the lowest trainable layer.
 
-    A layer's gradient costs its forward pass once for its weights, if they train, and once for its
-    input, if a layer below it trains.
+    The backward pass of a layer costs as much as its forward pass, once for the gradient of its
+    weights (if trainable) and once for that of its input (if a layer below is trainable).
     """
     total, trains_below = 0.0, False
     for layer in _layers(model):
@@ -42,7 +42,7 @@ def training(model: keras.Model, batch_size: int) -> float:
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of a model and of the models inside it, from the input on."""
+    """Yields the layers of a model and of the models nested in it, starting at the input."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _layers(layer)
@@ -84,7 +84,7 @@ def _taps(layer: Any) -> int:
 
 
 def taps_inside(side: int, kernel: int, stride: int, dilation: int, *, padding: str) -> int:
-    """Counts along one axis the pairs of output position and tap that fall inside [0, side)."""
+    """Counts the (output position, kernel tap) pairs along one axis that fall inside [0, side)."""
     reach = (kernel - 1) * dilation + 1
     outputs = -(-side // stride) if padding == "same" else (side - reach) // stride + 1
     missing = max((outputs - 1) * stride + reach - side, 0) if padding == "same" else 0
@@ -96,7 +96,7 @@ def taps_inside(side: int, kernel: int, stride: int, dilation: int, *, padding: 
 
 
 def _elementwise(layer: Any) -> float:
-    """Counts layers without a kernel: their output's elements, or what they pool over."""
+    """Counts a layer without a kernel: the elements of its output or, for pooling, of its input."""
     if isinstance(layer, _FREE):
         return 0.0
     pools = "Pool" in type(layer).__name__

@@ -1,10 +1,10 @@
-"""The table of what training needs on a TPU: the paper's backbones on several slices.
+"""Updates the table in docs/tpu.md: what the paper's backbones need on several TPU slices.
 
-Each row is a check of `tpu.check`. A row takes minutes, so the file is written after each one, and
-rows that are in it already are kept where they are not compiled again.
+Each row is one check of `tpu.check` and takes minutes, so the file is written after each row. Rows
+that are not compiled again stay as they are.
 
     python -m trainer.tpu.matrix docs/tpu.md                    # every row
-    python -m trainer.tpu.matrix docs/tpu.md vgg16 v6e:1x1      # the rows that have all these words
+    python -m trainer.tpu.matrix docs/tpu.md vgg16 v6e:1x1      # only the rows with all these words
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.tpu import check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Records of the size that the backbone works on, so that the step resizes nothing.
+# The data set config whose images have the size of the backbone's input: no resizing in the step.
 BACKBONES = {"vgg16": "grouped", "mobilenet_v2": "grouped", "inception_resnet_v2": "grouped_299"}
 TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "v6e:1x1")
 REPLICA_BATCH_SIZE = 32
@@ -36,7 +36,7 @@ _RULE = "|---" * len(_COLUMNS) + "|"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compiles the rows that `arguments` asks for and writes them into the file that it names."""
+    """Compiles rows and writes them into a file; arguments: the file, then words to select rows."""
     path, words = pathlib.Path(arguments[0]), set(arguments[1:])
     for backbone, dataset in BACKBONES.items():
         for topology in TOPOLOGIES:
@@ -71,10 +71,10 @@ def _row(backbone: str, dataset: str, name: str) -> str:
 
 
 def insert(text: str, row: str) -> str:
-    """Returns a page with `row` in its table, in place of the row of the same backbone and chips.
+    """Returns the page with `row` in its table; a row of the same backbone and chips is replaced.
 
     Args:
-      text: a page with the table's header and rule in it.
+      text: a page that contains the table's header.
       row: a line of the table.
     """
     before, _, rest = text.partition(f"{_HEADER}\n{_RULE}\n")

@@ -1,10 +1,10 @@
-"""Which TensorFlow ops a TPU runs, and which ops of a traced function it would refuse.
+"""Finds TensorFlow ops without a TPU kernel in a traced function.
 
-On a TPU the function that a strategy replicates is compiled as a whole: one op without a TPU kernel
-ends the run, minutes after its start. Read from the graph, it is known at once and by name.
+The function that TPUStrategy replicates is compiled as a whole: one op without a TPU kernel fails
+the run, minutes after its start. In the graph, such an op is found at once, with its name.
 
     ops.refused(ops.replicated(traced))     # {"AsString": ["while/replica/AsString"]}
-    ops.refused(ops.every_op(traced))       # the same of a step that is traced bare
+    ops.refused(ops.every_op(traced))       # for a step that was traced without a strategy
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _REPLICATED = "_tpu_replicate"
-"""The attribute that TPUStrategy puts on each op of the function that it replicates."""
+"""The attribute that TPUStrategy sets on each op of the function that it replicates."""
 _REWRITTEN = frozenset({"TPUReplicateMetadata", "TPUReplicatedInput", "TPUReplicatedOutput"})
-"""Marks of the replication itself, which is compiled away before any kernel is looked up."""
+"""Markers of the replication itself, which TensorFlow removes before it looks up kernels."""
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def supported() -> frozenset[str]:
 
 
 def refused(nodes: Iterable[Any]) -> dict[str, list[str]]:
-    """Returns the ops among `nodes` that no TPU runs: op -> the names of its nodes."""
+    """Returns the ops among `nodes` without a TPU kernel: op -> names of its nodes."""
     names: dict[str, list[str]] = collections.defaultdict(list)
     for node in nodes:
         if node.op not in supported() | _REWRITTEN:
@@ -40,12 +40,12 @@ def refused(nodes: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def describe(ops: dict[str, list[str]]) -> str:
-    """Says which ops, and where the first of each is."""
+    """Returns a list of ops as text, with the name of the first node of each."""
     return ", ".join(f"{op} ({names[0]})" for op, names in sorted(ops.items()))
 
 
 def every_op(traced: Any) -> list[Any]:
-    """Returns the NodeDefs of a concrete function, and of all functions that it calls."""
+    """Returns the NodeDefs of a concrete function and of all functions that it calls."""
     library = _library(traced)
     return list(_with_callees(traced.function_def.node_def, library))
 
@@ -53,8 +53,8 @@ def every_op(traced: Any) -> list[Any]:
 def replicated(traced: Any) -> list[Any]:
     """Returns the NodeDefs of a concrete function that a TPU would run.
 
-    Those are the ones inside `strategy.run`, however deep the loop is that they lie in, and what
-    they call. The loop itself and its input belong to the host.
+    These are the ops inside `strategy.run`, also if it is called in nested loops, and those of the
+    functions they call. The loop itself and its input pipeline run on the host.
     """
     library = _library(traced)
     marked = [node for node in every_op(traced) if _REPLICATED in node.attr]
@@ -67,7 +67,7 @@ def _library(traced: Any) -> dict[str, Any]:
 
 
 def _with_callees(nodes: Iterable[Any], library: dict[str, Any]) -> Iterator[Any]:
-    """Yields `nodes`, and once those of each function that is called on the way."""
+    """Yields `nodes` and, once each, the nodes of all functions that they call, also indirectly."""
     waiting, seen = list(nodes), set[str]()
     while waiting:
         node = waiting.pop()
@@ -78,7 +78,7 @@ def _with_callees(nodes: Iterable[Any], library: dict[str, Any]) -> Iterator[Any
 
 
 def _called_by(node: Any) -> Iterator[str]:
-    """Yields the functions that a node names: its own op, branches, bodies, calls."""
+    """Yields the functions that a node may call: its op, and branches, bodies and calls."""
     yield node.op
     for value in node.attr.values():
         yield value.func.name

@@ -1,10 +1,10 @@
-"""The driver's steps as graphs, made without data and without computing anything.
+"""Traces the driver's steps into graphs, without data and without running them.
 
-What a device would have to run can be read from its graph, on a machine that has no such device.
-The steps are those of `driver.Driver`; this is the only module that knows where it keeps them.
+A graph shows the ops that a device would run, on a machine that lacks such a device. The steps are
+private methods of `driver.Driver`; only this module accesses them.
 
     loops = tracing.loops(driver, strategy, batch_spec)      # {"train": …, "test": …, "predict": …}
-    step = tracing.train_step(model, batch_spec)             # what one replica does with its batch
+    step = tracing.train_step(model, batch_spec)             # one replica's step
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def batch_spec(image_shape: Sequence[int], batch_size: int) -> tuple[tf.TensorSpec, ...]:
-    """Returns what a batch is: images [B, H, W, 1] uint8, labels [B] int32, weights [B] float32."""
+    """Returns the spec of a batch: images [B, H, W, 1] uint8, labels [B], weights [B] float32."""
     return (
         tf.TensorSpec((batch_size, *image_shape), tf.uint8),
         tf.TensorSpec((batch_size,), tf.int32),
@@ -36,12 +36,12 @@ def loops(
     """Traces the compiled loops of a driver.
 
     Args:
-      driver: a driver under `strategy`.
-      strategy: where its steps would run.
+      driver: a driver created with `strategy`.
+      strategy: the strategy that would run its steps.
       spec: a global batch, see `batch_spec`.
 
     Returns:
-      A concrete function each for `train`, `test` and `predict`.
+      One concrete function for each of `train`, `test` and `predict`.
     """
     iterator = iter(strategy.experimental_distribute_dataset(_endless(spec)))
     count = tf.TensorSpec((), tf.int32)
@@ -57,11 +57,11 @@ def loops(
 
 
 def train_step(model: keras.Model, spec: tuple[tf.TensorSpec, ...]) -> Callable[..., None]:
-    """Returns what the driver has a replica do with one batch in training, (x, y, weight) -> None.
+    """Returns the training step of one replica, (x, y, weight) -> None.
 
     Args:
       model: built and compiled under the default strategy.
-      spec: a batch to trace with, see `batch_spec`; the step takes others as well.
+      spec: a batch to trace with, see `batch_spec`; the step accepts other batch sizes too.
     """
     recorder = _Recorder()
     loop: Any = Driver(model, recorder)._train_steps  # noqa: SLF001
@@ -70,28 +70,29 @@ def train_step(model: keras.Model, spec: tuple[tf.TensorSpec, ...]) -> Callable[
 
 
 class _Recorder:
-    """The default strategy, and a memory of the function that it was last asked to run."""
+    """The default strategy, which also records the function that it last ran."""
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()
         self.step: Callable[..., Any]
 
     def run(self, step: Callable[..., Any], args: tuple[Any, ...] = (), **options: Any) -> Any:
-        """Runs a step as the default strategy does."""
+        """Records a step, and runs it as the default strategy does."""
         self.step = step
         return self._strategy.run(step, args=args, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the driver asks of a strategy."""
+        """Returns any other attribute of the default strategy."""
         return getattr(self._strategy, name)
 
 
 def _endless(spec: tuple[tf.TensorSpec, ...]) -> tf.data.Dataset:
-    """Returns batches of zeros of a static shape; nothing reads one, and none takes memory yet."""
+    """Returns an endless data set of zero batches of static shape; tracing never reads one."""
 
     def batch(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(tf.zeros(part.shape, part.dtype) for part in spec)
 
+    # AUTO would try to shard by file first and warn, because this data set has no files.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return tf.data.Dataset.range(1).repeat().map(batch).with_options(options)

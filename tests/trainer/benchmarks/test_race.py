@@ -43,7 +43,7 @@ def test_the_last_line_sums_up():
     assert ratios[-4:] == ["77.0x", "cold,", "385x", "warm"]
 
 
-def test_a_process_tells_its_time_memory_and_last_line(tmp_path, monkeypatch):
+def test_a_process_reports_its_time_memory_and_last_line(tmp_path, monkeypatch):
     (tmp_path / "hungry.py").write_text(
         "import time\nheld = bytearray(200 << 20)\ntime.sleep(1)\nprint('first\\nlast')\n"
     )
@@ -72,7 +72,7 @@ def test_an_ended_process_has_no_memory():
 
 
 def test_nothing_frozen_is_nothing_to_measure(make_config):
-    with pytest.raises(ConfigError, match="freeze some"):
+    with pytest.raises(ConfigError, match="freezes none; give a number"):
         race.run(make_config(layers_to_unfreeze="all"))
 
 
@@ -84,7 +84,9 @@ def test_nothing_frozen_is_nothing_to_measure(make_config):
         ({"cache_budget_gb": 1e-6}, "needs features to cache; training on images: features up"),
     ],
 )
-def test_what_can_not_be_compared_is_told_before_the_race(make_config, tmp_path, options, message):
+def test_what_can_not_be_compared_is_refused_before_the_race(
+    make_config, tmp_path, options, message
+):
     with pytest.raises(ConfigError, match=message):
         race.run(make_config(max_epochs=3, **options))
     assert not (tmp_path / "run").exists()
@@ -101,5 +103,5 @@ def test_both_sides_do_the_same_work(make_config, tmp_path, capsys):
     assert {b["policy"] for b in measured["baselines"]} == {"float32"}
     images = sorted((tmp_path / "run" / "images" / "train").rglob("*.jpeg"))
     assert 30 < len(images) < 40
-    with pytest.raises(ConfigError, match="already holds a benchmark"):
+    with pytest.raises(ConfigError, match="already contains a benchmark"):
         race.run(config)

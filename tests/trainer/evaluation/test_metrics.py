@@ -58,7 +58,7 @@ def test_metric_equals_the_number_worked_by_hand(name: str, scores: metrics.Metr
     assert getattr(scores, name) == pytest.approx(GOLDEN[name], rel=1e-12)
 
 
-def test_every_number_of_the_judgement_is_worked_by_hand() -> None:
+def test_every_metric_is_worked_by_hand() -> None:
     numbers = {
         field.name
         for field in dataclasses.fields(metrics.Metrics)
@@ -91,7 +91,7 @@ def test_histogram_has_ten_bins_with_the_ends_inside() -> None:
     assert scores.output_distribution.histogram == (2, 0, 1, 0, 0, 1, 0, 0, 0, 2)
 
 
-def test_judgement_equals_scikit_learn_on_many_examples() -> None:
+def test_metrics_equal_those_of_scikit_learn_on_many_examples() -> None:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 500)
     positive = np.clip(rng.normal(0.3 + 0.4 * label, 0.25), 0.001, 0.999)
@@ -130,7 +130,7 @@ def test_judgement_equals_scikit_learn_on_many_examples() -> None:
         (((1, 395), (4, 1065)), 0.7276, 0.50),  # MobileNetV2
     ],
 )
-def test_published_matrices_give_the_published_figures(
+def test_published_matrices_give_the_published_metrics(
     matrix: tuple[tuple[int, int], tuple[int, int]], accuracy: float, macro_recall: float
 ) -> None:
     scores = metrics.compute(predictions_with_matrix(matrix))
@@ -153,7 +153,7 @@ def test_negatives_alone_leave_undefined_what_needs_a_positive() -> None:
     assert scores.specificity == scores.npv == 1.0
 
 
-def test_judgement_is_json_even_where_undefined() -> None:
+def test_metrics_are_json_even_where_undefined() -> None:
     scores = metrics.compute(predictions_of([0, 0], [0.1, math.nan]))
     document = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     assert document["roc_auc"] is None
@@ -172,7 +172,7 @@ def test_the_guard_fires_below_the_majority_baseline() -> None:
     assert scores.warnings == (
         (
             "Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % (1069 of 1465) of always "
-            "answering PNEUMONIA."
+            "predicting PNEUMONIA."
         ),
     )
 
@@ -184,19 +184,19 @@ def test_the_guard_fires_at_the_majority_baseline(scores: metrics.Metrics) -> No
 
 def test_the_guard_fires_when_a_class_is_never_predicted() -> None:
     scores = metrics.compute(predictions_of([0, 1, 1], [0.6, 0.7, 0.8]))
-    assert "NORMAL is never predicted, but true of 1 of 3 examples." in scores.warnings
+    assert "NORMAL is never predicted, but is the true class of 1 of 3 examples." in scores.warnings
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_the_guard_fires_when_outputs_are_not_finite(value: float) -> None:
     scores = metrics.compute(predictions_of([0, 1, 1, 0], [0.1, 0.9, 0.8, value]))
-    assert scores.warnings == ("The outputs for 1 of 4 examples are not finite.",)
+    assert scores.warnings == ("The outputs for 1 of 4 examples are NaN or infinite.",)
     assert scores.log_loss is scores.brier is scores.roc_auc is scores.pr_auc is None
     assert scores.output_distribution.mean_probability == {"NORMAL": None, "PNEUMONIA": None}
     assert sum(scores.output_distribution.histogram) == 3
 
 
-def test_a_probability_that_exceeds_one_by_rounding_is_judged() -> None:
+def test_a_probability_that_exceeds_one_by_rounding_is_evaluated() -> None:
     predictions = predictions_of([0, 1], [0.0, 1 + 1e-7])
     assert metrics.compute(predictions).brier == 0
 
@@ -208,21 +208,21 @@ def test_a_confident_error_keeps_its_small_probability_in_the_log_loss() -> None
     assert metrics.compute(predictions).log_loss == pytest.approx(-math.log(1e-9))
 
 
-def test_nothing_cannot_be_judged() -> None:
-    with pytest.raises(ValueError, match="There is no example to evaluate"):
+def test_nothing_cannot_be_evaluated() -> None:
+    with pytest.raises(ValueError, match="There are no examples to evaluate"):
         metrics.compute(predictions_of([], []))
 
 
-def test_three_classes_cannot_be_judged() -> None:
+def test_three_classes_cannot_be_evaluated() -> None:
     predictions = dataclasses.replace(
         predictions_of([0], [0.5]), class_names=("A", "B", "C"), probabilities=np.array([[0, 0, 1]])
     )
-    with pytest.raises(ValueError, match="Two classes can be evaluated, not A, B, C"):
+    with pytest.raises(ValueError, match="Metrics need exactly two classes, not A, B, C"):
         metrics.compute(predictions)
 
 
 @hypothesis.given(table=tables().filter(len), data=st.data())
 @hypothesis.settings(deadline=None, max_examples=20)
-def test_row_order_does_not_change_the_judgement(table: Predictions, data: st.DataObject) -> None:
+def test_row_order_does_not_change_the_metrics(table: Predictions, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(table))))
     assert metrics.compute(table.take(order)) == metrics.compute(table)

@@ -139,7 +139,7 @@ def test_a_diverged_run_is_drawn(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_history_without_curves_is_refused_and_nothing_written(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="holds no curve"):
+    with pytest.raises(ValueError, match="has no curve to draw"):
         plots.save_curves({"learning_rate": [0.1]}, tmp_path / "curves.png")
     assert not list(tmp_path.iterdir())
 
@@ -200,7 +200,7 @@ def test_samples_tell_right_from_wrong_by_mark_and_colour() -> None:
     right, wrong = colours[:2]
     assert right != wrong
     assert colours == [right, wrong, wrong, right, right]
-    assert figure.get_suptitle().startswith("3 right and 2 wrong answers shown")
+    assert figure.get_suptitle().startswith("3 correct and 2 wrong predictions shown")
 
 
 def test_radiographs_keep_their_exposure() -> None:
@@ -234,10 +234,10 @@ def test_a_long_name_keeps_both_ends() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((5, 8, 8, 1)), "images hold float64, not uint8"),
+        (np.zeros((5, 8, 8, 1)), "images have dtype float64, not uint8"),
         (np.zeros((5, 8, 8, 3), np.uint8), r"shape \(5, 8, 8, 3\), not \[M, H, W, 1\]"),
         (np.zeros((5, 8), np.uint8), r"shape \(5, 8\)"),
-        (radiographs(4), "4 images cannot show 5 predictions"),
+        (radiographs(4), "4 images can't show 5 predictions"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(
@@ -248,5 +248,5 @@ def test_images_that_do_not_fit_are_refused(
 
 
 def test_no_image_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="0 images cannot show 0 predictions"):
+    with pytest.raises(ValueError, match="0 images can't show 0 predictions"):
         plots.save_samples(radiographs(0), PREDICTIONS.take([]), tmp_path / "samples.png")

@@ -30,16 +30,16 @@ def table() -> predictions.Predictions:
         ({"class_names": ("A", "A")}, "two or more distinct names"),
         ({"class_names": ("A",)}, "two or more distinct names"),
         ({"file_name": np.array(["a"])}, r"file_name has shape \(1,\), but label has \(8,\)"),
-        ({"patient_id": np.array([b"a"] * 8)}, r"patient_id holds \|S1, not text"),
-        ({"probabilities": np.ones((8, 3)) / 3}, r"shape \(8, 3\).* there are 2 classes"),
-        ({"label": np.zeros(8)}, "label holds float64, not integers"),
-        ({"label": np.array([0] * 7 + [2])}, "Label 2 is none of"),
-        ({"label": np.array([0] * 7 + [-1])}, "Label -1 is none of"),
+        ({"patient_id": np.array([b"a"] * 8)}, r"patient_id has dtype \|S1, not text"),
+        ({"probabilities": np.ones((8, 3)) / 3}, r"they have \(8, 3\) .* there are 2 classes"),
+        ({"label": np.zeros(8)}, "label has dtype float64, not an integer type"),
+        ({"label": np.array([0] * 7 + [2])}, "label 2 is not an index into"),
+        ({"label": np.array([0] * 7 + [-1])}, "label -1 is not an index into"),
         ({"probabilities": np.ones((8, 2))}, r"outputs for 0000 are not prob.*\[1.0, 1.0\]"),
         ({"probabilities": np.tile([-1.0, 2.0], (8, 1))}, r"\[-1.0, 2.0\]"),
     ],
 )
-def test_a_table_that_contradicts_itself_is_refused(
+def test_an_inconsistent_table_is_refused(
     change: dict[str, object], message: str, table: predictions.Predictions
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -105,7 +105,7 @@ HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
         ("a,b\n1,2\n", "its columns are a, b, not"),
         (HEADER.replace("p_N", "q_N"), "is not a table of predictions"),
         (HEADER + "a,b,normal,NORMAL\n", "row 1 has 4 fields, not 7"),
-        (HEADER + "a,b,normal,COVID,NORMAL,1,0\n", "row 1: label 'COVID' is none of NORMAL, PNEU"),
+        (HEADER + "a,b,normal,COVID,NORMAL,1,0\n", "row 1: label 'COVID' is not one of NORMAL, PN"),
         (HEADER + "a,b,normal,NORMAL,NORMAL,1,x\n", "row 1: 'x' is not a probability"),
         (HEADER + "a,b,normal,NORMAL,NORMAL,0.2,0.8\n", "row 1: predicted is NORMAL, but .* PNEU"),
     ],
@@ -130,8 +130,8 @@ def cells(table: predictions.Predictions, chosen: npt.NDArray[np.intp]) -> list[
     ("matrix", "chosen"),
     [
         (((340, 56), (26, 1043)), [[4, 4], [4, 4]]),
-        (((340, 56), (1, 1043)), [[4, 7], [1, 4]]),  # The other error fills up.
-        (((340, 1), (0, 1043)), [[8, 1], [0, 7]]),  # The right answers fill up.
+        (((340, 56), (1, 1043)), [[4, 7], [1, 4]]),  # The other kind of error fills the places.
+        (((340, 1), (0, 1043)), [[8, 1], [0, 7]]),  # Correct predictions fill the places.
         (((2, 394), (1, 1051)), [[2, 7], [1, 6]]),
         (((3, 50), (50, 0)), [[3, 4], [4, 0]]),  # Errors never take more than half.
     ],

@@ -25,7 +25,7 @@ HISTORY = {
 
 
 def scores_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Metrics:
-    """A scores of this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
+    """Metrics with this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
     label = np.repeat([0, 0, 1, 1], (tn, fp, fn, tp))
     positive = np.repeat([0.25, 0.75, 0.25, 0.75], (tn, fp, fn, tp))
     predictions = Predictions(
@@ -69,7 +69,7 @@ accuracy
 RANK 1 Accuracy: 94.40 %
 Macro recall: 91.71 %
 ROC-AUC: 0.9171
-Always answering PNEUMONIA: 72.97 %
+Always predicting PNEUMONIA: 72.97 %
 
 Confusion matrix (rows: true, columns: predicted)
              NORMAL  PNEUMONIA
@@ -86,7 +86,7 @@ Classification report
    macro avg     0.9390    0.9171    0.9273      1465
 weighted avg     0.9436    0.9440    0.9433      1465
 
-Figures with PNEUMONIA as the positive class
+Metrics with PNEUMONIA as the positive class
   Sensitivity      0.9757
   Specificity      0.8586
   PPV              0.9490
@@ -139,10 +139,10 @@ def test_auc_is_reported_where_it_was_recorded() -> None:
     assert "ROC-AUC\n  training   (min: 0.500, max: 0.750, cur: 0.750)\n\n" in text
 
 
-def test_what_is_not_defined_is_called_so() -> None:
+def test_undefined_metrics_are_called_undefined() -> None:
     text = report_with(scores=scores_with(0, 0, 1, 3)).to_text(colour=False)
-    assert "ROC-AUC: not defined" in text
-    assert "  Specificity      not defined\n" in text
+    assert "ROC-AUC: undefined" in text
+    assert "  Specificity      undefined\n" in text
 
 
 def test_patients_shared_with_train_are_counted() -> None:
@@ -151,19 +151,19 @@ def test_patients_shared_with_train_are_counted() -> None:
         .to_text(colour=False)
         .endswith(
             "\n\nTest images that share a patient with train: 761 of 1465 (51.9 %): "
-            "the figures above are optimistic.\n"
+            "the metrics above are optimistic.\n"
         )
     )
 
 
-def test_no_patient_shared_with_train_is_said() -> None:
+def test_no_patient_shared_with_train_is_reported() -> None:
     text = report_with(split="validation", shared_patient_images=0).to_text(colour=False)
     assert text.endswith("\n\nValidation images that share a patient with train: none.\n")
 
 
 WARNING = (
     "DO NOT USE THIS MODEL: Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % "
-    "(1069 of 1465) of always answering PNEUMONIA."
+    "(1069 of 1465) of always predicting PNEUMONIA."
 )
 
 
@@ -218,6 +218,6 @@ def test_a_diverged_run_is_saved(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_the_text_says_which_split_was_judged(split: str) -> None:
+def test_the_text_names_the_evaluated_split(split: str) -> None:
     text = report_with(split=split).to_text(colour=False)
     assert text.startswith(f"Split {split}: 1465 examples\n")

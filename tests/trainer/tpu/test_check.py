@@ -1,4 +1,4 @@
-"""Compiling the training step for TPUs that are not there; most of it needs the extra `tpu-aot`."""
+"""Compiling the training step without a TPU; most tests need the extra `tpu-aot`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def aot():
     return importlib.import_module("trainer.tpu.aot")
 
 
-def test_without_the_compiler_the_way_to_it_is_told(monkeypatch):
+def test_without_the_compiler_its_installation_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.delitem(sys.modules, "trainer.tpu.aot", raising=False)
     with pytest.raises(RunError, match=r'Install the extra `tpu-aot` .*pip install "\.\[cpu,tpu-'):
@@ -76,7 +76,7 @@ def test_the_largest_batch_is_near_the_least_that_is_refused_where_memory_grows_
     assert len(tried) <= 5
 
 
-def test_the_largest_batch_is_found_where_a_refusal_tells_no_size():
+def test_the_largest_batch_is_found_where_the_compiler_reports_no_size():
     def memory(batch: int) -> float:
         return 10 * batch**1.1 if batch <= 321 else math.inf
 
@@ -106,8 +106,8 @@ def test_the_compiler_and_the_layers_agree_on_the_work(aot, unfrozen):
 
 @tpu_aot
 def test_a_batch_beyond_the_memory_is_refused_with_both_sizes(aot):
-    with pytest.raises(RunError, match=r"\(4194304\) does not fit v5e:1x1: a chip needs \d+\.\d\d "
-                                       r"of 15\.75 GiB\. Give a smaller --batch_size"):  # fmt: skip
+    with pytest.raises(RunError, match=r"\(4194304\) does not fit v5e:1x1: it needs \d+\.\d\d "
+                                       r"of 15\.75 GiB per chip\. Give a smaller"):  # fmt: skip
         _compile(aot, ONE_CHIP, 1 << 22)
 
 
@@ -127,7 +127,9 @@ def test_a_string_op_in_the_step_is_refused_by_name(aot):
     optimization.compile_model(spelled, OptimizationOptions(), [1, 1], 1)
     spec = tracing.batch_spec((32, 32, 1), 4)
     step = tracing.train_step(spelled, spec)
-    with pytest.raises(RunError, match=r"ops that no TPU runs: AsString \(\S*spell\S*\), StringTo"):
+    with pytest.raises(
+        RunError, match=r"ops without a TPU kernel: AsString \(\S*spell\S*\), StringTo"
+    ):
         aot.compile_for(ONE_CHIP, step, spec)
 
 
@@ -139,13 +141,13 @@ def test_a_step_without_a_static_shape_is_refused(aot):
 
 
 @tpu_aot
-def test_a_check_says_what_it_found(capsys):
+def test_a_check_prints_its_results(capsys):
     """From a batch that fills most of a chip: one compilation more, and the largest is known."""
     found = check.check(_config(image_size=224, dataset="grouped", batch_size=7_000))
     said = capsys.readouterr().out
-    assert f"{found.program.memory_bytes / 2**30:.3f} of 15.75 GiB a chip" in said
+    assert f"{found.program.memory_bytes / 2**30:.3f} of 15.75 GiB per chip" in said
     assert f"largest batch: {found.largest_batch_size:,}" in said
-    assert "FLOP a byte" in said
+    assert "FLOP per byte" in said
     assert "all-reduces: 0" in said
     # The images alone, of one byte a pixel, would fill the chip at 337 thousand.
     assert 7_000 < found.largest_batch_size < 337_000

@@ -202,9 +202,9 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
         (
             ["--mode=evaluate", "--model_dir=gs://hospital/none"],
             2,
-            "no options at gs://hospital/no",
+            "can't read options from gs://hospital/no",
         ),
-        (["--config_file=gs://absent/x.json"], 2, "no options at gs://absent/x.json"),
+        (["--config_file=gs://absent/x.json"], 2, "can't read options from gs://absent/x.json"),
         (["--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),
         (["--model_dir=gs://"], 2, "model_dir (gs://) names no bucket ('')"),
     ],
