@@ -1,1 +1,1 @@
-"""From a built data set to batches."""
+"""Opens a built data set and turns its splits into batches."""

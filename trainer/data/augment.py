@@ -1,8 +1,8 @@
 """Random changes to training images, each drawn from the example's own seed.
 
-The draw depends on the example and a number (an epoch's or a view's), not on its place in a batch,
-on a replica or on what was read before it: every strategy and every restart sees the same images.
-Never a flip: it would put the heart on the wrong side.
+The seed combines the example with the number of an epoch or a view. It does not depend on the
+example's place in a batch, on the replica, or on what was read before: every strategy and every
+resumed run sees the same images. There are no flips: they would put the heart on the wrong side.
 
     image = augment.apply(image, "light", seed=(example_id, draw))
 """
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """Upper limits of the changes; each is drawn uniformly between minus and plus its limit."""
+    """Upper limits of the changes; each is drawn uniformly from [-limit, limit]."""
 
     rotation_deg: float
     shift: float  # share of the image's side
@@ -36,7 +36,7 @@ _WHITE = 255.0
 
 
 def apply(image: tf.Tensor, strength: str, seed: Any) -> tf.Tensor:
-    """Returns `image` ([H, W, 1] uint8) changed at random, of the same shape and type.
+    """Returns a randomly changed copy of `image` ([H, W, 1] uint8), of the same shape and dtype.
 
     Args:
       image: one image.
@@ -44,12 +44,15 @@ def apply(image: tf.Tensor, strength: str, seed: Any) -> tf.Tensor:
       seed: two int64; the same seed gives the same changes.
     """
     limits = STRENGTHS[strength]
+    # Keras's random layers draw from a state that every call advances: their results would depend
+    # on the order of reading. Stateless ops depend on the seed alone.
     draw = tf.random.stateless_uniform([6], seed, -1.0, 1.0)
     pixels = _transform(tf.cast(image, tf.float32), limits, draw)
     mean = tf.reduce_mean(pixels)
     pixels = (pixels - mean) * (1 + draw[4] * limits.contrast) + mean
     pixels += draw[5] * limits.brightness * _WHITE
     if limits.noise:
+        # The high bits of a seed are free: an epoch's or a view's number stays below 2^32.
         noise_seed = tf.stack([seed[0], seed[1]]) + tf.constant([0, 1 << 32], tf.int64)
         noise = tf.random.stateless_normal(tf.shape(image), noise_seed)
         pixels += noise * limits.noise * _WHITE
@@ -57,7 +60,10 @@ def apply(image: tf.Tensor, strength: str, seed: Any) -> tf.Tensor:
 
 
 def _transform(pixels: tf.Tensor, limits: Strength, draw: tf.Tensor) -> tf.Tensor:
-    """Rotates, zooms and shifts around the centre, in one interpolation; the edge is extended."""
+    """Rotates, zooms and shifts around the centre; edge pixels fill what moves into view.
+
+    All three are one projective transform: interpolating three times would blur the image.
+    """
     height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.float32))
     angle = draw[0] * limits.rotation_deg * (math.pi / 180)
     scale = 1 + draw[1] * limits.zoom

@@ -1,12 +1,13 @@
-"""What an epoch is made of: which examples, in batches that are always full.
+"""Chooses the examples of an epoch and forms full batches of static shape.
 
 plan = EpochPlan(num_examples=3_531, batch_size=32, fixed_steps=None, wrap=True)
 plan.steps                      # 111
-list(plan.pieces(epoch=4))      # [(4, 0, 3531), (4, 0, 21)]: pass 4, then its first 21 again
+list(plan.ranges(epoch=4))      # [(4, 0, 3531), (4, 0, 21)]: pass 4, then its first 21 again
 pad(weighted, 32, 1_465).steps  # 46; the last batch has 7 examples of weight 0
 
-Hosts that train together part every global batch among them, so that together they go through the
-examples in the order of one device. They part rows, not files: fewer files than hosts are enough.
+Hosts that train together split every global batch among themselves, so that together they read the
+examples in the same order as one device. They split rows, not files as `tf.data`'s auto-sharding
+does by default: fewer files than hosts are enough.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of every global batch that one host reads, cut as its replicas take it.
+    """One host's part of every global batch, cut into batches for its replicas.
 
     Attributes:
       host: index of the host, from 0.
-      num_hosts: how many read.
-      num_replicas: of all hosts together.
-      first_step: the global batches before it are left out, and not loaded.
+      num_hosts: number of hosts that read.
+      num_replicas: number of replicas on all hosts together.
+      first_step: the global batches before this one are skipped, and not loaded.
     """
 
     host: int = 0
@@ -42,13 +43,14 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """A finite run of full batches.
+    """A finite sequence of full batches.
 
     Attributes:
-      read: a host's share of them: replica batches of (x [b, …], y [b] int32, weight [b] float32),
-        in which those of its replicas follow one another. Only what is in the share is loaded.
+      read: builds the dataset of one host's share: batches of one replica each, (x [b, …],
+        y [b] int32, weight [b] float32), one per replica of the host in turn. It loads only the
+        examples of that share.
       steps: number of batches.
-      num_examples: number of examples, without padding.
+      num_examples: number of examples, padding not counted.
     """
 
     read: Callable[[Share], tf.data.Dataset]
@@ -61,7 +63,7 @@ class Batches:
         return self.read(Share())
 
     def map(self, function: Callable[..., Any]) -> Batches:
-        """Applies `function` to each (x, y, weight), in parallel and in order."""
+        """Returns these batches with `function` applied to each (x, y, weight), in order."""
 
         @functools.cache
         def read(share: Share) -> tf.data.Dataset:
@@ -72,13 +74,14 @@ class Batches:
 
 @dataclasses.dataclass(frozen=True)
 class EpochPlan:
-    """Which examples an epoch trains on, as pieces of passes over the shuffled split.
+    """Chooses the examples of an epoch, as ranges of passes over the shuffled split.
 
     Attributes:
-      num_examples: in the split.
-      batch_size: global.
-      fixed_steps: steps per epoch, or None for as many as use all samples.
-      wrap: whether the tail of a pass is filled with its first examples, or dropped.
+      num_examples: size of the split.
+      batch_size: global batch size.
+      fixed_steps: steps per epoch; None: enough to use every example.
+      wrap: whether the first examples of a pass fill its incomplete last batch; if false, that
+        batch is dropped.
     """
 
     num_examples: int
@@ -88,31 +91,32 @@ class EpochPlan:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         if self.fixed_steps is not None:
             return self.fixed_steps
         if self.wrap:
             return math.ceil(self.num_examples / self.batch_size)
         return self.num_examples // self.batch_size
 
-    def pieces(self, epoch: int) -> Iterator[tuple[int, int, int]]:
-        """Yields (pass, start, stop): the epoch is these ranges of these passes, in order.
+    def ranges(self, epoch: int) -> Iterator[tuple[int, int, int]]:
+        """Yields (pass, start, stop); the epoch is these ranges of these passes, in order.
 
-        With all samples, an epoch is one pass, and wraps within it. With fixed steps, epochs follow
-        one another through the passes, so that all samples come up in turn.
+        Without fixed steps, an epoch is one pass and wraps within it. With fixed steps, each epoch
+        starts where the one before it stopped, so that every example is used before any is used
+        again.
         """
         count = self.steps * self.batch_size
         position = epoch * count if self.fixed_steps is not None else 0
         while count > 0:
-            turn, start = divmod(position, self.num_examples)
+            pass_index, start = divmod(position, self.num_examples)
             stop = min(start + count, self.num_examples)
-            yield (turn if self.fixed_steps is not None else epoch), start, stop
+            yield (pass_index if self.fixed_steps is not None else epoch), start, stop
             position += stop - start
             count -= stop - start
 
 
 def stable_seed(*numbers: int) -> int:
-    """Mixes numbers into one seed, in [0, 2^31); near numbers give unrelated seeds."""
+    """Mixes numbers into one seed in [0, 2^31); neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
@@ -122,27 +126,34 @@ def pad(
     num_examples: int,
     load: Callable[..., Any] | None = None,
 ) -> Batches:
-    """Makes whole batches of a static shape; padding has weight 0.
+    """Returns full batches of a static shape; padding examples have weight 0.
+
+    A smaller last batch would make the batch dimension dynamic, which a TPU can't compile, and
+    might leave a replica without examples. Weight 0 keeps padding out of the loss and the metrics.
 
     Args:
-      rows: what examples are loaded from, in the order of the data.
-      batch_size: global.
-      num_examples: in `rows`.
-      load: row -> (x, label, weight); None: rows are that already. It runs after the hosts' shares
-        are parted, so that a host decodes what its own replicas see and no more.
+      rows: the rows that examples are loaded from, in order.
+      batch_size: global batch size.
+      num_examples: number of rows.
+      load: row -> (x, label, weight); None: the rows already are such triples. It runs after the
+        rows are split among the hosts, so that a host decodes only its own share.
     """
     steps = math.ceil(num_examples / batch_size)
 
-    @functools.cache  # Building it traces functions; validation comes back after every epoch.
+    @functools.cache  # Building it traces functions, and validation reads it after every epoch.
     def read(share: Share) -> tf.data.Dataset:
-        width = batch_size // share.num_hosts
-        mine = rows.skip(share.first_step * batch_size)
+        host_batch_size = batch_size // share.num_hosts
+        host_rows = rows.skip(share.first_step * batch_size)
         if share.num_hosts > 1:
-            mine = mine.enumerate().filter(lambda i, _: i % batch_size // width == share.host)
-            mine = mine.map(lambda _, row: row)
-        examples = parallel(mine, load) if load else mine
+            # Not Dataset.shard, which takes every n-th element: joining the hosts' outputs must
+            # give the order of the data, so each host takes a contiguous part of every batch.
+            host_rows = host_rows.enumerate().filter(
+                lambda i, _: i % batch_size // host_batch_size == share.host
+            )
+            host_rows = host_rows.map(lambda _, row: row)
+        examples = parallel(host_rows, load) if load else host_rows
         padded = examples.concatenate(_zeros(examples.element_spec)).take(
-            (steps - share.first_step) * width
+            (steps - share.first_step) * host_batch_size
         )
         batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
         return batches.prefetch(tf.data.AUTOTUNE)
@@ -151,11 +162,11 @@ def pad(
 
 
 def parallel(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    """Maps in parallel and in order."""
+    """Maps `function` over `dataset` in parallel, keeping the order."""
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _zeros(spec: Any) -> tf.data.Dataset:
-    """Repeats an example of zeros, whose weight is 0 as well."""
+    """Returns an endless dataset of padding: examples of zeros, the weight among them."""
     zeros = tf.nest.map_structure(lambda tensor: tf.zeros(tensor.shape, tensor.dtype), spec)
     return tf.data.Dataset.from_tensors(zeros).repeat()

@@ -1,16 +1,17 @@
-"""Decoding on other machines by tf.data service, in the order and with the result of decoding here.
+"""Decodes on other machines through tf.data service, with the order and results of local decoding.
 
-tf.data service by itself gives a choice of two: each worker goes through all examples, so that each
-comes as many times as there are workers; or they divide the examples, and these come in the order
-in which the workers are done. Training would change with the number of workers, and predictions
-would lose their examples. So the workers divide *batches*, each of which is a list of places in the
-record files and carries its number, and they are put in order again on arrival.
+tf.data service offers two sharding policies. With OFF, every worker reads all examples, so each
+example arrives once per worker. With DYNAMIC, the workers divide the examples, which then arrive in
+whatever order the workers finish. Either way training would depend on the number of workers, and
+predictions could not be matched to their examples. So here the workers divide *batches*: each batch
+is a list of positions in the record files and carries its number, and this machine restores the
+order as batches arrive.
 
-    records = data_service.locate(paths)                   # of a split
+    records = data_service.locate(paths)                   # the record files of a split
     data_service.distribute("grpc://host:5000", records, rows, batch_size=32, load=...)
 
-The workers read the files under the same paths as this machine. A batch that was with a worker when
-it died is missing, and ends the run.
+The workers must see the files under the same paths as this machine. If a worker dies, its
+unfinished batch is lost, and the run ends with an error.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ LENGTH_BYTES, CRC_BYTES = 8, 4
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Where each record of a split lies; arrays [N], in the order of the split.
+    """The position of each record of a split in its file; arrays [N], in the order of the split.
 
     Attributes:
-      path: the file.
-      before: bytes of the file before the record's data.
-      length: bytes of the data.
-      after: bytes of the file after them.
+      path: the file that holds the record.
+      before: number of bytes in the file before the record's data.
+      length: number of bytes of data.
+      after: number of bytes in the file after the data.
     """
 
     path: np.ndarray
@@ -58,7 +59,7 @@ class Records:
 
 
 def locate(paths: Sequence[str]) -> Records:
-    """Finds the records of TFRecord files by their lengths; the data themselves are not read."""
+    """Finds the records of TFRecord files by their length fields, without reading their data."""
     places = [place for path in paths for place in _places(path)]
     path, before, length, after = zip(*places, strict=True)
     return Records(
@@ -79,10 +80,10 @@ def _places(path: str) -> Iterator[tuple[str, int, int, int]]:
 
 
 def require(service: str) -> None:
-    """Raises unless a dispatcher answers; tf.data would try again without end.
+    """Checks that a dispatcher answers, because tf.data itself would retry for ever.
 
     Raises:
-      RunError: when nothing answers there.
+      RunError: when nothing answers at this address.
     """
     if not sockets.answers(service, TIMEOUT_S):
         raise RunError(
@@ -98,16 +99,17 @@ def distribute(
     batch_size: int,
     load: Callable[[tf.Tensor], Any],
 ) -> batches.Batches:
-    """Returns what `batches.pad` does of the same rows, loaded by the service's workers.
+    """Returns the same batches as `batches.pad`, loaded by the workers of the service.
 
     Args:
-      service: the dispatcher, grpc://host:port.
-      records: of the split.
-      rows: which records, in order, [N].
-      batch_size: global.
+      service: address of the dispatcher, grpc://host:port.
+      records: the records of the split.
+      rows: indices of the records to load, in order, [N].
+      batch_size: global batch size.
       load: serialized record -> (x, label, weight).
     """
     steps = -(-len(rows) // batch_size)
+    # Padding repeats real rows, because workers load by position; their weight is 0.
     padded = np.resize(rows, steps * batch_size)
     weights = (np.arange(len(padded)) < len(rows)).astype(np.float32)
 
@@ -134,9 +136,11 @@ def _cut(column: np.ndarray, batch_size: int, share: batches.Share) -> np.ndarra
 
 
 def _loader(load: Callable[[tf.Tensor], Any], size: int) -> Callable[..., tf.data.Dataset]:
-    """Returns (number, places, weights) -> one element, the batch with its number."""
+    """Returns (number, places, weights) -> a dataset of one element, the numbered batch."""
 
     def load_batch(number: tf.Tensor, places: Any, weights: tf.Tensor) -> tf.data.Dataset:
+        # TFRecordDataset can't seek. Instead, everything before the record counts as the header of
+        # its file and everything after it as the footer, which leaves one fixed-length record.
         serialized = tf.data.Dataset.from_tensor_slices(places).flat_map(
             lambda path, before, length, after: tf.data.FixedLengthRecordDataset(
                 path, record_bytes=length, header_bytes=before, footer_bytes=after
@@ -149,18 +153,21 @@ def _loader(load: Callable[[tf.Tensor], Any], size: int) -> Callable[..., tf.dat
 
 
 def _in_order(distributed: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Puts numbered batches in order, holding back those that come early."""
+    """Restores the order of numbered batches, holding back those that arrive early."""
 
     def generate() -> Iterator[Any]:
         early: dict[int, Any] = {}
-        following = 0
+        expected = 0
         for number, batch in distributed:
             early[int(number)] = batch
-            while following in early:
-                yield early.pop(following)
-                following += 1
-        if following < count:
-            raise RunError(f"--data_service lost batch {following} of {count}: a worker has died.")
+            while expected in early:
+                yield early.pop(expected)
+                expected += 1
+        if expected < count:
+            raise RunError(
+                f"--data_service lost batch {expected} of {count}, because a worker died; restart "
+                "the worker and run the command again."
+            )
 
     _, signature = distributed.element_spec
     return tf.data.Dataset.from_generator(generate, output_signature=signature)

@@ -1,7 +1,7 @@
-"""Finds a built data set, on this machine or in a bucket, and builds or copies what is missing.
+"""Opens a data set on this machine or in a bucket; first builds or copies it if need be.
 
 data = opening.load(config.data, image_size=224)         # a pipeline.Data, ready to read
-data = opening.describe(config.data, image_size=224)     # classes and shapes only, built or not
+data = opening.describe(config.data, image_size=224)     # classes and shapes, even if not built
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
     from trainer.option_groups import DataOptions
 
 _LAST_FILE = "dataset_info.json"
-"""TFDS writes this file last; where it exists, the data set is complete."""
+"""TFDS writes this file last: if it exists, the data set is complete."""
 
 
 def load(config: DataOptions, image_size: int) -> pipeline.Data:
-    """Opens the data set; builds it first where the config says from what.
+    """Opens the data set, and builds it first if the config names its source.
 
     Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on, see `describe`.
+      config: which data set, and how to read it.
+      image_size: side (px) of the images that the backbone takes, see `describe`.
 
     Raises:
-      ConfigError: when --data_service is not an address.
-      RunError: when it isn't built and can't be, or --data_service does not answer.
+      RunError: when it is not built and can't be built, or --data_service does not answer.
     """
     if config.data_service:
         data_service.require(config.data_service)
@@ -43,13 +42,13 @@ def load(config: DataOptions, image_size: int) -> pipeline.Data:
 
 
 def describe(config: DataOptions, image_size: int) -> pipeline.Data:
-    """Names the data set, built or not: its classes and the shape of its images, no example.
+    """Returns the data set, built or not; only classes and image shape can be read from it.
 
     Args:
-      config: which data set, and how it is read.
-      image_size: the side (px) that the model works on. Larger images, and those of original size,
-        are resized to it here, with antialiasing, which a TPU can't compile. Smaller ones are left
-        to the model, so that fewer bytes go to the device.
+      config: which data set, and how to read it.
+      image_size: side (px) of the images that the backbone takes. The input pipeline shrinks larger
+        images, and those of original size, to this side with antialiasing, which XLA can't compile
+        for a TPU. The model enlarges smaller ones, so that fewer bytes go to the device.
     """
     is_remote = locations.is_url(config.data_dir)
     return _reading(_builder(config, None if is_remote else _root(config)), config, image_size)
@@ -77,52 +76,54 @@ def _builder(config: DataOptions, root: object) -> Any:
 
 
 def _open_in_place(config: DataOptions, url: locations.Url) -> Any:
-    """Opens a data set that TensorFlow reads from the bucket."""
+    """Opens a data set whose records TensorFlow reads straight from the bucket."""
     builder = _builder(config, url)
     if not builder.is_prepared():
         raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {url}; with --stage_data=true it is "
-            "built on this machine, and copied there."
+            f"cxr_tfds/{config.dataset} is not built in {url}; give --stage_data=true to build it "
+            "on this machine and upload it."
         )
     return builder
 
 
 def _open_staged(config: DataOptions, url: locations.Url) -> Any:
-    """Opens a data set from a local copy of what the bucket has; what it has not is built."""
+    """Opens a local copy of a data set in a bucket; builds and uploads it if it is missing."""
     root = url.folder_in(config.staging_root)
     folder = pathlib.Path(_builder(config, root).data_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = url / folder.relative_to(root).as_posix()
-    # Runs that share the staging folder copy once: the others wait and find the copy.
+    # Runs that share the staging folder download once: the others wait here and find the copy.
     lock = filelock.FileLock(folder.parent / ".staging.lock")
-    with lock, mirror.Mirror(part, folder, shared=True) as kept:
-        if kept.has(_LAST_FILE):  # Without it, whoever built there has not finished.
-            kept.restore()
+    with lock, mirror.Mirror(part, folder, shared=True) as copy:
+        if copy.has(_LAST_FILE):  # Without it, the build in the bucket is not finished.
+            copy.restore()
         if not _builder(config, root).is_prepared():
             shutil.rmtree(folder, ignore_errors=True)
         builder = _prepared(config, root)
-        kept.sync(then=[folder / _LAST_FILE])
+        copy.sync(then=[folder / _LAST_FILE])
     return builder
 
 
 def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
-    """Returns the builder of a data set, which it builds if need be."""
+    """Returns the TFDS builder of a data set; builds the data set if need be."""
     builder = _builder(config, root)
     if builder.is_prepared():
         return builder
     if not config.manual_dir and config.dataset != "phantom":
         raise RunError(
             f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
-            "the folder with the Kaggle archive, or the --data_dir in which `tfds build cxr_tfds "
-            f"--config={config.dataset}` has built it."
+            "the folder with the Kaggle archive, or the --data_dir that `tfds build cxr_tfds "
+            f"--config={config.dataset}` wrote to."
         )
     manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
     try:
-        # Processes that train together on one disk build once: the others wait and find it built.
+        # Runs and workers that share a disk build once: the others wait here and find it built.
         lock = pathlib.Path(builder.data_dir).parent.with_suffix(".lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock):
-            builder = _builder(config, root)  # One made before what it reads was there knows none.
+            # A builder reads the metadata once, when it is created: the old one would not notice
+            # what another process has built while this one waited.
+            builder = _builder(config, root)
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )

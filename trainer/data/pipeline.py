@@ -1,11 +1,11 @@
-"""From a split of the data set to batches; the order of the stages is written once, here.
+"""Turns splits of the data set into batches; this module alone fixes the order of the stages.
 
-read -> shuffle -> part (hosts) -> decode -> (resize) -> augment -> pad -> batch -> prefetch
+read -> shuffle -> split among hosts -> decode -> (resize) -> augment -> pad -> batch -> prefetch
 
 data = opening.load(config.data, image_size=224)      # a pipeline.Data
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
 data.evaluation_batches("test", batch_size=32)
-data.table("test").file_name               # who is in the split, in the same order
+data.table("test").file_name               # the examples of the split, in the same order
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 SHUFFLE_BUFFER_BYTES = 256 << 20
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
-"""Images stay encoded until after the shuffle, where they take a tenth of the memory."""
+"""Images stay encoded through the shuffle: its buffer then takes a tenth of the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Who is in a split, in the order in which `evaluation_batches` reads it; arrays [N]."""
+    """Everything but the images of a split, in the order of `evaluation_batches`; arrays [N]."""
 
     file_name: np.ndarray
     patient_id: np.ndarray
@@ -47,7 +47,14 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A built data set and how this run reads it."""
+    """A data set and how this run reads it.
+
+    Attributes:
+      builder: the TFDS builder.
+      config: the data options of the run.
+      resize_to: side (px) that the input pipeline resizes images to; None: it does not resize.
+      withheld: splits that can be counted but not read.
+    """
 
     builder: Any
     config: DataOptions
@@ -55,62 +62,63 @@ class Data:
     withheld: frozenset[str] = frozenset()
 
     def without(self, split: str) -> Data:
-        """Returns this data with a split that can't be read, only counted."""
+        """Returns this data with one more split withheld: it can be counted but not read."""
         return dataclasses.replace(self, withheld=self.withheld | {split})
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of labels."""
+        """Names of the classes, indexed by label."""
         return tuple(self.builder.info.features["label"].names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 1) of every image in a batch."""
+        """Shape (H, W, 1) of every image in a batch."""
         if self.resize_to is not None:
             return (self.resize_to, self.resize_to, 1)
         return tuple(self.builder.info.features["image"].shape)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the builder wrote of the data: its fingerprint, among others."""
+        """Metadata that the builder stored with the records, the fingerprint among them."""
         return dict(self.builder.info.metadata)
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the images, their splits and their resolution, and with nothing else."""
+        """Hash of the data set: changes only with its images, their splits and their resolution."""
         return str(self.metadata["fingerprint"])
 
     def card(self) -> dict[str, Any]:
-        """Returns what a report says of the data."""
+        """Returns the description of the data that reports contain."""
         return {"name": self.builder.info.full_name, **self.metadata}
 
     def require_image_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises RunError unless a model for images of `shape` can read this data set."""
+        """Raises RunError unless images of this data set have the `shape` that a model takes."""
         if self.image_shape != tuple(shape):
             raise RunError(
                 f"{self.builder.info.full_name} has images of shape {self.image_shape}, the model "
-                f"takes {tuple(shape)}; name a --dataset of that size or larger."
+                f"takes {tuple(shape)}; give a --dataset with images of that size or larger."
             )
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Explains what TensorFlow says of records that it can't read, whoever reads them.
+        """Turns TensorFlow's errors about unreadable records into errors that name the remedy.
 
         Raises:
-          DiskError: when records are damaged or gone.
-          RunError: when --data_service lost some.
+          DiskError: when records are damaged or missing.
+          RunError: when --data_service lost a batch.
         """
         try:
             yield
         except tf.errors.OpError as error:
-            of_service = re.search(rf"{RunError.__name__}: (.*)", error.message)
-            if of_service:
-                raise RunError(of_service[1]) from error
+            # Our own error, raised in a generator of the data service: TensorFlow keeps its text.
+            own_error = re.search(rf"{RunError.__name__}: (.*)", error.message)
+            if own_error:
+                raise RunError(own_error[1]) from error
             folder = self.builder.data_dir
-            is_data = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
-            # Files that end with a whole record, but not with the last one.
-            is_data |= "was expected to contain" in error.message
-            if not is_data and str(folder) not in error.message:
+            is_damage = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
+            # A file truncated between two records is valid: only TFDS's count of examples shows it.
+            is_damage |= "was expected to contain" in error.message
+            if not is_damage and str(folder) not in error.message:
                 raise
             raise DiskError(
                 f"{self.builder.info.full_name} can't be read ({text.first_line(error)}); remove "
@@ -118,12 +126,12 @@ class Data:
             ) from error
 
     def num_examples(self, split: str) -> int:
-        """How many examples a split has."""
+        """Returns the number of examples in a split."""
         return int(self.builder.info.splits[split].num_examples)
 
     @functools.cached_property
     def plan(self) -> batches.EpochPlan:
-        """How epochs go through the training split."""
+        """Which examples of the training split each epoch uses."""
         plan = batches.EpochPlan(
             num_examples=self.num_examples("train"),
             batch_size=self.config.batch_size,
@@ -133,13 +141,13 @@ class Data:
         if plan.steps == 0:
             raise RunError(
                 f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples} training "
-                "examples; give a smaller one or --tail=wrap."
+                "examples; give a smaller --batch_size, or --tail=wrap."
             )
         return plan
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; tables are small.
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run; tables are small.
     def table(self, split: str) -> Table:
-        """Reads all but the images of a split."""
+        """Reads everything but the images of a split."""
         names = ("file_name", "patient_id", "etiology", "label")
         examples = self.read(split)
         rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
@@ -151,11 +159,11 @@ class Data:
         return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
 
     def class_counts(self) -> list[int]:
-        """Training examples of each class."""
+        """Returns the number of training examples of each class."""
         return np.bincount(self.table("train").label, minlength=len(self.class_names)).tolist()
 
     def training_rows(self, epoch: int, seed: int) -> np.ndarray:
-        """Returns which rows of the split's table an epoch trains on, in order, [steps * B]."""
+        """Returns the rows of the training table that an epoch uses, in order, [steps * B]."""
         rows = self._order(tf.data.Dataset.range(self.num_examples("train")), epoch, seed)
         return next(rows.batch(self.plan.steps * self.plan.batch_size).as_numpy_iterator())
 
@@ -169,24 +177,26 @@ class Data:
         return batches.pad(examples, size, self.plan.steps * size, load=load)
 
     def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
-        """Arranges the training split, or anything else that has its length, for an epoch.
+        """Puts the training split, or a dataset of the same length, into the order of an epoch.
 
-        TensorFlow's shuffle depends on the seed and the number of elements, not on what they are:
-        images and cached features come in one and the same order.
+        TensorFlow's shuffle depends on the seed and the number of elements, not on their values:
+        images and cached features are therefore read in the same order.
         """
         info = self.builder.info.splits["train"]
+        # The buffer is bounded in bytes, for data sets that don't fit into memory.
         rows = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
-        pieces = (
+        ranges = (
             split.shuffle(
                 min(rows, info.num_examples),
-                seed=batches.stable_seed(seed, turn),
+                seed=batches.stable_seed(seed, pass_index),
+                # The order of a pass depends on the seed alone, not on how often it was read.
                 reshuffle_each_iteration=False,
             )
             .skip(start)
             .take(stop - start)
-            for turn, start, stop in self.plan.pieces(epoch)
+            for pass_index, start, stop in self.plan.ranges(epoch)
         )
-        return functools.reduce(tf.data.Dataset.concatenate, pieces)
+        return functools.reduce(tf.data.Dataset.concatenate, ranges)
 
     def evaluation_batches(
         self,
@@ -197,14 +207,14 @@ class Data:
         stop: int | None = None,
         view: int | None = None,
     ) -> batches.Batches:
-        """Returns a split in its own order, each example once, the last batch padded.
+        """Returns every example of a split once, in the split's order, the last batch padded.
 
         Args:
           split: train, validation or test.
-          batch_size: global.
+          batch_size: global batch size.
           start: first example.
-          stop: one past the last example; None: to the end.
-          view: which augmented view of the images; None: as they are.
+          stop: one past the last example; None: the end of the split.
+          view: which augmented view of the images; None: the images without augmentation.
         """
         stop = self.num_examples(split) if stop is None else stop
         load = _weighted(self._decoder(draw=view))
@@ -214,7 +224,7 @@ class Data:
         return batches.pad(examples, batch_size, stop - start, load=load)
 
     def _distributed(self, split: str, rows: np.ndarray, size: int, load: Any) -> batches.Batches:
-        """Loads rows of a split on the workers of --data_service."""
+        """Returns batches of rows of a split, loaded by the workers of --data_service."""
         parse = functools.partial(
             self.builder.info.features.deserialize_example, decoders=_ENCODED_IMAGES
         )
@@ -225,9 +235,9 @@ class Data:
     def _require(self, split: str) -> None:
         touched = {re.match(r"\w*", part)[0] for part in split.split("+")}  # type: ignore[index]
         if touched & self.withheld or ("all" in touched and self.withheld):
-            raise ValueError(f"split {split!r} is withheld: nothing here may see it.")
+            raise ValueError(f"split {split!r} is withheld: it must not be read here.")
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data a run; a few numbers a record.
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run, a few numbers per record.
     def _records(self, split: str) -> data_service.Records:
         self._require(split)
         paths = self.builder.info.splits[split].filepaths
@@ -242,18 +252,17 @@ class Data:
     def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
 
-        File after file: where TFDS interleaves them, the order of a range is not its order in the
-        whole split, and labels from the one would not belong to images from the other.
-
         Raises:
-          ValueError: for a split that is withheld.
+          ValueError: when the split is withheld.
         """
         self._require(split)
+        # One file at a time: when TFDS interleaves files, a range has another order than the same
+        # examples in the whole split, and labels of one would be paired with images of the other.
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
 
     def _decoder(self, draw: int | None) -> Any:
-        """Returns example -> (image [H, W, 1] uint8, label), augmented where there is a draw."""
+        """Returns example -> (image [H, W, 1] uint8, label); augments unless `draw` is None."""
 
         def decode_example(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             image = tf.ensure_shape(decode(example["image"], self.resize_to), self.image_shape)
@@ -267,23 +276,24 @@ class Data:
 
 
 def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
-    """Decodes and resizes as `cxr_tfds.images.decode` does, where only TensorFlow runs.
+    """Decodes and resizes as `cxr_tfds.images.decode` does, in TensorFlow ops alone.
 
-    That is on tf.data service workers and on the hosts of a TPU. Decoded pixels are the same to the
-    bit, resized ones within 1 grey level: Pillow rounds between rows and columns.
+    tf.data service workers run only TensorFlow ops, and Pillow would hold Python's lock in a
+    parallel map. Decoded pixels are identical, resized ones differ by at most 1 grey level, because
+    Pillow rounds between rows and columns.
 
     Args:
       jpeg: a whole grey JPEG file, scalar string.
-      side: height and width of the result in pixels; None: the image's own.
+      side: height and width of the result in pixels; None: unchanged.
 
     Returns:
       [H, W, 1] uint8.
     """
-    # TensorFlow's default DCT, and TFDS's, is the fast one: up to 18 grey levels off.
+    # The default in TensorFlow and TFDS is a fast approximation, up to 18 grey levels off.
     image = tf.io.decode_jpeg(jpeg, channels=1, dct_method="INTEGER_ACCURATE")
     if side is None:
         return image
-    # Bilinear: the model's Resizing layer has the same filter, but not the antialiasing.
+    # Bilinear like Keras's Resizing layer, which has no antialiasing.
     return tf.cast(tf.round(tf.image.resize(image, (side, side), antialias=True)), tf.uint8)
 
 

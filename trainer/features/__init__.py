@@ -1,1 +1,1 @@
-"""The frozen prefix: where to cut it, and the cache of what it computes."""
+"""The frozen prefix: where the network is cut, and the cache of its outputs."""

@@ -1,8 +1,8 @@
-"""One entry of the feature cache on disk: what its key is, and shards that prove themselves.
+"""One entry of the feature cache on disk: its key, and shards that carry their own checksums.
 
-An entry is a folder named by the hash of its key, with the key in clear in `key.json` and the
-activations in `.npy` shards. A shard's name ends in a checksum of its place and its bytes, and a
-shard appears by one rename: it is whole and the right one, or it is not used.
+An entry is a folder named by the hash of its key. It contains the key as text in `key.json` and the
+activations in `.npy` shards. A shard's name ends in a checksum of its rows and its bytes, and the
+file appears by one rename: an incomplete, damaged or misplaced shard is never used.
 
     entry = Entry(root, key, Shards(num_examples, row_shape, dtype))
     path = entry.find((0, 256)) or entry.write((0, 256), activations)
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3
 """Raise it by hand whenever the meaning of stored bytes changes."""
 PASS_BATCH_SIZE = 32
-"""The prefix pass has its own batch size, so that what is stored doesn't depend on the run's."""
+"""The prefix pass has its own batch size, so that the stored bits don't depend on the run's."""
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 256
-"""Upper limits of a shard (of several batches); an interrupted pass repeats at most two."""
+"""Upper limits of a shard of several batches; an interrupted pass repeats at most two shards."""
 SECTIONS = 8
-"""Into how many parts an entry is locked; a section is a run of shards."""
+"""Number of parts of an entry that are locked separately; a section is a run of shards."""
 STALE_S = 3600
-"""A shard is written in seconds: one that is half-written after so long was given up."""
+"""Writing a shard takes seconds: a partial file this old was left by a process that has ended."""
 KEY_FILE = "key.json"
 
 Rows = tuple[int, int]
@@ -54,9 +54,9 @@ Rows = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """All that decides what the prefix gives for one view of one split; nothing else does.
+    """Everything that the prefix's outputs for one view of one split depend on.
 
-    The seed of the run is not in it: views have seeds of their own, so that runs share them.
+    The run's seed is left out: each view has its own seed, so that runs can share the features.
     """
 
     data_fingerprint: str
@@ -82,7 +82,7 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """How the rows of an entry are cut into files."""
+    """How the rows of an entry are divided into files."""
 
     num_examples: int
     row_shape: tuple[int, ...]
@@ -90,22 +90,22 @@ class Shards:
 
     @property
     def stored_dtype(self) -> np.dtype[Any]:
-        """What NumPy's own format can name."""
+        """The NumPy dtype in the files; `.npy` has no bfloat16, whose bits are stored as uint16."""
         return np.dtype(np.uint16 if self.dtype == tf.bfloat16 else self.dtype.as_numpy_dtype)
 
     @property
     def row_bytes(self) -> int:
-        """Size of one example's activations."""
+        """Size of one example's activations in bytes."""
         return math.prod(self.row_shape) * self.stored_dtype.itemsize
 
     @property
     def num_bytes(self) -> int:
-        """Size of all rows."""
+        """Size of all rows in bytes."""
         return self.num_examples * self.row_bytes
 
     @property
     def rows_per_shard(self) -> int:
-        """Whole batches of the pass; the size of a row alone decides, so every run cuts alike."""
+        """A multiple of PASS_BATCH_SIZE; depends on the row size alone, so all runs agree on it."""
         batches = min(SHARD_BYTES // self.row_bytes, SHARD_ROWS) // PASS_BATCH_SIZE
         return max(1, batches) * PASS_BATCH_SIZE
 
@@ -115,18 +115,18 @@ class Shards:
         return [(start, min(start + step, count)) for start in range(0, count, step)]
 
     def sections(self) -> list[list[Rows]]:
-        """The shards, in at most SECTIONS runs of equal length (the last ones may be shorter)."""
+        """The shards in at most SECTIONS runs of equal length; the last run may be shorter."""
         ranges = self.ranges()
         length = math.ceil(len(ranges) / SECTIONS)
         return [ranges[i : i + length] for i in range(0, len(ranges), length)]
 
 
 class Entry:
-    """The files of a key.
+    """The files that belong to a key.
 
     Attributes:
-      folder: where they are.
-      shards: how the rows are cut.
+      folder: the folder that contains them.
+      shards: how the rows are divided into files.
     """
 
     def __init__(self, root: pathlib.Path, key: Key, shards: Shards) -> None:
@@ -134,44 +134,45 @@ class Entry:
         self._key = key
 
     def begin(self) -> None:
-        """Makes the folder, or notes that it is used now; clears what killed processes left."""
+        """Creates the folder or marks it as used now; removes files that killed processes left."""
         files.save_json(self.folder / KEY_FILE, dataclasses.asdict(self._key))
         for partial in self.folder.glob(".partial-*.npy"):
             if time.time() - modified(partial) > STALE_S:
                 partial.unlink(missing_ok=True)
 
     def count_missing(self) -> int:
-        """Returns how many rows have no file yet; a damaged one is found out when it is read."""
+        """Returns the number of rows without a file; damaged files are detected only by `find`."""
         return sum(
             stop - start for start, stop in self.shards.ranges() if not self._files(start, stop)
         )
 
     @property
     def missing_bytes(self) -> int:
-        """What the missing rows will take."""
+        """Disk space that the missing rows will take, in bytes."""
         return self.count_missing() * self.shards.row_bytes
 
     def find(self, rows: Rows) -> pathlib.Path | None:
-        """Returns the valid file of a shard; a damaged one is removed with a message."""
+        """Returns the valid file of a shard or None; removes a damaged one and logs a warning."""
         for path in self._files(*rows):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, lambda: self._hash(rows))
             if path.name.split(".")[1] == _short(digest) and self._fits(path, rows):
                 return path
-            logging.warning("Damaged features at %s: computing them again.", path)
+            logging.warning("Damaged features in %s; they will be computed again.", path)
             path.unlink()
         return None
 
     def write(self, rows: Rows, activations: np.ndarray) -> pathlib.Path:
-        """Writes a shard under a name that tells its rows and its checksum.
+        """Writes a shard to a file named by its rows and its checksum.
 
         Raises:
-          DiskError: when it can't be stored.
+          DiskError: when it can't be written.
         """
-        # A name of its own: a file system whose locks don't hold costs work then, and no bytes.
+        # The name is unique: where a file system ignores locks, two processes that write the same
+        # shard repeat work, but don't corrupt it.
         partial = self.folder / f".partial-{uuid.uuid4().hex}.npy"
         array = np.ascontiguousarray(activations.view(self.shards.stored_dtype))
-        # As np.save does, which keeps to itself why nothing more can be written.
+        # Not np.save, whose errors hide why the system refused to write; the format is the same.
         header = io.BytesIO()
         described = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(header, described)
@@ -186,22 +187,22 @@ class Entry:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise DiskError(
-                f"features can't be stored in {self.folder}: {error.strerror}. Make room there, or "
-                "name another --cache_dir; the next run goes on with what is stored."
+                f"features can't be written to {self.folder}: {error.strerror}. Free disk space or "
+                "give another --cache_dir; the next run resumes from the features already stored."
             ) from error
         return partial.replace(self.folder / f"{_range(*rows)}.{_short(digest)}.npy")
 
     @staticmethod
     def map(path: pathlib.Path) -> np.ndarray:
-        """Returns a shard, mapped from its file."""
+        """Returns a shard as a memory-mapped array."""
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _files(self, start: int, stop: int) -> list[pathlib.Path]:
-        """Returns what is there of a shard: nothing, or one file, unless somebody meddled."""
+        """Returns the files of a shard: none or one, unless someone copied or renamed files."""
         return sorted(self.folder.glob(f"{_range(start, stop)}.*.npy"))
 
     def _hash(self, rows: Rows) -> hashlib._Hash:
-        """Begins a shard's checksum with its place: the bytes of another don't belong there."""
+        """Starts a shard's checksum with its entry and rows, so that a misplaced file fails it."""
         return hashlib.sha256(f"{self.folder.name} {_range(*rows)}".encode())
 
     def _fits(self, path: pathlib.Path, rows: Rows) -> bool:
@@ -210,22 +211,22 @@ class Entry:
 
 
 class Writer:
-    """Takes rows in order, as they come, and writes those shards of an entry that are missing."""
+    """Collects consecutive rows and writes the missing shards of an entry."""
 
     def __init__(self, entry: Entry, missing: Sequence[Rows], position: int) -> None:
-        """Starts at a row.
+        """Starts before any row has arrived.
 
         Args:
-          entry: where to write.
-          missing: which shards.
-          position: the first row that comes.
+          entry: the entry to write to.
+          missing: the shards to write.
+          position: index of the first row that will arrive.
         """
         self._entry, self._position = entry, position
         self._missing = collections.deque(missing)
         self._held: list[np.ndarray] = []
 
     def add(self, block: np.ndarray) -> None:
-        """Takes the next rows, [n, …]."""
+        """Adds the next rows, [n, …]; rows of shards that are not missing are dropped."""
         first, self._position = self._position, self._position + len(block)
         while self._missing:
             start, stop = self._missing[0]
@@ -238,7 +239,7 @@ class Writer:
 
 
 def cut(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Cuts a stream of blocks [n, …] anew, into blocks of these sizes."""
+    """Regroups a stream of blocks [n, …] into blocks of the given sizes."""
     source = iter(blocks)
     held: list[np.ndarray] = []
     for size in sizes:
@@ -250,12 +251,12 @@ def cut(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.ndarr
 
 
 def stored_bytes(folder: pathlib.Path) -> int:
-    """Returns what an entry takes, half-written shards too."""
+    """Returns the disk space that an entry takes in bytes, partial shards included."""
     return sum(map(_size, folder.glob("*.npy")))
 
 
 def modified(path: pathlib.Path) -> float:
-    """Returns when a file was written, 0 where there is none."""
+    """Returns the time when a file was last written; 0 if it does not exist."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -265,7 +266,7 @@ def modified(path: pathlib.Path) -> float:
 def _size(path: pathlib.Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # Another process has just renamed it, or found it damaged.
+    except FileNotFoundError:  # Another process has renamed it, or removed it as damaged.
         return 0
 
 

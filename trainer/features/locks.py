@@ -1,10 +1,10 @@
-"""Who is at an entry of the feature cache, among processes of one host or of several that share it.
+"""File locks for processes, on one host or several, that share an entry of the feature cache.
 
-All locks are files beside the entry's folder, which is removed under them. The system frees those
-of a process that ends, however it does.
+The lock files lie beside the entry's folder, not in it, so that they survive its removal. The
+operating system releases the locks of a process that ends, even by SIGKILL.
 
-    used = locks.use(folder)           # nobody removes the entry from here on
-    with locks.section(folder, 3):     # nobody else computes this part of it
+    used = locks.use(folder)           # from here on no process removes the entry
+    with locks.section(folder, 3):     # no other process computes this section
         ...
 """
 
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAIT_S = 30
-"""How long to wait in silence for a section that another process computes."""
+"""Seconds between two messages while another process computes a section."""
 
 
 @contextlib.contextmanager
 def section(folder: pathlib.Path, index: int, *, waits: bool = True) -> Iterator[None]:
     """Holds the lock of a section.
 
+    Args:
+      folder: of the entry.
+      index: number of the section.
+      waits: whether to wait until the lock is free.
+
     Raises:
-      filelock.Timeout: when another process has it, and we don't wait.
+      filelock.Timeout: when another process holds it and `waits` is false.
     """
     lock = filelock.FileLock(folder.with_suffix(f".{index}.lock"))
     while True:
@@ -43,15 +48,16 @@ def section(folder: pathlib.Path, index: int, *, waits: bool = True) -> Iterator
         except filelock.Timeout:
             if not waits:
                 raise
-            console.say(f"waiting for another process that computes features in {folder} ...")
+            console.say(f"waiting for another process to compute features in {folder} ...")
     with held:
         yield
 
 
 def use(folder: pathlib.Path) -> filelock.BaseFileLock:
-    """Returns a lock that keeps the entry from being removed as long as it is referred to.
+    """Returns a lock that protects the entry from removal until it is garbage-collected.
 
-    Take it before any section: who removes an entry locks all of them first, and then looks here.
+    Acquire it before any section: a process that removes an entry first locks all its sections and
+    then looks for these locks.
     """
     users = _users(folder)
     users.mkdir(parents=True, exist_ok=True)
@@ -61,7 +67,7 @@ def use(folder: pathlib.Path) -> filelock.BaseFileLock:
 
 
 def remove_unused(folder: pathlib.Path) -> bool:
-    """Removes an entry, unless somebody computes or uses it; returns whether it is gone."""
+    """Removes an entry unless a process computes or uses it; returns whether it was removed."""
     try:
         with contextlib.ExitStack() as sections:
             for index in range(SECTIONS):
@@ -75,12 +81,12 @@ def remove_unused(folder: pathlib.Path) -> bool:
 
 
 def _users(folder: pathlib.Path) -> pathlib.Path:
-    """Returns the folder in which each process that uses the entry holds a lock of its own."""
+    """Returns the folder where each process that uses the entry holds its own lock file."""
     return folder.with_suffix(".users")
 
 
 def _is_used(folder: pathlib.Path) -> bool:
-    """Whether a running process uses the entry; forgets those that have ended."""
+    """Returns whether a running process uses the entry; removes lock files of ended processes."""
     for path in _users(folder).glob("*"):
         try:
             with filelock.FileLock(path).acquire(blocking=False):

@@ -1,12 +1,12 @@
-"""The frozen prefix: what frozen layers compute is computed once and kept.
+"""Splits a network into a frozen prefix, whose outputs are cached, and a suffix that trains.
 
-Frozen layers give the same output in every epoch, for every seed and in every search trial. `cut`
-splits the network below its first trainable layer, `store` keeps what the lower part gives
-for a split, and `Activations` makes batches of it, from which the upper part trains alone.
+Frozen layers have the same outputs in every epoch, for every seed and in every search trial. `cut`
+splits the network below its first trainable layer, `store` caches the outputs of the lower part,
+and `Activations` turns them into batches on which the upper part trains alone.
 
-    divided = partition.cut(network)                 # None: nothing worth keeping is frozen
+    divided = partition.cut(network)                 # None: no frozen layer is worth caching
     stored = partition.Activations((shards,), num_examples, dtype)
-    stored.training_batches(rows, labels, batch_size, lot)
+    stored.training_batches(rows, labels, batch_size, view_seed=1)
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from trainer.models.classifier import Network
 
 IN_MEMORY_BYTES = 512 << 20
-"""More than this is read from the mapped files: a copy would be held twice while it is made."""
+"""Larger features are read from the mapped files: loading them takes twice their size in memory."""
 EXACT_SIZE = 4096
-"""Activations of up to this many numbers an example are stored without rounding."""
+"""Activations with at most this many values per example are stored without rounding."""
 
 
 class Cut(NamedTuple):
-    """An operation of the trunk, after which it is cut.
+    """The operation after which the trunk is cut.
 
     Attributes:
-      position: in the trunk's graph, the same in every process.
-      name: for people; another process may have counted its layers differently.
+      position: index in the trunk's operations, the same in every process.
+      name: for messages only; Keras numbers layers by how many a process has built before.
     """
 
     position: int
@@ -50,13 +50,13 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A network in two pieces that share its variables: suffix(prefix(x)) == whole(x).
+    """A network in two models that share its variables: suffix(prefix(x)) == whole(x).
 
     Attributes:
-      prefix: [B, H, W, 1] uint8 -> activations at the cut; nothing in it trains.
+      prefix: [B, H, W, 1] uint8 -> activations at the cut; none of its weights train.
       suffix: activations -> [B, K] probabilities.
       cut: the operation whose output is stored.
-      dtype: what it is stored as: pooled vectors as they are, feature maps in 16 bits.
+      dtype: of the stored activations, see `stored_dtype`.
     """
 
     prefix: keras.Model
@@ -65,17 +65,18 @@ class Partition:
     dtype: tf.DType
 
     def shards(self, num_examples: int) -> entries.Shards:
-        """Returns how the features of so many examples are stored."""
+        """Returns how the features of `num_examples` are divided into files."""
         row_shape = tuple(self.suffix.input.shape[1:])
         return entries.Shards(num_examples, row_shape, self.dtype)
 
 
 def cut(network: Network) -> Partition | None:
-    """Splits the network at the last cut below its first trainable layer; None if there is none."""
+    """Splits the network as high as `find_cut` allows; returns None if it can't be split."""
     tensor = find_cut(network.trunk)
     if tensor is None:
         return None
     image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
+    # New models around existing layers share their variables: nothing is copied.
     below = keras.Model(network.trunk.input, tensor, name="frozen")
     prefix = keras.Model(image, below(network.preprocessing(image), training=False), name="prefix")
     dtype = stored_dtype(tensor)
@@ -97,10 +98,10 @@ def joint_prefix(network: Network, positions: Sequence[int]) -> keras.Model:
 
 
 def stored_dtype(tensor: Any) -> tf.DType:
-    """Returns the type in which activations are kept.
+    """Returns the dtype in which activations are stored.
 
-    Pooled vectors are small and stay exact. Feature maps take 16 bits: those that the layers
-    computed in, or float16, whose rounding (2^-11) is finer than bfloat16's (2^-8).
+    Pooled vectors are small and keep their dtype. Feature maps take 16 bits: the 16-bit dtype that
+    the layers computed in, or else float16, which rounds more finely (2^-11) than bfloat16 (2^-8).
     """
     dtype = tf.as_dtype(tensor.dtype)
     is_small = math.prod(tensor.shape[1:]) <= EXACT_SIZE
@@ -111,19 +112,19 @@ def to_stored(activations: np.ndarray, dtype: tf.DType) -> np.ndarray:
     """Returns `activations` as `dtype`.
 
     Raises:
-      RunError: when a value is too large for it.
+      RunError: when a value is NaN, or too large for `dtype`.
     """
     with np.errstate(over="ignore"):
         stored = activations.astype(dtype.as_numpy_dtype)
     if np.isnan(stored).any():
         raise RunError(
-            f"the frozen layers give features that are no numbers in {activations.dtype}; give "
-            "other --weights, or --precision=float32."
+            f"the frozen layers' outputs are NaN in {activations.dtype}; give other --weights, or "
+            "--precision=float32."
         )
     if not np.isfinite(stored).all():
         raise RunError(
-            f"features up to {np.abs(activations).max():g} don't fit {dtype.name}; "
-            "give --feature_cache=off, or --precision=mixed_bfloat16."
+            f"features as large as {np.abs(activations).max():g} overflow {dtype.name}; give "
+            "--feature_cache=off, or --precision=mixed_bfloat16."
         )
     return stored
 
@@ -136,12 +137,12 @@ def _above(trunk: keras.Model, tensor: Any, features: Any) -> Any:
 
 
 def find_cut(trunk: keras.Model) -> Any:
-    """Returns the last tensor that alone carries all that is frozen, or None.
+    """Returns the last frozen tensor through which every path to the output goes, or None.
 
-    Walks the graph in topological order and counts the tensors that later operations still need:
-    where one is left, every path to the output goes through it. A cut inside a branch would lose
-    the other branch, so those places don't count; nor does one that only scaled or padded images
-    lie below.
+    Walks the graph in topological order and tracks the tensors that later operations still need:
+    if only one is left, every path to the output goes through it. A cut inside a branch would lose
+    the other branch. A tensor counts only above a layer with learned weights: caching images that
+    are merely scaled or padded saves nothing.
     """
     operations = trunk.operations
     needed_until = _last_uses(trunk)
@@ -172,11 +173,11 @@ def _last_uses(trunk: keras.Model) -> dict[int, int]:
 
 
 def _producer(tensor: Any) -> Any:
-    return tensor._keras_history.operation  # noqa: SLF001 -- Keras has no public way to ask.
+    return tensor._keras_history.operation  # noqa: SLF001 -- Keras has no public accessor.
 
 
 def weights_hash(weights: Sequence[Any]) -> str:
-    """Returns the SHA-256 of weights: their shapes, types and values."""
+    """Returns the SHA-256 of the weights' shapes, dtypes and values."""
     digest = hashlib.sha256()
     for value in map(keras.ops.convert_to_numpy, weights):
         digest.update(f"{value.shape}{value.dtype}".encode())
@@ -186,12 +187,12 @@ def weights_hash(weights: Sequence[Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """What the prefix gives for a split, in one or more augmented views.
+    """The prefix's outputs for a split, in one or more augmented views.
 
     Attributes:
-      views: for each view its shards, arrays [rows_per_shard, …] (the last one shorter), mapped
-        from files; 16-bit brain floats are held as their bits in uint16.
-      num_examples: N, examples in each view.
+      views: the shards of each view, memory-mapped arrays [rows_per_shard, …] (the last one
+        shorter); bfloat16 values are represented by their bits in uint16.
+      num_examples: N, the number of examples in each view.
       dtype: of the activations.
     """
 
@@ -201,22 +202,22 @@ class Activations:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all views."""
+        """Size of all views in bytes."""
         return sum(shard.nbytes for shards in self.views for shard in shards)
 
     def training_batches(
-        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, lot: int
+        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, view_seed: int
     ) -> batches.Batches:
-        """Returns the batches of an epoch, as `pipeline.Data.training_batches` does of images.
+        """Returns the batches of an epoch, as `pipeline.Data.training_batches` does for images.
 
         Args:
-          rows: which examples, in order; whole batches of them.
-          labels: of the split, [N].
-          batch_size: global.
-          lot: seed of the epoch's draw of one view for every image.
+          rows: indices of the examples, in order; a multiple of `batch_size`.
+          labels: labels of the split, [N].
+          batch_size: global batch size.
+          view_seed: seed from which the epoch draws one view of every image.
         """
         count = self.num_examples
-        view_of_row = np.random.default_rng(lot).integers(len(self.views), size=count)
+        view_of_row = np.random.default_rng(view_seed).integers(len(self.views), size=count)
         return self._batches(rows + view_of_row[rows] * count, labels[rows], batch_size)
 
     def evaluation_batches(self, labels: np.ndarray, batch_size: int) -> batches.Batches:
@@ -226,7 +227,7 @@ class Activations:
     def _batches(
         self, positions: np.ndarray, labels: np.ndarray, batch_size: int
     ) -> batches.Batches:
-        """Makes batches of the activations at `positions`, counted through the views."""
+        """Returns batches of the activations at `positions`, which count through all views."""
         index = tf.data.Dataset.from_tensor_slices((positions, labels.astype(np.int32)))
         weighted = index.map(lambda position, label: (position, label, 1.0))
         padded = batches.pad(weighted, batch_size, len(positions))
@@ -234,12 +235,13 @@ class Activations:
         return padded.map(lambda position, label, weight: (gather(position), label, weight))
 
     def _build_gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Returns positions [B] -> activations [B, …]; from memory where they fit into it."""
+        """Returns positions [B] -> activations [B, …], which reads from memory if they fit."""
         if self.num_bytes <= IN_MEMORY_BYTES:
             stored = self._in_memory
             return lambda positions: self._typed(tf.gather(stored, positions))
         sample = self.views[0][0]
 
+        # Through Python, because no TensorFlow op reads a memory-mapped array.
         def gather(positions: tf.Tensor) -> tf.Tensor:
             rows = tf.numpy_function(self._read, [positions], sample.dtype, stateful=False)
             return self._typed(tf.ensure_shape(rows, [positions.shape[0], *sample.shape[1:]]))
@@ -248,11 +250,11 @@ class Activations:
 
     @functools.cached_property
     def _in_memory(self) -> tf.Tensor:
-        with tf.device("CPU:0"):  # Where the input pipeline runs, also on a machine with a GPU.
+        with tf.device("CPU:0"):  # tf.data runs on the CPU, even if there is a GPU.
             return tf.constant(np.concatenate([shard for shards in self.views for shard in shards]))
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
-        """Copies rows out of the mapped shards; only the pages that they lie on are read."""
+        """Copies rows from the mapped shards; the system reads only the pages that hold them."""
         rows_per_shard = len(self.views[0][0])
         views, rows = np.divmod(positions, self.num_examples)
         shards, offsets = np.divmod(rows, rows_per_shard)
@@ -260,4 +262,5 @@ class Activations:
         return np.stack([self.views[view][shard][offset] for view, shard, offset in places])
 
     def _typed(self, stored: tf.Tensor) -> tf.Tensor:
+        # A bitcast, not a cast: uint16 holds the bits of bfloat16.
         return tf.bitcast(stored, self.dtype) if self.dtype == tf.bfloat16 else stored

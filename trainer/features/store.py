@@ -1,15 +1,15 @@
-"""The store of computed features: a folder of entries that runs, seeds and search trials share.
+"""The feature cache: a folder of entries that runs, seeds and search trials share.
 
-An interrupted pass goes on with the shards that are missing, and a damaged or foreign one is
-computed again, never used. Processes that want the same entry, on one host or on several that share
-the folder, divide its sections among themselves: nothing is computed twice. The entries used
-longest ago make room for new ones, but none that a running process has opened.
+An interrupted pass resumes with the missing shards. A damaged or misplaced shard is computed again.
+Processes that need the same entry, on one host or on several that share the folder, divide its
+sections among themselves: nothing is computed twice. When space runs out, the least recently used
+entries are removed, except those that a running process has opened.
 
     cache = store.Cache(root, budget_bytes)
     arrays = cache.load_or_compute(key, shards, compute=lambda start, stop: iter([...]))
 
-A cache in a bucket has a local folder as well: what the bucket has of an entry is downloaded first,
-and what was computed is uploaded. Nothing is removed from the bucket; it has rules of its own.
+A cache in a bucket has a local folder as well: shards that the bucket has are downloaded first, and
+computed ones are uploaded. Nothing is removed from the bucket; its lifecycle rules can do that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Cache:
     """A folder of entries, shared by runs, seeds and trials, and bounded in size.
 
     Attributes:
-      budget_bytes: what all entries may take, those in use apart.
+      budget_bytes: disk space that all entries together may take; those in use are never removed.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Cache:
         place: tuple[int, int] = (0, 1),
         remote: locations.Url | None = None,
     ) -> None:
-        """Takes the folder; makes nothing yet.
+        """Refers to the folder, without creating anything yet.
 
         Args:
           root: the folder.
-          budget_bytes: what all entries may take, those in use apart.
+          budget_bytes: disk space that all entries together may take.
           place: (index, count) of this process among those that train together; each starts at
             another section.
-          remote: where in a bucket the entries are kept, for other machines; None: nowhere.
+          remote: prefix of a bucket that mirrors the entries for other machines; None: none.
         """
         self.budget_bytes = budget_bytes
         self._root = root
@@ -65,7 +65,7 @@ class Cache:
         self._used: dict[pathlib.Path, filelock.BaseFileLock] = {}
 
     def count_missing(self, key: Key, shards: Shards) -> int:
-        """Returns how many rows have no file yet; a damaged one is found out when it is read."""
+        """Returns the number of rows without a file; damaged files are detected on reading."""
         return Entry(self._root, key, shards).count_missing()
 
     def load_or_compute(
@@ -73,17 +73,17 @@ class Cache:
     ) -> tuple[np.ndarray, ...]:
         """Returns the shards of an entry, computing those that are missing or damaged.
 
-        What another process is computing at the same time is waited for and then read. The entry
-        stays as long as this cache lives.
+        Sections that another process is computing are awaited and then read. The entry is not
+        removed while this cache exists.
 
         Args:
-          key: which entry.
-          shards: how it is cut.
+          key: identifies the entry.
+          shards: how its rows are divided into files.
           compute: (start, stop) -> the activations of these rows, as blocks [n, …] of
             `shards.dtype`; called once for each run of missing shards in a section.
 
         Returns:
-          Arrays mapped from the entry's files.
+          Memory-mapped arrays.
         """
         entry = self._open(key, shards)
         sections = shards.sections()
@@ -92,7 +92,7 @@ class Cache:
         mapped: dict[int, list[np.ndarray]] = {}
         with self._mirrored(entry):
             self._make_room(entry.missing_bytes)
-            for waits in (False, True):  # First what nobody else is at.
+            for waits in (False, True):  # First the sections that no other process computes.
                 for i in [i for i in order if i not in mapped]:
                     lock = locks.section(entry.folder, i, waits=waits)
                     with contextlib.suppress(filelock.Timeout), lock:
@@ -104,15 +104,15 @@ class Cache:
         wanted: Mapping[Key, Shards],
         compute: Callable[[int, int], Iterable[Sequence[np.ndarray]]],
     ) -> None:
-        """Computes what is missing of several entries in one pass; others wait until it is done.
+        """Computes the missing shards of several entries in one pass, while other processes wait.
 
         Args:
-          wanted: how each entry is cut; all have the same examples.
-          compute: (start, stop) -> the activations of these rows for each entry, in blocks [n, …].
+          wanted: the entries, all of the same examples, and how their rows are divided into files.
+          compute: (start, stop) -> the activations of these rows, in blocks [n, …] for each entry.
         """
         opened = [self._open(key, shards) for key, shards in wanted.items()]
         with contextlib.ExitStack() as held:
-            # In one order everywhere, or two processes would wait for one another.
+            # Every process locks in the same order; otherwise two could wait for each other.
             for entry in sorted(opened, key=lambda entry: entry.folder):
                 held.enter_context(self._mirrored(entry))
                 for i in range(len(entry.shards.sections())):
@@ -143,42 +143,44 @@ class Cache:
 
     @contextlib.contextmanager
     def _mirrored(self, entry: Entry) -> Iterator[None]:
-        """Fetches what the bucket has of an entry, and brings there what it lacks."""
+        """Downloads an entry's shards from the bucket, and uploads new ones at the end."""
         if self._remote is None:
             yield
             return
         folder = entry.folder
-        with mirror.Mirror(self._remote / folder.name, folder, shared=True) as kept:
+        with mirror.Mirror(self._remote / folder.name, folder, shared=True) as copy:
             with filelock.FileLock(folder.with_suffix(".restore.lock")):
-                kept.restore()
+                copy.restore()
             yield
 
     def _make_room(self, needed_bytes: int) -> None:
-        """Removes the entries used longest ago until the rest, and what is to come, fits."""
+        """Removes the least recently used entries until there is room for `needed_bytes` more."""
         with filelock.FileLock(self._root / "eviction.lock"):  # One process at a time.
             folders = [path for path in self._root.iterdir() if path.is_dir() and not path.suffix]
             sizes = {folder: entries.stored_bytes(folder) for folder in folders}
             excess = sum(sizes.values()) + needed_bytes - self.budget_bytes
-            # One without a key is what was left when its removal was cut short: it goes first.
+            # A folder without a key is left over from an interrupted removal; it sorts first.
             for folder in sorted(
                 folders, key=lambda folder: entries.modified(folder / entries.KEY_FILE)
             ):
                 if excess <= 0:
                     return
                 if folder not in self._used and locks.remove_unused(folder):
-                    logging.info("Removed features %s: over --cache_budget_gb.", folder.name)
+                    logging.info(
+                        "Removed the features in %s to stay within --cache_budget_gb.", folder.name
+                    )
                     excess -= sizes[folder]
 
 
 def remote(cache_dir: str) -> locations.Url | None:
-    """Returns where in a bucket a cache is kept; None for a local one."""
+    """Returns the bucket prefix of a cache; None for a local cache."""
     return locations.parse(cache_dir) if locations.is_url(cache_dir) else None
 
 
 def _load_section(
     entry: Entry, ranges: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
 ) -> list[np.ndarray]:
-    """Returns the shards of a section that we have locked, computing what is missing."""
+    """Returns the shards of a section, whose lock is held; computes the missing ones."""
     entry.begin()
     paths = {rows: entry.find(rows) for rows in ranges}
     for run in _runs_of_missing(paths):
@@ -187,7 +189,7 @@ def _load_section(
 
 
 def _runs_of_missing(paths: Mapping[Rows, pathlib.Path | None]) -> list[list[Rows]]:
-    """Groups the shards that have no file into runs of neighbours."""
+    """Groups the shards without a file into runs of consecutive shards."""
     groups = itertools.groupby(paths, key=lambda rows: paths[rows] is None)
     return [list(run) for is_missing, run in groups if is_missing]
 
@@ -195,7 +197,7 @@ def _runs_of_missing(paths: Mapping[Rows, pathlib.Path | None]) -> list[list[Row
 def _compute(
     entry: Entry, run: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
 ) -> dict[Rows, pathlib.Path]:
-    """Computes a run of shards in one go; a shard is written while the next is computed."""
+    """Computes a run of shards in one pass; each is written while the next is computed."""
     written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
     sizes = [stop - start for start, stop in run]
     blocks = entries.cut(compute(run[0][0], run[-1][1]), sizes)
@@ -204,6 +206,6 @@ def _compute(
         for rows in run:
             activations = next(blocks)
             if previous is not None:
-                previous.result()  # Two shards in memory, not more; and a full disk is told.
+                previous.result()  # Keeps at most two shards in memory; raises if the disk is full.
             previous = written[rows] = writer.submit(entry.write, rows, activations)
     return {rows: future.result() for rows, future in written.items()}

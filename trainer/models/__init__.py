@@ -1,1 +1,1 @@
-"""The classifier: backbone, preprocessing, head, weights and precision."""
+"""The classifier: preprocessing, backbone, head, weights and precision."""

@@ -1,11 +1,11 @@
-"""The network: preprocessing, a backbone that is partly frozen, and a head, in one Keras model.
+"""Builds the network: preprocessing, a partly frozen backbone and a head, in one Keras model.
 
     image [B, H, W, 1] uint8 -> preprocessing -> trunk (backbone, pooling) -> head -> [B, K] float32
 
-Everything between a grey image and class probabilities is inside, made of Keras's own layers, so a
-saved model can't be fed wrongly and loads without this package.
+Everything between a grey image and class probabilities is part of the model and consists of Keras's
+own layers: a saved model can't be given wrongly scaled images, and it loads without this package.
 
-    network = model.build(config.model, image_shape=(224, 224, 1), num_classes=2)
+    network = classifier.build(config.model, image_shape=(224, 224, 1), num_classes=2)
     network.whole(images)
 """
 
@@ -34,12 +34,13 @@ DOWNLOAD_TIMEOUT_S = 30
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The whole model and the three models it is made of; all share their variables.
+    """The whole model and the three models that it consists of; all share their variables.
 
     Attributes:
       whole: [B, H, W, 1] uint8 -> [B, K] float32 probabilities.
-      preprocessing: [B, H, W, 1] uint8 -> [B, S, S, 3] float32 as the backbone expects it.
-      trunk: preprocessed images -> pooled features [B, D]; one flat graph, which can be cut.
+      preprocessing: [B, H, W, 1] uint8 -> [B, S, S, 3] float32, scaled for the backbone.
+      trunk: preprocessed images -> pooled features [B, D]; one graph without nested models, so
+        that it can be cut at any layer.
       head: pooled features -> [B, K] float32 probabilities.
     """
 
@@ -53,8 +54,9 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
     """Builds the network under the current dtype policy, distribution strategy and seed.
 
     Raises:
-      ConfigError: when the backbone can't have this image size or this many unfrozen layers.
-      RunError: when the weights can't be had or don't fit.
+      ConfigError: when the backbone does not support this image size or has fewer layers than are
+        to be unfrozen.
+      RunError: when the weights can't be loaded or don't fit.
     """
     backbone = build_backbone(config)
     load_weights(backbone, config)
@@ -64,7 +66,8 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
     preprocessing = _build_preprocessing(config, image_shape)
     head = _build_head(config, pooled.shape[-1], num_classes)
     image = keras.Input(image_shape, dtype="uint8", name="image")
-    # training=False: dropout and batch norm inside a pretrained backbone stay in inference mode.
+    # training=False: the backbone's dropout and batch norm stay in inference mode while the model
+    # trains. Only so do frozen layers have the same outputs in every epoch.
     probabilities = head(trunk(preprocessing(image), training=False))
     whole = keras.Model(image, probabilities, name=f"{config.backbone}_classifier")
     return Network(whole, preprocessing, trunk, head)
@@ -74,7 +77,7 @@ def build_backbone(config: ModelOptions) -> keras.Model:
     """Builds the feature extractor with random weights.
 
     Raises:
-      ConfigError: when it can't have this image size.
+      ConfigError: when the backbone does not support this image size.
     """
     size = config.backbone_image_size
     constructor = backbones.REGISTRY[config.backbone].load_constructor()
@@ -85,10 +88,10 @@ def build_backbone(config: ModelOptions) -> keras.Model:
 
 
 def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
-    """Leaves the last layers trainable and freezes the others, batch norm always.
+    """Freezes all layers but the last ones, and every batch norm layer.
 
-    A batch norm layer that is not trainable uses its stored statistics. Fine-tuning it on small
-    batches loses them, which is how two of the paper's three backbones came to answer one class.
+    A frozen batch norm layer uses its stored statistics. Fine-tuning on small batches would replace
+    them by noisy ones.
     """
     count = len(backbone.layers)
     unfrozen = count if layers_to_unfreeze == option_groups.ALL_LAYERS else int(layers_to_unfreeze)
@@ -114,16 +117,17 @@ def _pool(pooling: str, feature_map: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _build_preprocessing(config: ModelOptions, image_shape: tuple[int, int, int]) -> keras.Model:
-    """Resizes if need be, repeats grey to three channels and scales as the backbone expects.
+    """Builds the model that resizes if need be, repeats grey to three channels and scales.
 
-    In float32 under every policy: 16-bit floats would round the pixels.
+    It computes in float32 under every dtype policy: 16-bit floats would round the pixels.
     """
     size = config.backbone_image_size
     scale, offset = input_scaling(config.backbone)
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
     if image_shape[:2] != (size, size):
-        # Larger images are resized by the pipeline: XLA compiles no antialiasing.
+        # Only ever enlarges: the input pipeline shrinks larger images, with antialiasing, which
+        # this layer lacks.
         x = keras.layers.Resizing(size, size, dtype="float32", name="resize")(x)
     x = keras.layers.Concatenate(dtype="float32", name="grey_to_rgb")([x, x, x])
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="scale")(x)
@@ -131,10 +135,11 @@ def _build_preprocessing(config: ModelOptions, image_shape: tuple[int, int, int]
 
 
 def input_scaling(backbone: str) -> tuple[list[float], list[float]]:
-    """Returns scale and offset of each channel, as the backbone's own preprocess_input has them.
+    """Returns the scale and offset of each channel in the backbone's own `preprocess_input`.
 
-    Every `preprocess_input` of keras.applications is affine in each channel, so two probes tell all
-    (a swap of red and blue changes nothing on grey images). The conformance tests hold them equal.
+    Every `preprocess_input` of keras.applications is affine in each channel, so two probes suffice
+    (on grey images, swapping red and blue changes nothing). A saved model contains a Rescaling
+    layer with these numbers; it could not contain the function. Conformance tests compare the two.
     """
     preprocess_input = backbones.REGISTRY[backbone].load_preprocessing()
     black, white = (
@@ -150,7 +155,7 @@ def _build_head(config: ModelOptions, width: int, num_classes: int) -> keras.Mod
     for i in range(1, config.dense_layers + 1):
         x = keras.layers.Dense(config.neurons, activation="relu", name=f"dense_{i}")(x)
         x = keras.layers.Dropout(config.dropout, name=f"dropout_{i}")(x)
-    # float32, because softmax loses small probabilities in 16 bits.
+    # float32 under every policy: in 16 bits, softmax loses small probabilities.
     probabilities = keras.layers.Dense(
         num_classes, activation="softmax", dtype="float32", name="probabilities"
     )(x)
@@ -158,10 +163,11 @@ def _build_head(config: ModelOptions, width: int, num_classes: int) -> keras.Mod
 
 
 def load_weights(backbone: keras.Model, config: ModelOptions) -> None:
-    """Puts the weights that the config asks for into the backbone; never others in their place.
+    """Loads the weights that the config names into the backbone, without any fallback.
 
     Raises:
-      RunError: when they can't be downloaded, aren't there or don't fit.
+      ConfigError: when small_cnn is to have ImageNet weights, or a file has another suffix.
+      RunError: when they can't be downloaded, don't exist or don't fit.
     """
     if config.weights == "imagenet":
         backbone.set_weights(_download_imagenet(config.backbone))
@@ -171,7 +177,7 @@ def load_weights(backbone: keras.Model, config: ModelOptions) -> None:
 
 
 def _download_imagenet(name: str) -> list[np.ndarray]:
-    """Lets Keras fetch its ImageNet weights, or find them where it keeps downloads."""
+    """Returns the ImageNet weights, which Keras downloads or finds in its own cache."""
     if name == "small_cnn":
         raise ConfigError("small_cnn has no ImageNet weights; give --weights=none.")
     try:
@@ -182,14 +188,14 @@ def _download_imagenet(name: str) -> list[np.ndarray]:
     except Exception as error:
         # Keras wraps what urllib raises in a bare Exception.
         raise RunError(
-            f"ImageNet weights of {name} can't be downloaded ({text.first_line(error)}). "
-            "Either fetch the file named there on a connected machine and give --weights=PATH, or "
-            "train from random weights with --weights=none."
+            f"ImageNet weights of {name} can't be downloaded ({text.first_line(error)}). Either "
+            "download the file named in that message on a connected machine and give "
+            "--weights=PATH, or train from random weights with --weights=none."
         ) from error
 
 
 def _downloads() -> filelock.FileLock:
-    """Lets one process of this machine download at a time: Keras's would write the same file."""
+    """Returns a lock for downloads: processes of one machine would write the same file at once."""
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if not os.access(home, os.W_OK):
         home = pathlib.Path("/tmp/.keras")
@@ -204,7 +210,7 @@ def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
         raise ConfigError(f"weights ({path}) must be a .weights.h5, .h5 or .keras file.")
     try:
         with warnings.catch_warnings():
-            # Keras warns of layers that the file lacks, and leaves them at random.
+            # Keras only warns about layers that the file lacks, and leaves them at random weights.
             warnings.simplefilter("error", UserWarning)
             if path.suffix == ".keras":
                 backbone.set_weights(_weights_of_saved_model(path, name))
@@ -217,7 +223,7 @@ def _load_file(backbone: keras.Model, name: str, path: pathlib.Path) -> None:
 
 
 def _weights_of_saved_model(path: pathlib.Path, name: str) -> list[np.ndarray]:
-    """Returns the backbone's weights from a saved backbone, or from a model that has it inside."""
+    """Returns the backbone's weights from a saved backbone or a saved model that contains one."""
     saved = keras.saving.load_model(path, compile=False, safe_mode=True)
     inner = [layer for layer in saved.layers if layer.name == name]
     return (inner[0] if inner else saved).get_weights()

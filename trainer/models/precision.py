@@ -1,8 +1,8 @@
-"""What the layers compute in: the dtype policy, chosen where the config leaves it open.
+"""Chooses the dtype policy that the layers compute in, if the config does not name one.
 
-On a CPU nobody can say beforehand: with AMX, VGG16 is several times faster in bfloat16 than in
-float32, MobileNetV2 slower; without it, bfloat16 is emulated. So the backbone is timed, once for a
-machine, and the answer is kept beside the computed features.
+On a CPU the faster policy can't be known in advance: with AMX, VGG16 is several times faster in
+bfloat16 than in float32, but MobileNetV2 is slower; without AMX, bfloat16 is emulated. Therefore
+the backbone is timed once per machine, and the result is stored beside the feature cache.
 
     choice = precision.choose(config, context)
     choice.policy, choice.reason
@@ -36,29 +36,31 @@ if TYPE_CHECKING:
 
 CANDIDATES = ("float32", "mixed_bfloat16")
 MARGIN = 1.15
-"""How much faster bfloat16 must be: it rounds to 8 bits, which noise alone should not decide."""
+"""How much faster bfloat16 must be to be chosen: it costs precision, and timings are noisy."""
 TRIAL_BATCH_SIZE = 8
 TRIAL_S = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A dtype policy, and a sentence that says why; none where the user chose."""
+    """A dtype policy and the reason for it, a sentence; empty if the user chose the policy."""
 
     policy: str
     reason: str
 
 
 def choose(config: config_lib.Config, context: Context) -> Choice:
-    """Returns the policy that the config names, or the best one for the device."""
+    """Returns the policy that the config names, or else the best one for the device."""
     if config.runtime.precision != "auto":
         return Choice(config.runtime.precision, "")
     if context.device == "TPU":
-        return Choice("mixed_bfloat16", "precision mixed_bfloat16: what a TPU multiplies natively.")
+        return Choice("mixed_bfloat16", "precision mixed_bfloat16: a TPU multiplies it natively.")
     if context.device == "GPU":
-        return Choice("mixed_float16", "precision mixed_float16: tensor cores, with loss scaling.")
+        return Choice(
+            "mixed_float16", "precision mixed_float16: fast on tensor cores; the loss is scaled."
+        )
     if context.is_multi_host:
-        return Choice("float32", "precision float32: hosts that measure could disagree.")
+        return Choice("float32", "precision float32: timing could give hosts different policies.")
     return _fastest_on_cpu(config.model, config.cache_root)
 
 
@@ -88,7 +90,10 @@ def _fastest_on_cpu(config: ModelOptions, cache_root: pathlib.Path) -> Choice:
 def measure(
     config: ModelOptions, policy: str, *, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Returns how many images a second the backbone takes under a policy, with random weights."""
+    """Returns the backbone's throughput under a policy in images per second, forward pass only.
+
+    The weights are random: their values don't change the time.
+    """
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(policy)
     backbone = classifier.build_backbone(config)
@@ -97,7 +102,7 @@ def measure(
     side = config.backbone_image_size
     generator = np.random.default_rng(0)
     images = tf.constant(generator.uniform(-1, 1, (TRIAL_BATCH_SIZE, side, side, 3)), tf.float32)
-    forward(images)  # Traces, and lets oneDNN pack the weights.
+    forward(images)  # Traces the function, and oneDNN packs the weights: neither is timed.
     start, count = clock(), 0
     while clock() - start < TRIAL_S:
         forward(images)
@@ -106,7 +111,7 @@ def measure(
 
 
 def _cpu() -> str:
-    """Returns what tells this CPU from others; the model's name alone hides what a host masks."""
+    """Returns the CPU's model name and flags; a virtual machine may hide flags of its model."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -122,12 +127,12 @@ def _load(path: pathlib.Path) -> dict[str, float] | None:
     try:
         rates = json.loads(path.read_text("utf-8"))["images_per_s"]
         return {policy: float(rates[policy]) for policy in CANDIDATES}
-    except (OSError, ValueError, KeyError, TypeError):  # Never measured, or not what we wrote.
+    except (OSError, ValueError, KeyError, TypeError):  # Never measured, or the file is damaged.
         return None
 
 
 def _save(path: pathlib.Path, record: dict[str, object]) -> None:
     try:
         files.save_json(path, record)
-    except OSError as error:  # Measuring again costs seconds; a full disk is not this one's affair.
-        logging.warning("The measured precision can't be kept at %s: %s.", path, error.strerror)
+    except OSError as error:  # Only a warning: measuring again costs seconds.
+        logging.warning("The measured rates can't be written to %s: %s.", path, error.strerror)

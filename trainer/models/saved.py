@@ -1,4 +1,4 @@
-"""The saved model of a run, loaded in plain Keras.
+"""Loads the saved model of a run with plain Keras.
 
 model = saved.load(run_dir / "best.keras")
 saved.precision_of(model)                      # "mixed_bfloat16"
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def load(path: pathlib.Path) -> keras.Model:
-    """Loads a saved model; nothing in the file is executed.
+    """Loads a saved model without executing code from the file.
 
     Raises:
-      RunError: when there is none, or it can't be read.
+      RunError: when the file does not exist or can't be read.
     """
     if not path.is_file():
         raise RunError(f"there is no trained model at {path}; train one, or name its --model_dir.")
@@ -32,6 +32,8 @@ def load(path: pathlib.Path) -> keras.Model:
 
 
 def precision_of(model: keras.Model) -> str:
-    """Returns the dtype policy that the model was saved under; it computes in no other."""
+    """Returns the dtype policy that the model was saved under, in which it always computes."""
+    # Each layer stores its own policy. Those that compute in float32 under every policy, such as
+    # the softmax, don't reveal the model's.
     policies = {layer.dtype_policy.name for layer in model._flatten_layers()}  # noqa: SLF001
     return next((name for name in sorted(policies) if name.startswith("mixed")), "float32")

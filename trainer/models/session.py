@@ -1,4 +1,4 @@
-"""What Keras keeps between models of one process: layer names, the dtype policy, random states.
+"""Resets what Keras keeps between models of a process: layer names, dtype policy, random states.
 
 session.begin("mixed_bfloat16", seed=0)      # right before the first layer is built
 network = classifier.build(...)
@@ -10,9 +10,10 @@ import keras
 
 
 def begin(policy: str, seed: int) -> None:
-    """Starts afresh: a run whose policy was measured equals one that names it.
+    """Clears Keras's global state and sets dtype policy and seed.
 
-    Without it, what was built before would shift names and draws: a data set, a timed backbone.
+    Otherwise anything built earlier, such as the backbone that `precision` times, would change
+    layer names and random numbers: the same run could differ between two processes.
     """
     keras.backend.clear_session()
     keras.mixed_precision.set_dtype_policy(policy)  # After clearing, which resets it.

@@ -1,6 +1,6 @@
-"""A few convolutions without batch norm, which train from random weights in a minute or two.
+"""A small CNN without batch norm that trains from random weights in a minute or two.
 
-Follows the conventions of a module of `keras.applications`: a constructor and `preprocess_input`.
+Has the same interface as a module of `keras.applications`: a constructor and `preprocess_input`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ def SmallCNN(  # noqa: N802 -- Named as keras.applications names its constructor
     input_shape: tuple[int, int, int] = (128, 128, 3),
     name: str = "small_cnn",
 ) -> keras.Model:
-    """Builds the feature extractor: [B, H, W, 3] in [-1, 1] to [B, H/16, W/16, 128].
+    """Builds the feature extractor: [B, H, W, 3] in [-1, 1] -> [B, H/16, W/16, 128].
 
     Raises:
-      ValueError: for pretrained weights or a classification top; there are none.
+      ValueError: when pretrained weights or a classification top are requested; it has neither.
     """
     if weights is not None or include_top:
-        raise ValueError(f"small_cnn has no weights ({weights!r}) and no top ({include_top}).")
+        raise ValueError(
+            f"small_cnn has no weights ({weights!r}) to load and no top ({include_top})."
+        )
     image = keras.Input(input_shape)
     x = image
     for block, filters in enumerate((16, 32, 64, 128), start=1):

@@ -1,4 +1,4 @@
-"""All that happens periodically in training, as Keras callbacks.
+"""Keras callbacks for everything periodic in training: logs, early stopping, checkpoints.
 
 stopping = EarlyStopping(model, monitor="val_loss", patience=5)
 log = MetricsLog(run_dir / "metrics.jsonl")
@@ -37,25 +37,29 @@ class StatefulCallback(abc.ABC):
     """A callback whose state is saved in checkpoints.
 
     Attributes:
-      variables: the part of the state that is made of tensors.
+      variables: the part of the state that consists of tensors.
     """
 
     variables: Sequence[Any] = ()
 
     @abc.abstractmethod
     def state(self) -> Any:
-        """Returns the rest of the state, as JSON has it."""
+        """Returns the rest of the state as a JSON value."""
 
     @abc.abstractmethod
     def restore(self, state: Any) -> None:
-        """Takes back what `state` returned, before training resumes."""
+        """Restores a state that `state` returned; called before training resumes."""
 
 
 class StopAtDivergence(keras.callbacks.Callback):
-    """Ends training when the loss is no longer a number, before anything is saved of it."""
+    """Raises when a loss is NaN or infinite, before a checkpoint of such a model is saved.
+
+    Keras's TerminateOnNaN reads the loss from the logs of each batch, which the driver does not
+    compute, and ignores the validation loss.
+    """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Notes which epoch it is."""
+        """Stores the epoch for the error message."""
         del logs
         self._epoch = epoch
 
@@ -73,19 +77,19 @@ class StopAtDivergence(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Raises DivergedError for a validation loss that is NaN or infinite."""
         if not math.isfinite((logs or {})["val_loss"]):
-            raise DivergedError(f"the validation loss is no number after epoch {epoch + 1}")
+            raise DivergedError(f"the validation loss is NaN or infinite after epoch {epoch + 1}")
 
 
 def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
-    """Returns the metric `loss` that the logs have; Keras's own of that name counts padding."""
+    """Returns the metric that the logs call `loss`; Keras's own of that name counts padding."""
     return [metric for metric in model.metrics if metric.name == "loss"][-1]
 
 
 class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
-    """Stops after `patience` epochs without a better one; keeps the weights of the best.
+    """Stops after `patience` epochs without improvement, and restores the best epoch's weights.
 
-    Keras's own keeps every weight of the model, frozen ones too, and nothing of it outlives the
-    process.
+    Keras's own EarlyStopping copies every weight of the model, the frozen ones included, and loses
+    its state when the process ends.
     """
 
     def __init__(self, model: keras.Model, *, monitor: str, patience: int) -> None:
@@ -94,27 +98,27 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
         self._best: float | None = None
         self._wait = 0
         self._weights = list(model.trainable_variables)
-        with tf.device("CPU:0"):
+        with tf.device("CPU:0"):  # The copies need no memory of an accelerator.
             self.variables = [
                 tf.Variable(keras.ops.convert_to_numpy(weight), trainable=False)
                 for weight in self._weights
             ]
 
     def state(self) -> dict[str, Any]:
-        """Returns the best value, and how many epochs ago it was."""
+        """Returns the best value and the number of epochs since."""
         return {"best": self._best, "wait": self._wait}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on waiting."""
+        """Restores the best value and the number of epochs since."""
         self._best, self._wait = state["best"], state["wait"]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Stops a run that had waited long enough when it was interrupted."""
+        """Stops at once if the run's patience was exhausted before it was interrupted."""
         del logs
         self._stop_if_due()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Keeps the weights of a better epoch, or waits."""
+        """Copies the weights if the epoch is the best so far; stops if patience is exhausted."""
         del epoch
         value = (logs or {})[self._monitor]
         self._wait += 1
@@ -127,7 +131,7 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
         self._stop_if_due()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Puts the best weights back."""
+        """Restores the weights of the best epoch."""
         del logs
         if self._best is not None:
             for best, weight in zip(self.variables, self._weights, strict=True):
@@ -139,31 +143,35 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
 
 
 class Recoveries(keras.callbacks.Callback, StatefulCallback):
-    """Counts how often a run went back after a divergence; each time halves the learning rate."""
+    """Counts recoveries from divergence; each one halves the learning rate."""
 
     def __init__(self, learning_rate_factor: Any) -> None:
-        """Takes the variable that the learning rate is multiplied by."""
+        """Starts at 0; `learning_rate_factor` is a variable that multiplies the learning rate."""
         super().__init__()
         self.count = 0
         self._factor = learning_rate_factor
 
     def state(self) -> int:
-        """Returns the count."""
+        """Returns the number of recoveries."""
         return self.count
 
     def restore(self, state: int) -> None:
-        """Takes back a count, with its learning rate."""
+        """Restores a number of recoveries, and the learning rate that follows from it."""
         self.count = state
         self._factor.assign(self.factor)
 
     @property
     def factor(self) -> float:
-        """What the learning rate is multiplied by."""
+        """The factor that multiplies the learning rate."""
         return 0.5**self.count
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves the run now and then, at the end of every epoch, and when it is asked to stop."""
+    """Saves checkpoints periodically, after every epoch, and when a signal asks the run to stop.
+
+    Keras's BackupAndRestore restarts an epoch that was interrupted, even with weights from its
+    middle, and loses the history.
+    """
 
     def __init__(
         self,
@@ -176,17 +184,17 @@ class Checkpointing(keras.callbacks.Callback):
         on_saved: Callable[[pathlib.Path], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Comes after all other callbacks, so that an epoch is saved with what they made of it.
+        """Must be the last callback, so that a checkpoint contains the others' state of the epoch.
 
         Args:
           checkpoints: where to save.
-          weights: what trains; it is saved only while all of it is finite.
-          stateful: the callbacks whose state is saved, one of a class.
-          config: how often.
-          any_host: whether this is true on one of the hosts that train together. Each has a clock
-            and gets signals of its own, and they have to save and to stop at the same step.
-          on_saved: is told of the file of a checkpoint that names the others.
-          clock: seconds.
+          weights: the trainable weights; nothing is saved if one of them is NaN or infinite.
+          stateful: the callbacks whose state is saved, at most one of each class.
+          config: how often to save.
+          any_host: returns whether its argument is true on any host. Hosts have different clocks
+            and receive different signals, but must save and stop at the same step.
+          on_saved: called with the manifest of each new checkpoint.
+          clock: returns seconds.
         """
         super().__init__()
         self._checkpoints, self._config, self._clock = checkpoints, config, clock
@@ -196,7 +204,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._stateful = {type(callback).__name__: callback for callback in stateful}
 
     def restore(self) -> Position | None:
-        """Takes the newest checkpoint; returns where training goes on, or None: there is none."""
+        """Restores the newest checkpoint and returns its position; None if there is none."""
         found = self._checkpoints.restore()
         if found is None:
             return None
@@ -206,18 +214,18 @@ class Checkpointing(keras.callbacks.Callback):
         return found.position
 
     def save_first(self) -> Position:
-        """Saves the start, for a loss that diverges before anything else is saved; returns it."""
+        """Saves the initial state, to recover from an early divergence; returns its position."""
         self._save(Position())
         return Position()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts to count."""
+        """Resets the steps and the time since the last checkpoint."""
         del logs
         self._epoch, self._saved_step, self._saved_s = epoch, 0, self._clock()
         self._is_validating = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Saves the steps up to `batch`, if it is time or the run was asked to stop."""
+        """Saves a checkpoint if one is due or a signal asks the run to stop."""
         del logs
         self._steps = batch + 1
         if self._any_host(signals.is_requested() or self._is_due(batch + 1)):
@@ -226,22 +234,23 @@ class Checkpointing(keras.callbacks.Callback):
             self._stop_if_requested()
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Ends the validation, if the run was asked to stop; `save_stopped` is next."""
+        """Stops validation if a signal asks the run to stop; `save_stopped` must be called next."""
         del batch, logs
         self._is_validating = True
         self._stop_if_requested()
 
     def save_stopped(self) -> None:
-        """Saves the steps of an epoch whose validation was stopped; what is earlier is saved.
+        """Saves the training steps of an epoch whose validation was stopped.
 
-        Not of one that has diverged: the run goes on before it, and recovers then.
+        Does nothing if training was stopped instead, which has saved a checkpoint already, or if
+        weights have diverged: the run then resumes from the previous checkpoint and recovers.
         """
         if self._is_validating:
             with contextlib.suppress(DivergedError):
                 self._save(Position(self._epoch, self._steps))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Saves the epoch."""
+        """Saves a checkpoint of the finished epoch."""
         del logs
         self._is_validating = False
         self._save(Position(epoch + 1))
@@ -259,17 +268,20 @@ class Checkpointing(keras.callbacks.Callback):
         )
 
     def _save(self, position: Position) -> None:
-        # The loss of a step was computed before its update.
+        # A finite loss is not enough: the loss of a step is computed before its update.
         if not all(np.isfinite(w).all() for w in map(keras.ops.convert_to_numpy, self._weights)):
             raise DivergedError(
-                f"a weight is no number after {position.epoch} epochs and {position.step} steps"
+                f"a weight is NaN or infinite after epoch {position.epoch}, step {position.step}"
             )
         states = {name: callback.state() for name, callback in self._stateful.items()}
         self._on_saved(self._checkpoints.save(position, states))
 
 
 class Progress(keras.callbacks.Callback):
-    """Says one line per epoch; shows a bar inside an epoch on a terminal."""
+    """Prints one line per epoch, and on a terminal shows a progress bar within the epoch.
+
+    Keras's ProgbarLogger belongs to `Model.fit` and does not print waiting time or time left.
+    """
 
     def __init__(
         self,
@@ -291,17 +303,17 @@ class Progress(keras.callbacks.Callback):
         self._start = self._clock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Opens the bar."""
+        """Opens the progress bar."""
         del logs
         self._bar = console.bar(self._steps, f"epoch {epoch + 1}/{self._epochs}", "step")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Moves the bar to step `batch` (from 0)."""
+        """Moves the bar past step `batch` (from 0)."""
         del logs
         self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Says how the epoch went."""
+        """Closes the bar and prints the epoch's line."""
         self._bar.close()
         elapsed_s = self._clock() - self._start
         left_s = elapsed_s / (epoch + 1) * (self._epochs - epoch - 1)
@@ -312,10 +324,10 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
     """Returns the progress line of an epoch (from 0).
 
     Args:
-      epoch: which one.
-      epochs: upper limit.
-      logs: of the driver.
-      left_s: seconds until the upper limit is reached.
+      epoch: index of the epoch.
+      epochs: upper limit of epochs.
+      logs: the driver's logs of the epoch.
+      left_s: estimated seconds until the upper limit is reached.
     """
     train, validation = (
         "  ".join(f"{name} {logs[prefix + name]:.4f}" for name in ("loss", "accuracy", "auc"))
@@ -330,7 +342,10 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
 
 
 class MetricsLog(keras.callbacks.Callback, StatefulCallback):
-    """Writes a JSON object per epoch (counted from 1) to a file."""
+    """Writes one JSON object per epoch (counted from 1) to a file.
+
+    Unlike Keras's CSVLogger, it drops rows of epochs after the checkpoint that a run resumes from.
+    """
 
     def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -339,11 +354,11 @@ class MetricsLog(keras.callbacks.Callback, StatefulCallback):
         self._start = 0.0
 
     def state(self) -> list[dict[str, float]]:
-        """Returns all rows."""
+        """Returns the rows so far."""
         return self._rows
 
     def restore(self, state: list[dict[str, float]]) -> None:
-        """Makes the file what it was: an epoch that was logged may not have been saved."""
+        """Restores the rows and rewrites the file, which may have a row of an epoch not saved."""
         self._rows = list(state)
         self._write()
 
@@ -353,7 +368,7 @@ class MetricsLog(keras.callbacks.Callback, StatefulCallback):
         self._start = self._clock()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the epoch's logs, its learning rate and its seconds, validation included."""
+        """Writes the epoch's logs, its learning rate and its time, validation included."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "learning_rate": rate, **(logs or {})}
         row["epoch_s"] = round(self._clock() - self._start, 3)

@@ -1,17 +1,17 @@
-"""The state of a training run on disk: whole and checked, or not there at all.
+"""The state of a training run on disk: checkpoints that are complete and verified.
 
 checkpoints/
   00003-000040/                         after 3 epochs and 40 steps of the next
-    variables.index, variables.data-*   all that a step changes, in TensorFlow's own format
-    state.json                          what the callbacks remember
-    manifest.json                       SHA-256 of each of the others, hash of what does not change
+    variables.index, variables.data-*   all variables that a step changes, in TensorFlow's format
+    state.json                          state of the callbacks
+    manifest.json                       SHA-256 of the other files; hash of what does not change
 
-A checkpoint is written under another name, synced and renamed. `restore` takes the newest that is
-sound, and says so where it passes a damaged one.
+A checkpoint is written under a temporary name, synced and renamed. `restore` takes the newest
+undamaged one and logs a warning for each damaged one that it skips.
 
     checkpoints = checkpoint.Checkpoints(folder, variables, fingerprint, keep=2)
     checkpoints.save(Position(3, 40), callback_states={...})
-    checkpoints.restore()         # Checkpoint(position, callback_states), or None: there is none
+    checkpoints.restore()         # Checkpoint(position, callback_states); None if there is none
 """
 
 from __future__ import annotations
@@ -43,14 +43,18 @@ _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Where a run was, and what its callbacks remembered."""
+    """The position of a run, and the state of its callbacks."""
 
     position: Position
     callback_states: Mapping[str, Any]
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, and the variables that they hold."""
+    """The folder of a run's checkpoints, and the variables that they contain.
+
+    Not tf.train.CheckpointManager, which does not verify what it restores and has no place for the
+    callbacks' state.
+    """
 
     def __init__(
         self,
@@ -61,15 +65,16 @@ class Checkpoints:
         keep: int,
         num_replicas: int = 1,
     ) -> None:
-        """Takes the folder; makes nothing yet.
+        """Refers to the folder, without creating anything yet.
 
         Args:
-          folder: of one run.
-          variables: Keras's or TensorFlow's, all that training changes, in the same order always.
-          fingerprint: of what training does not change and a checkpoint leaves out: frozen
-            weights, data, and whether features of which layer are trained on.
-          keep: how many of the newest checkpoints stay.
-          num_replicas: that train; with another number, sums round otherwise.
+          folder: the checkpoints of one run.
+          variables: all Keras or TensorFlow variables that training changes, always in the same
+            order.
+          fingerprint: identifies what a checkpoint leaves out: frozen weights, data, and whether
+            the run trains on images or on features of a certain layer.
+          keep: number of the newest checkpoints to keep.
+          num_replicas: number of replicas that train; another number changes how sums round.
         """
         self._folder = folder
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
@@ -78,10 +83,10 @@ class Checkpoints:
         self._num_replicas = num_replicas
 
     def save(self, position: Position, callback_states: Mapping[str, Any]) -> pathlib.Path:
-        """Writes a checkpoint, removes those that are too old, and returns its manifest.
+        """Writes a checkpoint, removes the oldest ones, and returns the path of its manifest.
 
         Raises:
-          DiskError: when it can't be written; the checkpoints before it are still there.
+          DiskError: when it can't be written; the previous checkpoints are kept.
         """
         if not self._folder.is_dir():
             files.require_folder(self._folder.parent)
@@ -99,30 +104,31 @@ class Checkpoints:
             }
             files.save_json(partial / _MANIFEST, manifest)
         for old in self._saved()[self._keep :]:
-            shutil.rmtree(old, ignore_errors=True)  # What is left of it is found out when read.
+            shutil.rmtree(old, ignore_errors=True)  # A partly removed one counts as damaged.
         return target / _MANIFEST
 
     def restore(self) -> Checkpoint | None:
-        """Puts the newest sound checkpoint into the variables.
+        """Restores the variables from the newest undamaged checkpoint.
 
         Raises:
-          ConfigError: when it is of a run with other frozen weights or other data.
-          RunError: when there are checkpoints and none of them is sound.
+          ConfigError: when it belongs to other frozen weights, data or features.
+          RunError: when there are checkpoints and all of them are damaged.
         """
         damages: dict[pathlib.Path, str] = {}
         for path in self._saved():
             damage = _damage(path)
             if damage is None:
                 found = self._load(path)
-                for damaged in damages:  # Else they would count as the newest, and push out others.
+                # If kept, they would count as the newest checkpoints and displace good ones.
+                for damaged in damages:
                     shutil.rmtree(damaged, ignore_errors=True)
                 return found
             logging.warning("Checkpoint %s is damaged: %s.", path, damage)
             damages[path] = damage
         if damages:
             raise RunError(
-                f"no checkpoint in {self._folder} is whole ({next(iter(damages.values()))}); name "
-                "another --model_dir, or remove this one to start anew."
+                f"every checkpoint in {self._folder} is damaged ({next(iter(damages.values()))}); "
+                "give another --model_dir, or remove this one to start again."
             )
         return None
 
@@ -130,8 +136,9 @@ class Checkpoints:
         try:
             tf.train.Checkpoint(values=self._variables).write(str(prefix))
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError):
-            raise  # Nothing of the disk: hosts add up their metrics here, and one of them is gone.
-        except tf.errors.OpError as error:  # What the system said of a full disk, among others.
+            # Not an error of the disk. Saving sums the metrics over the hosts, and one is lost.
+            raise
+        except tf.errors.OpError as error:  # For example a full disk.
             raise DiskError(f"a checkpoint can't be written: {error.message}.") from error
 
     def _load(self, path: pathlib.Path) -> Checkpoint:
@@ -139,13 +146,14 @@ class Checkpoints:
         if manifest["fingerprint"] != self._fingerprint:
             raise ConfigError(
                 f"checkpoint {path} belongs to other frozen weights, other images, or other "
-                "features of them; give the --weights, --data_dir and --cache_budget_gb that the "
-                "run began with."
+                "features of them; give the --weights, --data_dir and --cache_budget_gb with which "
+                "the run was started."
             )
         if manifest["replicas"] != self._num_replicas:
             console.say(
-                f"{manifest['replicas']} replica(s) wrote the checkpoint and {self._num_replicas} "
-                "go on: results will agree to rounding with an uninterrupted run, not to the bit."
+                f"the checkpoint was written with {manifest['replicas']} replica(s), and the run "
+                f"resumes with {self._num_replicas}: its results will equal those of an "
+                "uninterrupted run up to rounding, not to the bit."
             )
         values = tf.train.Checkpoint(values=self._variables)
         values.read(str(path / _VARIABLES)).assert_consumed()
@@ -153,7 +161,7 @@ class Checkpoints:
         return Checkpoint(Position(epoch, step), json.loads((path / _STATE).read_text("utf-8")))
 
     def _saved(self) -> list[pathlib.Path]:
-        """The checkpoints, newest first."""
+        """Returns the checkpoints, newest first."""
         if not self._folder.is_dir():
             return []
         paths = (path for path in self._folder.iterdir() if re.fullmatch(r"\d+-\d+", path.name))
@@ -161,7 +169,7 @@ class Checkpoints:
 
 
 def _damage(path: pathlib.Path) -> str | None:
-    """Says what is wrong with a checkpoint; None where it is as it was written."""
+    """Returns what is wrong with a checkpoint; None if it is as it was written."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
         checksums, version = dict(manifest["files"]), manifest["format_version"]
@@ -175,7 +183,7 @@ def _damage(path: pathlib.Path) -> str | None:
         except OSError:
             return f"{name} is missing"
         if found != checksum:
-            return f"{name} is not what was written"
+            return f"{name} differs from what was written"
     return (
         None if {_STATE, f"{_VARIABLES}.index"} <= set(checksums) else "its manifest is incomplete"
     )

@@ -1,16 +1,16 @@
-"""The train and evaluation loop, the same on every strategy.
+"""The training and evaluation loop, the same under every strategy.
 
-`Model.fit` fails under MultiWorkerMirroredStrategy, and under MirroredStrategy with several steps
-per call. This loop takes the parts of it that work everywhere: the model's own `train_step` and
-`test_step`, its metrics, and Keras's callbacks. It owns the steps; callbacks own all that is
-periodic; nobody else loops over batches.
+`Model.fit` fails under MultiWorkerMirroredStrategy (keras-team/keras#20585), and under
+MirroredStrategy with several steps per execution. This loop keeps the parts of it that work
+everywhere: the model's own `train_step` and `test_step`, its metrics, and Keras's callbacks. Only
+the driver loops over batches, and everything periodic is a callback.
 
     driver = Driver(model, strategy, steps_per_execution=8)
     history = driver.fit(batches_of_epoch, epochs=30, validation=batches, callbacks=[...])
     probabilities = driver.predict(batches)
 
 Batches are (x, y, weight) with a static, global batch size. In evaluation the last one is padded
-with examples of weight 0, so that each example counts once at every number of replicas.
+with examples of weight 0, so that each example counts once with any number of replicas.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Logs = dict[str, float]
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Position:
-    """How far a run has come: so many whole epochs, and so many steps of the next."""
+    """How far a run has come: completed epochs, and steps of the epoch after them."""
 
     epoch: int = 0
     step: int = 0
@@ -52,13 +52,13 @@ class Driver:
         steps_per_execution: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes the compiled loops; they are traced at their first call.
+        """Builds the loops; TensorFlow traces them at their first call.
 
         Args:
-          model: built and compiled inside the strategy's scope, all its variables made.
-          strategy: where the steps run.
-          steps_per_execution: steps between two returns to Python.
-          clock: seconds, for throughput.
+          model: built and compiled inside the strategy's scope, with all its variables created.
+          strategy: the strategy that the steps run under.
+          steps_per_execution: steps in one call of the compiled loop, as in `Model.compile`.
+          clock: returns seconds, for throughput.
         """
         self.model = model
         self._strategy = strategy
@@ -80,16 +80,18 @@ class Driver:
         """Trains until `epochs`, or until a callback sets `model.stop_training`.
 
         Args:
-          batches_of_epoch: what an epoch (from 0) trains on; all epochs have the same steps.
-          validation: evaluated after every epoch; its logs get the prefix `val_`.
+          batches_of_epoch: returns the batches of an epoch (from 0), the same number in each.
+          validation: batches that are evaluated after every epoch; their logs have the prefix
+            `val_`.
           epochs: upper limit.
-          callbacks: Keras callbacks. Batch hooks run once a call of the loop; one that sets
-            `stop_training` when training begins finds that there is nothing left to do.
-          start: where to go on; the variables have to be what they were there.
+          callbacks: Keras callbacks. Batch hooks run once per execution, not once per step. If one
+            sets `stop_training` in `on_train_begin`, no epoch runs.
+          start: position to resume from; the variables must have been restored to it.
 
         Returns:
-          A list of values per epoch that was run for `loss`, each metric, their `val_` twins,
-          `examples_per_s` and `input_wait` (the share of an epoch's time spent waiting for input).
+          A list of values per epoch for `loss`, each metric, their `val_` counterparts,
+          `examples_per_s` and `input_wait` (the fraction of an epoch's time spent waiting for
+          input).
         """
         hooks = keras.callbacks.CallbackList(
             list(callbacks), add_history=True, model=self.model, epochs=epochs
@@ -109,42 +111,46 @@ class Driver:
         hooks.on_train_end(logs)
         return dict(self.model.history.history)
 
-    def evaluate(self, batches: Batches, on_call: Callable[[int], None] = lambda _: None) -> Logs:
-        """Returns loss and metrics over every example once.
+    def evaluate(
+        self, batches: Batches, on_execution: Callable[[int], None] = lambda _: None
+    ) -> Logs:
+        """Returns loss and metrics over every example, counted once.
 
         Args:
-          batches: what is judged.
-          on_call: is told how many steps are done, after every call of the loop.
+          batches: batches to evaluate.
+          on_execution: called after each execution with the number of steps done so far.
         """
         self.model.reset_metrics()
         iterator = iter(self._distribute(batches))
-        for done, count in self._calls(0, batches.steps):
+        for done, count in self._executions(0, batches.steps):
             self._test_steps(iterator, count)
-            on_call(done + int(count))
+            on_execution(done + int(count))
         return self._read_metrics()
 
     def _validate(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
-        """Evaluates; a callback that ends it by an error finds the metrics of the epoch again."""
+        """Evaluates; if a callback raises, the epoch's training metrics are restored."""
         variables = [v for metric in self.model.metrics for v in metric.variables]
-        of_training = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        training_values = [keras.ops.convert_to_numpy(variable) for variable in variables]
         try:
             return self.evaluate(batches, lambda step: hooks.on_test_batch_end(step - 1))
         except BaseException:
-            for variable, value in zip(variables, of_training, strict=True):
+            # Training and validation share the metric objects. A run that is stopped here saves a
+            # checkpoint, which must contain the sums of training.
+            for variable, value in zip(variables, training_values, strict=True):
                 variable.assign(value)
             raise
 
     def predict(self, batches: Batches) -> np.ndarray:
-        """Returns the model's output for every example once, [N, …], in the order of the data."""
+        """Returns the model's outputs, [N, …], one per example in the order of the data."""
         return np.concatenate(list(self.predict_blocks(batches)))
 
     def predict_blocks(self, batches: Batches) -> Iterator[Any]:
-        """Yields the output batch by batch, the last one without its padding.
+        """Yields the outputs batch by batch, without padding.
 
-        An array [n, …], or a list of them for a model of several outputs.
+        A block is an array [n, …], or a list of arrays if the model has several outputs.
         """
         iterator, left = iter(self._distribute(batches)), batches.num_examples
-        # One batch ahead, so that a device computes while the host copies what it gave.
+        # One batch ahead: the device computes while the host copies the previous outputs.
         ahead = self._predict_step(iterator)
         for step in range(1, batches.steps + 1):
             output = ahead
@@ -155,19 +161,19 @@ class Driver:
             yield block
 
     def _collect(self, output: Any) -> np.ndarray:
-        """Joins the replicas' shares of a batch, in the order in which it was split."""
+        """Concatenates the replicas' shares of a batch in the order in which it was split."""
         shares = self._strategy.experimental_local_results(output)
         return np.concatenate([share.numpy() for share in shares])
 
     def _train_epoch(
         self, batches: Batches, first_step: int, hooks: keras.callbacks.CallbackList
     ) -> Logs:
-        if not first_step:  # Else they are in the middle of their sums.
+        if not first_step:  # A resumed epoch continues the sums that the checkpoint restored.
             self.model.reset_metrics()
         dataset = self._distribute(batches, first_step)
         start, waited_s = self._clock(), 0.0
         iterator = iter(dataset)
-        for done, count in self._calls(first_step, batches.steps):
+        for done, count in self._executions(first_step, batches.steps):
             hooks.on_train_batch_begin(done)
             waited_s += float(self._train_steps(iterator, count))
             hooks.on_train_batch_end(done + int(count) - 1)
@@ -179,8 +185,10 @@ class Driver:
         return logs
 
     def _distribute(self, batches: Batches, first_step: int = 0) -> Any:
-        """Reads this host's share; all shares together are the global batches, in order."""
+        """Returns this host's share of the batches; all shares together are the global batches."""
 
+        # Not experimental_distribute_dataset: it would shard by files, which changes the order of
+        # examples, or have every host decode all of them and drop those of other hosts.
         def read(host: tf.distribute.InputContext) -> tf.data.Dataset:
             return batches.read(
                 Share(
@@ -193,8 +201,9 @@ class Driver:
 
         return self._strategy.distribute_datasets_from_function(read)
 
-    def _calls(self, first_step: int, steps: int) -> list[tuple[int, tf.Tensor]]:
-        """Cuts the steps from the first one on into calls: (steps done before, steps of it)."""
+    def _executions(self, first_step: int, steps: int) -> list[tuple[int, tf.Tensor]]:
+        """Returns the executions of an epoch: (steps done before, number of its steps)."""
+        # Tensors, because a tf.function is traced anew for each value of a Python number.
         return [
             (done, tf.constant(min(self._steps_per_execution, steps - done)))
             for done in range(first_step, steps, self._steps_per_execution)
@@ -204,13 +213,17 @@ class Driver:
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
     def _build_loop(self, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-        """Compiles `count` steps into one call, which returns the seconds it waited for input."""
+        """Returns a compiled loop of `count` steps that returns the seconds it waited for input."""
 
         def replica_step(batch: Any) -> None:
-            step(batch)  # Its results stay in the metrics' variables: no host sync in the loop.
+            # Its logs are not returned, which would make the host wait for every step. They are
+            # computed later from the metrics' variables.
+            step(batch)
 
         @tf.function
         def run_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+            # Measured inside the loop, because Python sees only the time of several steps together.
+            # The control dependencies keep the batch between the two time stamps.
             waited_s = tf.constant(0.0, tf.float64)
             for _ in tf.range(count):
                 start = tf.timestamp()
@@ -227,8 +240,8 @@ class Driver:
         def replica_step(batch: Any) -> Any:
             return self.model(batch[0], training=False)
 
-        # Other hosts' shares have to be fetched; inside of the function, or it would trace anew for
-        # every batch.
+        # The shares of other hosts must be gathered. This is done inside the tf.function, because
+        # outside TensorFlow would trace a new one for every batch.
         spans_hosts = isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
         @tf.function

@@ -1,11 +1,11 @@
-"""What trains, and what it is fed: the whole network on images, or its suffix on cached features.
+"""Feeds: the whole network and batches of images, or its suffix and batches of cached features.
 
     feed = feeds.build(config, data, network, context)
     driver = Driver(feed.model, context.strategy)
     driver.fit(feed.training_batches, validation=feed.evaluation_batches("validation"), ...)
 
-Both feeds go through the same examples in the same order, so that a run from the cache and one
-without it differ in the rounding of what is stored, and in nothing else.
+Both feeds use the same examples in the same order. Runs with and without the cache differ only by
+the rounding of stored features.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ TRAINING_SPLITS = ("train", "validation")
 
 
 class Feed(abc.ABC):
-    """A model and the batches it trains and is judged on.
+    """A model, and the batches for its training and evaluation.
 
     Attributes:
-      model: what trains; it shares its variables with the network.
-      reason: a sentence that says why this feed.
-      kind: what of it decides the result, for a run that goes on.
+      model: the model that trains; it shares its variables with the network.
+      reason: a sentence that explains why this feed was chosen.
+      kind: the properties of the feed that change results; a resumed run must have the same ones.
     """
 
     model: keras.Model
     reason: str
     kind: str
 
-    def prepare(self) -> None:  # noqa: B027 -- Most feeds have nothing to do.
-        """Computes what training needs, before the clock of the first epoch starts."""
+    def prepare(self) -> None:  # noqa: B027 -- A feed of images has nothing to do.
+        """Computes what training needs, so that the first epoch's time does not include it."""
 
     @abc.abstractmethod
     def training_batches(self, epoch: int) -> Batches:
@@ -63,14 +63,14 @@ class Feed(abc.ABC):
 
     @abc.abstractmethod
     def evaluation_batches(self, split: str) -> Batches:
-        """Returns every example of a split once, in the split's order."""
+        """Returns batches of every example of a split once, in the split's order."""
 
 
 class ImageFeed(Feed):
-    """Runs every layer at every step."""
+    """Trains the whole network on images; every layer runs at every step."""
 
     def __init__(self, data: Data, network: Network, seed: int, reason: str) -> None:
-        # A model of its own: the network's stays free of optimizer and metrics, and saves as such.
+        # Not network.whole itself, which is saved and must not contain optimizer and metrics.
         self.model = keras.Model(network.whole.inputs, network.whole.outputs)
         self.reason, self.kind = reason, "images"
         self._data, self._seed = data, seed
@@ -85,12 +85,12 @@ class ImageFeed(Feed):
 
 
 class FeatureFeed(Feed):
-    """Runs the frozen layers once for all epochs, and trains the others on what they gave.
+    """Runs the frozen layers once for all epochs, and trains the others on their cached outputs.
 
     Attributes:
       partition: the network in two parts, frozen and trained.
-      cache: where what the lower part gives is kept.
-      strategy: that the lower part runs on.
+      cache: where the outputs of the frozen part are stored.
+      strategy: the strategy that the frozen part runs under.
     """
 
     def __init__(
@@ -102,17 +102,18 @@ class FeatureFeed(Feed):
         cache: store.Cache,
     ) -> None:
         self.model = partition.suffix
-        self.reason = f"training from what the layers up to {partition.cut.name} gave once."
+        self.reason = f"training on cached features of the layers up to {partition.cut.name}."
         views = config.features.views
         self.kind = f"features-{partition.cut.position}-{partition.dtype.name}-{views}"
         self.partition, self.cache = partition, cache
         self._config, self._data = config, data
-        # Several hosts divide the pass by sections of the cache: each works through its own alone.
+        # Several hosts divide the pass by sections of the cache. Each computes its own sections
+        # alone: a collective operation would wait for hosts that run other sections.
         self.strategy = context.default_strategy if context.is_multi_host else context.strategy
         self._driver = Driver(partition.prefix, self.strategy)
 
     def prepare(self) -> None:
-        """Runs the frozen layers over what training needs."""
+        """Computes the missing features of the training and validation splits."""
         self._activations("train")
         self._activations("validation", augmented=False)
 
@@ -123,16 +124,16 @@ class FeatureFeed(Feed):
             self._data.training_rows(epoch, seed),
             self._data.table("train").label,
             self._config.data.batch_size,
-            lot=stable_seed(seed, epoch),
+            view_seed=stable_seed(seed, epoch),
         )
 
     def evaluation_batches(self, split: str) -> Batches:
-        """Returns batches of features [B, …], of images without augmentation."""
+        """Returns batches of features [B, …] of images without augmentation."""
         labels = self._data.table(split).label
         batch_size = self._config.data.batch_size
         return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed a run; a split is opened once.
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed per run; opens a split once.
     def _activations(self, split: str, *, augmented: bool = True) -> partition_lib.Activations:
         views = self.views(split) if augmented else (None,)
         stored = tuple(self._load_or_compute(split, view) for view in views)
@@ -149,11 +150,11 @@ class FeatureFeed(Feed):
             def compute(first: int, last: int) -> Iterator[np.ndarray]:
                 nonlocal computed
                 if not computed:
-                    console.say(f"{label}: computing them ...")
+                    console.say(f"{label}: computing ...")
                 for block in self.run_prefix(split, view, first, last):
                     computed += len(block)
                     bar.update(len(block))
-                    yield block  # Nothing after it: nobody asks for more than the last block.
+                    yield block  # Code after it would not run for the last block.
 
             arrays = self.cache.load_or_compute(key, shards, compute)
         elapsed_s = time.monotonic() - start
@@ -165,36 +166,36 @@ class FeatureFeed(Feed):
     def run_prefix(
         self, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[np.ndarray]:
-        """Yields what the frozen layers give for rows of a split, in blocks [n, …]."""
+        """Yields the frozen layers' outputs for rows of a split, in blocks [n, …]."""
         for block in self.blocks(self._driver, split, view, start, stop):
             yield partition_lib.to_stored(block, self.partition.dtype)
 
     def blocks(
         self, driver: Driver, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[Any]:
-        """Yields what a model on images gives for rows of a split, as `Driver.predict_blocks`."""
+        """Yields a driver's outputs for images of a split, as `Driver.predict_blocks` does."""
         replicas = self.strategy.num_replicas_in_sync
         batch_size = math.ceil(entries.PASS_BATCH_SIZE / replicas) * replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
         yield from driver.predict_blocks(images)
 
     def label(self, split: str, view: int | None) -> str:
-        """Returns what progress calls a view of a split."""
+        """Returns the name of a view of a split in progress messages."""
         return f"features of {split}" + (f", view {view + 1}" if view is not None else "")
 
     def missing_examples(self, split: str) -> int:
-        """Returns how many examples have no features yet, summed over the views of a split."""
+        """Returns the number of examples without features, summed over the views of a split."""
         shards = self.shards(split)
         return sum(
             self.cache.count_missing(self.key(split, view), shards) for view in self.views(split)
         )
 
     def num_bytes(self, split: str) -> int:
-        """Returns the disk space that the features of a split take, in all its views."""
+        """Returns the disk space in bytes that the features of all views of a split take."""
         return self.shards(split).num_bytes * len(self.views(split))
 
     def fill_other(self, cache: store.Cache, num_examples: int) -> None:
-        """Computes features of the first training images into another cache, to time the pass."""
+        """Computes features of the first training images into another cache, for timing."""
         compute = functools.partial(self.run_prefix, "train", None)
         shards = self.partition.shards(num_examples)
         cache.load_or_compute(self.key("train", None), shards, compute)
@@ -204,7 +205,7 @@ class FeatureFeed(Feed):
         return self.partition.shards(self._data.num_examples(split))
 
     def key(self, split: str, view: int | None) -> entries.Key:
-        """Returns all that decides what is stored for a view of a split."""
+        """Returns the cache key of a view of a split."""
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
         return entries.Key(
             data_fingerprint=self._data.fingerprint,
@@ -222,7 +223,7 @@ class FeatureFeed(Feed):
         )
 
     def views(self, split: str) -> tuple[int | None, ...]:
-        """Returns which views of a split training reads; None is the images as they are."""
+        """Returns the views of a split that training reads; None: images without augmentation."""
         count = self._config.features.views
         return tuple(range(count)) if count and split == "train" else (None,)
 
@@ -232,11 +233,11 @@ class FeatureFeed(Feed):
 
 
 def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str) -> None:
-    """Computes what several feeds need of a split in one pass over its images.
+    """Computes the features that several feeds need of a split in one pass over its images.
 
     Args:
-      feeds: of the same options but for `layers_to_unfreeze`: cuts through one network.
-      network: one that has the weights of all.
+      feeds: feeds whose options differ only in `layers_to_unfreeze`: cuts of one network.
+      network: a network with the weights that all feeds share.
       split: train or validation.
     """
     first = feeds[0]
@@ -259,10 +260,12 @@ def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str)
 
 
 def build(config: config_lib.Config, data: Data, network: Network, context: Context) -> Feed:
-    """Chooses the feed; call it inside the strategy's scope.
+    """Builds the feed of cached features if possible, else the one of images.
+
+    Call it inside the strategy's scope.
 
     Raises:
-      ConfigError: when the config asks for views, which are made of features, and there are none.
+      ConfigError: when the config asks for views and features can't be cached.
     """
     partition = partition_lib.cut(network)
     budget_bytes = config.features.cache_budget_gb * 2**30
@@ -270,8 +273,8 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     if partition is None or obstacle:
         if config.features.views:
             raise ConfigError(
-                f"views ({config.features.views}) are views of cached features, and there are "
-                f"none: {obstacle}."
+                f"views ({config.features.views}) needs cached features, and this run trains on "
+                f"images: {obstacle}."
             )
         return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
     cache = store.Cache(
@@ -289,20 +292,22 @@ def _obstacle_to_caching(
     partition: partition_lib.Partition | None,
     budget_bytes: float,
 ) -> str:
-    """Says what speaks against training from features; empty where nothing does."""
+    """Returns why the run can't train on cached features; empty if it can."""
     views = config.features.views
     if config.features.feature_cache == "off":
         return "--feature_cache=off"
     if partition is None:
         return "no layer below the first trainable one is frozen"
     if config.data.augmentation != "none" and not views:
-        return "augmentation draws anew in every epoch (--views=V would cache V views)"
+        return "augmentation changes images in every epoch (--views=V would cache V views)"
+    # Checked before the run, because the cache never removes what a running process uses.
     rows = data.num_examples("train") * (views or 1)
     rows += data.num_examples("validation") + data.num_examples("test")
     num_bytes = partition.shards(rows).num_bytes
     if num_bytes > budget_bytes:
         return (
-            f"features up to {partition.cut.name} take {num_bytes / 2**30:.1f} GiB, more than "
+            f"features of the layers up to {partition.cut.name} take {num_bytes / 2**30:.1f} GiB, "
+            "more than "
             f"--cache_budget_gb={config.features.cache_budget_gb:g}"
         )
     return ""

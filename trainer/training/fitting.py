@@ -1,11 +1,11 @@
-"""Training that outlives its process: from the newest checkpoint on, and through divergences.
+"""Training that resumes from its newest checkpoint and recovers from divergence.
 
     setup = fitting.build(config, data, context)
     driver = fitting.fit(config, context, setup, directory)
 
-Started again after any end, it resumes from the last checkpoint, and ends as if nothing had
-happened. A loss that is no longer a number sends it back to that checkpoint, with half the
-learning rate.
+An interrupted run that is started again resumes from its newest checkpoint, and its results are
+those of an uninterrupted run. If the loss becomes NaN or infinite, training returns to the newest
+checkpoint and continues with half the learning rate.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSetup:
-    """All that training works on, made from a config and its data.
+    """Everything that training needs, built from a config and its data.
 
     Attributes:
       network: the whole model and its parts.
       feed: the model that trains, and its batches.
-      variables: those that a step changes.
-      fingerprint: of all that a checkpoint leaves out: hashes of frozen weights and data, and
-        whether training is from images, or from the features of which layer.
-      steps_per_epoch: of the data's plan.
+      variables: the variables that a training step changes.
+      fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
+        data, and whether training uses images or the features of a certain layer.
+      steps_per_epoch: number of batches in an epoch.
     """
 
     network: classifier.Network
@@ -59,13 +59,13 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
     """Builds and compiles the network, in a Keras session of its own.
 
     Args:
-      config: whose precision is a policy, not `auto`.
-      data: what it trains on.
-      context: where it computes.
+      config: the run's config, with a precision that is not `auto`.
+      data: the data set to train on.
+      context: devices and strategy.
 
     Raises:
-      ConfigError: when an option fits neither the backbone nor the data.
-      RunError: when weights can't be had or don't fit.
+      ConfigError: when an option does not fit the backbone or the data.
+      RunError: when weights can't be loaded or don't fit.
     """
     session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
@@ -92,20 +92,22 @@ def fit(
     """Trains to the end, and leaves the weights of the best epoch in the network.
 
     Args:
-      config: of the run.
-      context: where it computes.
-      setup: what trains.
-      directory: where checkpoints and records go.
-      until: so many epochs instead of `max_epochs`; called again with more, it resumes there.
-      is_quiet: whether nothing is said while all goes well.
+      config: the run's config.
+      context: devices and strategy.
+      setup: the model, its batches and its variables.
+      directory: the run directory, for checkpoints and logs.
+      until: number of epochs to train, in place of `max_epochs`; a later call with a larger number
+        resumes from there.
+      is_quiet: whether to print no progress.
 
     Returns:
-      The driver, for what is left to do with the model.
+      The driver, for evaluation and prediction.
 
     Raises:
-      ConfigError: when the checkpoints are of other frozen weights.
-      RunError: when no checkpoint is sound, or the loss diverges more than `max_recoveries` times.
-      Stopped: when somebody asked for it; everything is saved.
+      ConfigError: when the checkpoints belong to other frozen weights, data or features.
+      RunError: when every checkpoint is damaged, or training diverges more than `max_recoveries`
+        times.
+      Stopped: when a signal requested it; a checkpoint has been saved.
     """
     setup.feed.prepare()
     epochs = config.optimization.max_epochs if until is None else until
@@ -123,7 +125,8 @@ def fit(
             _train(driver, setup.feed, hooks, start, epochs, config.checkpoints.max_recoveries)
     except Stopped:
         hooks.saving.save_stopped()
-        peers.part()  # The others end now too, and this host may have to bring its run away.
+        # The other hosts end too: their absence must not end this one while it uploads its run.
+        peers.part()
         raise
     return driver
 
@@ -136,7 +139,7 @@ def _train(
     epochs: int,
     max_recoveries: int,
 ) -> None:
-    """Trains to the end, through divergences."""
+    """Trains to the end; after a divergence, resumes from the newest checkpoint."""
     while True:
         try:
             driver.fit(
@@ -154,7 +157,7 @@ def _train(
 
 @dataclasses.dataclass(frozen=True)
 class _Callbacks:
-    """The callbacks of a run: all in the order of their calls, and those that `fit` talks to."""
+    """The callbacks of a run: all of them in calling order, and the two that `fit` uses itself."""
 
     all: Sequence[keras.callbacks.Callback]
     recoveries: callbacks.Recoveries
@@ -168,14 +171,14 @@ def _build_callbacks(
     directory: RunDirectory,
     shown_epochs: int | None,
 ) -> _Callbacks:
-    """Builds the callbacks; what decides comes after what records, and what saves is the last.
+    """Builds the callbacks: first those that log, then early stopping, and last checkpointing.
 
     Args:
-      config: of the run.
-      context: where it computes.
-      setup: what trains.
-      directory: where checkpoints and records go.
-      shown_epochs: upper limit of epochs, for the progress lines; None: nothing is shown.
+      config: the run's config.
+      context: devices and strategy.
+      setup: the model, its batches and its variables.
+      directory: the run directory, for checkpoints and logs.
+      shown_epochs: upper limit of epochs in the progress lines; None: no progress lines.
     """
     model, rules = setup.feed.model, config.optimization
     log = callbacks.MetricsLog(directory.metrics)
@@ -207,9 +210,10 @@ def _build_callbacks(
 def _require_agreement(
     config: Config, context: Context, setup: TrainingSetup, found: Position | None
 ) -> None:
-    """Raises RunError unless all hosts would do the same: else they train apart, or wait for ever.
+    """Raises RunError unless all hosts have the same options, weights, data and checkpoint.
 
-    Before a host writes a checkpoint, for which it needs the others.
+    Hosts that disagree would run different steps and wait for each other for ever. This must come
+    before the first checkpoint, because saving one is a collective operation.
     """
     if not context.is_multi_host:
         return
@@ -217,17 +221,17 @@ def _require_agreement(
     facts = [setup.fingerprint, setup.steps_per_epoch, context.steps_per_execution]
     options = config.changes_from(type(config)())
     digest = hashlib.sha256(json.dumps([*facts, options], sort_keys=True).encode()).digest()
-    mine = (*position, int.from_bytes(digest[:7], "big"))
+    row_of_host = (*position, int.from_bytes(digest[:7], "big"))  # 7 bytes fit into an int64.
 
     @tf.function
     def gather() -> tf.Tensor:
-        here = strategy.run(lambda: tf.constant([mine], tf.int64))
-        return strategy.gather(here, axis=0)
+        local = strategy.run(lambda: tf.constant([row_of_host], tf.int64))
+        return strategy.gather(local, axis=0)
 
     rows = {tuple(map(int, row)) for row in gather().numpy()}
     if len({row[2] for row in rows}) > 1:
         raise RunError(
-            "hosts have different options, frozen weights or records; give all of them the same "
+            "the hosts have different options, frozen weights or data; give all of them the same "
             "flags, --weights and --data_dir."
         )
     if len(rows) > 1:
@@ -236,24 +240,24 @@ def _require_agreement(
             for epoch, step, _ in sorted(rows)
         )
         raise RunError(
-            f"hosts found different checkpoints ({listed}); --model_dir must be a folder that all "
-            "of them see."
+            f"the hosts found different checkpoints ({listed}); give all of them the same "
+            "--model_dir, in a folder that they share."
         )
 
 
 def _recover(error: DivergedError, hooks: _Callbacks, limit: int) -> Position:
-    """Goes back to the newest checkpoint, with half the learning rate that failed."""
+    """Restores the newest checkpoint and halves the learning rate; returns where to resume."""
     recoveries = hooks.recoveries
-    count = recoveries.count  # Of the whole run, whichever process they were in.
+    count = recoveries.count  # Restored with the checkpoint: it counts across restarts.
     if count >= limit:
         raise RunError(
             f"{error}, after {count} recoveries; give a lower --learning_rate or "
             "--global_clipnorm=1."
         ) from error
-    start = hooks.saving.restore() or Position()  # There is one: the start is saved first of all.
-    recoveries.restore(count + 1)  # The checkpoint has an older count.
+    start = hooks.saving.restore() or Position()  # `fit` saves one before the first step.
+    recoveries.restore(count + 1)  # Restoring the checkpoint reset the count.
     console.say(
-        f"{error}: going back to epoch {start.epoch}, step {start.step}, with "
-        f"{recoveries.factor:g} of the learning rate."
+        f"{error}: returning to epoch {start.epoch}, step {start.step}, with "
+        f"{recoveries.factor:g} times the learning rate."
     )
     return start

@@ -1,4 +1,4 @@
-"""How weights change: the optimizer, its learning rate over the run, the loss, the live metrics.
+"""Compiles the model: optimizer, learning-rate schedule, loss and training metrics.
 
 optimization.compile_model(model, config.optimization, class_counts, steps_per_epoch)
 """
@@ -31,50 +31,56 @@ def compile_model(
 ) -> list[Any]:
     """Compiles `model` ([…] -> [B, K] probabilities); call it inside the strategy's scope.
 
-    Every variable of optimizer and metrics exists afterwards: none may be made inside the loop.
+    Also creates every variable of the optimizer and the metrics: a tf.function may create variables
+    only in its first trace, and a resumed run restores them before that.
 
     Args:
-      model: what trains.
+      model: the model that trains.
       config: the optimization options.
-      class_counts: training examples of each class, for balanced class weights.
-      steps_per_epoch: the unit of warm-up and decay.
+      class_counts: number of training examples of each class, for balanced class weights.
+      steps_per_epoch: number of steps in an epoch, for warm-up and decay.
 
     Returns:
       The variables that a step changes: weights, states of dropout, optimizer and metrics.
 
     Raises:
-      ConfigError: when the run has fewer steps than one update takes, or a class no example.
+      ConfigError: when the run has fewer steps than one update takes, or a class has no examples
+        but needs a weight.
     """
     optimizer = build_optimizer(config, steps_per_epoch)
     weights = class_weights_for(config.class_weights, class_counts)
     model.compile(
         optimizer=optimizer,
-        auto_scale_loss=False,  # The optimizer does it; Keras's own looks at one replica alone.
+        # Keras would wrap the optimizer in a LossScaleOptimizer, which tests for overflow on one
+        # replica only. GlobalUpdate scales the loss itself.
+        auto_scale_loss=False,
         loss=Crossentropy(weights, config.label_smoothing),
-        # As weighted metrics they don't count padding, whose weight is 0. The one named `loss`
-        # takes the place of Keras's own, which does, and which class weights and smoothing change:
-        # the reported loss is the plain log loss of the examples, in training and in validation.
+        # Unlike `metrics`, weighted metrics don't count padding, whose weight is 0. The one named
+        # `loss` replaces Keras's own in the logs, which counts padding and depends on class weights
+        # and label smoothing. The logged loss is the plain log loss, in training and validation.
         weighted_metrics=[
             keras.metrics.SparseCategoricalCrossentropy(name="loss"),
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             PositiveAUC(name="auc"),
         ],
-        # "auto" is True on TPU hosts and then fails outside a strategy's scope.
+        # "auto" may choose XLA on a machine with a GPU or TPU, depending on whether the model was
+        # compiled inside a strategy's scope. A TPU compiles the step in any case.
         jit_compile=False,
     )
     if config.weight_decay:
-        # Biases, and the scales and shifts of normalisation.
+        # Keras decays every variable. Biases, and scales and shifts of normalisation, are exempt by
+        # convention: shrinking them makes the function no simpler.
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
         optimizer.inner_optimizer.exclude_from_weight_decay(var_list=vectors)
     optimizer.build(model.trainable_variables)
-    # Keras would build them in the first step, after a resumed run has put back what they counted.
+    # Keras would build the metrics in the first step, after a resumed run has restored them.
     outputs = np.full((1, len(class_counts)), 1 / len(class_counts), np.float32)
     model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
     return _changing_variables(model)
 
 
 def _changing_variables(model: keras.Model) -> list[Any]:
-    """Returns what a step changes: weights, states of dropout, optimizer and metrics."""
+    """Returns the variables that a step changes: weights, dropout seeds, optimizer and metrics."""
     weights = {id(weight) for weight in model.weights}
     return [
         *model.trainable_variables,
@@ -88,7 +94,7 @@ def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
     """Returns the weight of each class; `balanced` is n / (K n_k), as in scikit-learn.
 
     Raises:
-      ConfigError: when a class has no example to be weighted.
+      ConfigError: when `choice` is balanced and a class has no examples.
     """
     if choice == "none":
         return [1.0] * len(class_counts)
@@ -100,7 +106,11 @@ def class_weights_for(choice: str, class_counts: Sequence[int]) -> list[float]:
 
 
 class Crossentropy(keras.losses.Loss):
-    """Cross-entropy of integer labels [B] and probabilities [B, K], in nats, by class weighted."""
+    """Class-weighted cross-entropy of integer labels [B] and probabilities [B, K], in nats.
+
+    Class weights are part of the loss because the driver's batches carry only padding weights, and
+    Keras's `class_weight` is an argument of `fit`. Keras's sparse loss has no label smoothing.
+    """
 
     def __init__(self, class_weights: Sequence[float], label_smoothing: float) -> None:
         super().__init__(name="crossentropy")
@@ -121,12 +131,12 @@ class PositiveAUC(keras.metrics.AUC):
     """Area under the ROC curve of the positive class, from probabilities [B, K]."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts one batch."""
+        """Accumulates one batch."""
         super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
 
 
 def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> updates.GlobalUpdate:
-    """Builds the update rule with its learning-rate schedule, and what goes before it.
+    """Builds the optimizer with its learning-rate schedule, wrapped in a GlobalUpdate.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
@@ -137,8 +147,9 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> update
         "sgd": keras.optimizers.SGD,
     }[config.optimizer]
     options: dict[str, Any] = {"momentum": SGD_MOMENTUM} if config.optimizer == "sgd" else {}
-    if config.weight_decay or config.optimizer == "adamw":  # AdamW's own default is not 0.
+    if config.weight_decay or config.optimizer == "adamw":  # AdamW's default is 0.004, not 0.
         options["weight_decay"] = config.weight_decay
+    # A variable, so that a lower factor needs no new trace and is saved in checkpoints.
     factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
     schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
     inner = updates.taking_sums(constructor)(learning_rate=schedule, **options)
@@ -154,7 +165,7 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> update
 def build_learning_rate(
     config: OptimizationOptions, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Returns a number, or a schedule over updates over `config.horizon` epochs.
+    """Returns a number, or a schedule of the updates in `config.horizon` epochs.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
@@ -164,7 +175,8 @@ def build_learning_rate(
     if not total_updates:
         raise ConfigError(
             f"gradient_accumulation_steps ({config.gradient_accumulation_steps}) exceeds the "
-            f"{config.horizon * steps_per_epoch} steps of the run: nothing would be learned."
+            f"{config.horizon * steps_per_epoch} steps of the run, so no weight would ever "
+            "change; give a smaller value, or a larger --max_epochs."
         )
     after: Any = config.learning_rate
     if config.schedule == "cosine" and total_updates > warmup_updates:
@@ -173,7 +185,7 @@ def build_learning_rate(
 
 
 class Scaled(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate, or a schedule, times a variable, which a run lowers after a divergence."""
+    """A learning rate or schedule times a variable, which a run lowers after a divergence."""
 
     def __init__(self, of: Any, factor: Any) -> None:
         self._of, self._factor = of, factor
@@ -183,12 +195,15 @@ class Scaled(keras.optimizers.schedules.LearningRateSchedule):
         return (self._of(step) if callable(self._of) else self._of) * self._factor
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the constructor takes."""
+        """Returns the arguments of the constructor."""
         return {"of": self._of, "factor": self._factor}
 
 
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to `peak` over `warmup_updates`, then follows `after` from 0."""
+    """Rises linearly from 0 to `peak` over `warmup_updates`, then follows `after` from its start.
+
+    `after` is a number or any schedule; only CosineDecay has a warm-up of its own in Keras.
+    """
 
     def __init__(self, after: Any, peak: float, warmup_updates: int) -> None:
         self._after, self._peak, self._warmup_updates = after, peak, warmup_updates
@@ -201,5 +216,5 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.where(past < 0, self._peak * step / self._warmup_updates, after)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the constructor takes."""
+        """Returns the arguments of the constructor."""
         return {"after": self._after, "peak": self._peak, "warmup_updates": self._warmup_updates}

@@ -1,8 +1,8 @@
-"""From the gradients of the replicas to one update of the weights, the same on every strategy.
+"""Turns the replicas' gradients into one update of the weights, the same under every strategy.
 
-Keras clips before it sums over the replicas, accumulates what is not summed yet, and tests one
-replica's gradients for all: what an option means would depend on the number of replicas. Here the
-order is written once, and each stage sees the gradient of the whole batch:
+Keras clips and accumulates gradients before it sums them over the replicas, and tests only one
+replica's gradients for overflow: the effect of an option would depend on the number of replicas.
+Here every stage sees the gradient of the whole batch:
 
     sum over replicas -> test for overflow -> accumulate -> clip -> update rule
 
@@ -10,9 +10,9 @@ order is written once, and each stage sees the gradient of the whole batch:
     optimizer = updates.GlobalUpdate(adam, gradient_accumulation_steps=4, global_clipnorm=1.0)
     model.compile(optimizer, loss, auto_scale_loss=False)
 
-The loss is a sum over a replica's examples, divided by the size of the global batch (so Keras does
-it); the sum of the replicas' gradients is therefore the gradient of the global batch's mean. Class
-weights multiply terms of that sum and not its divisor.
+In Keras, a replica's loss is the sum over its examples, divided by the size of the global batch.
+Therefore the sum of the replicas' gradients is the gradient of the global batch's mean loss. Class
+weights multiply the terms of that sum, but do not change its divisor.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 INITIAL_LOSS_SCALE = 2.0**15
 GROWTH_STEPS = 2000
-"""Finite steps in a row after which the loss scale doubles; both as in Keras."""
+"""Consecutive finite steps after which the loss scale doubles; both values are Keras's."""
 
 
 class GlobalUpdate(keras.optimizers.Optimizer):
-    """Feeds an update rule with gradients of global, accumulated, clipped batches.
+    """Passes gradients of global batches, accumulated and clipped, to an inner optimizer.
 
-    An update takes the mean gradient of `gradient_accumulation_steps` batches. They are counted
-    through the whole run, across the ends of epochs: no update is of fewer batches than another,
-    and the last few steps of a run may be left without one. Under loss scaling, a batch whose
-    gradient overflows on any replica is left out and the update waits for one more.
+    An update uses the mean gradient of exactly `gradient_accumulation_steps` batches. Accumulation
+    continues across epochs, and the last few steps of a run may not lead to an update. Under loss
+    scaling, a batch whose gradient overflows on any replica is skipped, and the update waits for
+    one more batch.
 
-    `iterations` counts updates; schedules go by it. All state is in `variables`, on each replica
-    alike, so that a checkpoint between two steps of one update loses nothing.
+    `iterations` counts updates, not steps, and schedules depend on it. All state is in `variables`,
+    the same on every replica, so that a checkpoint between two steps of one update loses nothing.
     """
 
     def __init__(
@@ -52,16 +52,17 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         global_clipnorm: float = 0.0,
         scales_loss: bool = False,
     ) -> None:
-        """Wraps an update rule.
+        """Wraps an optimizer.
 
         Args:
-          inner_optimizer: the update rule, of a class made by `taking_sums`.
-          learning_rate_factor: a variable that the inner optimizer's schedule multiplies by, if it
-            has one.
-          gradient_accumulation_steps: batches in an update.
-          global_clipnorm: upper limit of the norm of an update's gradient; 0: none.
-          scales_loss: whether to multiply the loss, so that small gradients survive float16.
+          inner_optimizer: the update rule; its class must come from `taking_sums`.
+          learning_rate_factor: the variable by which the inner optimizer's schedule multiplies the
+            learning rate, if there is one.
+          gradient_accumulation_steps: number of batches in an update.
+          global_clipnorm: upper limit of the norm of an update's whole gradient; 0: no limit.
+          scales_loss: whether to scale the loss, so that small gradients don't vanish in float16.
         """
+        # The learning rate of this wrapper is not used: the property below is the inner one's.
         super().__init__(learning_rate=0.0, name="global_update")
         self.inner_optimizer = inner_optimizer
         self.learning_rate_factor = learning_rate_factor
@@ -70,7 +71,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         self._scales_loss = scales_loss
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Makes every variable; call it inside the strategy's scope."""
+        """Creates every variable; must be called inside the strategy's scope."""
         self.inner_optimizer.build(variables)
         super().build(variables)
         if self._gradient_accumulation_steps > 1:
@@ -84,18 +85,18 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[Any]:
-        """Those of this optimizer and of its inner one."""
+        """The variables of this optimizer and of the inner one."""
         factor = [] if self.learning_rate_factor is None else [self.learning_rate_factor]
         return [*self._variables, *factor, *self.inner_optimizer.variables]
 
     @property
     def iterations(self) -> Any:
-        """Updates so far."""
+        """Number of updates so far."""
         return self.inner_optimizer.iterations
 
     @property
     def learning_rate(self) -> Any:
-        """Of the next update."""
+        """Learning rate of the next update."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
@@ -103,12 +104,12 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = value
 
     def scale_loss(self, loss: Any) -> Any:
-        """Returns what is differentiated; `train_step` asks."""
+        """Returns the loss to differentiate; Keras's `train_step` calls this."""
         return loss * self._scale if self._scales_loss else loss
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Takes a step: `grads` are this replica's, of the scaled loss."""
-        del trainable_variables  # Those that it was built for.
+        """Takes one step; `grads` are this replica's gradients of the scaled loss."""
+        del trainable_variables  # Always those passed to `build`.
         gradients, is_due = _sum_over_replicas(grads), None
         if self._scales_loss:
             gradients = [gradient / self._scale for gradient in gradients]
@@ -122,7 +123,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
             self.inner_optimizer.apply(gradients)
 
     def _accumulate(self, gradients: Sequence[Any], is_finite: Any) -> tuple[list[Any], Any]:
-        """Adds a batch, unless it overflowed; returns the mean so far and whether it is due."""
+        """Adds a batch unless it overflowed; returns the mean and whether an update is due."""
         taken = 1 if is_finite is None else tf.cast(is_finite, tf.int32)
         pending = self._pending + taken
         is_due = pending == self._gradient_accumulation_steps
@@ -135,7 +136,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         return means, is_due
 
     def _adapt_scale(self, is_finite: Any) -> None:
-        """Halves the loss scale at an overflow, doubles it after a long time without."""
+        """Halves the loss scale after an overflow; doubles it after GROWTH_STEPS finite steps."""
         steps = tf.where(is_finite, self._finite_steps + 1, 0)
         grows = steps == GROWTH_STEPS
         self._finite_steps.assign(tf.where(grows, 0, steps))
@@ -145,13 +146,13 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 def taking_sums(
     constructor: type[keras.optimizers.Optimizer],
 ) -> type[keras.optimizers.Optimizer]:
-    """Returns the optimizer class, made to take gradients that are summed over the replicas."""
+    """Returns a subclass of an optimizer whose gradients are already summed over the replicas."""
 
     class TakingSums(constructor):
         def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-            return grads_and_vars  # Summed once, in `GlobalUpdate`; Keras would sum again.
+            return grads_and_vars  # `GlobalUpdate` has summed them; Keras would sum them again.
 
-    TakingSums.__name__ = constructor.__name__
+    TakingSums.__name__ = constructor.__name__  # Keras names the optimizer's variables by it.
     return TakingSums
 
 
@@ -166,10 +167,10 @@ def _all_finite(gradients: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def _undone_unless(condition: Any, variables: Sequence[Any]) -> Iterator[None]:
-    """Puts `variables` back to what they were, to the bit, unless `condition`; None: never.
+    """Restores `variables` after the block, bit for bit, unless `condition`; None: never restores.
 
-    A `tf.cond` around the update would be the obvious way, but MirroredStrategy joins its replicas
-    inside the update, which it can't within a branch; and a TPU compiles both branches anyway.
+    Not a `tf.cond` around the update: MirroredStrategy synchronises its replicas inside the update,
+    which it can't do within a branch, and a TPU would compile both branches anyway.
     """
     before = [] if condition is None else [tf.identity(variable.value) for variable in variables]
     yield

@@ -20,7 +20,7 @@ def test_the_same_seed_gives_the_same_image(strength):
 
 
 @pytest.mark.parametrize("strength", augment.STRENGTHS)
-def test_examples_and_draws_differ(strength):
+def test_other_examples_and_other_epochs_give_other_changes(strength):
     first = _apply(strength, 1, 2)
     assert (first != _apply(strength, 1, 3)).any()
     assert (first != _apply(strength, 2, 2)).any()
@@ -30,7 +30,7 @@ def test_examples_and_draws_differ(strength):
 
 @pytest.mark.parametrize("strength", augment.STRENGTHS)
 def test_left_stays_left(strength):
-    """The heart is never flipped to the other side, and the head stays up."""
+    """Images are never flipped, neither left to right nor upside down."""
     image = np.zeros((64, 64, 1), np.uint8)
     image[8:24, 40:56] = 200
     for draw in range(20):
@@ -40,7 +40,7 @@ def test_left_stays_left(strength):
 
 
 def test_light_stays_within_its_limits():
-    """A bright disc in the centre moves by 4 % of the side at most, give or take rounding."""
+    """A bright disc in the centre moves by at most 4 % of the side, up to rounding."""
     y, x = np.mgrid[:64, :64]
     image = (200 * (np.hypot(x - 31.5, y - 31.5) < 6)).astype(np.uint8)[..., None]
     for draw in range(20):

@@ -15,7 +15,7 @@ def _plan(num_examples: int, batch_size: int, *, fixed: int | None = None, wrap:
 
 
 def _positions(plan: batches.EpochPlan, epoch: int) -> list[tuple[int, int]]:
-    return [(turn, i) for turn, start, stop in plan.pieces(epoch) for i in range(start, stop)]
+    return [(index, i) for index, start, stop in plan.ranges(epoch) for i in range(start, stop)]
 
 
 sizes = st.integers(1, 200)
@@ -28,7 +28,7 @@ def test_an_epoch_with_wrap_has_every_sample_and_only_full_batches(n, batch_size
     positions = _positions(plan, epoch)
     assert len(positions) == plan.steps * batch_size
     assert {i for _, i in positions} == set(range(n))
-    assert {turn for turn, _ in positions} == {epoch}
+    assert {index for index, _ in positions} == {epoch}
     assert len(positions) < n + batch_size
 
 
@@ -48,7 +48,7 @@ def test_epochs_of_fixed_steps_use_all_samples_in_turn(n, batch_size, steps):
     seen = [position for epoch in range(epochs) for position in _positions(plan, epoch)]
     assert len(seen) == epochs * steps * batch_size
     assert len(set(seen)) == len(seen)
-    first_pass = collections.Counter(i for turn, i in seen if turn == 0)
+    first_pass = collections.Counter(i for index, i in seen if index == 0)
     assert first_pass == collections.Counter(range(n))
 
 
@@ -64,7 +64,7 @@ def test_padding_keeps_every_example_once_in_order(n, batch_size):
     assert x[weight > 0].tolist() == list(range(n))
 
 
-def test_seeds_of_near_numbers_differ():
+def test_seeds_of_neighbouring_numbers_differ():
     seeds = {batches.stable_seed(a, b) for a in range(30) for b in range(30)}
     assert len(seeds) == 900
 
@@ -72,7 +72,7 @@ def test_seeds_of_near_numbers_differ():
 @hypothesis.given(sizes, st.integers(1, 4), st.sampled_from([1, 2, 3]), st.integers(1, 3))
 @hypothesis.settings(deadline=None, max_examples=12)
 def test_hosts_shares_are_the_global_batches_and_each_row_is_loaded_once(n, width, hosts, replicas):
-    """Each host has `replicas` of them, each replica `width` examples of a batch."""
+    """Each host has `replicas` replicas, each of which takes `width` examples of a batch."""
     batch_size = width * hosts * replicas
     loaded: list[int] = []
 

@@ -29,7 +29,7 @@ time.sleep(3600)
 
 @pytest.fixture(scope="module")
 def service():
-    """In a process of its own, whose end nobody waits for: servers end in up to minutes."""
+    """In its own process, which is killed: the servers may take minutes to stop."""
     with processes.started([sys.executable, "-c", SERVICE], stderr=subprocess.DEVNULL) as process:
         yield process.stdout.readline().strip()
 
@@ -48,7 +48,7 @@ def _rows(dataset: tf.data.Dataset) -> list[tuple[np.ndarray, ...]]:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_training_batches_are_those_of_this_machine(open_data, service, epoch):
+def test_training_batches_equal_local_ones(open_data, service, epoch):
     here = _rows(open_data().training_batches(epoch, 7).dataset)
     there = _rows(open_data(data_service=service).training_batches(epoch, 7).dataset)
     for ours, theirs in zip(here, there, strict=True):
@@ -112,7 +112,7 @@ def test_a_malformed_address_is_an_error(open_data, address):
 
 @pytest.mark.long
 def test_a_run_whose_dispatcher_dies_ends(phantom_dir, tmp_path):
-    """tf.data would call it again without end."""
+    """By itself, tf.data would retry for ever."""
     command = [
         sys.executable, "-m", "trainer", "--dataset=phantom", f"--data_dir={phantom_dir}",
         "--backbone=small_cnn", "--weights=none", "--image_size=32", "--feature_cache=off",
@@ -132,7 +132,7 @@ def test_a_run_whose_dispatcher_dies_ends(phantom_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lost_batch_is_told():
+def test_a_lost_batch_is_an_error():
     numbered = tf.data.Dataset.from_tensor_slices(([0, 2], [10.0, 12.0]))
     with pytest.raises(tf.errors.OpError, match="lost batch 1 of 3"):
         _rows(data_service._in_order(numbered, 3))

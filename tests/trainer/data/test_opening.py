@@ -13,12 +13,12 @@ def test_only_larger_images_are_resized_by_the_pipeline(data_dir):
     assert opening.load(options, 299).image_shape == (224, 224, 1)
 
 
-def test_a_data_set_that_is_not_built_names_both_ways(tmp_path):
+def test_the_error_for_a_data_set_that_is_not_built_names_both_remedies(tmp_path):
     with pytest.raises(RunError, match=r"is not built in .*--manual_dir.*tfds build cxr_tfds"):
         opening.load(DataOptions(dataset="grouped", data_dir=str(tmp_path)), 224)
 
 
-def test_an_empty_archive_folder_is_told_in_one_message(tmp_path):
+def test_an_empty_archive_folder_is_one_error(tmp_path):
     (tmp_path / "manual").mkdir()
     options = DataOptions(manual_dir=str(tmp_path / "manual"), data_dir=str(tmp_path / "data"))
     with pytest.raises(RunError, match="kaggle"):

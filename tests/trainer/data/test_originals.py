@@ -1,4 +1,4 @@
-"""Radiographs at their original size: what a model says of the file and of its record.
+"""Radiographs at their original size: predictions for the file and for its record.
 
 The files are not in the repository. The tests look for them in each folder beside it, or in the one
 that CXR_REAL_DATA names, and are skipped where nobody has put them.
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def originals() -> dict[str, bytes]:
-    """File name to file."""
+    """Encoded files by file name."""
     archive = source.open_archive(ORIGINALS)
     with archive.reader() as read:
         return {record.file_name: read(record) for record in archive.records}
@@ -52,7 +52,7 @@ def originals() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> dict[str, np.ndarray]:
-    """File name to the pixels that training reads, [H, W, 1] uint8."""
+    """The pixels that training reads, [H, W, 1] uint8, by file name."""
     folder = tmp_path_factory.mktemp("originals")
     shutil.copy(ORIGINALS, folder / "archive.zip")
     options = DataOptions(dataset="paper", manual_dir=str(folder), data_dir=str(folder / "data"))
@@ -103,7 +103,7 @@ def test_training_reads_the_pixels_of_the_file_after_jpeg(originals, records):
 
 
 def test_a_file_scores_within_0_1_of_its_record(originals, records, probability):
-    """JPEG 95 is all that lies between them. Measured: 0.072 at most, 0.027 on average."""
+    """They differ only by JPEG 95. Measured: 0.072 at most, 0.027 on average."""
     names = sorted(originals)
     files = np.stack([images.decode(originals[name], SIDE) for name in names])[..., None]
     read = np.stack([records[name] for name in names])

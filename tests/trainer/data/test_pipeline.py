@@ -24,7 +24,7 @@ def _read(batches):
 
 
 def _names(images: np.ndarray, data: pipeline.Data, split: str) -> list[str]:
-    """Finds out by its pixels which example an image is."""
+    """Identifies examples by the pixels of their images."""
     pixels, _, weight = _read(data.evaluation_batches(split, 16))
     name_of = {
         image.tobytes(): name
@@ -62,7 +62,7 @@ def test_an_epoch_is_a_shuffled_pass_over_all_examples(open_data):
 
 @pytest.mark.parametrize("fixed", [{}, {"use_all_samples": False, "fixed_step_size": 3}])
 @pytest.mark.parametrize("window", [1 << 30, 3_000])
-def test_rows_tell_the_order_of_the_images(open_data, fixed, window, monkeypatch):
+def test_training_rows_are_the_order_of_the_images(open_data, fixed, window, monkeypatch):
     """Cached features are gathered by these rows: both feeds train on the same batches."""
     monkeypatch.setattr(pipeline, "SHUFFLE_BUFFER_BYTES", window)
     data = open_data(batch_size=16, **fixed)
@@ -73,7 +73,7 @@ def test_rows_tell_the_order_of_the_images(open_data, fixed, window, monkeypatch
         assert _names(pixels, data, "train") == names[rows].tolist()
 
 
-def test_the_same_epoch_is_read_alike_each_time(open_data):
+def test_an_epoch_has_the_same_batches_each_time_it_is_read(open_data):
     first, again = (_read(open_data().training_batches(3, 7)) for _ in range(2))
     for ours, theirs in zip(first, again, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -138,7 +138,7 @@ def test_raw_images_are_resized_for_the_backbone(archive, tmp_path):
     assert _read(data.evaluation_batches("test", 4))[0].shape[1:] == (48, 48, 1)
 
 
-def test_a_batch_that_is_never_full_is_an_error(open_data):
+def test_a_batch_larger_than_the_split_is_an_error(open_data):
     with pytest.raises(RunError, match=r"batch_size \(500\) exceeds the .* training examples"):
         _ = open_data(batch_size=500, tail="drop").plan
 

@@ -119,7 +119,7 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
     assert 0 < epochs < 9999
     more = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off", "--resume=must")
     with processes.started(command("run", *WORKERS, *more)) as launcher:
-        _wait_for(launcher, "going on after ")
+        _wait_for(launcher, "resuming after ")
         launcher.send_signal(signal.SIGTERM)
         launcher.communicate(timeout=TIMEOUT_S)
     assert launcher.returncode == 75

@@ -33,14 +33,14 @@ def _branches() -> keras.Model:
     ("trainable", "expected"),
     [("", "d"), ("d", "total"), ("c", "a"), ("b", "a"), ("b d", "a")],
 )
-def test_the_cut_is_the_last_tensor_that_carries_all_that_is_frozen(trainable, expected):
+def test_the_cut_is_the_last_frozen_tensor_on_every_path(trainable, expected):
     trunk = _branches()
     for layer in trunk.layers:
         layer.trainable = layer.name in trainable.split()
     assert partition.find_cut(trunk)._keras_history.operation.name == expected
 
 
-def test_padded_or_normalised_images_are_not_worth_storing():
+def test_padded_or_normalised_images_are_not_cached():
     image = keras.Input((8, 8, 3))
     x = keras.layers.Normalization(mean=0.5, variance=2.0)(image)
     x = keras.layers.Conv2D(2, 3)(keras.layers.ZeroPadding2D()(x))
@@ -74,13 +74,13 @@ def test_small_activations_are_stored_exactly_and_large_ones_in_16_bits(
     assert divided.dtype.name == dtype
 
 
-def test_too_large_a_value_for_16_bits_is_refused():
-    with pytest.raises(RunError, match="features up to 70000 don't fit float16"):
+def test_a_value_too_large_for_16_bits_is_an_error():
+    with pytest.raises(RunError, match="features as large as 70000 overflow float16"):
         partition.to_stored(np.array([[70_000.0]], np.float32), tf.float16)
 
 
-def test_features_that_are_no_numbers_are_blamed_on_the_weights():
-    with pytest.raises(RunError, match="features that are no numbers in float32; give other"):
+def test_the_error_for_nan_features_names_the_weights():
+    with pytest.raises(RunError, match="outputs are NaN in float32; give other"):
         partition.to_stored(np.array([[np.nan]], np.float32), tf.float32)
 
 
@@ -94,7 +94,7 @@ def test_the_hash_of_weights_sees_every_bit():
 
 
 def _activations(num_views: int = 1, dtype: tf.DType = tf.float32) -> partition.Activations:
-    """20 examples in shards of 8; an activation tells its view and row."""
+    """20 examples in shards of 8; each activation is its row and its view."""
     rows = np.arange(20, dtype=np.float32)
     views = [np.stack([rows, np.full_like(rows, view)], 1) for view in range(num_views)]
     if dtype == tf.bfloat16:
@@ -117,7 +117,7 @@ def _read(data: batches.Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
     monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
     stored = _activations(3, dtype)
-    x, y, weight = _read(stored.training_batches(ROWS, LABELS, 8, lot=1))
+    x, y, weight = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=1))
     assert x.dtype == dtype.as_numpy_dtype
     np.testing.assert_array_equal(y, LABELS[x[:, 0].astype(int)])
     np.testing.assert_array_equal(weight, np.ones(24))
@@ -128,16 +128,16 @@ def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
 
 def test_memory_and_files_give_the_same_batches(monkeypatch):
     stored = _activations(3)
-    in_memory = _read(stored.training_batches(ROWS, LABELS, 8, lot=2))
+    in_memory = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=2))
     monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 0)
     for ours, theirs in zip(
-        in_memory, _read(stored.training_batches(ROWS, LABELS, 8, lot=2)), strict=True
+        in_memory, _read(stored.training_batches(ROWS, LABELS, 8, view_seed=2)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_activations_come_in_the_order_that_is_asked_for():
-    x, _, _ = _read(_activations().training_batches(ROWS, LABELS, 8, lot=0))
+def test_activations_come_in_the_order_of_the_rows():
+    x, _, _ = _read(_activations().training_batches(ROWS, LABELS, 8, view_seed=0))
     np.testing.assert_array_equal(x[:, 0].astype(int), ROWS)
 
 
@@ -145,7 +145,7 @@ def test_each_epoch_draws_one_view_for_every_image():
     stored = _activations(num_views=3)
     views = []
     for epoch in range(30):
-        x, _, _ = _read(stored.training_batches(ROWS, LABELS, 8, lot=epoch))
+        x, _, _ = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=epoch))
         by_row = {int(row): int(view) for row, view in x}
         assert all(by_row[int(row)] == int(view) for row, view in x)  # Also where it wraps.
         views.append([by_row[row] for row in range(20)])

@@ -26,7 +26,7 @@ SHARDS = entries.Shards(600, (2,), tf.float32)
 
 
 class Prefix:
-    """Counts what it is asked to compute."""
+    """Records the ranges that it computes."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -47,7 +47,7 @@ def _rows(arrays) -> list[int]:
     return np.concatenate(arrays)[:, 0].astype(int).tolist()
 
 
-def test_what_is_stored_is_computed_once(cache):
+def test_stored_features_are_computed_once(cache):
     prefix = Prefix()
     first = cache.load_or_compute(KEY, SHARDS, prefix)
     second = cache.load_or_compute(KEY, SHARDS, prefix)
@@ -55,7 +55,7 @@ def test_what_is_stored_is_computed_once(cache):
     assert prefix.asked == [(0, 256), (256, 512), (512, 600)]
 
 
-def test_an_interrupted_pass_goes_on_with_the_missing_shards(cache, tmp_path):
+def test_an_interrupted_pass_resumes_with_the_missing_shards(cache, tmp_path):
     def dies(start, stop):
         if start == 512:
             raise KeyboardInterrupt
@@ -79,7 +79,7 @@ WIDE = entries.Shards(600, (64,), tf.bfloat16)
 
 
 class TwoPrefixes(Prefix):
-    """Gives a row for each of two entries."""
+    """Computes rows for two entries."""
 
     def __call__(self, start: int, stop: int):
         for block in super().__call__(start, stop):
@@ -116,7 +116,7 @@ def test_entries_that_share_a_pass_equal_those_that_do_not(cache, tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_shared_pass_goes_on_with_what_any_entry_lacks(cache, tmp_path):
+def test_a_shared_pass_resumes_with_the_shards_that_any_entry_lacks(cache, tmp_path):
     _fill(cache)
     names = {KEY: "00000256-00000512", OTHER: "00000480-00000576"}
     for key, name in names.items():
@@ -169,17 +169,17 @@ def test_a_shard_of_another_shape_is_never_used(cache):
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(KEY)])
-def test_every_part_of_the_key_makes_another_entry(field):
+def test_every_field_of_the_key_changes_the_entry(field):
     assert dataclasses.replace(KEY, **{field: "other"}).digest != KEY.digest
 
 
-def test_the_key_lies_beside_the_shards_in_clear(cache, tmp_path):
+def test_the_key_is_stored_as_text_beside_the_shards(cache, tmp_path):
     cache.load_or_compute(KEY, SHARDS, Prefix())
     saved = json.loads((tmp_path / KEY.digest / "key.json").read_text("utf-8"))
     assert saved == json.loads(json.dumps(dataclasses.asdict(KEY)))
 
 
-def test_brain_floats_survive_the_file(cache):
+def test_bfloat16_is_restored_exactly(cache):
     shards = dataclasses.replace(SHARDS, dtype=tf.bfloat16)
     kind = tf.bfloat16.as_numpy_dtype
     arrays = cache.load_or_compute(
@@ -189,7 +189,7 @@ def test_brain_floats_survive_the_file(cache):
     np.testing.assert_array_equal(restored[:100, 0], np.arange(100))
 
 
-def test_the_least_recently_used_entry_goes_first(tmp_path):
+def test_the_least_recently_used_entry_is_removed_first(tmp_path):
     size = 600 * 2 * 4 + 3 * 128
     keys = [dataclasses.replace(KEY, view=view) for view in range(3)]
 
@@ -214,8 +214,8 @@ def test_an_entry_in_use_is_not_removed(tmp_path):
     assert (tmp_path / held.digest / "key.json").exists()
 
 
-def test_what_another_process_has_opened_stays_until_it_ends(tmp_path):
-    """Else a run that is interrupted would pay its whole pass again."""
+def test_entries_of_another_process_stay_until_it_ends(tmp_path):
+    """Otherwise an interrupted run would have to compute all its features again."""
     other, third = (dataclasses.replace(KEY, view=view) for view in (1, 2))
     code = (
         "import pathlib, sys\n"
@@ -253,7 +253,7 @@ def test_room_is_made_before_it_is_needed(tmp_path):
     assert _entries(tmp_path) == {other.digest}
 
 
-def test_a_removal_that_was_cut_short_is_finished(tmp_path):
+def test_an_interrupted_removal_is_completed(tmp_path):
     store.Cache(tmp_path, 1).load_or_compute(KEY, SHARDS, Prefix())
     (tmp_path / KEY.digest / "key.json").unlink()
     other = dataclasses.replace(KEY, view=1)
@@ -261,16 +261,16 @@ def test_a_removal_that_was_cut_short_is_finished(tmp_path):
     assert not (tmp_path / KEY.digest).exists()
 
 
-def test_waiting_for_another_process_is_told(cache, tmp_path, monkeypatch, capsys):
+def test_waiting_for_another_process_prints_a_message(cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locks, "WAIT_S", 0.05)
     pool = concurrent.futures.ThreadPoolExecutor(1)
     with locks.section(tmp_path / KEY.digest, 1):
         waiting = pool.submit(cache.load_or_compute, KEY, SHARDS, Prefix())
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.5)
-        told = capsys.readouterr().out
+        printed = capsys.readouterr().out
     assert _rows(waiting.result(timeout=60)) == list(range(600))
-    assert f"waiting for another process that computes features in {tmp_path / KEY.digest}" in told
+    assert f"waiting for another process to compute features in {tmp_path / KEY.digest}" in printed
 
 
 def test_mapped_shards_outlive_their_removal(tmp_path):
@@ -281,7 +281,7 @@ def test_mapped_shards_outlive_their_removal(tmp_path):
     assert _rows(arrays) == list(range(600))
 
 
-def test_what_a_run_has_opened_stays_whatever_the_budget(tmp_path):
+def test_entries_of_a_running_process_may_exceed_the_budget(tmp_path):
     cache = store.Cache(tmp_path, budget_bytes=1)
     keys = [dataclasses.replace(KEY, split=split) for split in ("train", "validation", "test")]
     for key in keys:
@@ -301,7 +301,7 @@ def test_runs_that_evict_each_others_entries_do_not_fail(tmp_path):
             result.result()
 
 
-def test_a_run_of_missing_shards_is_computed_in_one_go(cache, tmp_path):
+def test_consecutive_missing_shards_are_computed_in_one_pass(cache, tmp_path):
     """Starting the input pipeline costs as much as many images on a fast device."""
     shards = dataclasses.replace(SHARDS, num_examples=20 * 256)  # Sections of three shards.
     cache.load_or_compute(KEY, shards, Prefix())
@@ -329,7 +329,7 @@ def test_an_interrupted_run_of_shards_keeps_those_that_were_finished(cache):
 
 
 def test_processes_that_train_together_divide_the_sections(tmp_path):
-    """Each starts at its own; what the other holds is read when it is there."""
+    """Each starts at another section, and reads those that the other has computed."""
     shards = dataclasses.replace(SHARDS, num_examples=16 * 256)
     prefixes, arrays = [Prefix(), Prefix()], [None, None]
     both_started = threading.Barrier(2)
@@ -356,7 +356,7 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
 
 
 def test_a_killed_process_leaves_its_section_free(cache, tmp_path):
-    """SIGKILL between two shards: the lock ends with its owner, the finished shards are used."""
+    """After SIGKILL between two shards, the lock is free and the finished shards are used."""
     code = (
         "import os, signal, pathlib, numpy as np\n"
         "from tests.trainer.features import test_store as t\n"
@@ -373,7 +373,7 @@ def test_a_killed_process_leaves_its_section_free(cache, tmp_path):
     assert prefix.asked == [(512, 600)]
 
 
-def test_two_that_want_the_same_entry_compute_it_once(cache, tmp_path):
+def test_two_processes_that_need_the_same_entry_compute_it_once(cache, tmp_path):
     prefix, other = Prefix(), store.Cache(tmp_path, 1 << 30)
     threads = [
         threading.Thread(target=c.load_or_compute, args=(KEY, SHARDS, prefix))

@@ -39,7 +39,7 @@ def test_the_last_layers_of_the_backbone_train(unfrozen, expected):
     assert network.head.trainable_weights
 
 
-def test_more_layers_than_there_are_is_an_error():
+def test_unfreezing_more_layers_than_exist_is_an_error():
     with pytest.raises(ConfigError, match=r"layers_to_unfreeze \(10\) exceeds the 9 layers"):
         classifier.build(_config(layers_to_unfreeze="10"), (32, 32, 1), 2)
 
@@ -108,7 +108,7 @@ def test_weights_of_an_unknown_format_are_an_error(tmp_path):
 
 
 def test_one_process_of_a_machine_downloads_at_a_time(monkeypatch, tmp_path):
-    """Keras writes a download to its final place, where a second process would find half of it."""
+    """Keras downloads to the final path, where a second process would find a partial file."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     constructor = backbones.REGISTRY["vgg16"].load_constructor()
 

@@ -1,4 +1,4 @@
-"""What must hold of every backbone in the registry; the full matrix is slow."""
+"""Tests that every backbone in the registry must pass; the full matrix is slow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def network(name):
-    """For all tests that leave its weights alone; which of its layers train is up to them."""
+    """Shared by tests that don't change its weights; they may change which layers train."""
     return _build(name)
 
 
@@ -85,7 +85,7 @@ def test_preprocessing_is_the_backbones_own(name, network):
     ],
 )
 def test_only_unfrozen_layers_train(name, replicas, precision):
-    """And nothing else moves: frozen weights, and every statistic of batch norm."""
+    """Frozen weights and batch norm statistics don't change."""
     keras.mixed_precision.set_dtype_policy(precision)
     strategy = devices.strategy_of(replicas)
     with strategy.scope():

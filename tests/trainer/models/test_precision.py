@@ -24,7 +24,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def rates(monkeypatch):
-    """Stands in for the clock of `measure`, which a test can't foretell; counts its calls."""
+    """Replaces `measure`, whose timings a test can't predict, and counts its calls."""
     rates = {"float32": 10.0, "mixed_bfloat16": 70.0, "calls": 0}
 
     def measure(model, policy):
@@ -37,7 +37,7 @@ def rates(monkeypatch):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_the_policy_is_in_force_before_the_first_layer(config, policy):
+def test_a_named_policy_is_chosen_and_layers_use_it(config, policy):
     assert precision.choose(config(precision=policy), CONTEXT) == precision.Choice(policy, "")
     session.begin(policy, seed=0)
     layer = keras.layers.Dense(1)
@@ -58,7 +58,9 @@ def test_an_accelerator_needs_no_measurement(config, rates, device, policy):
 @pytest.mark.parametrize(
     ("bfloat16", "policy"), [(70.0, "mixed_bfloat16"), (11.0, "float32"), (3.0, "float32")]
 )
-def test_a_cpu_takes_what_is_clearly_faster_and_says_so(config, rates, bfloat16, policy):
+def test_a_cpu_chooses_the_clearly_faster_policy_and_gives_the_reason(
+    config, rates, bfloat16, policy
+):
     rates["mixed_bfloat16"] = bfloat16
     choice = precision.choose(config(), CONTEXT)
     assert choice.policy == policy

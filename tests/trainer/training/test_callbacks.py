@@ -20,7 +20,7 @@ def _attach(callback: keras.callbacks.Callback) -> keras.callbacks.Callback:
     return callback
 
 
-def test_one_line_an_epoch_with_the_time_left():
+def test_each_epoch_prints_one_line_with_the_time_left():
     times, lines = iter([100.0, 130.0]), []
     progress = callbacks.Progress(5, 10, clock=lambda: next(times), say=lines.append)
     progress.on_train_begin()

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and a resumed run ends like an uninterrupted one."""
+"""Checkpoints are complete or absent, and a resumed run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = OptimizationOptions(
 
 
 class KilledError(Exception):
-    """Stands for the end of a process, at a step of one's choice."""
+    """Simulates the end of a process at a chosen step."""
 
 
 class KillAt(keras.callbacks.Callback):
@@ -52,7 +52,7 @@ def _batches(epoch: int) -> batches.Batches:
 
 
 class Run:
-    """What a process of its own has: model, driver, callbacks, and the folder that they share."""
+    """The objects of one process: model, driver and callbacks; runs share only the folder."""
 
     def __init__(self, folder, replicas=1, *, options=OPTIONS, patience=9, keep=2, every_steps=1):
         folder.mkdir(exist_ok=True)
@@ -101,7 +101,7 @@ def _history(run: Run) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
-def test_a_run_that_dies_at_every_step_ends_as_if_it_had_not(tmp_path, replicas):
+def test_a_run_that_dies_at_every_step_equals_an_uninterrupted_one(tmp_path, replicas):
     whole = Run(tmp_path / "whole", replicas)
     whole.train()
     deaths = 0
@@ -128,7 +128,7 @@ def test_saving_less_often_repeats_steps_and_changes_nothing(tmp_path):
 
 
 class StopInValidation(keras.callbacks.Callback):
-    """Stands for a signal: at a batch of the validation after an epoch."""
+    """Simulates a signal at a batch of the validation after an epoch."""
 
     def __init__(self, epoch: int, step: int) -> None:
         super().__init__()
@@ -189,8 +189,8 @@ def test_a_run_that_has_diverged_and_is_stopped_stays_at_its_checkpoint(tmp_path
     assert Run(tmp_path / "run", every_steps=0).saving.restore() == Position(1)
 
 
-def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path):
-    options = OptimizationOptions(optimizer="sgd", learning_rate=0.0)  # It never gets better.
+def test_early_stopping_resumes_its_count_and_a_stopped_run_stays_stopped(tmp_path):
+    options = OptimizationOptions(optimizer="sgd", learning_rate=0.0)  # It never improves.
     whole = Run(tmp_path / "whole", options=options, patience=1)
     whole.train()
     epochs = len(whole.log.state())
@@ -204,7 +204,7 @@ def test_early_stopping_goes_on_waiting_and_a_stopped_run_stays_stopped(tmp_path
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run that has ended."""
+    """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("finished")
     Run(folder, every_steps=0).train()
     return folder
@@ -212,7 +212,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def saved(finished, tmp_path):
-    """A folder with the checkpoints of two epochs' ends, to do with as one likes."""
+    """A copy of the folder, with the checkpoints after two epochs, which a test may damage."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path / "checkpoints"
 
@@ -226,7 +226,7 @@ FILES = ["manifest.json", "state.json", "variables.index", "variables.data-00000
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_is_named_and_the_checkpoint_before_is_taken(saved, caplog, name, damage):
+def test_damage_is_logged_and_the_previous_checkpoint_is_restored(saved, caplog, name, damage):
     path = saved / "00003-000000" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -241,10 +241,12 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(saved, caplog, name,
     assert [path.name for path in saved.iterdir()] == ["00002-000000"]
 
 
-def test_no_sound_checkpoint_at_all_ends_the_run(saved):
+def test_only_damaged_checkpoints_are_an_error(saved):
     for path in saved.glob("*/state.json"):
         path.unlink()
-    with pytest.raises(RunError, match=r"no checkpoint in .* is whole \(state.json is missing\)"):
+    with pytest.raises(
+        RunError, match=r"every checkpoint in .* is damaged \(state.json is missing\)"
+    ):
         Run(saved.parent).saving.restore()
 
 
@@ -262,7 +264,7 @@ def test_another_format_is_not_read(saved, caplog):
     assert "its format is 0, not 2" in caplog.text
 
 
-def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
+def test_an_incomplete_checkpoint_leaves_nothing(saved, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -273,7 +275,7 @@ def test_a_half_written_checkpoint_is_not_there(saved, monkeypatch):
     assert sorted(path.name for path in saved.iterdir()) == ["00002-000000", "00003-000000"]
 
 
-def test_a_place_that_is_saved_twice_holds_the_second(tmp_path):
+def test_saving_a_position_twice_keeps_the_second(tmp_path):
     variable = tf.Variable(1.0)
     checkpoints = Checkpoints(tmp_path, [variable], "", keep=2)
     checkpoints.save(Position(1, 2), {"a": 1})
@@ -286,7 +288,7 @@ def test_a_place_that_is_saved_twice_holds_the_second(tmp_path):
     assert checkpoints.restore() is None
 
 
-def test_what_diverged_is_never_saved(tmp_path):
+def test_diverged_weights_are_never_saved(tmp_path):
     run = Run(tmp_path, options=OptimizationOptions(optimizer="sgd", learning_rate=1e38))
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) in epoch \d at step \d"):
         run.train()

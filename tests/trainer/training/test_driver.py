@@ -64,7 +64,7 @@ def test_four_replicas_equal_one_device():
 
 
 def _check_equality(replicas: int, count: int, global_clipnorm: float) -> None:
-    """Momentum and class weights on; only Adam, which amplifies rounding, is left out."""
+    """With momentum and class weights, but without Adam, which amplifies rounding."""
     options = {
         "optimizer": "sgd",
         "learning_rate": 0.05,
@@ -94,7 +94,7 @@ def test_accumulated_batches_train_like_one_larger_batch(replicas):
 
 
 def test_an_update_may_span_the_end_of_an_epoch():
-    """Three steps an epoch, two an update: after the second epoch there have been three updates."""
+    """With 3 steps per epoch and 2 per update, there are 3 updates after the second epoch."""
     driver = _driver(1, 2, gradient_accumulation_steps=2)
     counts = []
 
@@ -118,7 +118,7 @@ def test_clipping_limits_the_change_of_the_weights():
 
 
 @pytest.mark.parametrize("steps_per_execution", [2, 100])
-def test_steps_per_call_changes_nothing(steps_per_execution):
+def test_steps_per_execution_change_nothing(steps_per_execution):
     expected = _driver(1)
     _fit(expected)
     driver = _driver(1, steps_per_execution)
@@ -138,16 +138,16 @@ def test_the_loop_equals_keras_fit():
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(13, 4), (7, 8), (32, 16), (1, 2)])
-def test_every_example_is_judged_exactly_once(count, batch_size):
-    _check_judged_once(count, batch_size, 2)
+def test_every_example_is_evaluated_exactly_once(count, batch_size):
+    _check_evaluated_once(count, batch_size, 2)
 
 
 @pytest.mark.slow
-def test_1465_examples_over_8_replicas_are_judged_exactly_once():
-    devices.run_with_replicas(8, _check_judged_once, 1465, 64, 8)
+def test_1465_examples_over_8_replicas_are_evaluated_exactly_once():
+    devices.run_with_replicas(8, _check_evaluated_once, 1465, 64, 8)
 
 
-def _check_judged_once(count: int, batch_size: int, replicas: int) -> None:
+def _check_evaluated_once(count: int, batch_size: int, replicas: int) -> None:
     data = _batches(count, batch_size)
     one, many = _driver(1), _driver(replicas)
     probabilities = many.predict(data)

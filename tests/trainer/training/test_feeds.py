@@ -1,4 +1,4 @@
-"""What a feed tells of its features before and after they are computed."""
+"""A feed reports its features correctly before and after they are computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.training import feeds
 
 ROWS = {"train": 67, "validation": 8, "test": 25}
 ROW_BYTES = 128 * 4
-"""Of small_cnn's pooled features in float32."""
+"""Size of small_cnn's pooled features in float32."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_split_takes_the_bytes_of_its_rows(build_feed, split):
     assert build_feed().num_bytes(split) == ROWS[split] * ROW_BYTES
 
 
-def test_views_multiply_the_training_split_alone(build_feed):
+def test_views_multiply_only_the_training_split(build_feed):
     feed = build_feed(views=3, augmentation="light")
     assert feed.num_bytes("train") == 3 * ROWS["train"] * ROW_BYTES
     assert feed.num_bytes("validation") == ROWS["validation"] * ROW_BYTES
@@ -52,6 +52,6 @@ def test_another_feed_of_the_same_features_misses_none(build_feed):
     assert not sum(again.missing_examples(split) for split in feeds.TRAINING_SPLITS)
 
 
-def test_what_does_not_fit_the_cache_is_told_in_gib(build_feed):
+def test_features_too_large_for_the_cache_are_reported_in_gib(build_feed):
     feed = build_feed(cache_budget_gb=40_000 / 2**30)
     assert feed.reason.endswith("take 0.0 GiB, more than --cache_budget_gb=3.72529e-05.")

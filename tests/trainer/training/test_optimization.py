@@ -53,7 +53,7 @@ def test_warmup_over_the_whole_run_is_allowed():
 
 
 def test_schedules_count_updates_not_steps():
-    """Two steps an update: 10 updates of warm-up in the first 20 of 40 steps, then 10 of decay."""
+    """With 2 steps per update, 40 steps are 10 updates of warm-up and 10 of decay."""
     rates = _rates(
         21,
         learning_rate=0.1,
@@ -67,7 +67,7 @@ def test_schedules_count_updates_not_steps():
     assert rates[20] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_an_update_that_no_run_reaches_is_an_error():
+def test_a_run_too_short_for_one_update_is_an_error():
     with pytest.raises(
         ConfigError, match=r"gradient_accumulation_steps \(41\) exceeds the 40 steps of the run"
     ):

@@ -1,4 +1,4 @@
-"""What an update is made of: sums over replicas, finite batches, accumulation, clipping."""
+"""Updates: sums over replicas, overflow, accumulation and clipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.training import updates
 
 
 class Stepper:
-    """A weight vector under an update; `step` gives each replica a row of gradients."""
+    """A weight vector and an optimizer; `step` gives each replica one row of gradients."""
 
     def __init__(self, replicas: int, rule: str = "SGD", rate: float = 1.0, **options) -> None:
         self._strategy = devices.strategy_of(replicas)
@@ -59,7 +59,7 @@ def test_clipping_takes_the_norm_of_the_mean_of_accumulated_batches():
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("rule", ["SGD", "Adam"])
-def test_between_updates_nothing_moves(replicas, rule):
+def test_between_updates_nothing_changes(replicas, rule):
     stepper = Stepper(replicas, rule, gradient_accumulation_steps=3)
     rows = [[1.0, 2.0]] * replicas
     for _ in range(2):

@@ -131,5 +131,5 @@ def test_a_request_to_stop_saves_and_the_same_command_resumes(
     assert time.monotonic() - sent < STOP_S
     assert process.returncode == code, lines
     assert lines[-1].endswith("; the same command resumes from what is saved.\n")
-    assert "going on after" in stopped.finish()
+    assert "resuming after" in stopped.finish()
     assert stopped.outcome() == expected.outcome()

@@ -108,7 +108,7 @@ def test_a_killed_run_resumes_from_the_bucket_alone(server, archive, tmp_path):
             process.kill()
     last = _run(*_small(tmp_path / "last", **longer))
     assert last.returncode == whole.returncode, last.stderr
-    assert "going on after" in last.stdout
+    assert "resuming after" in last.stdout
     for name in ("predictions_test.csv", "trained_on.json"):
         assert server.read("hospital", f"runs/a/{name}") == (tmp_path / "whole" / name).read_bytes()
     clocks = {"examples_per_s", "input_wait", "epoch_s"}

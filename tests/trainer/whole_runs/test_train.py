@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(make_config, tmp_
 @pytest.mark.slow
 def test_views_without_room_for_their_features_are_refused(make_config):
     views = {"augmentation": "light", "views": 2, "cache_budget_gb": 1e-6}
-    with pytest.raises(ConfigError, match=r"views \(2\) are views of cached features, .* none: "):
+    with pytest.raises(ConfigError, match=r"views \(2\) needs cached features, .* on images: "):
         train.run(make_config(**views))
 
 
@@ -377,8 +377,8 @@ def test_a_divergence_goes_back_and_lowers_the_learning_rate(make_config, capsys
     ):
         train.run(make_config(**options))
     assert re.search(
-        r"the loss is (nan|inf) in epoch 1 at step \d, at learning rate 1e\+38: going back to "
-        r"epoch 0, step 0, with 0.5 of the learning rate.",
+        r"the loss is (nan|inf) in epoch 1 at step \d, at learning rate 1e\+38: returning to "
+        r"epoch 0, step 0, with 0.5 times the learning rate.",
         capsys.readouterr().out,
     )
 
