@@ -1,1 +1,1 @@
-"""Hyperparameter search: many training runs."""
+"""Hyperparameter search with KerasTuner: each trial is a training run of `trainer`."""

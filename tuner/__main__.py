@@ -1,4 +1,7 @@
-"""The command `python -m tuner`: parses, searches, and turns the outcome into an exit code."""
+"""Hyperparameter search over runs of `python -m trainer`: python -m tuner --dataset=... [flags].
+
+Every flag of the trainer sets that option of all trials, unless --search names it.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +33,19 @@ def main(command: flags.TunerCommand) -> int:
 
 def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
-        # TensorFlow is imported only now, so that --help and typing errors answer at once.
+        # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
         search = importlib.import_module("tuner.search")
         search.run(command.base, command.settings, sys.argv[1:])
     return exits.DONE
 
 
 def parse(argv: Sequence[str]) -> flags.TunerCommand:
-    """Parses the command line; wrong usage ends the process with one line."""
+    """Parses the command line; a usage error exits with one line on stderr."""
     return exits.parsed(NAME, lambda: flags.parse(argv))
 
 
 if __name__ == "__main__":
     flags.define()
-    # Without this, --help of a module run by `python -m` lists nothing.
+    # absl's --help lists only the flags of the main module, and `__main__` defines none.
     absl_flags.adopt_module_key_flags(trainer_flags)
     app.run(signals.ignored_after(main), flags_parser=parse)

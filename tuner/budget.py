@@ -1,4 +1,4 @@
-"""The size of a search that has so many minutes.
+"""Sizes a Hyperband to a time budget.
 
 max_epochs, iterations = budget.largest(workspace, settings, space)
 """
@@ -21,7 +21,7 @@ def largest(workspace: tasks.Workspace, settings: Settings, space: Space) -> tup
     """Returns (max_epochs, iterations) of the largest Hyperband that fits --budget_minutes.
 
     Raises:
-      ConfigError: when not even one epoch fits.
+      ConfigError: when not even one epoch per trial fits.
     """
     base = workspace.base
     costs = estimate.measure(workspace, cuts.configs_for(base, space, settings.objective))
@@ -34,7 +34,7 @@ def largest(workspace: tasks.Workspace, settings: Settings, space: Space) -> tup
     if found is None:
         smallest = costs.seconds(plan_lib.hyperband(1, settings.factor), settings.workers)
         raise ConfigError(
-            f"budget_minutes ({settings.budget_minutes:g}) is too little: one epoch of each "
-            f"trial takes about {smallest / 60:.0f} min."
+            f"budget_minutes ({settings.budget_minutes:g}) is too little: one epoch per trial "
+            f"takes about {smallest / 60:.0f} min in all; raise it, or set it to 0 for no budget."
         )
     return found

@@ -1,4 +1,4 @@
-"""The command line of `python -m tuner`: the trainer's options and the search's own.
+"""The command line of `python -m tuner`: the trainer's flags and those of the search.
 
 app.run(main, flags_parser=flags.parse)      # main gets a TunerCommand
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TunerCommand:
-    """What the user asked for: a search, and the run that its trials vary."""
+    """A parsed command line: the settings of the search, and the config that its trials vary."""
 
     base: Config
     settings: settings_lib.Settings
@@ -37,11 +37,13 @@ def parse(argv: Sequence[str]) -> TunerCommand:
     """Parses the command line.
 
     Raises:
-      ConfigError: for an unknown flag, a value out of its limits or an unreadable file.
-      RunError: when a bucket with options can't be read.
+      ConfigError: for an unknown flag, a value out of range or an unreadable file.
+      RunError: when an options file in a bucket can't be read.
     """
     names = [field.name for field in settings_lib.fields()]
     base, values, verbosity = flags.parse_options(argv, names)
     settings = settings_lib.Settings(**values)
-    settings.plan(settings.space_for(base), base.optimization.max_epochs)  # Refuses early.
+    settings.plan(
+        settings.space_for(base), base.optimization.max_epochs
+    )  # Raises before TensorFlow loads.
     return TunerCommand(base, settings, verbosity)

@@ -1,4 +1,6 @@
-"""What a search is: all that decides what it finds, kept so that it resumes as itself only.
+"""The identity of a search: every input that its results depend on.
+
+It is saved with the search, so that a resumed search never mixes trials of different options.
 
 began = identity.agree(settings, identity.of(base, settings, space, data.fingerprint))
 """
@@ -26,16 +28,16 @@ if TYPE_CHECKING:
 
 FILE = "search.json"
 SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
-"""Those that decide which trials there are."""
+"""Settings that determine which trials a search has; others, such as `workers`, may change."""
 
 
 def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict[str, Any]:
-    """Returns all that decides what a search finds, flat, by name.
+    """Returns every input that the results of a search depend on, by name.
 
     Args:
-      base: options of every trial that are not searched.
+      base: config of every trial, apart from the searched options.
       settings: of the search.
-      space: what is searched.
+      space: the search space.
       fingerprint: of the data.
     """
     options = {
@@ -55,10 +57,10 @@ def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict
 
 
 def load(settings: Settings) -> dict[str, Any] | None:
-    """Returns the identity of the search that is there; None where there is none yet.
+    """Returns the saved identity of a search; None for a new search.
 
     Raises:
-      RunError: when it can't be read.
+      RunError: when the file can't be read.
     """
     path = settings.folder / FILE
     try:
@@ -67,19 +69,20 @@ def load(settings: Settings) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
-            f"{path} can't be read ({error}); put back a copy, or name another --project_name."
+            f"{path} can't be read ({error}); restore it from a copy, or choose another "
+            "--project_name."
         ) from error
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
-    """Notes what a new search is; refuses to resume one that was another.
+    """Saves the identity of a new search; of a resumed one, checks that it has not changed.
 
     Returns:
-      When it began, in seconds since 1970.
+      The time at which the search began, in seconds since 1970.
 
     Raises:
-      ConfigError: with the differences.
-      RunError: when the identity of the search that is there can't be read.
+      ConfigError: when it has changed, with the differences.
+      RunError: when the saved identity can't be read.
     """
     saved = load(settings)
     if saved is None:
@@ -90,7 +93,7 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
     if changed:
         listed = ", ".join(f"{n} {saved.get(n)!r} -> {identity[n]!r}" for n in changed)
         raise ConfigError(
-            f"{settings.folder} holds another search ({listed}); name another --project_name, or "
+            f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
             "undo the change."
         )
     console.say(f"resuming the search in {settings.folder}.")
@@ -98,7 +101,7 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
 
 
 def _hash_of_sources() -> str:
-    """Returns a hash of the packages' own sources: scores of two versions don't compare."""
+    """Returns a hash of our sources: scores of different code versions are not comparable."""
     digest = hashlib.sha256()
     for package in (cxr_tfds, trainer, tuner):
         folder = pathlib.Path(package.__path__[0])

@@ -1,4 +1,4 @@
-"""What a search will train: brackets of rungs, each with so many trials of so many epochs.
+"""The plan of a search: brackets of rungs, each with a number of trials and epochs.
 
     plan = hyperband(max_epochs=20, factor=3)
     plan.num_trials, plan.num_epochs     # 30, 226
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_ITERATIONS = 10
-"""Of Hyperband, that a budget is filled with; more would draw ever the same sizes."""
+"""Upper limit of Hyperband iterations that a time budget plans."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """Trials that are trained to the same epoch, and then compared.
+    """Trials that are trained to the same epoch and then compared.
 
     Attributes:
-      trials: how many.
-      epochs: to which epoch, counted from a configuration's start.
+      trials: number of trials.
+      epochs: last epoch of each trial, counted from the start of its configuration.
     """
 
     trials: int
@@ -35,41 +35,41 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
-    """Rungs of which each resumes the best trials of the one before."""
+    """Successive rungs; each resumes the best trials of the rung before."""
 
     rungs: tuple[Rung, ...]
 
     @property
     def num_epochs(self) -> int:
-        """All epochs that are trained in it."""
+        """Total of the epochs that its trials train."""
         before = [0, *(rung.epochs for rung in self.rungs)]
         return sum(r.trials * (r.epochs - b) for r, b in zip(self.rungs, before, strict=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All brackets of a search."""
+    """The brackets of a search."""
 
     brackets: tuple[Bracket, ...]
 
     @property
     def num_trials(self) -> int:
-        """All trials; a promoted configuration counts once for each rung."""
+        """Total number of trials; a promoted configuration has one in each of its rungs."""
         return sum(rung.trials for bracket in self.brackets for rung in bracket.rungs)
 
     @property
     def num_configurations(self) -> int:
-        """How many configurations are drawn."""
+        """Number of configurations that are sampled, without replacements of failed ones."""
         return sum(bracket.rungs[0].trials for bracket in self.brackets)
 
     @property
     def num_epochs(self) -> int:
-        """All epochs that are trained."""
+        """Total of the epochs that all trials train."""
         return sum(bracket.num_epochs for bracket in self.brackets)
 
     @property
     def rungs(self) -> dict[tuple[int, int], int]:
-        """The trials of each rung, by (bracket, rung)."""
+        """Number of trials by (bracket, rung)."""
         return {
             (number, level): rung.trials
             for number, bracket in enumerate(self.brackets)
@@ -77,11 +77,11 @@ class Plan:
         }
 
     def first_draw(self, bracket: int) -> int:
-        """Returns the number of the first configuration of a bracket."""
+        """Returns the number of the first configuration that a bracket samples."""
         return sum(b.rungs[0].trials for b in self.brackets[:bracket])
 
     def to_text(self) -> str:
-        """Returns a table of the rungs."""
+        """Returns the rungs as a table."""
         lines = ["bracket  rung  trials  epochs"]
         for number, bracket in enumerate(self.brackets):
             before = 0
@@ -93,16 +93,17 @@ class Plan:
 
 
 def hyperband(max_epochs: int, factor: int, iterations: int = 1) -> Plan:
-    """Plans Hyperband: from many configurations of few epochs to few of `max_epochs`.
+    """Plans a Hyperband: each bracket trades number of configurations against epochs.
 
     Args:
-      max_epochs: of a configuration that survives every rung.
-      factor: one of so many is promoted, to so many times the epochs.
-      iterations: how often all brackets are gone through.
+      max_epochs: epochs of a configuration that survives every rung.
+      factor: reduction factor: 1/factor of the trials are promoted, to factor times the epochs.
+      iterations: number of times to run all brackets.
     """
     rungs_most = 1
     while max_epochs / factor**rungs_most >= 1:
         rungs_most += 1
+    # Rounded as in KerasTuner's `_get_size` and `_get_epochs`, for the same sizes.
     survivors = math.ceil(1 + math.log(max_epochs, factor))
     brackets = tuple(
         Bracket(
@@ -120,26 +121,26 @@ def hyperband(max_epochs: int, factor: int, iterations: int = 1) -> Plan:
 
 
 def flat(trials: int, epochs: int) -> Plan:
-    """Plans trials that are all trained to the end."""
+    """Plans independent trials of the same number of epochs, without promotion."""
     return Plan((Bracket((Rung(trials, epochs),)),))
 
 
 def largest_within(
     seconds: float, cost: Callable[[Plan], float], max_epochs: int, factor: int
 ) -> tuple[int, int] | None:
-    """Returns (max_epochs, iterations) of the Hyperband of most epochs whose cost fits.
+    """Returns (max_epochs, iterations) of the Hyperband with the most epochs that fits a budget.
 
     Args:
-      seconds: that it may take.
-      cost: seconds that a plan takes.
+      seconds: the budget.
+      cost: returns the seconds that a plan takes.
       max_epochs: upper limit of a configuration's epochs.
-      factor: of Hyperband.
+      factor: Hyperband's reduction factor.
 
     Returns:
       None if even one epoch does not fit.
     """
     sizes = [(epochs, 1) for epochs in range(1, max_epochs + 1)]
-    sizes += [(max_epochs, turns) for turns in range(2, MAX_ITERATIONS + 1)]
+    sizes += [(max_epochs, iterations) for iterations in range(2, MAX_ITERATIONS + 1)]
     plans = {size: hyperband(size[0], factor, size[1]) for size in sizes}
     fitting = [size for size, plan in plans.items() if cost(plan) <= seconds]
     return max(fitting, key=lambda size: plans[size].num_epochs, default=None)

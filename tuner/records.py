@@ -1,8 +1,8 @@
-"""What a trial leaves on disk when it has ended, written whole by whoever ran it.
+"""The record of a finished trial, which the worker that ran it writes atomically.
 
-<search>/trial_b0-r1-03/result.json    score, curve, seconds, or why there is no score
-<search>/trial_b0-r1-03/trial.json     KerasTuner's own: its values and status
-<search>/runs/b0-03/                   checkpoints and history of the configuration, over its rungs
+<search>/trial_b0-r1-03/result.json    score, curve and seconds, or the reason of the failure
+<search>/trial_b0-r1-03/trial.json     KerasTuner's file: hyperparameter values and status
+<search>/runs/b0-03/                   checkpoints and history of the configuration, of all rungs
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ RUNS = "runs"
 
 @dataclasses.dataclass(frozen=True)
 class TrialRecord:
-    """How a trial went.
+    """The outcome of a trial.
 
     Attributes:
-      score: best value of the objective over all epochs of the configuration; None of a failure.
-      best_epoch: which had it, from 1.
-      epochs: trained so far, over all rungs.
-      seconds: that this trial took.
-      reason: of a failure: its cause, a colon, and more.
-      curve: a row for each epoch.
-      ended: when, in seconds since 1970.
+      score: best value of the objective over all epochs of the configuration; None if it failed.
+      best_epoch: epoch of the score, counted from 1.
+      epochs: epochs of the configuration so far, in all rungs.
+      seconds: duration of this trial.
+      reason: of a failure, as "cause: details"; empty for a success.
+      curve: one row of metrics per epoch.
+      ended: time at which the trial ended, in seconds since 1970.
     """
 
     score: float | None = None
@@ -50,27 +50,29 @@ class TrialRecord:
 def of_curve(
     curve: Sequence[Mapping[str, float]], epochs: int, objective: str, seconds: float
 ) -> TrialRecord:
-    """Returns the record of a trial that was trained to the end.
+    """Returns the record of a trial that trained all its epochs.
 
     Args:
-      curve: a row for each epoch, as `metrics.jsonl` has it.
-      epochs: to which it trained; later rows are of a later rung.
-      objective: its column.
-      seconds: that it took.
+      curve: one row of metrics per epoch, as in `metrics.jsonl`.
+      epochs: last epoch of the trial; rows after it belong to a later rung.
+      objective: name of the metric that is the score.
+      seconds: duration of the trial.
     """
     rows = list(curve[:epochs])
     if len(rows) < epochs:
-        raise ValueError(f"a trial of {epochs} epochs has a history of {len(rows)}.")
+        raise ValueError(f"a trial of {epochs} epochs has a history of only {len(rows)} epochs.")
     values = {name: [row[name] for row in rows] for name in (objective,)}
     best = history.best_epoch(values, objective)
     if best is None:
-        return TrialRecord(reason=f"diverged: {objective} is never a number", seconds=seconds)
+        return TrialRecord(
+            reason=f"diverged: {objective} is NaN or infinite in every epoch", seconds=seconds
+        )
     score = float(rows[best - 1][objective])
     return TrialRecord(score, best, epochs, round(seconds, 3), "", rows)
 
 
 def save(folder: pathlib.Path, record: TrialRecord) -> None:
-    """Writes a record, whole or not at all; a value that is no number becomes null."""
+    """Writes a record atomically; NaN and infinite values become null."""
     document = dataclasses.asdict(record)
     document["curve"] = [
         {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -80,7 +82,7 @@ def save(folder: pathlib.Path, record: TrialRecord) -> None:
 
 
 def load(folder: pathlib.Path) -> TrialRecord:
-    """Reads a record; what can't be read is a failure like another."""
+    """Reads a record; an unreadable one counts as a failed trial."""
     try:
         found: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
         names = {field.name for field in dataclasses.fields(TrialRecord)}
@@ -90,5 +92,5 @@ def load(folder: pathlib.Path) -> TrialRecord:
 
 
 def cause_of(reason: str) -> str:
-    """Returns the part of a reason that failures of one kind share."""
+    """Returns the cause in a reason: the part before the colon, such as "diverged"."""
     return reason.partition(":")[0]

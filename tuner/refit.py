@@ -1,8 +1,8 @@
-"""The best configuration of a search, trained with several seeds and evaluated on the test split.
+"""Trains the best configuration with several seeds and evaluates it on the test split.
 
     refit.run(folder / "best_config.json", settings)
 
-Each seed is a run of `python -m trainer` in refit/seed-N; a finished one is not repeated.
+Each seed is a run of `python -m trainer` in refit/seed-N; a finished run is not repeated.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def run(path: pathlib.Path, settings: Settings) -> None:
-    """Trains a configuration once for each seed, and prints the accuracies and their spread.
+    """Trains a configuration once per seed, and prints mean and standard deviation of accuracy.
 
     Args:
-      path: of the config.
+      path: of the config, a JSON file.
       settings: of the search.
 
     Raises:
@@ -41,7 +41,7 @@ def run(path: pathlib.Path, settings: Settings) -> None:
 
 
 def _train(path: pathlib.Path, folder: pathlib.Path, seed: int) -> trained.Run:
-    """Returns the run of a seed; trains it where that has not been done."""
+    """Returns the run of a seed; trains it unless it has finished before."""
     if not (folder / evaluated.REPORT).exists():
         folder.parent.mkdir(exist_ok=True)
         processes.run(

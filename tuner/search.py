@@ -1,13 +1,13 @@
-"""A search, from options to the best configuration; reads like its table of contents.
+"""Runs a search, from its options to the best configuration, and writes its directory.
 
 search.run(base, settings, argv)
 
 <directory>/<project_name>/
-  search.json             what is searched, and on what; a search that resumes must agree with it
-  oracle.json, trial_*/   KerasTuner's state, and how each trial went
+  search.json             identity of the search, which a resumed search must match
+  oracle.json, trial_*/   KerasTuner's state, and a record of each trial
   runs/                   checkpoints and history of each configuration
   leaderboard.csv  report.html  best_config.json  tensorboard/
-  refit/                  runs of the best configuration, of --refit_best
+  refit/                  runs of the best configuration, with --refit_best
 """
 
 from __future__ import annotations
@@ -39,34 +39,35 @@ if TYPE_CHECKING:
     from tuner.settings import Settings
     from tuner.space import Space
 
-TURN_S = 1.0
+REFRESH_S = 1.0
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
-"""Options that the report names."""
+"""Options that the report lists."""
 
 
 def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
-    """Searches, and writes what was found.
+    """Runs or resumes a search, and writes its results.
 
     Args:
-      base: options of every trial that are not searched.
+      base: config of every trial, apart from the searched options.
       settings: of the search.
-      argv: the command line, for workers.
+      argv: the command line, which is passed on to workers.
 
     Raises:
-      ConfigError: when options contradict each other, or a search that is there.
-      RunError: when data or weights can't be had, or trial after trial fails for one reason.
+      ConfigError: when options contradict each other, or differ from the search to resume.
+      RunError: when data or weights can't be loaded, no trial gets a score, or too many trials in
+        a row fail for the same reason.
     """
     space = settings.space_for(base)
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return
-    workspace = tasks.Workspace(base)  # All CPUs are its own: features come before the workers.
+    workspace = tasks.Workspace(base)  # Uses all CPUs: features are computed before workers start.
     choice = precision.choose(base, workspace.context)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
         console.say(choice.reason)
-    with _owned(settings, is_dry=settings.dry_run):
+    with _locked(settings, is_dry=settings.dry_run):
         _search(workspace, settings, space, argv)
 
 
@@ -86,17 +87,17 @@ def _search(
     if not _has_remote_workers():
         cuts.prepare(workspace, configs)
     oracle = _load_oracle(settings, space, plan)
-    read = _reader(oracle, base, settings, space, plan, began)
-    on_turn = _shown(read, settings, plan)
+    read = _results_reader(oracle, base, settings, space, plan, began)
+    show_progress = _progress_board(read, settings, plan)
     console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
     try:
-        _run_trials(oracle, workspace, settings, space, argv, on_turn)
+        _run_trials(oracle, workspace, settings, space, argv, show_progress)
     finally:
         _write(read(), settings, base)
     if oracle.stopped_because:
         raise RunError(
-            f"the search ended early: {oracle.stopped_because}. {settings.folder}/report.html has "
-            "all of it."
+            f"the search ended early: {oracle.stopped_because}. See {settings.folder}/report.html "
+            "for all failures."
         )
     _conclude(read(), settings)
 
@@ -107,14 +108,14 @@ def _has_remote_workers() -> bool:
 
 
 def _load_oracle(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
-    """Builds the oracle, with the trials that are on disk."""
+    """Builds the oracle and loads the trials on disk."""
     oracle = algorithms.build(settings, space, plan)
     oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
     return oracle
 
 
-def _reader(
+def _results_reader(
     oracle: DurableOracle,
     base: Config,
     settings: Settings,
@@ -128,8 +129,10 @@ def _reader(
     return lambda: reader(list(oracle.trials.values()))
 
 
-def _shown(read: Callable[[], SearchResults], settings: Settings, plan: Plan) -> Callable[[], None]:
-    """Returns a function that shows the progress since its last call."""
+def _progress_board(
+    read: Callable[[], SearchResults], settings: Settings, plan: Plan
+) -> Callable[[], None]:
+    """Returns a function that updates the progress board on the console."""
     shown = board.Board(
         plan.num_trials,
         settings.objective,
@@ -148,28 +151,28 @@ def _run_trials(
     settings: Settings,
     space: Space,
     argv: Sequence[str],
-    on_turn: Callable[[], None],
+    show_progress: Callable[[], None],
 ) -> None:
-    """Runs trials until there are no more: on other hosts, in several processes, or here."""
+    """Runs all trials: on other hosts, in several worker processes, or in this process."""
     if _has_remote_workers():
-        chief.serve(oracle, on_turn)
+        chief.serve(oracle, show_progress)
     elif settings.workers > 1:
-        _search_in_parallel(oracle, workspace.base, settings, argv, on_turn)
+        _search_in_parallel(oracle, workspace.base, settings, argv, show_progress)
     else:
         model = hypermodel.FineTuning(workspace, space, settings.objective)
-        with _repeated(on_turn):
+        with _called_repeatedly(show_progress):
             worker.TrialWorker(oracle, model, settings).search()
-        on_turn()
+        show_progress()
 
 
 @contextlib.contextmanager
-def _repeated(on_turn: Callable[[], None]) -> Iterator[None]:
-    """Shows how the search stands while this process is deep in a trial."""
+def _called_repeatedly(show_progress: Callable[[], None]) -> Iterator[None]:
+    """Updates the progress from a thread while this one trains a trial."""
     ended = threading.Event()
 
     def show() -> None:
-        while not ended.wait(TURN_S):
-            on_turn()
+        while not ended.wait(REFRESH_S):
+            show_progress()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -185,8 +188,9 @@ def _search_in_parallel(
     base: Config,
     settings: Settings,
     argv: Sequence[str],
-    on_turn: Callable[[], None],
+    show_progress: Callable[[], None],
 ) -> None:
+    # Workers get the chief's choices: they could measure another precision, and plan no budget.
     settled = [
         *argv,
         f"--precision={base.runtime.precision}",
@@ -194,15 +198,15 @@ def _search_in_parallel(
         f"--max_epochs={base.optimization.max_epochs}",
     ]
     with chief.serving(oracle, "127.0.0.1:0") as address:
-        chief.supervise(oracle, settled, settings, address, on_turn)
+        chief.supervise(oracle, settled, settings, address, show_progress)
 
 
 def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
-    """Runs trials that a chief gives out, until it has no more."""
+    """Runs trials of a chief, as a worker, until none is left."""
     worker.end_with_parent()
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
-    if not is_local:  # Else the chief, on the same machine, has done it.
+    if not is_local:  # A chief on the same machine has cached the features already.
         cuts.prepare(workspace, cuts.configs_for(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
     oracle = algorithms.build(settings, space, plan)
@@ -211,7 +215,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:
-    """Divides the CPUs among workers."""
+    """Divides the CPUs among the workers, unless cpu_threads is set."""
     if settings.workers == 1 or base.runtime.cpu_threads:
         return base
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
@@ -219,11 +223,11 @@ def _with_threads(base: Config, settings: Settings) -> Config:
     return dataclasses.replace(base, runtime=runtime)
 
 
-def _owned(settings: Settings, *, is_dry: bool) -> Any:
-    """Keeps a second process away from a search.
+def _locked(settings: Settings, *, is_dry: bool) -> Any:
+    """Locks the search against a second process.
 
     Raises:
-      RunError: when there is one already.
+      RunError: when another process holds the lock.
     """
     if is_dry:
         return contextlib.nullcontext()
@@ -233,12 +237,13 @@ def _owned(settings: Settings, *, is_dry: bool) -> Any:
         return lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise RunError(
-            f"another process searches in {settings.folder}; name another --project_name."
+            f"another process is running the search in {settings.folder}; stop it, or choose "
+            "another --project_name."
         ) from error
 
 
 def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Settings:
-    """Fits a Hyperband into --budget_minutes; a search that resumes keeps the size it has.
+    """Fits a Hyperband into --budget_minutes; a resumed search keeps its size.
 
     Raises:
       ConfigError: when not even one epoch fits.
@@ -251,12 +256,12 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
-    console.say(f"budget: Hyperband of {epochs} epochs, {iterations} time(s).")
+    console.say(f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}.")
     return dataclasses.replace(settings, hyperband_iterations=iterations)
 
 
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:
-    """Writes what is known of a search, over or not."""
+    """Writes the results of a search, finished or not."""
     leaderboard.write(found, settings.folder / "leaderboard.csv")
     page.write(found, settings.folder / "report.html")
     hparams.write(found, settings.folder / "tensorboard")
@@ -269,10 +274,10 @@ def _write(found: SearchResults, settings: Settings, base: Config) -> None:
 def _conclude(found: SearchResults, settings: Settings) -> None:
     best = found.best
     if best is None:
-        raise RunError(f"no trial came to a score; {settings.folder}/report.html says why.")
+        raise RunError(f"no trial completed with a score; {settings.folder}/report.html lists why.")
     values = ", ".join(f"{name} {value}" for name, value in best.values.items())
     console.say(f"best: {settings.objective} {best.score:.4f} after {best.epochs} epochs: {values}")
     path = settings.folder / "best_config.json"
-    console.say(f"python -m trainer --config_file={path} trains it and judges it.")
+    console.say(f"to train and evaluate it: python -m trainer --config_file={path}")
     if settings.refit_best:
         refit.run(path, settings)

@@ -1,6 +1,9 @@
-"""What one search is: how it goes through the space, where it keeps what it finds.
+"""The options of a search: its algorithm, space, objective, workers and output directory.
 
-The options of the runs themselves are the trainer's, `trainer.config.Config`.
+    settings = Settings(algorithm="random", search="learning_rate,dropout", max_trials=12)
+    settings.plan(settings.space_for(base), max_epochs=20).num_epochs    # 240
+
+The options of each trial are the trainer's, `trainer.config.Config`.
 """
 
 from __future__ import annotations
@@ -24,81 +27,125 @@ ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 class Settings(options.Group):
     """The options of a search."""
 
-    algorithm: str = option("hyperband", "how configurations are chosen", choices=ALGORITHMS)
+    algorithm: str = option(
+        "hyperband",
+        "search algorithm; all but hyperband train every trial for max_epochs epochs",
+        choices=ALGORITHMS,
+    )
     search: str = option(
         "",
-        "what is searched: name=low:high, low:high:step, low:high:log or a|b|c, separated by "
-        "commas; a name alone has its default bounds; empty: neurons, learning_rate and "
-        "layers_to_unfreeze. Every other option has the value of its own flag",
+        "search space: name=low:high, name=low:high:step, name=low:high:log or name=a|b|c, "
+        "separated by commas; a name alone takes its default range; empty: neurons, "
+        "learning_rate and layers_to_unfreeze. Options that are not searched take the values of "
+        "their own flags",
     )
-    search_file: str = option("", "a JSON file of the same, an object of bounds by name")
+    search_file: str = option(
+        "",
+        "JSON file with the search space, instead of --search: an object of ranges by option "
+        'name, such as {"neurons": "64:512:64", "batch_size": [16, 32]}',
+    )
     objective: str = option(
         "val_auc",
-        "what a trial is judged by, on the validation split",
+        "validation metric to optimize: val_auc is maximized, val_loss minimized",
         choices=option_groups.MONITORS,
     )
-    factor: int = option(3, "Hyperband promotes one of so many, to so many times epochs", minimum=2)
-    hyperband_iterations: int = option(
-        1, "how often Hyperband goes through all its brackets", minimum=1
+    factor: int = option(
+        3,
+        "Hyperband's reduction factor: 1/factor of the trials are promoted, to factor times the "
+        "epochs",
+        minimum=2,
     )
-    max_trials: int = option(30, "trials of random, Bayesian and grid search", minimum=1)
+    hyperband_iterations: int = option(
+        1, "number of times to run all of Hyperband's brackets", minimum=1
+    )
+    max_trials: int = option(
+        30,
+        "maximum number of trials of a random, Bayesian or grid search; Hyperband's number "
+        "follows from max_epochs, factor and hyperband_iterations",
+        minimum=1,
+    )
     budget_minutes: float = option(
         0.0,
-        "plan the largest Hyperband that fits into so many minutes, by a measured step; 0: "
-        "max_epochs and hyperband_iterations as given",
+        "run the largest Hyperband that is expected to finish within this many minutes, "
+        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration, "
+        "and hyperband_iterations is ignored; 0: no budget",
         minimum=0,
     )
-    search_seed: int = option(0, "seed of the draws", minimum=0, below=2**31)
-    directory: str = option("searches", "folder of all searches")
-    project_name: str = option("search", "name of the search, a folder in directory")
-    workers: int = option(1, "trials that run at a time on this machine", minimum=1)
+    search_seed: int = option(
+        0,
+        "random seed of the search algorithm; seed is that of each trial",
+        minimum=0,
+        below=2**31,
+    )
+    directory: str = option("searches", "parent directory of all searches")
+    project_name: str = option("search", "name of this search, its subdirectory of directory")
+    workers: int = option(1, "number of trials to run in parallel on this machine", minimum=1)
     trial_timeout_s: float = option(
-        60.0, "a trial whose worker is silent for longer goes to another worker", minimum=15
+        60.0,
+        "seconds without a heartbeat after which a worker counts as lost and its trial is given "
+        "to another worker",
+        minimum=15,
     )
     isolate_trials: bool = option(
-        default=False, help_text="run each trial in a process of its own, whose crash is its own"
+        default=False,
+        help_text="run each trial in its own process, so that a crash fails only that trial",
     )
     trial_memory_gb: float = option(
         0.0,
-        "resident memory that an isolated trial may take before it is ended as out of memory; 0: "
-        "four fifths of what is free, divided among the workers",
+        "with isolate_trials, the memory limit of a trial in GiB, beyond which it is killed and "
+        "fails as out of memory; memory-mapped files don't count; 0: 80 % of the free memory, "
+        "divided among the workers",
         minimum=0,
     )
     max_consecutive_failed_trials: int = option(
-        5, "the search ends after so many failures in a row for one reason", minimum=1
+        5, "end the search when this many trials in a row fail for the same reason", minimum=1
     )
-    dry_run: bool = option(default=False, help_text="print the plan and what it costs, and end")
+    dry_run: bool = option(
+        default=False,
+        help_text="print the plan with its estimated time and disk space, and exit",
+    )
     refit_best: bool = option(
         default=False,
-        help_text="train the best configuration at the end, judge it on the test split",
+        help_text="after the search, train the best configuration again and evaluate it on the "
+        "test split",
     )
-    refit_seeds: int = option(3, "runs of refit_best, with seeds 0, 1, …", minimum=1)
+    refit_seeds: int = option(3, "number of runs of refit_best, with seeds 0, 1, …", minimum=1)
 
     def __post_init__(self) -> None:
         """Checks the options, each and together."""
         super().__post_init__()
         if self.search and self.search_file:
-            raise ConfigError("search and search_file both say what is searched; give one.")
+            raise ConfigError(
+                "search and search_file both define the search space; give one of them."
+            )
         if "/" in self.project_name or self.project_name in ("", ".", ".."):
-            raise ConfigError(f"project_name ({self.project_name}) must be the name of a folder.")
+            raise ConfigError(
+                f"project_name ({self.project_name}) must be a directory name without a slash."
+            )
         if self.budget_minutes and self.algorithm != "hyperband":
-            raise ConfigError(f"budget_minutes plans a Hyperband, not {self.algorithm}.")
+            raise ConfigError(
+                f"budget_minutes ({self.budget_minutes:g}) needs --algorithm=hyperband, not "
+                f"{self.algorithm}, whose size is --max_trials."
+            )
 
     @property
     def direction(self) -> str:
-        """Of the objective: max or min."""
+        """Whether the objective is maximized or minimized: "max" or "min"."""
         return "min" if self.objective.endswith("loss") else "max"
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where everything of the search is."""
+        """The search's directory, which holds everything that it writes."""
         return pathlib.Path(self.directory).expanduser() / self.project_name
 
     def space_for(self, base: config_lib.Config) -> Space:
-        """Reads what is searched, for runs of which `base` has all other options.
+        """Returns the search space.
+
+        Args:
+          base: config of every trial, apart from the searched options.
 
         Raises:
-          ConfigError: where it is no space, or the search can't be done.
+          ConfigError: when the space is invalid, or can't be searched with these options.
         """
         space = (
             Space.load(pathlib.Path(self.search_file))
@@ -113,27 +160,31 @@ class Settings(options.Group):
             )
         if locations.is_url(self.directory):
             raise ConfigError(
-                f"directory ({self.directory}) must be a local path, or a file system that all "
-                "hosts mount."
+                f"directory ({self.directory}) must be a local path, or on a file system that all "
+                "hosts mount, not a URL."
             )
         if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
             raise ConfigError(
-                "precision (auto) is measured on each machine, and workers on several must agree: "
-                "give --precision=float32 or another."
+                "precision (auto) is measured on each machine and could differ between workers: "
+                "set the same --precision on all of them, for example float32."
             )
         return space
 
     def plan(self, space: Space, max_epochs: int) -> plan_lib.Plan:
-        """Returns what the search will train.
+        """Returns the plan of all trials.
+
+        Args:
+          space: the search space, which bounds a grid search.
+          max_epochs: of each configuration, at most.
 
         Raises:
-          ConfigError: for a grid of a continuous space.
+          ConfigError: for a grid search of a continuous space.
         """
         if self.algorithm == "hyperband":
             return plan_lib.hyperband(max_epochs, self.factor, self.hyperband_iterations)
         count = self.max_trials
         if self.algorithm == "grid":
-            next(space.grid())  # Refuses a continuous dimension.
+            next(space.grid())  # Raises for a continuous dimension.
             count = int(min(count, space.size))
         return plan_lib.flat(count, max_epochs)
 

@@ -1,10 +1,10 @@
-"""The search space as data: which options of a run are searched, and between what bounds.
+"""The search space: the options that a search varies, each with its range.
 
     space = Space.parse("neurons=64:512:64,learning_rate=1e-5:1e-2:log,layers_to_unfreeze=0|4|8")
     space.values_at([0.5, 0.2, 0.9])   # {"neurons": 320, "learning_rate": 3.981e-05, ...}
 
-A dimension is a trainer option with `low:high`, `low:high:step`, `low:high:log` or `a|b|c` after
-its name; without them it has the bounds of DEFAULTS.
+A dimension is the name of a trainer option, with `=low:high`, `=low:high:step`, `=low:high:log` or
+`=a|b|c`; a name alone takes its range from DEFAULTS.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DEFAULTS = {
     "augmentation": "none|light|strong",
     "label_smoothing": "0:0.2:0.05",
 }
-"""Every dimension there is, and its bounds where the user gives none."""
+"""Every option that can be searched, with its default range."""
 SEARCHED = ("neurons", "learning_rate", "layers_to_unfreeze")
-"""The paper's three, which are searched unless the user says otherwise."""
+"""The three hyperparameters of the paper: the default search space."""
 SIGNIFICANT_DIGITS = 4
-"""Of a drawn number; a value then survives 32-bit transport, and a person can copy it."""
+"""Of a sampled float, so that it survives the 32-bit floats of KerasTuner's protocol buffers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Dimension:
 
     Attributes:
       name: of the option.
-      kind: int, float or choice.
-      low: smallest value, of a range.
-      high: largest value, of a range.
-      step: distance of neighbours; 0: every value of the range.
-      log: whether values are drawn by their logarithm.
-      choices: all values, of a choice.
+      kind: "int", "float" or "choice".
+      low: smallest value of a range.
+      high: largest value of a range.
+      step: distance between values; 0: every value of the range.
+      log: whether the logarithm is sampled uniformly.
+      choices: all values of a choice; empty for a range.
     """
 
     name: str
@@ -64,15 +64,16 @@ class Dimension:
 
     @property
     def size(self) -> float:
-        """How many values it has; infinite for a continuous one."""
+        """Number of values; infinite for a continuous dimension."""
         if self.choices:
             return len(self.choices)
         if self.kind == "float" and not self.step:
             return math.inf
+        # 1e-9: 0.6 / 0.1 is 5.999… in floating point.
         return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
     def value_at(self, fraction: float) -> Value:
-        """Returns the value at a place in [0, 1), each value or decade taking an equal part."""
+        """Maps a fraction in [0, 1) to a value: uniform over values, or over the logarithm."""
         if self.choices:
             return self.choices[int(fraction * len(self.choices))]
         if self.log:
@@ -84,7 +85,7 @@ class Dimension:
         return self.canonical(value)
 
     def canonical(self, value: Any) -> Value:
-        """Returns the value that a draw, or what transport has made of it, stands for."""
+        """Rounds a sampled or transported value: protocol buffers return 0.1 as 0.10000000149."""
         if self.kind == "choice":
             if isinstance(value, str):
                 return value
@@ -94,7 +95,7 @@ class Dimension:
         return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
     def __str__(self) -> str:
-        """Returns it as the command line has it."""
+        """Returns the dimension as --search spells it."""
         if self.choices:
             return f"{self.name}={'|'.join(map(str, self.choices))}"
         end = ":log" if self.log else f":{self.step:g}" if self.step else ""
@@ -103,35 +104,37 @@ class Dimension:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """The dimensions that are searched together."""
+    """The dimensions of a search."""
 
     dimensions: tuple[Dimension, ...]
 
     @classmethod
     def parse(cls, text: str) -> Space:
-        """Reads `name=bounds,…`; empty: the paper's three dimensions.
+        """Parses `name=range,…`; an empty text is the paper's three dimensions.
 
         Raises:
-          ConfigError: for an unknown dimension, or bounds that are none.
+          ConfigError: for an unknown option or an invalid range.
         """
         parts = [part.strip() for part in text.split(",") if part.strip()] or SEARCHED
         return cls._of((*_split(part),) for part in parts)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Space:
-        """Reads a JSON object of bounds by name, as text or as a list of choices.
+        """Reads a JSON object of ranges by name, each a text or a list of choices.
 
         Raises:
-          ConfigError: when there is none, or it is no space.
+          ConfigError: when the file is missing, or does not hold a valid space.
         """
         try:
             found = json.loads(path.expanduser().read_text("utf-8"))
         except OSError as error:
-            raise ConfigError(f"no search space at {path}: {error.strerror}.") from error
+            raise ConfigError(f"search_file ({path}) can't be read: {error.strerror}.") from error
         except ValueError as error:
-            raise ConfigError(f"{path} is not JSON: {error}.") from error
+            raise ConfigError(f"search_file ({path}) is not JSON: {error}.") from error
         if not isinstance(found, dict) or not found:
-            raise ConfigError(f"{path} must hold one JSON object of dimensions.")
+            raise ConfigError(
+                f"search_file ({path}) must hold a JSON object of ranges by option name."
+            )
         return cls._of(
             (name, "|".join(map(str, value)) if isinstance(value, list) else str(value))
             for name, value in found.items()
@@ -148,28 +151,28 @@ class Space:
 
     @property
     def size(self) -> float:
-        """How many configurations it has."""
+        """Number of configurations; infinite if a dimension is continuous."""
         return math.prod(dimension.size for dimension in self.dimensions)
 
     def values_at(self, fractions: Sequence[float]) -> dict[str, Value]:
-        """Returns a configuration from a place in [0, 1) for each dimension."""
+        """Maps a fraction in [0, 1) per dimension to a configuration."""
         places = zip(self.dimensions, fractions, strict=True)
         return {dimension.name: dimension.value_at(place) for dimension, place in places}
 
     def canonical(self, values: Mapping[str, Any]) -> dict[str, Value]:
-        """Returns the configuration that transported values stand for; others are left out."""
+        """Rounds transported values to a configuration; drops entries of other names."""
         return {d.name: d.canonical(values[d.name]) for d in self.dimensions}
 
     def grid(self) -> Iterator[dict[str, Value]]:
-        """Yields every configuration of a finite space, the last dimension fastest.
+        """Yields every configuration of a finite space; the last dimension varies fastest.
 
         Raises:
-          ConfigError: for a continuous one.
+          ConfigError: for a continuous space.
         """
         for dimension in self.dimensions:
             if dimension.size == math.inf:
                 raise ConfigError(
-                    f"a grid needs a step or choices in every dimension, not {dimension}."
+                    f"a grid needs a step or choices in every dimension; {dimension} has neither."
                 )
         sizes = [int(dimension.size) for dimension in self.dimensions]
         for index in range(math.prod(sizes)):
@@ -180,18 +183,18 @@ class Space:
             yield self.values_at(places[::-1])
 
     def check(self, base: config_lib.Config) -> None:
-        """Raises ConfigError unless the trainer takes the bounds of every dimension."""
+        """Raises ConfigError unless the trainer accepts the ends, or choices, of each range."""
         for dimension in self.dimensions:
             for value in dimension.choices or (dimension.low, dimension.high):
                 with_value(base, {dimension.name: dimension.canonical(value)})
 
     def __str__(self) -> str:
-        """Returns it as the command line has it."""
+        """Returns the space as --search spells it."""
         return ",".join(map(str, self.dimensions))
 
 
 def with_value(base: config_lib.Config, values: Mapping[str, Any]) -> config_lib.Config:
-    """Returns a run's config with other values of some options."""
+    """Returns a config with the values of some options replaced."""
     return config_lib.Config.from_flat({**base.to_flat(), **values})
 
 
@@ -209,7 +212,7 @@ def _parse_dimension(name: str, bounds: str) -> Dimension:
         if "|" in text or ":" not in text:
             return _parse_choices(name, text, kind)
         return _parse_range(name, text, kind)
-    except ValueError as error:  # ConfigError is one as well.
+    except ValueError as error:  # ConfigError is a ValueError too.
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
@@ -227,7 +230,7 @@ def _parse_choices(name: str, text: str, kind: type) -> Dimension:
 
 def _parse_range(name: str, text: str, kind: type) -> Dimension:
     if kind is str:
-        raise ConfigError(f"search ({name}={text}) must name its choices, as a|b|c.")
+        raise ConfigError(f"search ({name}={text}) must list its choices, as a|b|c.")
     low_text, high_text, *rest = text.split(":")
     low, high = kind(low_text), kind(high_text)
     log = rest == ["log"]
@@ -235,7 +238,9 @@ def _parse_range(name: str, text: str, kind: type) -> Dimension:
     if len(rest) > 1 or (rest and not log and step <= 0):
         raise ValueError(text)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"search ({name}={text}) must begin below its end.")
+        raise ConfigError(f"search ({name}={text}) must have finite bounds, the lower one first.")
     if log and low <= 0:
-        raise ConfigError(f"search ({name}={text}) has no logarithm at its lower end.")
+        raise ConfigError(
+            f"search ({name}={text}) must have a positive lower bound, for its logarithm."
+        )
     return Dimension(name, kind.__name__, low, high, step, log)

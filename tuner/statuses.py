@@ -1,10 +1,10 @@
-"""The statuses of trials and the answers of an oracle that has none, as KerasTuner spells them.
+"""KerasTuner's trial statuses, as `keras_tuner.engine.trial.TrialStatus` spells them.
 
-KerasTuner's own are in a module that loads TensorFlow, which reports do without.
+They are repeated here because that module loads TensorFlow, and reports must not.
 
     if trial.status == statuses.COMPLETED: ...
 """
 
 RUNNING, COMPLETED, FAILED = "RUNNING", "COMPLETED", "FAILED"
 IDLE, STOPPED = "IDLE", "STOPPED"
-"""Instead of a trial: ask again later, or there are no more."""
+"""Of the placeholder that an oracle returns instead of a trial: ask again later; none is left."""

@@ -1,4 +1,4 @@
-"""Results of searches for the tests of reports: small ones by hand, large ones from a seed."""
+"""Search results for the tests of reports: small ones by hand, large ones from a seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VALUES = {
 
 
 def trial(trial_id: str = "b0-r0-00", **changes: Any) -> TrialResult:
-    """A completed trial of one epoch."""
+    """Returns a completed trial of one epoch, with changes."""
     fields: dict[str, Any] = {
         "trial_id": trial_id,
         "status": statuses.COMPLETED,
@@ -48,13 +48,13 @@ def trial(trial_id: str = "b0-r0-00", **changes: Any) -> TrialResult:
 
 
 def failed(trial_id: str = "b0-r0-00", reason: str = "out of memory: 2 GiB", **changes: Any):
-    """A trial that failed before its first epoch."""
+    """Returns a trial that failed before its first epoch."""
     fields = {"status": statuses.FAILED, "score": None, "curve": [], "reason": reason}
     return trial(trial_id, **fields | changes)
 
 
 def search(*trials: TrialResult, **changes: Any) -> SearchResults:
-    """A search for the highest val_auc that has these trials."""
+    """Returns a search that maximizes val_auc, with these trials."""
     fields: dict[str, Any] = {
         "name": "demo",
         "objective": "val_auc",
@@ -68,7 +68,7 @@ def search(*trials: TrialResult, **changes: Any) -> SearchResults:
 
 
 def large(configurations: int = 54, seed: int = 0, direction: str = "max") -> SearchResults:
-    """A Hyperband-like bracket whose score depends on the learning rate and the cut.
+    """Returns a bracket of Hyperband whose scores depend on the learning rate and the cut.
 
     Every ninth configuration fails, a third is promoted to rung 1, a ninth to rung 2.
     """
@@ -92,9 +92,9 @@ def large(configurations: int = 54, seed: int = 0, direction: str = "max") -> Se
             seconds = 2.0 * (last - first)
             place |= {"score": scores[name], "curve": curve, "seconds": seconds}
             trials.append(trial(trial_id, **place))
-        kept = sorted(scores, key=scores.__getitem__, reverse=direction == "max")
-        kept = kept[: len(pool) // 3]
-        pool = [(name, values) for name, values in pool if name in kept]
+        promoted = sorted(scores, key=scores.__getitem__, reverse=direction == "max")
+        promoted = promoted[: len(pool) // 3]
+        pool = [(name, values) for name, values in pool if name in promoted]
     return search(
         *trials,
         objective=_objective(direction),
@@ -104,7 +104,7 @@ def large(configurations: int = 54, seed: int = 0, direction: str = "max") -> Se
 
 
 def with_running(results: SearchResults, count: int = 2) -> SearchResults:
-    """The same search while the last trials still run."""
+    """Returns the search with `count` copies of its last trial still running."""
     *done, last = results.trials
     running = [
         dataclasses.replace(

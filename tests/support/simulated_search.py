@@ -1,4 +1,4 @@
-"""A search whose trials take no time: workers, deaths and scores are the test's."""
+"""A search without training: the test controls workers, deaths and scores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PLAN = plan_lib.hyperband(9, 3)
 
 
 def _score(values: dict) -> float:
-    """A landscape with one summit; the learning rate alone would tie."""
+    """Returns a score with a single maximum; without the learning rate, scores would tie."""
     return 1 - abs(values["neurons"] - 300) / 1000 - abs(values.get("learning_rate", 0) - 1e-3)
 
 
 class SimulatedSearch:
-    """Workers of a search, in one thread: each has a trial, and any may end, or die, next."""
+    """An oracle and its workers, in one thread; any worker may end its trial, or die, next."""
 
     def __init__(self, folder, settings=None, space=SPACE, plan=PLAN, workers=1) -> None:
         self._options = (settings or Settings(directory=str(folder)), space, plan)
@@ -29,7 +29,7 @@ class SimulatedSearch:
         self.restart()
 
     def restart(self) -> None:
-        """As after a SIGKILL of all: what is on disk is all there is."""
+        """Restarts from the files on disk, as after a SIGKILL of all processes."""
         settings, space, plan = self._options
         self.oracle = algorithms.build(settings, space, plan)
         self.oracle._clock = lambda: self.time_s
@@ -56,7 +56,7 @@ class SimulatedSearch:
         self.oracle.end_trial(trial)
 
     def run(self, generator: random.Random | None = None, fails=lambda _: "") -> dict:
-        """Runs to the end, workers finishing in any order; returns what each trial came to."""
+        """Runs to the end, with workers finishing in random order; returns `scores`."""
         generator = generator or random.Random(0)
         while True:
             idle = [name for name in self.names if name not in self.held]

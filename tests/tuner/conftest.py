@@ -16,7 +16,7 @@ SPACE = "neurons=8|16,learning_rate=1e-3:1e-1:log,layers_to_unfreeze=0|2"
 
 @pytest.fixture
 def options(data_dir, tmp_path) -> dict[str, object]:
-    """The options of trials that take a second each."""
+    """Options with which a trial takes about a second."""
     return {
         "dataset": "paper",
         "data_dir": str(data_dir),
@@ -37,7 +37,7 @@ def base(options) -> config.Config:
 
 @pytest.fixture
 def command(options, tmp_path) -> Callable[..., list[str]]:
-    """Returns a maker of arguments for `python -m tuner`."""
+    """Returns a function that builds the arguments of `python -m tuner`."""
 
     def make(**given: object) -> list[str]:
         named = {

@@ -1,4 +1,4 @@
-"""`python -m tuner` as a process."""
+"""`python -m tuner` in a process of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_help_lists_options_of_search_and_trials_at_once():
         (["--algorithm=grid"], "a grid needs a step"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(arguments, message, tmp_path):
+def test_a_usage_error_is_reported_in_one_line(arguments, message, tmp_path):
     result = _run("--dataset=phantom", "--backbone=small_cnn", "--weights=none", *arguments,
                   f"--directory={tmp_path}", "--precision=float32", "--image_size=32")  # fmt: skip
     assert result.returncode == 2, result.stderr
@@ -44,7 +44,7 @@ def test_wrong_usage_is_told_in_a_line(arguments, message, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_hosts_named_wrongly_are_told_before_anything_starts(monkeypatch, tmp_path):
+def test_an_invalid_tf_config_is_reported_before_anything_starts(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", "worker:1")
     result = _run("--dataset=phantom", f"--directory={tmp_path}")
     assert result.returncode == 2
@@ -52,7 +52,7 @@ def test_hosts_named_wrongly_are_told_before_anything_starts(monkeypatch, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_workers_find_what_one_does(command, tmp_path):
+def test_two_workers_find_the_same_as_one(command, tmp_path):
     few = {"algorithm": "random", "max_trials": 3}
     one = _run(*command(project_name="one", cpu_threads=1, **few))
     two = _run(*command(project_name="two", workers=2, **few))
@@ -63,7 +63,7 @@ def test_two_workers_find_what_one_does(command, tmp_path):
 
 
 def _board(folder) -> list[list[str]]:
-    """All but the seconds."""
+    """The leaderboard without its column of seconds."""
     rows = [line.split(",") for line in (folder / "leaderboard.csv").read_text().splitlines()]
     place = rows[0].index("seconds")
     return [row[:place] + row[place + 1 :] for row in rows]

@@ -1,4 +1,4 @@
-"""A search resumes as itself, or not at all."""
+"""A search resumes only if its identity has not changed."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def test_another_search_is_refused_with_the_difference(settings, change, differe
     found = identity.of(base, changed, SPACE, change.get("fingerprint", "data"))
     with pytest.raises(ConfigError) as refusal:
         identity.agree(changed, found)
-    assert f"({difference}); name another" in str(refusal.value)
+    assert f"({difference}); choose another" in str(refusal.value)
 
 
-def test_options_that_change_no_result_may_change(settings):
+def test_options_that_affect_no_result_may_change(settings):
     identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
     faster = settings(workers=2, isolate_trials=True)
     identity.agree(faster, identity.of(Config(), faster, SPACE, "data"))
 
 
-def test_a_searched_option_is_no_part_of_the_base(settings):
+def test_the_base_value_of_a_searched_option_does_not_matter(settings):
     found = identity.of(Config.from_flat({"neurons": 99}), settings(), SPACE, "data")
     assert found == identity.of(Config(), settings(), SPACE, "data")
 
 
-def test_an_identity_that_is_damaged_is_named(settings):
+def test_a_damaged_identity_is_reported_with_its_path(settings):
     path = settings().folder / identity.FILE
     path.parent.mkdir()
     path.write_text("{half")
-    with pytest.raises(RunError, match=r"search\.json can't be read .* put back a copy"):
+    with pytest.raises(RunError, match=r"search\.json can't be read .* restore it from a copy"):
         identity.load(settings())
 
 

@@ -1,4 +1,4 @@
-"""Searches in real processes that are killed find the same as uninterrupted ones."""
+"""Searches in real processes find the same when they are killed as when they are not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = int(os.environ.get("CXR_KILLS", "6"))
-"""Of each search. More take longer and prove the same more often."""
+"""Number of SIGKILLs in each search; more take longer and test more moments."""
 TIMEOUT_S = 900
 
 
@@ -45,21 +45,21 @@ def _children(pid: int) -> list[int]:
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 -- Not on disk.
             return [int(child) for child in file.read().split()]
-    except OSError:  # It has just ended.
+    except OSError:  # The process has just ended.
         return []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kills_change_nothing(command, tmp_path, workers):
-    """Of the chief, or the only process, and with two workers of one of them, as it comes."""
+    """Kills a random process of the search: its only one, or the chief or one of two workers."""
     options = {"workers": workers, "max_epochs": 4, "factor": 2, "cpu_threads": 1}
     _finish(command(project_name="calm", **options), tmp_path / "calm.log")
     generator, killed, kills = random.Random(workers), tmp_path / "killed", 0
     arguments, log = command(project_name="killed", **options), tmp_path / "killed.log"
     while kills < KILLS:
         with _start(arguments, log) as process:
-            while kills < KILLS and _goes_on(process, killed):
+            while kills < KILLS and _makes_progress(process, killed):
                 time.sleep(generator.uniform(0, 3))
                 victim = generator.choice([process.pid, *_children(process.pid)])
                 os.kill(victim, signal.SIGKILL)
@@ -74,8 +74,8 @@ def test_kills_change_nothing(command, tmp_path, workers):
     assert _board(killed) == _board(tmp_path / "calm")
 
 
-def _goes_on(process: subprocess.Popen[bytes], folder: Path) -> bool:
-    """Waits until the search has come further since; False once the process has ended."""
+def _makes_progress(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Waits for a new file of the search; returns False if the process has ended instead."""
     before = _newest(folder)
     while process.poll() is None and _newest(folder) == before:
         time.sleep(0.05)
@@ -83,8 +83,8 @@ def _goes_on(process: subprocess.Popen[bytes], folder: Path) -> bool:
 
 
 def _newest(folder: Path) -> int:
-    signs = [*folder.glob("trial_*"), *folder.glob("runs/*/checkpoints")]
-    return max((path.stat().st_mtime_ns for path in signs), default=0)
+    paths = [*folder.glob("trial_*"), *folder.glob("runs/*/checkpoints")]
+    return max((path.stat().st_mtime_ns for path in paths), default=0)
 
 
 @pytest.mark.long
@@ -101,7 +101,7 @@ def test_a_stopped_search_resumes(command, tmp_path):
 
 @pytest.mark.long
 def test_out_of_memory_fails_only_that_trial(command, tmp_path):
-    """One configuration has a layer of gigabytes; the watchdog ends its process, not the search."""
+    """One configuration has a layer of gigabytes; only its process is killed, not the search."""
     arguments = command(
         search="neurons=8|16|3000000", algorithm="grid", isolate_trials=True, trial_memory_gb=1.5,
         max_epochs=2, layers_to_unfreeze=0,
@@ -114,7 +114,7 @@ def test_out_of_memory_fails_only_that_trial(command, tmp_path):
 
 @pytest.mark.long
 def test_workers_on_several_hosts(command, tmp_path):
-    """Chief and workers find one another by KerasTuner's variables alone."""
+    """Chief and workers find one another only by KerasTuner's environment variables."""
     port = sockets.free_ports(1)[0]
     arguments = command(max_epochs=3)
 
@@ -133,7 +133,7 @@ def test_workers_on_several_hosts(command, tmp_path):
     with begin("chief") as chief, begin("worker-a") as first, begin("worker-b") as second:
         while not list((tmp_path / "s").glob("trial_*/result.json")):
             time.sleep(0.2)
-        first.kill()  # For good: its trial goes to the other, after a while.
+        first.kill()  # It stays dead: its trial goes to the other worker after trial_timeout_s.
         chief.kill()
         chief.wait()
         with begin("chief") as again:

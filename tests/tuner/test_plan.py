@@ -26,7 +26,7 @@ def test_sizes_are_those_of_keras_tuner(max_epochs, factor):
     assert [[(r.trials, r.epochs) for r in b.rungs] for b in plan.brackets] == expected
 
 
-def test_a_budget_is_filled_and_not_exceeded():
+def test_a_budget_is_used_up_and_not_exceeded():
     def cost(plan: plan_lib.Plan) -> float:
         return 10 + 2 * plan.num_epochs
 

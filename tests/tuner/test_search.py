@@ -1,4 +1,4 @@
-"""Whole searches on a small archive, without new processes."""
+"""Whole searches on a small archive, in this process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_search_finds_the_best_and_the_trainer_repeats_it(
 
 
 @pytest.mark.long
-def test_a_search_that_is_over_is_not_repeated(base, settings, capsys):
+def test_a_finished_search_is_not_repeated(base, settings, capsys):
     search.run(base, settings(), [])
     before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
     search.run(base, settings(), [])
@@ -68,9 +68,9 @@ def test_a_changed_space_is_refused_with_the_difference(base, settings):
     other = settings(max_trials=1, algorithm="random", search="neurons=8|16|32")
     with pytest.raises(ConfigError, match=r"another search \(space 'neurons=8\|16,.*' -> 'neuron"):
         search.run(base, other, [])
-    louder = Config.from_flat({**base.to_flat(), "dropout": 0.25})
+    other_base = Config.from_flat({**base.to_flat(), "dropout": 0.25})
     with pytest.raises(ConfigError, match=r"dropout 0\.5 -> 0\.25"):
-        search.run(louder, found, [])
+        search.run(other_base, found, [])
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_selection_never_sees_the_test_split(base, settings, data_dir, tmp_path)
     test_files = [path for path in copy.rglob("*test*") if path.is_file()]
     assert test_files
     for path in test_files:
-        path.write_bytes(b"whoever reads this fails")
+        path.write_bytes(b"reading this fails")
     blind = Config.from_flat({**base.to_flat(), "data_dir": str(copy)})
     found, expected = (
         settings(project_name=name, algorithm="random", max_trials=2)
@@ -103,8 +103,8 @@ def test_the_test_split_cannot_be_read_by_a_trial(base):
 
 
 @pytest.mark.slow
-def test_failures_are_named_and_the_rest_is_searched(base, settings):
-    """Learning rates up to 1e30 take weights beyond what a float can hold."""
+def test_failures_have_reasons_and_other_trials_complete(base, settings):
+    """A learning rate of 1e30 makes the weights overflow."""
     wild = settings(search="learning_rate=1e-3|1e30|3e-3", algorithm="grid")
     search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
     by_rate = {row["learning_rate"]: row for row in _rows(wild.folder)}
@@ -117,12 +117,12 @@ def test_failures_are_named_and_the_rest_is_searched(base, settings):
 @pytest.mark.slow
 def test_a_search_of_failures_ends_early_and_says_why(base, settings):
     wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failed_trials=2)
-    with pytest.raises(RunError, match="2 trials in a row failed for one reason"):
+    with pytest.raises(RunError, match="2 trials in a row failed for the same reason"):
         search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
     assert len(_rows(wild.folder)) == 2
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(base, settings, capsys):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(base, settings, capsys):
     search.run(base, settings(dry_run=True), [])
     out = capsys.readouterr().out
     assert "6 trials of 5 configurations, 11 epochs" in out
@@ -133,13 +133,15 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(base, settings, capsys):
 @pytest.mark.long
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
-    assert "budget: Hyperband of 3 epochs, 10 time(s)." in capsys.readouterr().out
+    assert (
+        "budget: Hyperband with max_epochs 3, hyperband_iterations 10." in capsys.readouterr().out
+    )
     with pytest.raises(ConfigError, match="is too little"):
         search.run(base, settings(budget_minutes=0.001), [])
 
 
-def test_cuts_that_have_no_room_together_are_refused(base, settings):
-    """Trial after trial would compute its features again."""
+def test_cuts_whose_features_exceed_the_cache_are_refused(base, settings):
+    """Otherwise, trials would evict one another's features."""
     # 75 rows of 4 and of 8 KiB; the larger cut alone, with a test split of 25, takes 800 KiB.
     features = dataclasses.replace(base.features, cache_budget_gb=850 / 2**20)
     tight = dataclasses.replace(base, features=features)
@@ -148,7 +150,7 @@ def test_cuts_that_have_no_room_together_are_refused(base, settings):
 
 
 @pytest.mark.slow
-def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
+def test_features_of_several_cuts_from_one_pass_equal_those_of_separate_passes(base, tmp_path):
     flat = base.to_flat()
     configs = [Config.from_flat({**flat, "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
     own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in configs]
@@ -159,12 +161,12 @@ def test_cuts_come_from_one_pass_and_equal_their_own(base, tmp_path):
     files = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}
     others = {path.name: path for path in (tmp_path / "own").rglob("*.npy")}
     assert len({path.parent for path in files.values()}) == 6
-    assert files.keys() == others.keys()  # A name tells rows and checksum.
+    assert files.keys() == others.keys()  # File names contain rows and checksum.
     assert all(np.isfinite(np.load(path).astype(np.float32)).all() for path in files.values())
 
 
 @pytest.mark.slow
-def test_promotion_equals_training_in_one_go(base, tmp_path):
+def test_promotion_equals_uninterrupted_training(base, tmp_path):
     config = tasks.config_of(
         Config.from_flat({**base.to_flat(), "schedule": "cosine", "max_epochs": 9}),
         {"layers_to_unfreeze": "2", "neurons": 8},
@@ -173,7 +175,7 @@ def test_promotion_equals_training_in_one_go(base, tmp_path):
     workspace = tasks.Workspace(base)
 
     def train(task):
-        with tasks.owned(task.folder):
+        with tasks.locked(task.folder):
             return tasks.train(task, workspace, workspace.build(task.config))
 
     def variables(folder) -> dict[str, np.ndarray]:
@@ -191,6 +193,6 @@ def test_promotion_equals_training_in_one_go(base, tmp_path):
     ]
     ours, theirs = variables(tmp_path / "rungs"), variables(tmp_path / "once")
     assert ours.keys() == theirs.keys()
-    assert len(ours) > 20  # Weights, their two moments, and more.
+    assert len(ours) > 20  # Weights, two moments of each, and more.
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)

@@ -19,7 +19,7 @@ def test_the_papers_three_dimensions_are_searched_by_default():
     assert names == ["neurons", "learning_rate", "layers_to_unfreeze"]
 
 
-def test_bounds_are_read_from_text():
+def test_ranges_are_parsed_from_text():
     space = Space.parse("neurons=64:512:64, learning_rate=1e-5:1e-2:log, layers_to_unfreeze=0|4|8")
     neurons, rate, layers = space.dimensions
     assert (neurons.kind, neurons.low, neurons.high, neurons.step) == ("int", 64, 512, 64)
@@ -28,13 +28,13 @@ def test_bounds_are_read_from_text():
     assert Space.parse(str(space)) == space
 
 
-def test_a_name_alone_has_its_default_bounds_and_one_value_is_fixed():
+def test_a_name_alone_has_its_default_range_and_one_value_is_fixed():
     dropout, neurons = Space.parse("dropout,neurons=128").dimensions
     assert (dropout.low, dropout.high) == (0, 0.6)
     assert neurons.choices == (128,)
 
 
-def test_bounds_are_read_from_a_file(tmp_path):
+def test_ranges_are_read_from_a_file(tmp_path):
     path = tmp_path / "space.json"
     path.write_text(json.dumps({"batch_size": [16, 32], "neurons": "64:128", "dropout": 0.5}))
     batch_size, neurons, dropout = Space.load(path).dimensions
@@ -48,17 +48,17 @@ def test_bounds_are_read_from_a_file(tmp_path):
     [
         ("nerons=1:2", r"search \(nerons\) must name one of neurons, "),
         ("neurons=a:b", r"neurons=a:b\) must be low:high"),
-        ("neurons=9:1", "must begin below its end"),
+        ("neurons=9:1", "finite bounds, the lower one first"),
         ("neurons=1:9:0", "must be low:high"),
         ("neurons=1:9:2:log", "must be low:high"),
-        ("learning_rate=0:1:log", "no logarithm"),
-        ("learning_rate=nan:1", "must begin below"),
-        ("layers_to_unfreeze=0:8", r"must name its choices, as a\|b\|c"),
+        ("learning_rate=0:1:log", "positive lower bound"),
+        ("learning_rate=nan:1", "finite bounds"),
+        ("layers_to_unfreeze=0:8", r"must list its choices, as a\|b\|c"),
         ("dropout=0|0.0", "a choice twice"),
         ("neurons,neurons=3", "names neurons twice"),
     ],
 )
-def test_a_bad_range_is_told(text, message):
+def test_an_invalid_range_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         Space.parse(text)
 
@@ -72,13 +72,13 @@ def test_a_bad_range_is_told(text, message):
         ("layers_to_unfreeze=0|-3", "layers_to_unfreeze"),
     ],
 )
-def test_bounds_that_the_trainer_refuses_are_told(text, message):
+def test_bounds_that_the_trainer_refuses_are_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         Space.parse(text).check(Config())
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "{}", None])
-def test_a_bad_file_is_told(tmp_path, content):
+def test_an_invalid_file_is_refused_with_its_name(tmp_path, content):
     path = tmp_path / "space.json"
     if content is not None:
         path.write_text(content)

@@ -1,4 +1,4 @@
-"""The words that are written to disk and sent to workers."""
+"""Statuses, which are saved and sent to workers, are spelled as in KerasTuner."""
 
 from __future__ import annotations
 

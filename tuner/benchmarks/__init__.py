@@ -1,1 +1,1 @@
-"""The search timed against plain KerasTuner."""
+"""Benchmarks of the search against plain KerasTuner."""

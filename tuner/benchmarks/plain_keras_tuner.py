@@ -1,10 +1,10 @@
-"""The yardstick of `tuner.benchmarks.race`: a search as a user of plain KerasTuner writes it.
+"""The baseline of `tuner.benchmarks.race`: a search as users write it with plain KerasTuner.
 
-A hypermodel that builds backbone and head and calls `fit` on cached images, one trial for each cut.
+Its hypermodel builds backbone and head, and calls `fit` on cached images; each cut is one trial.
 
-    python -m tuner.benchmarks.plain_keras_tuner options.json    # prints seconds, as JSON
+    python -m tuner.benchmarks.plain_keras_tuner options.json    # prints times as JSON
 
-The options are those of `trainer.benchmarks.plain_keras`, and `cuts`, a list of layers to unfreeze.
+Options are those of `trainer.benchmarks.plain_keras` and `cuts`, a list of layers to unfreeze.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def run(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Searches; returns seconds of the epochs of each trial, by its layers to unfreeze."""
+    """Runs the search; returns its seconds and the epoch times of each trial, by its cut."""
     keras.mixed_precision.set_dtype_policy(options["precision"])
     train, validation = (plain_keras.read(options, split) for split in ("train", "validation"))
     clocks: dict[str, list[float]] = {}
 
     class Plain(keras_tuner.HyperModel):
-        """Builds and trains a trial."""
+        """Builds and trains the model of a trial."""
 
         def build(self, hp: Any) -> keras.Model:
             """Builds a classifier."""
@@ -40,7 +40,7 @@ def run(options: Mapping[str, Any]) -> dict[str, Any]:
             return plain_keras.build_model({**options, "layers_to_unfreeze": cut})
 
         def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-            """Trains it, and notes how long each epoch takes."""
+            """Trains the classifier and records the time of each epoch."""
             clock = plain_keras.EpochClock()
             clocks[str(hp.get("layers_to_unfreeze"))] = clock.seconds
             kwargs["callbacks"] = [*kwargs.get("callbacks", []), clock]

@@ -1,12 +1,12 @@
-"""What a search costs on this machine, against plain KerasTuner with the same backbone.
+"""Times a search on this machine against plain KerasTuner with the same backbone.
 
     python -m tuner.benchmarks.race --dataset=paper --backbone=vgg16 --max_epochs=20 \
         --search=neurons,learning_rate,layers_to_unfreeze=0 --project_name=bench
 
-The search itself runs as a process of its own, from an empty cache to the last trial. Plain
-KerasTuner runs one trial for each cut on --benchmark_images images, and is scaled to all trials,
-epochs and images. With --timed_only the search is scaled as well, from steps of each cut, as
-`python -m tuner --dry_run` does.
+The search runs in its own process, from an empty cache to the last trial. Plain KerasTuner runs one
+trial per cut on --benchmark_images images; its time is extrapolated to all trials, epochs and
+images. With --timed_only, the time of the search is extrapolated as well, from a few steps of each
+cut, as by `python -m tuner --dry_run`.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ if TYPE_CHECKING:
     from tuner.space import Space
 
 EPOCHS = 2
-"""Of a timed trial: the first traces, the second is what all others are like."""
+"""Of a timed trial: the first includes tracing, the second is typical of the others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlainTunerTimes:
-    """Plain KerasTuner, scaled to all images.
+    """Times of plain KerasTuner, extrapolated to all images.
 
     Attributes:
-      setup_s: of a trial, what its first epoch takes longer than the second included.
-      epoch_s: of an epoch, the mean over the cuts.
+      setup_s: setup time of a trial, with the extra time of its first epoch.
+      epoch_s: time of an epoch, averaged over the cuts.
     """
 
     setup_s: float
     epoch_s: float
 
     def seconds(self, plan: Plan) -> float:
-        """Returns how long a plan takes."""
+        """Returns the time that a plan takes."""
         return plan.num_trials * self.setup_s + plan.num_epochs * self.epoch_s
 
 
 def run(command: tuner_flags.TunerCommand, argv: Sequence[str], *, is_timed_only: bool) -> None:
-    """Measures both sides and prints what they take, and the ratio."""
+    """Times both sides; prints and saves the times and their ratio."""
     base, settings = command.base, command.settings
     space = settings.space_for(base)
     workspace = tasks.Workspace(base)
@@ -118,7 +118,7 @@ def _cuts(base: Config, space: Space) -> list[Config]:
 
 
 def _main(command: tuner_flags.TunerCommand) -> int:
-    is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- Of this module alone.
+    is_timed_only = flags.FLAGS.timed_only  # noqa: TID251 -- A flag of this command alone.
     argv = [arg for arg in sys.argv[1:] if not arg.startswith("--timed_only")]
     logging.set_verbosity(command.verbosity)
 
@@ -132,6 +132,8 @@ def _main(command: tuner_flags.TunerCommand) -> int:
 if __name__ == "__main__":
     tuner_flags.define()
     flags.DEFINE_boolean(
-        "timed_only", default=False, help="scale the search too, from a few steps of each cut"
+        "timed_only",
+        default=False,
+        help="extrapolate the time of the search too, from a few steps of each cut",
     )
     app.run(_main, flags_parser=command_line.parse)

@@ -1,1 +1,1 @@
-"""Which trial comes next: KerasTuner's oracles, made to survive interruptions."""
+"""KerasTuner oracles, which choose the next trial, for searches that resume exactly."""

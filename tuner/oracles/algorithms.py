@@ -1,4 +1,4 @@
-"""The oracles of a search's algorithms: a plan of brackets, or KerasTuner's Gaussian process.
+"""The oracle of each algorithm: planned brackets, or KerasTuner's Bayesian optimization.
 
 oracle = algorithms.build(settings, space, plan)
 trial = oracle.create_trial("tuner0")
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class PlannedOracle(DurableOracle):
-    """Hyperband, random search and grid search: a plan, and configurations by number."""
+    """Hyperband, random search and grid search: follows a plan with numbered configurations."""
 
     def __init__(self, *, schedule: brackets.BracketSchedule, **options: Any) -> None:
-        """Takes the schedule, and the options of DurableOracle."""
+        """Creates an oracle from a schedule and the options of DurableOracle."""
         super().__init__(**options)
         self._schedule = schedule
 
@@ -39,15 +39,15 @@ class PlannedOracle(DurableOracle):
         slot = self._schedule.next(outcomes)
         if isinstance(slot, str):
             return slot
-        marks = _marks(slot, *self._schedule.rung_epochs(slot))
-        return slot.trial_id, {**self._schedule.values(slot), **marks}
+        entries = _tuner_entries(slot, *self._schedule.rung_epochs(slot))
+        return slot.trial_id, {**self._schedule.values(slot), **entries}
 
 
 class BayesianOracle(DurableOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Gaussian process; each draw is a function of the trials and their number."""
+    """KerasTuner's Bayesian optimization; each draw depends only on the trials before it."""
 
     def __init__(self, *, space: Space, epochs: int, **options: Any) -> None:
-        """Takes the space, the epochs of a trial, and the options of DurableOracle."""
+        """Creates an oracle from the space, epochs per trial and the options of DurableOracle."""
         super().__init__(**options)
         self._space, self._epochs = space, epochs
 
@@ -57,23 +57,24 @@ class BayesianOracle(DurableOracle, keras_tuner.oracles.BayesianOptimizationOrac
         if drawn is None:
             return statuses.IDLE if self.ongoing_trials else statuses.STOPPED
         slot = brackets.Slot(0, 0, number)
-        marks = _marks(slot, 0, self._epochs)
-        return slot.trial_id, {**self._space.canonical(drawn), **marks}
+        entries = _tuner_entries(slot, 0, self._epochs)
+        return slot.trial_id, {**self._space.canonical(drawn), **entries}
 
     def _draw(self, number: int) -> dict[str, Any] | None:
-        """Returns the values of a trial; None where the space has no more."""
-        # KerasTuner's own random states are not part of what it saves.
+        """Returns the values of trial `number`; None when the space is exhausted."""
+        # KerasTuner does not save its random states: reseeding by number makes a resumed search
+        # draw what an uninterrupted one does.
         self._random_state = np.random.RandomState([self.seed % 2**32, number])
         self._seed_state = self.seed + 1000 * number
         self.gpr = self._make_gpr()
         with warnings.catch_warnings():
-            # A few trials fix no length scale; the process says so, and draws all the same.
+            # After few trials the Gaussian process warns of its length scales; the draw is valid.
             warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
             return self.populate_space(f"{number:03d}")["values"]
 
 
-def _marks(slot: brackets.Slot, first_epoch: int, last_epoch: int) -> dict[str, Any]:
-    """Returns the entries beside a trial's values, named as KerasTuner's Hyperband names them."""
+def _tuner_entries(slot: brackets.Slot, first_epoch: int, last_epoch: int) -> dict[str, Any]:
+    """Returns the "tuner/" entries beside a trial's values, named as in KerasTuner's Hyperband."""
     return {
         "tuner/epochs": last_epoch,
         "tuner/initial_epoch": first_epoch,
@@ -84,7 +85,7 @@ def _marks(slot: brackets.Slot, first_epoch: int, last_epoch: int) -> dict[str, 
 
 
 def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
-    """Returns the space as KerasTuner has it."""
+    """Converts the space to KerasTuner's HyperParameters."""
     found = keras_tuner.HyperParameters()
     for dimension in space.dimensions:
         if dimension.choices:
@@ -103,14 +104,14 @@ def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
 
 
 def build(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
-    """Returns the oracle of an algorithm."""
+    """Builds the oracle of the algorithm in the settings."""
     direction = settings.direction
     options: dict[str, Any] = {
         "hyperparameters": hyperparameters(space),
         "max_consecutive_failed_trials": settings.max_consecutive_failed_trials,
         "worker_timeout_s": settings.trial_timeout_s,
         "objective": keras_tuner.Objective(settings.objective, direction),
-        "seed": settings.search_seed + 1,  # KerasTuner takes 0 for none.
+        "seed": settings.search_seed + 1,  # KerasTuner takes seed 0 for no seed.
     }
     if settings.algorithm == "bayesian":
         rung = plan.brackets[0].rungs[0]

@@ -1,12 +1,12 @@
-"""Which trial of a plan comes next, as a function of how the trials so far went.
+"""The schedule of a plan: computes the next trial from the outcomes of the trials so far.
 
-A trial's name says all: `b0-r1-03` is the fourth configuration of bracket 0 in its second rung.
-Configurations are drawn by number, and a rung is promoted when it is complete, so the order in
-which workers finish changes nothing.
+A trial's id names its slot: `b0-r1-03` is the fourth configuration of bracket 0 in its second rung.
+The order in which workers finish changes nothing: configurations are drawn by number, and a rung
+is promoted only when it is complete.
 
     schedule = brackets.BracketSchedule(plan, brackets.Draws.random(space, seed), "max")
     slot = schedule.next({"b0-r0-00": brackets.TrialOutcome(statuses.COMPLETED, 0.9)})
-    schedule.values(slot)                     # a configuration, if the slot is no IDLE or STOPPED
+    schedule.values(slot)      # its configuration; but `next` may also return IDLE or STOPPED
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from tuner.space import Space
 
 MAX_COLLISIONS = 10_000
-"""Draws in a row that gave nothing new, after which a space counts as exhausted."""
+"""Repeated draws in a row after which a space counts as exhausted."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Slot:
-    """A place in the plan: which rung, and which of its bracket's configurations (from 0)."""
+    """A place in the plan: bracket, rung, and index of the bracket's configuration, from 0."""
 
     bracket: int
     rung: int
@@ -40,25 +40,25 @@ class Slot:
 
     @property
     def trial_id(self) -> str:
-        """The trial's name."""
+        """The trial's id, such as "b0-r1-03"."""
         return f"b{self.bracket}-r{self.rung}-{self.index:02d}"
 
     @property
     def configuration(self) -> str:
-        """The configuration's name, the same in every rung."""
+        """The configuration's name, such as "b0-03": the same in every rung."""
         return f"b{self.bracket}-{self.index:02d}"
 
     @classmethod
     def of(cls, trial_id: str) -> Slot:
-        """Returns the slot of a trial by its name."""
+        """Returns the slot of a trial id."""
         match = re.fullmatch(r"b(\d+)-r(\d+)-(\d+)", trial_id)
         if match is None:
-            raise ValueError(f"{trial_id!r} is no trial of this search.")
+            raise ValueError(f"{trial_id!r} is not a trial id of the form b0-r0-00.")
         return cls(*map(int, match.groups()))
 
 
 class Draws:
-    """The configurations of a search by number, each different from those before it."""
+    """The configurations of a search by number, all different."""
 
     def __init__(self, source: Iterator[dict[str, Any]]) -> None:
         self._source = source
@@ -66,16 +66,16 @@ class Draws:
 
     @classmethod
     def random(cls, space: Space, seed: int) -> Draws:
-        """Draws at random, by seed."""
+        """Samples distinct configurations at random."""
         return cls(_distinct(space, seed))
 
     @classmethod
     def grid(cls, space: Space) -> Draws:
-        """Goes through a finite space."""
+        """Enumerates a finite space."""
         return cls(space.grid())
 
     def get(self, number: int) -> dict[str, Any] | None:
-        """Returns configuration `number` (from 0); None where the space has no more."""
+        """Returns configuration `number`, from 0; None when the space is exhausted."""
         self._drawn += itertools.islice(self._source, max(0, number + 1 - len(self._drawn)))
         return self._drawn[number] if number < len(self._drawn) else None
 
@@ -95,54 +95,56 @@ def _distinct(space: Space, seed: int) -> Iterator[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class TrialOutcome:
-    """What a plan needs to know of a trial: its status, and its score once it has one."""
+    """The status of a trial, and its score once it has completed."""
 
     status: str
     score: float | None = None
 
 
 class BracketSchedule:
-    """Goes through a plan: which slot is next, given how the trials so far went."""
+    """Assigns the slots of a plan, given the outcomes so far; it has no state of its own."""
 
     def __init__(self, plan: Plan, draws: Draws, direction: str) -> None:
-        """Takes what decides.
+        """Creates the schedule of a plan.
 
         Args:
           plan: brackets and rungs.
-          draws: the configurations.
-          direction: of the score, max or min.
+          draws: the configurations, by number.
+          direction: "max" or "min": which scores are promoted.
         """
         self._plan, self._draws, self._sign = plan, draws, -1 if direction == "max" else 1
 
     def next(self, outcomes: Mapping[str, TrialOutcome]) -> Slot | str:
-        """Returns the next slot, or IDLE while a rung has to be waited for, or STOPPED."""
+        """Returns the next slot; IDLE if it depends on running trials; STOPPED if none is left."""
         has_running = False
         for number, bracket in enumerate(self._plan.brackets):
             for level in range(len(bracket.rungs)):
-                free, is_complete = self._look(number, level, outcomes)
+                free, is_complete = self._free_slot(number, level, outcomes)
                 if free is not None:
                     return free
                 if not is_complete:
                     has_running = True
-                    break  # The rungs above wait for it; other brackets don't.
+                    break  # Higher rungs of this bracket must wait; other brackets need not.
         return statuses.IDLE if has_running else statuses.STOPPED
 
     def values(self, slot: Slot) -> dict[str, Any]:
-        """Returns the configuration of a slot."""
+        """Returns the configuration of a slot, as values by option name."""
         values = self._draws.get(self._number(slot.bracket, slot.index))
         if values is None:
-            raise ValueError(f"{slot.trial_id} is beyond the search space.")
+            raise ValueError(
+                f"{slot.trial_id} exceeds the number of configurations in the search space."
+            )
         return values
 
     def rung_epochs(self, slot: Slot) -> tuple[int, int]:
-        """Returns (first epoch, last epoch) of a slot's trial."""
+        """Returns (epochs trained before, epochs trained after) a slot's trial."""
         rungs = self._plan.brackets[slot.bracket].rungs
         return rungs[slot.rung - 1].epochs if slot.rung else 0, rungs[slot.rung].epochs
 
-    def _look(
+    def _free_slot(
         self, bracket: int, level: int, outcomes: Mapping[str, TrialOutcome]
     ) -> tuple[Slot | None, bool]:
-        """Returns (the first free slot of a rung, whether all its trials have ended)."""
+        """Returns (first free slot of a rung or None, whether the rung is complete)."""
         wanted = self._plan.brackets[bracket].rungs[level].trials
         is_complete = True
         for slot in self._candidates(bracket, level, outcomes):
@@ -160,7 +162,7 @@ class BracketSchedule:
     def _candidates(
         self, bracket: int, level: int, outcomes: Mapping[str, TrialOutcome]
     ) -> Iterator[Slot]:
-        """Yields who may be in a rung: new draws in the first, then the best of the one below."""
+        """Yields the slots that may fill a rung: new draws, or the best of the rung below."""
         if level == 0:
             for index in itertools.count():
                 if self._draws.get(self._number(bracket, index)) is None:
@@ -178,7 +180,11 @@ class BracketSchedule:
             yield Slot(bracket, level, index)
 
     def _number(self, bracket: int, index: int) -> int:
-        """Numbers the draws: first those that are planned, then replacements by turns."""
+        """Returns the number of a draw: planned ones first, then replacements of failed trials.
+
+        Replacements alternate between the brackets, so that each bracket's numbers are fixed
+        however many trials fail in the others.
+        """
         planned = self._plan.brackets[bracket].rungs[0].trials
         if index < planned:
             return self._plan.first_draw(bracket) + index

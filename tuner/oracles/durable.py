@@ -1,8 +1,8 @@
-"""What every oracle here has in common: KerasTuner's, made to lose nothing and to resume.
+"""The base class of our oracles: a KerasTuner oracle that resumes exactly.
 
-State is a function of the trials on disk, each written whole or not at all: a search that was
-interrupted anywhere has the same trials as one that was not. What comes next is a subclass's
-`_next`; workers that went silent and failures in a row are handled here.
+Its state is a function of the trials on disk, each written atomically: a search that was
+interrupted at any point ends with the same trials as an uninterrupted one. A subclass's `_next`
+chooses the next trial; this class handles lost workers and consecutive failures.
 
     class FirstThree(DurableOracle):
         def _next(self):
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 _Method = TypeVar("_Method", bound="Callable[..., Any]")
 
 MAX_HANDOUTS = 5
-"""Times that a trial is begun; one whose process dies each time would hold up the search."""
+"""Times that a trial may start without a new checkpoint; after that, it counts as failed."""
 
 
 def _synchronized(method: _Method) -> _Method:
-    """Runs one call at a time; unlike KerasTuner's own, it lets go when a call raises."""
+    """Runs one call at a time; KerasTuner's own decorator keeps its lock when a call raises."""
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._turn:
+        with self._call_lock:
             return method(self, *args, **kwargs)
 
     return cast("_Method", run)
@@ -50,7 +50,7 @@ class DurableOracle(keras_tuner.Oracle):
     """A KerasTuner oracle whose search survives interruptions, lost workers and failing trials.
 
     Attributes:
-      stopped_because: why the search ends before its plan does; empty while it goes on.
+      stopped_because: why the search ends early; empty otherwise.
     """
 
     def __init__(
@@ -61,34 +61,35 @@ class DurableOracle(keras_tuner.Oracle):
         clock: Callable[[], float] = time.monotonic,
         **options: Any,
     ) -> None:
-        """Takes what decides.
+        """Creates an oracle without trials.
 
         Args:
-          max_consecutive_failed_trials: after so many with one and the same cause the search ends.
-          worker_timeout_s: a trial whose worker is silent for longer is given to another.
-          clock: seconds.
-          **options: of KerasTuner's oracle, its hyperparameters among them.
+          max_consecutive_failed_trials: number of trials in a row that must fail for the same
+            reason to end the search.
+          worker_timeout_s: time without a heartbeat after which a worker loses its trial.
+          clock: returns monotonic seconds.
+          **options: of `keras_tuner.Oracle`, such as objective and hyperparameters.
         """
         super().__init__(allow_new_entries=False, tune_new_entries=False, **options)
         self.verbose = 0
-        self._turn = threading.RLock()
+        self._call_lock = threading.RLock()
         self.stopped_because = ""
         self._max_failures, self._worker_timeout_s = max_consecutive_failed_trials, worker_timeout_s
         self._clock = clock
-        self._heard_s: dict[str, float] = {}
-        self._reached: dict[str, str] = {}
+        self._last_heartbeat_s: dict[str, float] = {}
+        self._last_checkpoint: dict[str, str] = {}
         self.ongoing_trials: dict[str, trial_lib.Trial] = {}
         self.end_order: list[str] = []
 
     @_synchronized
     def create_trial(self, tuner_id: str) -> trial_lib.Trial:
-        """Returns the trial that a worker has to run: its own, a lost one, or the next."""
+        """Returns a trial to run: the worker's unfinished one, a lost worker's, or the next."""
         self.tuner_ids.add(tuner_id)
         trial = self.ongoing_trials.get(tuner_id) or self._take_over(tuner_id)
         if trial is None and not self.stopped_because:
             trial = self._begin(tuner_id)
         if trial is not None:
-            self._heard_s[trial.trial_id] = self._clock()
+            self._last_heartbeat_s[trial.trial_id] = self._clock()
             return self._hand_out(tuner_id, trial)
         status = (
             statuses.IDLE if self.ongoing_trials and not self.stopped_because else statuses.STOPPED
@@ -99,38 +100,42 @@ class DurableOracle(keras_tuner.Oracle):
 
     @_synchronized
     def end_trial(self, trial: trial_lib.Trial) -> None:
-        """Notes how a trial ended, as its worker has written it to disk."""
+        """Ends a trial with the record that its worker has saved.
+
+        KerasTuner's oracle takes the outcome from `trial`; a file also survives a lost chief.
+        """
         mine = self.trials[trial.trial_id]
-        if mine.status != statuses.RUNNING:  # Two workers had it, one of them taken for lost.
+        if mine.status != statuses.RUNNING:  # Another worker took it over and has ended it.
             return
         record = records.load(self.trial_folder(mine.trial_id))
         self._end(mine, record)
 
     @_synchronized
     def get_trial(self, trial_id: str) -> trial_lib.Trial:
-        """Returns a trial; asking for a running one tells that its worker is alive."""
-        self._heard_s[trial_id] = self._clock()
+        """Returns a trial; the call is also the heartbeat of the trial's worker."""
+        self._last_heartbeat_s[trial_id] = self._clock()
         return self.trials[trial_id]
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial runs and none will."""
+        """Whether no trial is running and none is left."""
         return not self.ongoing_trials and (
             bool(self.stopped_because) or self._next() == statuses.STOPPED
         )
 
     def trial_folder(self, trial_id: str) -> pathlib.Path:
-        """Returns the folder of a trial's records."""
+        """Returns the folder of a trial's files."""
         return pathlib.Path(self._get_trial_dir(trial_id))
 
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
-        state = {**self.get_state(), "reached": self._reached}
+        """Writes the state atomically."""
+        state = {**self.get_state(), "reached": self._last_checkpoint}
         files.save_json(pathlib.Path(self._get_oracle_fname()), state)
 
     def reload(self) -> None:
-        """Takes the trials from disk; those that ran still belong to their workers."""
+        """Loads the trials from disk; running ones still belong to their workers."""
         folder = pathlib.Path(self._project_dir)
+        # A kill may fall between the two writes: the trials' own files decide, not oracle.json.
         for path in sorted(folder.glob("trial_*/trial.json")):
             trial = trial_lib.Trial.from_state(json.loads(path.read_text("utf-8")))
             self.trials[trial.trial_id] = trial
@@ -139,7 +144,7 @@ class DurableOracle(keras_tuner.Oracle):
             state = json.loads(path.read_text("utf-8"))
             known = {w: t for w, t in state["ongoing_trials"].items() if t in self.trials}
             self.set_state({**state, "ongoing_trials": known})
-            self._reached = dict(state["reached"])
+            self._last_checkpoint = dict(state["reached"])
         self.ongoing_trials = {
             worker: trial
             for worker, trial in self.ongoing_trials.items()
@@ -152,14 +157,14 @@ class DurableOracle(keras_tuner.Oracle):
             if t.status != statuses.RUNNING and t.trial_id not in ended
         )
         self.end_order = [*ended, *missing]
-        self._heard_s = dict.fromkeys(self.trials, self._clock())
+        self._last_heartbeat_s = dict.fromkeys(self.trials, self._clock())
 
     def _save_trial(self, trial: trial_lib.Trial) -> None:
         folder = self.trial_folder(trial.trial_id)
         files.save_json(folder / "trial.json", _without_nan(trial.get_state()))
 
     def _begin(self, tuner_id: str) -> trial_lib.Trial | None:
-        """Begins the next trial, if one can begin now."""
+        """Starts the next trial; None if none can start now."""
         found = self._next()
         if isinstance(found, str):
             return None
@@ -174,14 +179,14 @@ class DurableOracle(keras_tuner.Oracle):
         return trial
 
     def _next(self) -> tuple[str, dict[str, Any]] | str:
-        """Returns (name, values) of the next trial, IDLE or STOPPED."""
+        """Returns (trial id, values) of the next trial, or IDLE or STOPPED."""
         raise NotImplementedError
 
     def _take_over(self, tuner_id: str) -> trial_lib.Trial | None:
-        """Gives a worker the trial of one that has been silent for too long, or has gone."""
+        """Gives a worker the running trial of a lost worker, if there is one."""
         held = {trial.trial_id: worker for worker, trial in self.ongoing_trials.items()}
         for trial_id, trial in sorted(self.trials.items()):
-            silent_s = self._clock() - self._heard_s.get(trial_id, 0.0)
+            silent_s = self._clock() - self._last_heartbeat_s.get(trial_id, 0.0)
             is_lost = trial_id not in held or silent_s > self._worker_timeout_s
             if trial.status == statuses.RUNNING and is_lost:
                 self.ongoing_trials.pop(held.get(trial_id, ""), None)
@@ -190,14 +195,14 @@ class DurableOracle(keras_tuner.Oracle):
         return None
 
     def _hand_out(self, tuner_id: str, trial: trial_lib.Trial) -> trial_lib.Trial:
-        """Notes that a trial is begun; one that ends its process every time is given up."""
-        reached = self._checkpoint_of(trial)
-        if reached != self._reached.get(trial.trial_id):
-            self._run_times[trial.trial_id] = 0  # It has come further since.
-        self._reached[trial.trial_id] = reached
+        """Saves that a trial starts; fails a trial whose process has died MAX_HANDOUTS times."""
+        newest = self._checkpoint_of(trial)
+        if newest != self._last_checkpoint.get(trial.trial_id):
+            self._run_times[trial.trial_id] = 0  # It has made progress since its last start.
+        self._last_checkpoint[trial.trial_id] = newest
         self._run_times[trial.trial_id] += 1
         if self._run_times[trial.trial_id] > MAX_HANDOUTS:
-            reason = f"process died {MAX_HANDOUTS} times: its output says why"
+            reason = f"process died {MAX_HANDOUTS} times: see its output for the cause"
             self._end(trial, records.TrialRecord(reason=reason))
             return self.create_trial(tuner_id)
         self._save_trial(trial)
@@ -225,18 +230,18 @@ class DurableOracle(keras_tuner.Oracle):
         self.save()
 
     def _stop_at_failures(self) -> None:
-        """Ends a search whose last trials all failed for one and the same reason."""
+        """Stops the search if its last trials all failed for the same reason."""
         last = [self.trials[trial_id] for trial_id in self.end_order[-self._max_failures :]]
         causes = {records.cause_of(trial.message or "") for trial in last}
         has_failed = all(trial.status == statuses.FAILED for trial in last)
         if len(last) == self._max_failures and has_failed and len(causes) == 1:
             self.stopped_because = (
-                f"{len(last)} trials in a row failed for one reason ({last[-1].message})"
+                f"{len(last)} trials in a row failed for the same reason ({last[-1].message})"
             )
 
 
 def _without_nan(state: Any) -> Any:
-    """Returns a state as JSON can hold it."""
+    """Replaces NaN and infinite values by None: JSON has neither."""
     if isinstance(state, dict):
         return {key: _without_nan(value) for key, value in state.items()}
     if isinstance(state, list | tuple):

@@ -1,1 +1,1 @@
-"""What a search found: results, leaderboard, live board, HTML page and TensorBoard."""
+"""The results of a search: live board, leaderboard, HTML page and TensorBoard logs."""

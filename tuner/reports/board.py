@@ -1,8 +1,8 @@
-"""What a person sees while a search runs: one table, drawn anew in place, or a line per trial.
+"""The progress of a running search: a table redrawn in place, or a log line per trial.
 
 board = Board(54, "val_auc", planned_epochs=226, planned_rungs={(2, 0): 12, (2, 1): 4, ...})
-board.resume(found)      # Of an earlier process: what has ended before is not told again.
-board.update(found)      # Whenever a trial has begun, gone on or ended.
+board.resume(found)      # Trials that an earlier process has finished are not logged again.
+board.update(found)      # As often as wanted: prints only what is new.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _UP_AND_CLEAR = "\x1b[{}A\r\x1b[J"
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What the whole search has.
+    """Planned totals of the whole search.
 
     Attributes:
-      trials: How many.
-      epochs: How many it trains; 0 where nobody knows.
-      rungs: Trials by (bracket, rung).
-      workers: Trials that run at the same time.
+      trials: Number of trials.
+      epochs: Total epochs of all trials; 0 if unknown.
+      rungs: Number of trials by (bracket, rung).
+      workers: Number of trials that run in parallel.
     """
 
     trials: int
@@ -46,7 +46,7 @@ class Totals:
 
 
 class Board:
-    """Tells how a search goes: on a terminal in a table, elsewhere in plain lines."""
+    """Shows the progress of a search: as a table on a terminal, else as plain lines."""
 
     def __init__(
         self,
@@ -59,62 +59,62 @@ class Board:
         is_terminal: bool | None = None,
         say: Callable[[str], None] = console.say,
     ) -> None:
-        """Starts with an empty board.
+        """Creates a board without printing anything.
 
         Args:
-          planned_trials: Of the whole search.
-          objective: The figure that is optimized.
-          planned_epochs: That the whole search trains; 0 where nobody knows, which leaves out the
-            time left.
-          planned_rungs: Trials by (bracket, rung).
-          workers: Trials that run at the same time.
-          is_terminal: Whether to draw in place; None asks the console.
-          say: Writes a text and a line feed.
+          planned_trials: Number of trials of the whole search.
+          objective: The metric that is optimized.
+          planned_epochs: Total epochs of the whole search; 0 if unknown, then the time left is
+            unknown too.
+          planned_rungs: Number of trials by (bracket, rung).
+          workers: Number of trials that run in parallel.
+          is_terminal: Whether to redraw in place; None asks the console.
+          say: Prints a text and a line feed.
         """
         self._totals = Totals(planned_trials, planned_epochs, dict(planned_rungs or {}), workers)
         self._objective, self._say = objective, say
         in_place = console.wants_colour() and os.environ.get("TERM") != "dumb"
         self._in_place = in_place if is_terminal is None else is_terminal
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._drawn = ""
 
     def resume(self, results: SearchResults) -> None:
-        """Takes what has ended so far as known."""
-        self._told |= {trial.trial_id for trial in results.finished}
+        """Marks the trials that have finished as logged."""
+        self._logged |= {trial.trial_id for trial in results.finished}
 
     def update(self, results: SearchResults) -> None:
-        """Shows how the search stands now."""
+        """Redraws the table, or logs the trials that have finished since the last call."""
         if self._in_place:
             self._draw(results)
         else:
-            self._tell(results)
+            self._log(results)
 
     def _draw(self, results: SearchResults) -> None:
         size = shutil.get_terminal_size()
         lines = format_table(results, self._totals, width=size.columns - 1).splitlines()
-        table = "\n".join(lines[: size.lines - 1])  # The cursor can't go up beyond the first line.
+        table = "\n".join(lines[: size.lines - 1])  # The cursor can't move above the screen.
         if table == self._drawn:
             return
         back = _UP_AND_CLEAR.format(self._drawn.count("\n") + 1) if self._drawn else ""
         self._say(back + table)
         self._drawn = table
 
-    def _tell(self, results: SearchResults) -> None:
-        news = [trial for trial in results.finished if trial.trial_id not in self._told]
+    def _log(self, results: SearchResults) -> None:
+        news = [trial for trial in results.finished if trial.trial_id not in self._logged]
         for trial in news:
-            self._told.add(trial.trial_id)
+            self._logged.add(trial.trial_id)
             self._say(format_line(trial, self._objective))
         if news:
             self._say(f"  {_summary(results, self._totals)}")
 
 
 def format_table(results: SearchResults, totals: Totals, *, width: int) -> str:
-    """Returns the table: the best so far, progress by rung, running trials, and what is left.
+    """Returns the table: summary, best trial, progress by rung, and running trials.
 
     Args:
-      results: How the search stands.
-      totals: What it has in all.
-      width: Of the terminal, in characters; the best's values are wrapped, other lines cut.
+      results: The results so far.
+      totals: Planned totals of the search.
+      width: Of the terminal, in characters; the best trial's values are wrapped, other lines cut.
     """
     lines = [_summary(results, totals), *_best(results, width), *_rungs(results, totals)]
     lines += _running(results)
@@ -122,7 +122,7 @@ def format_table(results: SearchResults, totals: Totals, *, width: int) -> str:
 
 
 def format_line(trial: TrialResult, objective: str) -> str:
-    """Returns what a log says of a finished trial."""
+    """Returns the log line of a finished trial."""
     took = formats.duration(trial.seconds)
     if trial.status == statuses.FAILED:
         reason = text.one_line(trial.reason) or "no reason was recorded"
@@ -134,10 +134,10 @@ def format_line(trial: TrialResult, objective: str) -> str:
 
 
 def seconds_left(results: SearchResults, totals: Totals) -> float | None:
-    """Returns how long the search still takes, from the mean time of an epoch so far.
+    """Estimates the remaining seconds of the search from the mean time of an epoch so far.
 
-    Epochs that failed trials have not trained count as if they were still to come, so it is rather
-    too long than too short. None as long as no epoch has been trained, or none is planned.
+    It tends to overestimate: the epochs that a failed trial did not train count as remaining. None
+    until a trial completes, or if the total of epochs is unknown.
     """
     if len(results.finished) >= totals.trials:
         return 0.0
@@ -173,7 +173,7 @@ def _best(results: SearchResults, width: int) -> Iterator[str]:
 
 
 def _rungs(results: SearchResults, totals: Totals) -> Iterator[str]:
-    """Yields a line for each bracket, in the order in which Hyperband goes through them."""
+    """Yields a line per bracket, the highest number first, with the progress of its rungs."""
     done = collections.Counter((trial.bracket, trial.rung) for trial in results.finished)
     brackets: dict[int, list[str]] = {}
     for bracket, rung in sorted(totals.rungs, key=lambda key: (-key[0], key[1])):

@@ -1,8 +1,8 @@
-"""The pictures of a search, as SVG that a page holds within itself.
+"""Charts of a search, as inline SVG.
 
-Every mark has a class and no colour: the page's style sheet gives colours for light, dark and
-paper. Text stays text. Nothing is told by colour alone: lines are named when pointed at, the best
-one is thicker, failed ones are dashed.
+Marks have classes instead of colours, which the page's style sheet sets for light mode, dark mode
+and print. Colour is never the only cue: each line has a tooltip, the best is thicker, and failed
+ones are dashed.
 
     charts.parallel_coordinates(results)    # Markup of one <svg>
 """
@@ -30,14 +30,14 @@ _TIME_UNITS = ((7200.0, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "
 
 
 def fifths(results: SearchResults) -> Mapping[str, int]:
-    """Returns by configuration in which fifth of the ranking it is; 0 is the best."""
+    """Maps each ranked configuration to its fifth of the ranking: 0 is the best, 4 the worst."""
     scored = [trial.configuration for trial in results.configurations if trial.has_score]
     return {name: place * FIFTHS // len(scored) for place, name in enumerate(scored)}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plot:
-    """A picture with an x and a y axis; lengths in CSS pixels."""
+    """A chart with an x and a y axis; lengths in CSS pixels."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class _Plot:
     bottom: int = 46
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Returns the place of a point."""
+        """Returns the pixel position of a point."""
         across = self.left + self.x.fraction(x) * (self.width - self.left - self.right)
         return across, self._down(self.y.fraction(y))
 
@@ -57,7 +57,7 @@ class _Plot:
         return self.height - self.bottom - fraction * (self.height - self.top - self.bottom)
 
     def draw(self, label: str, x_label: str, y_label: str, marks: Iterable[str]) -> Markup:
-        """Returns the picture with its axes."""
+        """Returns the chart as SVG, with axes and marks."""
         return _svg(
             self.width, self.height, label, [*self._grid(), *self._labels(x_label, y_label), *marks]
         )
@@ -83,9 +83,9 @@ class _Plot:
 
 
 def parallel_coordinates(results: SearchResults) -> Markup:
-    """Draws a line per finished configuration, through its value on the axis of each dimension.
+    """Draws a line per finished configuration, through its values on one axis per dimension.
 
-    The last axis is the score's, the better end up. Lines without a score end below it.
+    The last axis is the score, with the better end at the top. Lines without a score end below it.
     """
     trials = [trial for trial in results.configurations if trial.status != statuses.RUNNING]
     scored = [trial for trial in trials if trial.has_score]
@@ -114,9 +114,9 @@ def parallel_coordinates(results: SearchResults) -> Markup:
         marks.append(_text(across[-1] + 7, foot + 32, "failed", "tick start halo"))
     names = ", ".join(name for name, _, _ in axes) or "no dimension"
     label = (
-        f"Parallel coordinates of {formats.counted(len(trials), 'configuration')}: one line each "
-        f"through its values of {names}, ending at its {results.objective}. The board below has "
-        "the same values as text."
+        f"Parallel coordinates of {formats.counted(len(trials), 'configuration')}: one line per "
+        f"configuration, through its values of {names} to its {results.objective}. The "
+        "leaderboard below lists the same values as text."
     )
     return _svg(int(across[-1]) + _SIDE + 14, height, label, marks)
 
@@ -124,7 +124,7 @@ def parallel_coordinates(results: SearchResults) -> Markup:
 def _trial_lines(
     results: SearchResults, lines: Sequence[tuple[TrialResult, list[tuple[float, float]]]]
 ) -> Iterable[Markup]:
-    """Draws the lines, worse ones first, so that better ones lie on them."""
+    """Draws the lines, the worst first, so that better ones are on top."""
     shade = fifths(results)
     best = results.best
     for trial, points in reversed(lines):
@@ -134,14 +134,14 @@ def _trial_lines(
 
 
 def _kind(trial: TrialResult, shade: Mapping[str, int]) -> str:
-    """Returns the class of a trial's marks."""
+    """Returns the CSS class of a trial's marks."""
     if trial.has_score:
         return f"fifth{shade[trial.configuration]}"
     return "running" if trial.status == statuses.RUNNING else "failed"
 
 
 def _caption(trial: TrialResult) -> str:
-    """Names a line when it is pointed at."""
+    """Returns the tooltip of a trial's marks."""
     outcome = formats.score(trial.score) if trial.has_score else trial.reason or trial.status
     values = formats.values(trial.values)
     return f"{trial.trial_id}: {outcome} after epoch {trial.epochs_done}; {values}"
@@ -159,7 +159,7 @@ def _upright_axis(
 
 
 def _unit(results: SearchResults) -> str:
-    """The unit of the score: log-losses have one, shares have none."""
+    """Returns the unit of the score: nats for a log-loss; none for an AUC."""
     return "(nats)" if results.objective.endswith("loss") else ""
 
 
@@ -172,14 +172,14 @@ def _upwards(fraction: float, direction: str) -> float:
 
 
 def learning_curves(results: SearchResults, trials: Sequence[TrialResult], label: str) -> Markup:
-    """Draws the objective by epoch, a line per trial; all of a search's have the same axes.
+    """Draws the objective by epoch, a line per trial; all charts of a search have the same axes.
 
-    Epochs that a trial took over from the rung below are dotted.
+    Epochs of the rung below, which a promoted trial resumed from, are dotted.
 
     Args:
-      results: They give the axes and the fifths.
-      trials: Those to draw.
-      label: What the picture is called.
+      results: The search, which determines axes and fifths.
+      trials: The trials to draw.
+      label: Description of the chart for screen readers.
     """
     points = [point for trial in results.trials for point in trial.points(results.objective)]
     last = max((epoch for epoch, _ in points), default=1)
@@ -205,7 +205,7 @@ def learning_curves(results: SearchResults, trials: Sequence[TrialResult], label
 
 
 def score_by_time(results: SearchResults) -> Markup:
-    """Draws every trial at the time of its end, and the best score until then as a staircase."""
+    """Draws each trial's score at the time when it ended, and the best score so far as steps."""
     ended = [trial for trial in results.finished if trial.ended_at is not None]
     longest = max((trial.ended_at or 0.0 for trial in ended), default=0.0)
     seconds, unit = next((s, name) for least, s, name in _TIME_UNITS if longest >= least)
@@ -233,14 +233,16 @@ def score_by_time(results: SearchResults) -> Markup:
         stairs.append(plot.at(longest / seconds, best))
         marks.append(_polyline(stairs, "stairs", "best so far"))
     label = (
-        f"{results.objective} of {formats.counted(len(ended), 'finished trial')} against time, "
-        f"with the best so far, which ends at {formats.score(best)}."
+        f"{results.objective} of {formats.counted(len(ended), 'finished trial')} over time, with "
+        f"the best so far, which ends at {formats.score(best)}."
     )
-    return plot.draw(label, f"time since the search began ({unit})", _score_label(results), marks)
+    return plot.draw(
+        label, f"time since the start of the search ({unit})", _score_label(results), marks
+    )
 
 
 def importances(found: Importance) -> Markup:
-    """Draws a bar for each dimension, with its standard deviation and the figures."""
+    """Draws a bar per dimension, with a whisker of one standard deviation and both as text."""
     row, left, width = 30, 150, 480
     longest = max(*(mean + spread for mean, spread in found.shares.values()), 1e-3)
     scale = scales.Linear(0.0, 1.1 * longest)
@@ -269,13 +271,15 @@ def importances(found: Importance) -> Markup:
             _line((x, foot), (x, foot + 5), "axis"),
             _text(x, foot + 19, text, "tick middle"),
         ]
-    marks.append(_text(left, height - 6, "loss of R² when its values are shuffled", "label start"))
+    marks.append(
+        _text(left, height - 6, "decrease of R² when its values are shuffled", "label start")
+    )
     largest = ", ".join(f"{name} {mean:.3f}" for name, (mean, _) in found.shares.items())
     return _svg(width, height, f"Importance of each dimension: {largest}.", marks)
 
 
 def swatch(kind: str) -> Markup:
-    """Draws the sample of a line for a legend; its name stands beside it."""
+    """Draws a sample line for a legend."""
     line = _polyline([(1.0, 6.0), (27.0, 6.0)], f"trial {kind}", "")
     return element("svg", line, viewBox="0 0 28 12", width=28, height=12, aria_hidden="true")
 

@@ -1,4 +1,4 @@
-"""How values, scores and times of a search are written for people.
+"""Formats values, scores and durations of a search as text.
 
 formats.value(0.00031622)   # "0.0003162"
 formats.duration(3725)      # "1 h 02 min"
@@ -18,22 +18,22 @@ NONE = "–"
 
 
 def value(of: Value) -> str:
-    """Writes a dimension's value: a number in four significant digits, a text as it is."""
+    """Formats a dimension's value: a float in four significant digits, others unchanged."""
     return f"{of:.4g}" if isinstance(of, float) else str(of)
 
 
 def values(of: Mapping[str, Value]) -> str:
-    """Writes all values of a configuration in a line."""
+    """Formats the values of a configuration in one line."""
     return ", ".join(f"{name}={value(of[name])}" for name in of)
 
 
 def score(of: float | None) -> str:
-    """Writes a score in four decimals; a dash for one that is missing or no number."""
+    """Formats a score in four decimals; a missing, NaN or infinite one as a dash."""
     return NONE if of is None or not math.isfinite(of) else f"{of:.4f}"
 
 
 def duration(seconds: float) -> str:
-    """Writes a time in its two largest units."""
+    """Formats a duration in its two largest units."""
     whole = max(round(seconds), 0)
     minutes, rest = divmod(whole, 60)
     hours, minutes_rest = divmod(minutes, 60)
@@ -43,10 +43,10 @@ def duration(seconds: float) -> str:
 
 
 def place(of: int | None) -> str:
-    """Writes the number of a bracket or rung; a dash where the oracle has none."""
+    """Formats the number of a bracket or rung; None as a dash."""
     return NONE if of is None else str(of)
 
 
 def counted(count: int, noun: str) -> str:
-    """Writes a number with its noun, which takes an s unless there is one."""
+    """Formats a count with its noun, in the plural unless the count is 1."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

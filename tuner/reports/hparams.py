@@ -1,8 +1,8 @@
-"""A search for TensorBoard: hyperparameters, best score and learning curves of each configuration.
+"""TensorBoard logs of a search: hyperparameters, best score and curves of each configuration.
 
     hparams.write(found, search_dir / "tensorboard")    # then: tensorboard --logdir=…/tensorboard
 
-The HParams tab shows a row per configuration; the Scalars tab its curves.
+The HParams tab shows one row per configuration, the Scalars tab its learning curves.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _STATUS = {statuses.COMPLETED: api_pb2.STATUS_SUCCESS, statuses.FAILED: api_pb2.
 
 
 def write(results: SearchResults, folder: pathlib.Path) -> None:
-    """Writes event files: of the experiment into the folder, of configurations into subfolders.
+    """Writes event files: the experiment's to the folder, each configuration's to a subfolder.
 
-    What an earlier call has written there is replaced. Times are those since the search began;
-    figures that are not finite are left out.
+    They replace the event files of an earlier call. Times count from the start of the search. NaN
+    and infinite values are left out.
 
     Args:
-      results: Whatever has been found so far.
-      folder: Where the event files go.
+      results: The results so far.
+      folder: Folder for the event files.
     """
     for old in folder.rglob("events.out.tfevents.*"):
         old.unlink()
@@ -43,7 +43,7 @@ def write(results: SearchResults, folder: pathlib.Path) -> None:
 
 
 def best_tag(results: SearchResults) -> str:
-    """Returns the name of the best score, which the curve of the objective has not at its end."""
+    """Returns the tag of the best score; the curve of the objective may end at a worse one."""
     return f"best_{results.objective}"
 
 
@@ -72,7 +72,7 @@ def _write_configuration(results: SearchResults, trial: TrialResult, folder: pat
     )
     with _writer(folder):
         _write_raw(begin)
-        for key, epoch, value in _figures(results, trial.configuration):
+        for key, epoch, value in _metrics(results, trial.configuration):
             tf.summary.scalar(key, value, step=epoch)
         if trial.has_score:
             tf.summary.scalar(best_tag(results), trial.score, step=trial.epochs)
@@ -81,8 +81,8 @@ def _write_configuration(results: SearchResults, trial: TrialResult, folder: pat
         _write_raw(summary.session_end_pb(status, end))
 
 
-def _figures(results: SearchResults, configuration: str) -> Iterator[tuple[str, int, float]]:
-    """Yields (figure, epoch, value) of all trials of a configuration, each epoch once."""
+def _metrics(results: SearchResults, configuration: str) -> Iterator[tuple[str, int, float]]:
+    """Yields (metric, epoch, value) over all rungs of a configuration, each epoch once."""
     trials = [trial for trial in results.trials if trial.configuration == configuration]
     found: dict[tuple[str, int], float] = {}
     for trial in sorted(trials, key=lambda trial: (trial.epochs, trial.trial_id)):
@@ -97,7 +97,7 @@ def _keys(curve: Iterable[Mapping[str, float]]) -> set[str]:
 
 @contextlib.contextmanager
 def _writer(folder: pathlib.Path) -> Iterator[None]:
-    """Makes an event file the one that is written to; closed at the end."""
+    """Creates an event file in the folder and directs summaries to it."""
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
         yield

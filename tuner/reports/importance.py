@@ -1,7 +1,7 @@
-"""How much each dimension tells of the score: permutation importance of a random forest.
+"""The importance of each dimension for the score: permutation importance of a random forest.
 
     found = importance.measure(results)
-    found.shares["learning_rate"]    # (mean, standard deviation) of the loss in R² when shuffled
+    found.shares["learning_rate"]    # (mean, standard deviation) of the decrease of R²
 
 Method: L. Breiman, Random Forests, Machine Learning 45 (2001), section 10.
 """
@@ -32,14 +32,14 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Importance:
-    """What a forest has learnt.
+    """Permutation importances, and the quality of the forest behind them.
 
     Attributes:
-      configurations: How many it was fitted on.
-      shares: By dimension, mean and standard deviation of what R² loses when its values are
+      configurations: Number of configurations that the forest was fitted to.
+      shares: By dimension, mean and standard deviation of the decrease of R² when its values are
         shuffled among the configurations; the largest mean first.
-      out_of_bag_r2: How well configurations are predicted by trees that have not seen them: 1 is
-        perfectly, 0 no better than by the mean of all scores.
+      out_of_bag_r2: R² of predictions by trees that have not seen the configuration: 1 is perfect,
+        0 no better than the mean of all scores.
     """
 
     configurations: int
@@ -48,19 +48,19 @@ class Importance:
 
     @property
     def is_weak(self) -> bool:
-        """Whether the forest predicts hardly better than the mean of all scores does."""
+        """Whether the forest predicts scores little better than their mean does."""
         return self.out_of_bag_r2 < _WEAK_R2
 
 
 def measure(results: SearchResults) -> Importance | None:
-    """Fits a forest to the configurations, each with the score that it had at its last rung.
+    """Fits a forest to the configurations, each with the score of its last rung.
 
     Args:
-      results: Those without a score, failed ones too, are left out.
+      results: The search; configurations without a score are left out.
 
     Returns:
-      None where it would be of no meaning: with fewer than MIN_CONFIGURATIONS scores, with equal
-      scores only, or without dimensions.
+      None when an importance would be meaningless: with fewer than MIN_CONFIGURATIONS scores, if
+      all scores are equal, or without dimensions.
     """
     trials = [trial for trial in results.configurations if trial.has_score]
     target = np.array([trial.score for trial in trials], np.float64)

@@ -1,4 +1,4 @@
-"""The board of all trials as a file: `leaderboard.csv`, a row per trial, the best first.
+"""The leaderboard of a search: `leaderboard.csv`, one row per trial, the best first.
 
 leaderboard.write(found, search_dir / "leaderboard.csv")
 """
@@ -24,11 +24,11 @@ _AFTER = ("reason",)
 
 
 def write(results: SearchResults, path: pathlib.Path) -> None:
-    """Writes the ranked trials, then the others by id and without a rank.
+    """Writes the ranked trials, then the others by id, without a rank.
 
     Args:
-      results: Whatever has been found so far.
-      path: Where the UTF-8 text goes, lines ended by a line feed; numbers as Python writes them.
+      results: The results so far.
+      path: The CSV file: UTF-8, lines end with a line feed, scores in full precision.
     """
     names = [dimension.name for dimension in results.dimensions]
     with (

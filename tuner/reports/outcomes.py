@@ -1,6 +1,6 @@
-"""How a search stands: its trials on disk, as `results` has them for tables and reports.
+"""Reads the trials of a search from disk into `results.SearchResults`.
 
-read = outcomes.Reader(folder, space, settings, plan, facts)
+read = outcomes.Reader(space, settings, plan, facts, began)
 read(oracle.trials.values()).best
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads the results of a search; what has ended is read once."""
+    """Reads the results of a search; a finished trial is read only once."""
 
     def __init__(
         self,
@@ -32,21 +32,21 @@ class Reader:
         facts: Mapping[str, str],
         began: float,
     ) -> None:
-        """Takes what does not change.
+        """Creates a reader for a search.
 
         Args:
-          space: what is searched.
+          space: the search space.
           settings: of the search.
-          plan: of it.
-          facts: about data and model.
-          began: when, in seconds since 1970.
+          plan: of the search.
+          facts: about data and model, by name, for the report.
+          began: start of the search, in seconds since 1970.
         """
         self._space, self._settings, self._plan = space, settings, plan
         self._facts, self._began = facts, began
         self._ended: dict[str, results.TrialResult] = {}
 
     def __call__(self, trials: Iterable[Any]) -> results.SearchResults:
-        """Returns the results of KerasTuner's trials."""
+        """Returns the results so far, of KerasTuner's trials."""
         found = [self._read(trial) for trial in sorted(trials, key=lambda trial: trial.trial_id)]
         return results.SearchResults(
             name=self._settings.project_name,
@@ -62,21 +62,21 @@ class Reader:
         if trial.trial_id in self._ended:
             return self._ended[trial.trial_id]
         folder = self._settings.folder
-        marks = trial.hyperparameters.values
+        values = trial.hyperparameters.values
         record = records.TrialRecord(reason=trial.message or "")
         if trial.status != statuses.RUNNING:
             record = records.load(folder / f"trial_{trial.trial_id}")
-        configuration = marks["tuner/configuration"]
+        configuration = values["tuner/configuration"]
         is_running = trial.status == statuses.RUNNING
         curve = _history(folder / records.RUNS / configuration) if is_running else record.curve
         result = results.TrialResult(
             trial_id=trial.trial_id,
             status=trial.status,
-            values=self._space.canonical(marks),
-            bracket=int(marks["tuner/bracket"]),
-            rung=int(marks["tuner/round"]),
-            first_epoch=int(marks["tuner/initial_epoch"]),
-            epochs=int(marks["tuner/epochs"]),
+            values=self._space.canonical(values),
+            bracket=int(values["tuner/bracket"]),
+            rung=int(values["tuner/round"]),
+            first_epoch=int(values["tuner/initial_epoch"]),
+            epochs=int(values["tuner/epochs"]),
             score=record.score,
             curve=curve,
             seconds=record.seconds,
@@ -90,9 +90,9 @@ class Reader:
 
 
 def _history(folder: pathlib.Path) -> list[dict[str, float]]:
-    """Reads how far a running configuration has come."""
+    """Reads the metrics so far of a running configuration, one row per epoch."""
     try:
         lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines]
-    except (OSError, ValueError):  # None yet.
+    except (OSError, ValueError):  # No epoch has finished, or its row is half written.
         return []

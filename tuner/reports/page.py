@@ -1,6 +1,6 @@
-"""The page of a search: `report.html`, one file that needs no network and runs no script.
+"""The HTML page of a search: `report.html`, one file without scripts or external resources.
 
-report.write(found, search_dir / "report.html")
+page.write(found, search_dir / "report.html")
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def write(results: SearchResults, path: pathlib.Path) -> None:
     """Writes the page; equal results give equal bytes.
 
     Args:
-      results: Whatever has been found so far; also nothing.
-      path: Where the HTML goes.
+      results: The results so far; they may be empty.
+      path: The HTML file.
     """
     with files.replacing(path) as partial:
         partial.write_text(_page(results) + "\n", encoding="utf-8", newline="\n")
@@ -43,7 +43,7 @@ def _page(results: SearchResults) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        # A style sheet is raw text to HTML: escapes would stay in it.
+        # HTML does not decode entities inside <style>, so the style sheet must not be escaped.
         element("style", Markup(_STYLE.read_text("utf-8"))),
     )
     body = element("body", element("main", element("h1", title), *_sections(results)))
@@ -57,8 +57,8 @@ def _sections(results: SearchResults) -> Iterable[Markup]:
         yield _section("All configurations", _configurations(results))
         yield _section("Importance of the dimensions", _importance(results))
         yield _section("Learning curves", _curves(results))
-        yield _section("Best score against time", _by_time(results))
-    yield _section("Board", _board(results))
+        yield _section("Best score over time", _by_time(results))
+    yield _section("Leaderboard", _leaderboard(results))
     yield _section("Failures", _failures(results))
 
 
@@ -73,8 +73,8 @@ def _facts(results: SearchResults) -> Markup:
         **results.facts,
         "objective": f"{results.objective}, {higher}",
         "trials": f"{done} of {results.planned_trials} finished, {len(results.failures)} failed",
-        "time of all trials": formats.duration(sum(trial.seconds for trial in results.finished)),
-        "searched": "; ".join(map(_bounds, results.dimensions)) or "nothing",
+        "total time of trials": formats.duration(sum(trial.seconds for trial in results.finished)),
+        "search space": "; ".join(map(_bounds, results.dimensions)) or "nothing",
     }
     return _definitions(facts)
 
@@ -96,7 +96,7 @@ def _definitions(facts: Mapping[str, str]) -> Markup:
 def _best(results: SearchResults) -> Iterable[Markup]:
     best = results.best
     if best is None:
-        yield element("p", "No trial is completed, so there is no best configuration.")
+        yield element("p", "No trial has completed, so there is no best configuration.")
         return
     epochs = formats.counted(best.epochs, "epoch")
     yield element(
@@ -106,9 +106,9 @@ def _best(results: SearchResults) -> Iterable[Markup]:
     )
     yield _definitions({name: formats.value(of) for name, of in best.values.items()})
     yield _note(
-        f"It is the best of {formats.counted(len(results.ranked), 'trial')} on the validation "
-        "split, and therefore an optimistic figure: some of its lead is luck. Judge it on data "
-        "that the search has not seen."
+        f"This is the best of {formats.counted(len(results.ranked), 'trial')} on the validation "
+        "split, so the score is optimistic: part of it is luck. Evaluate the configuration on "
+        "data that the search has not seen, for example with --refit_best."
     )
 
 
@@ -124,9 +124,9 @@ def _note(text: str) -> Markup:
 
 def _configurations(results: SearchResults) -> Iterable[Markup]:
     yield _note(
-        "A line is a configuration, drawn through its values to the score of its last rung. "
-        "Configurations that were ended early have fewer epochs than those that were promoted. "
-        "Scores much worse than the others are drawn at the end of their axis."
+        "Each line is a configuration, drawn through its values to the score of its last rung. "
+        "Configurations that were not promoted have fewer epochs than those that were. "
+        "Scores much worse than the others are drawn at the end of the axis."
     )
     yield _legend()
     yield element("div", charts.parallel_coordinates(results), class_="wide", tabindex=0)
@@ -147,17 +147,17 @@ def _importance(results: SearchResults) -> Iterable[Markup]:
     yield element("div", charts.importances(found), class_="wide", tabindex=0)
     yield element(
         "p",
-        f"A random forest was fitted to {found.configurations} configurations; a bar is what its "
-        "R² on them loses when the values of that dimension are shuffled (mean and standard "
-        f"deviation of {importance.REPEATS} shuffles). Trees that have not seen a configuration "
-        f"predict it with an R² of {found.out_of_bag_r2:.2f}"
-        + (": the forest has learnt little, so the bars mean little." if found.is_weak else "."),
+        f"A random forest was fitted to the scores of {found.configurations} configurations. A bar "
+        "is the decrease of its R² when the values of that dimension are shuffled (mean and "
+        f"standard deviation of {importance.REPEATS} shuffles). The forest's out-of-bag R² is "
+        f"{found.out_of_bag_r2:.2f}"
+        + (": it predicts poorly, so the bars mean little." if found.is_weak else "."),
     )
     yield _note(
-        "What this does not say: which value is good, what holds outside of the searched bounds, "
-        "or that a dimension causes the score. Dimensions that act together share their bars. "
-        "Scores of configurations that were ended early come from fewer epochs, which counts as "
-        "if their values were to blame. Failed configurations are left out."
+        "Importance does not show which values are good, what would happen outside the searched "
+        "ranges, or that a dimension causes the score. Interacting dimensions share importance. "
+        "Configurations that were not promoted have scores from fewer epochs, which the forest "
+        "attributes to their values. Failed configurations are left out."
     )
 
 
@@ -165,10 +165,10 @@ def _why_no_importance(results: SearchResults) -> str:
     scored = sum(trial.has_score for trial in results.configurations)
     if scored < importance.MIN_CONFIGURATIONS:
         return (
-            f"{formats.counted(scored, 'configuration')} with a score: too few to mean anything. "
-            f"Importances are shown from {importance.MIN_CONFIGURATIONS} on."
+            f"{formats.counted(scored, 'configuration')} with a score: too few to measure "
+            f"importance, which needs at least {importance.MIN_CONFIGURATIONS}."
         )
-    return "All scores are equal, or nothing was searched: there is nothing to attribute."
+    return "All scores are equal, or no dimension was searched: there is nothing to attribute."
 
 
 def _curves(results: SearchResults) -> Iterable[Markup]:
@@ -177,12 +177,12 @@ def _curves(results: SearchResults) -> Iterable[Markup]:
         if trial.points(results.objective):
             rungs.setdefault(trial.rung, []).append(trial)
     if not rungs:
-        yield element("p", "No trial has a curve.")
+        yield element("p", "No trial has finished an epoch.")
         return
     yield _note(
-        "A line is a trial in the colour of its configuration's fifth; dotted are the epochs that "
-        "it took over from the rung below, dashed are failed trials and thin the running ones. All "
-        "panels have the same axes."
+        "Each line is a trial, in the colour of its configuration's fifth of the ranking. Dotted: "
+        "epochs of the rung below. Dashed: failed trials. Thin: running trials. All panels have "
+        "the same axes."
     )
     panels = []
     for rung in sorted(rungs, key=lambda rung: -1 if rung is None else rung):
@@ -196,15 +196,15 @@ def _curves(results: SearchResults) -> Iterable[Markup]:
 
 def _by_time(results: SearchResults) -> Iterable[Markup]:
     if not any(trial.ended_at is not None for trial in results.finished):
-        yield element("p", "No trial has ended.")
+        yield element("p", "No trial has finished.")
         return
     yield _note("Dots are completed trials, crosses failed ones; the line is the best so far.")
     yield element("div", charts.score_by_time(results), class_="wide", tabindex=0)
 
 
-def _board(results: SearchResults) -> Iterable[Markup]:
+def _leaderboard(results: SearchResults) -> Iterable[Markup]:
     if not results.trials:
-        yield element("p", "No trial has been started.")
+        yield element("p", "No trial has started.")
         return
     names = [dimension.name for dimension in results.dimensions]
     heads = ["rank", "trial", "status", results.objective, "bracket", "rung", "epochs", "time"]

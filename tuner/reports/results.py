@@ -1,7 +1,7 @@
-"""What a search found, as data: every trial with its values, curve, score and cause of failure.
+"""The results of a search as data: each trial with its values, curve, score or failure.
 
-A configuration is one choice of values. Hyperband trains it in several trials, one a rung, each
-resuming where the one before ended; those trials share their `configuration` and their values.
+A configuration is one choice of values. Hyperband trains it in one trial per rung, each of which
+resumes the one before; these trials have the same `configuration` and values.
 
     found = SearchResults(name="search", objective="val_auc", direction="max", ...)
     found.best.values                       # {"neurons": 320, "learning_rate": 0.0003, ...}
@@ -28,19 +28,19 @@ class TrialResult:
     """One trial: a configuration, trained from one epoch to another.
 
     Attributes:
-      trial_id: Tells it from all others, like "b2-r0-03".
+      trial_id: Unique in the search, such as "b2-r0-03".
       status: COMPLETED, FAILED or RUNNING.
       values: A value for each dimension of the search.
-      bracket: Of Hyperband; None for an oracle without brackets.
-      rung: Of the bracket; None for an oracle without rungs.
-      first_epoch: Epochs that the configuration had been trained when this trial began.
-      epochs: Epochs that it has when this trial ends, counted from the configuration's start.
-      score: The objective's best value over all of the configuration's epochs so far.
-      curve: A row per epoch: "epoch", counted from 1, and the figures of the history.
-      seconds: What the trial took.
-      ended_at: When it ended, in seconds since the search began.
-      reason: Why it failed, like "diverged: ..."; else empty.
-      configuration: Which one it trained, like "b2-03".
+      bracket: Number of the Hyperband bracket; None for an oracle without brackets.
+      rung: Number of the rung in its bracket; None for an oracle without rungs.
+      first_epoch: Epochs of the configuration before this trial.
+      epochs: Epochs of the configuration at the end of this trial.
+      score: The objective's best value over all epochs of the configuration so far.
+      curve: One row per epoch: "epoch", counted from 1, and the metrics of the history.
+      seconds: Duration of the trial.
+      ended_at: Time of its end, in seconds since the search began; None while it runs.
+      reason: Why it failed, such as "diverged: ..."; empty otherwise.
+      configuration: Name of its configuration, such as "b2-03".
     """
 
     trial_id: str
@@ -59,7 +59,7 @@ class TrialResult:
 
     @property
     def has_score(self) -> bool:
-        """Whether it is completed, with a score that can be compared."""
+        """Whether the trial has completed, with a finite score."""
         return (
             self.status == statuses.COMPLETED
             and self.score is not None
@@ -68,27 +68,27 @@ class TrialResult:
 
     @property
     def epochs_done(self) -> int:
-        """Epochs of the configuration at the last one that the curve has."""
+        """The last epoch in the curve: the progress of a running trial."""
         return max((int(row["epoch"]) for row in self.curve), default=self.first_epoch)
 
     def points(self, key: str) -> list[tuple[int, float]]:
-        """Returns (epoch, value) wherever the curve has a finite value of this figure."""
+        """Returns (epoch, value) for each epoch in which the metric is finite."""
         rows = ((int(row["epoch"]), row.get(key, math.nan)) for row in self.curve)
         return sorted((epoch, float(value)) for epoch, value in rows if math.isfinite(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResults:
-    """All trials of a search, and what was searched.
+    """All trials of a search, and its space.
 
     Attributes:
       name: Of the search.
-      objective: The figure that is optimized, under Keras's name: "val_auc" or "val_loss".
+      objective: The metric that is optimized, "val_auc" or "val_loss".
       direction: "max" or "min".
-      dimensions: What was searched.
-      trials: All that have been started, in any order.
-      planned_trials: How many the whole search has.
-      facts: Data, backbone, precision and whatever else a reader needs, by name.
+      dimensions: The dimensions of the search space.
+      trials: The trials that have started, in any order.
+      planned_trials: Number of trials of the whole search.
+      facts: Options that identify the search for a reader, such as backbone, by name.
     """
 
     name: str
@@ -101,7 +101,7 @@ class SearchResults:
 
     @functools.cached_property
     def ranked(self) -> Sequence[TrialResult]:
-        """Completed trials, the best first; of equal ones the one with fewer epochs, then by id."""
+        """Trials with a score, the best first; ties are ordered by fewer epochs, then by id."""
         scored = [trial for trial in self.trials if trial.has_score]
         return sorted(
             scored, key=lambda trial: (self._badness(trial), trial.epochs, trial.trial_id)
@@ -109,7 +109,7 @@ class SearchResults:
 
     @property
     def best(self) -> TrialResult | None:
-        """The first of the ranked trials, if there is one."""
+        """The best trial; None if no trial has a score."""
         return self.ranked[0] if self.ranked else None
 
     @functools.cached_property
@@ -124,7 +124,7 @@ class SearchResults:
 
     @functools.cached_property
     def finished(self) -> Sequence[TrialResult]:
-        """Completed and failed trials in the order of their ends."""
+        """Completed and failed trials, in the order in which they ended."""
         done = [
             trial for trial in self.trials if trial.status in (statuses.COMPLETED, statuses.FAILED)
         ]
@@ -132,9 +132,10 @@ class SearchResults:
 
     @functools.cached_property
     def configurations(self) -> Sequence[TrialResult]:
-        """For each configuration its last trial, the best first, those without a score at the end.
+        """The last trial of each configuration, the best first; those without a score at the end.
 
-        The last one is that with the most epochs: a completed one, unless there is none.
+        The last trial is the completed one with the most epochs, or a failed or running one if
+        none has completed.
         """
         last: dict[str, TrialResult] = {}
         for trial in sorted(self.trials, key=lambda t: (t.has_score, t.epochs, t.trial_id)):
@@ -143,7 +144,7 @@ class SearchResults:
         return [*scored, *_by_id(trial for trial in last.values() if not trial.has_score)]
 
     def is_better(self, score: float, other: float) -> bool:
-        """Whether the first score beats the second."""
+        """Whether `score` beats `other`."""
         return score > other if self.direction == "max" else score < other
 
     def _badness(self, trial: TrialResult) -> float:

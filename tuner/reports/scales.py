@@ -1,4 +1,4 @@
-"""Where a value lies on an axis: as a fraction of its length, with the ticks that tell it.
+"""Axes of charts: map values to fractions of the axis, and choose the ticks.
 
 scale = scales.of_dimension(Dimension("learning_rate", "float", 1e-5, 1e-2, log=True))
 scale.fraction(1e-4)    # 0.333...
@@ -26,22 +26,22 @@ class Scale(Protocol):
     """An axis."""
 
     def fraction(self, value: Any) -> float:
-        """Returns the place of a value in [0, 1]; of one beyond the axis, that of its end."""
+        """Maps a value to [0, 1]; values beyond the axis to its end."""
 
     def ticks(self) -> Ticks:
-        """Returns places and texts of the ticks."""
+        """Returns (fraction, text) of each tick."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """Equal steps for equal differences."""
+    """A linear axis."""
 
     low: float
     high: float
     is_whole: bool = False
 
     def fraction(self, value: float) -> float:
-        """Returns the place of a value."""
+        """Maps a value to [0, 1]."""
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
     def ticks(self) -> Ticks:
@@ -56,17 +56,17 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Logarithmic:
-    """Equal steps for equal ratios."""
+    """A logarithmic axis."""
 
     low: float
     high: float
 
     def fraction(self, value: float) -> float:
-        """Returns the place of a value."""
+        """Maps a value to [0, 1]."""
         return min(max(math.log(value / self.low) / math.log(self.high / self.low), 0.0), 1.0)
 
     def ticks(self) -> Ticks:
-        """Returns the powers of ten between the ends, with 2 and 5 of each where they are few."""
+        """Returns the powers of ten; on less than two decades, also 2 and 5 times these."""
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         factors = (1,) if self.high / self.low >= 100 else (1, 2, 5)
         values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
@@ -77,12 +77,12 @@ class Logarithmic:
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """An equal part for each choice, which lies in its middle."""
+    """A categorical axis: equal parts, with each choice in the middle of its part."""
 
     choices: Sequence[Value]
 
     def fraction(self, value: Value) -> float:
-        """Returns the place of a choice."""
+        """Maps a choice to [0, 1]."""
         return (self.choices.index(value) + 0.5) / len(self.choices)
 
     def ticks(self) -> Ticks:
@@ -100,12 +100,12 @@ def of_dimension(dimension: Dimension) -> Scale:
 
 
 def of_scores(scores: Iterable[float], direction: str) -> Linear:
-    """Returns an axis of scores that a few very bad ones do not stretch.
+    """Returns an axis for scores that a few very bad ones do not stretch.
 
-    Those are drawn at its end. The better end always holds all scores.
+    The axis may cut off the worst scores, which are then drawn at its end, but never the best.
 
     Args:
-      scores: In any order; none gives [0, 1].
+      scores: In any order; without scores, the axis is [0, 1].
       direction: "max" or "min".
     """
     found = np.array(list(scores), np.float64)
@@ -122,7 +122,7 @@ def of_scores(scores: Iterable[float], direction: str) -> Linear:
 
 
 def _widened(low: float, high: float, *, is_whole: bool) -> Linear:
-    """The axis, or one of some length where it would have none."""
+    """Returns the axis from low to high, widened if they are equal."""
     if low < high:
         return Linear(low, high, is_whole)
     half = 0.5 if is_whole else 0.05 * abs(low) or 0.5

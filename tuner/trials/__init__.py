@@ -1,1 +1,1 @@
-"""Running trials: one after the other, in a process of their own, or on several workers."""
+"""Running trials: in this process, in a process each, or on several workers."""

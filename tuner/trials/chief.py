@@ -1,9 +1,10 @@
-"""The chief of a parallel search: gives out trials over KerasTuner's own protocol, computes none.
+"""The chief of a parallel search: serves the oracle to workers over KerasTuner's gRPC protocol.
 
-    with chief.serving(oracle, "127.0.0.1:0") as address:      # on one host, beside its workers
-        chief.supervise(oracle, argv, settings, address, on_turn)
+    with chief.serving(oracle, "127.0.0.1:0") as address:      # all workers on this host
+        chief.supervise(oracle, argv, settings, address, show_progress)
 
-Across hosts it is `chief.serve`, in the process whose KERASTUNER_TUNER_ID begins with "chief".
+For workers on other hosts, the process whose KERASTUNER_TUNER_ID contains "chief" calls
+`chief.serve`. A chief trains no trials itself.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
     from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
 
-TURN_S = 0.5
+POLL_S = 0.5
 GRACE_S = 30.0
 FAREWELL_S = 5.0
-"""After the last trial, so that workers of other hosts hear that there are no more."""
-QUICK_DEATHS = 3
-"""Times in a row that a worker may die before its first trial."""
+"""Time that the chief stays up after the last trial, to answer STOPPED to workers that ask."""
+MAX_DEATHS = 3
+"""Times that a worker may die while no trial ends."""
 
 
 @contextlib.contextmanager
 def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
-    """Answers workers at an address (port 0: any); yields it.
+    """Serves the oracle at an address; port 0 takes a free port. Yields the address.
 
     Raises:
-      RunError: when the address can't be had.
+      RunError: when the address can't be bound.
     """
-    # KerasTuner's own start_server waits for ever for a worker that was killed.
+    # KerasTuner's own start_server never returns if a worker was killed.
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
     servicer = oracle_chief.OracleServicer(oracle)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
@@ -56,7 +57,8 @@ def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise RunError(
-            f"the chief can't listen at {address}: it is in use, or no address of this machine."
+            f"the chief can't listen at {address}: the port is in use, or the address is not of "
+            "this machine; set KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT."
         ) from error
     server.start()
     try:
@@ -65,22 +67,22 @@ def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
-def serve(oracle: DurableOracle, on_turn: Callable[[], None]) -> None:
-    """Answers until the search is over; workers start and end as they like."""
+def serve(oracle: DurableOracle, show_progress: Callable[[], None]) -> None:
+    """Serves the oracle until the search is over; workers may join and leave at any time."""
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     with serving(oracle, address):
-        console.say(f"the chief answers at {address}.")
+        console.say(f"the chief listens at {address}.")
         while not oracle.is_over:
-            on_turn()
-            time.sleep(TURN_S)
+            show_progress()
+            time.sleep(POLL_S)
         deadline = time.monotonic() + FAREWELL_S
         while oracle.tuner_ids and time.monotonic() < deadline:
-            time.sleep(TURN_S)
-    on_turn()
+            time.sleep(POLL_S)
+    show_progress()
 
 
 class WorkerProcess:
-    """A worker on this machine, begun again when it dies."""
+    """A worker process on this machine."""
 
     def __init__(self, index: int, argv: Sequence[str], address: str, folder: pathlib.Path) -> None:
         self._index, self._argv = index, argv
@@ -98,23 +100,23 @@ class WorkerProcess:
         self.start()
 
     def start(self) -> None:
-        """Starts it, once more if need be; its output goes to a log of its own."""
+        """Starts or restarts the process; its output is appended to its own log."""
         with self._log.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuner", *self._argv],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C reaches it once, from here.
+                start_new_session=True,  # Ctrl-C must reach it once, through `stop`.
             )
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """The exit code; None while the process runs."""
         return self._process.poll()
 
     def stop(self, seconds: float) -> None:
-        """Lets it save what it has, and ends it."""
+        """Terminates the process; kills it unless it ends within `seconds`."""
         self._process.terminate()
         try:
             self._process.wait(seconds)
@@ -123,7 +125,7 @@ class WorkerProcess:
             self._process.wait()
 
     def explain(self) -> str:
-        """Returns what it said last."""
+        """Returns the last line of the worker's log, and where the log is."""
         lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
         return f"worker {self._index}: {lines[-1] if lines else 'no output'} (see {self._log})"
 
@@ -133,33 +135,33 @@ def supervise(
     argv: Sequence[str],
     settings: Settings,
     address: str,
-    on_turn: Callable[[], None],
+    show_progress: Callable[[], None],
 ) -> None:
-    """Runs workers on this machine until the search is over; one that dies is begun again.
+    """Runs workers on this machine until the search is over; restarts a worker that dies.
 
     Args:
-      oracle: that `serving` answers for.
-      argv: of `python -m tuner`, for every worker.
+      oracle: the one that `serving` serves.
+      argv: arguments of `python -m tuner`, for every worker.
       settings: of the search.
       address: of the oracle.
-      on_turn: is called now and then.
+      show_progress: called every POLL_S seconds.
 
     Raises:
-      RunError: when a worker gives up, or dies again and again without running a trial.
+      RunError: when a worker ends with an error, or dies repeatedly while no trial ends.
     """
     workers = [WorkerProcess(i, argv, address, settings.folder) for i in range(settings.workers)]
     ended = len(oracle.end_order)
     try:
         while not oracle.is_over:
-            on_turn()
-            time.sleep(TURN_S)
+            show_progress()
+            time.sleep(POLL_S)
             if len(oracle.end_order) > ended:
                 ended = len(oracle.end_order)
                 for process in workers:
                     process.deaths = 0
             for process in workers:
                 _restart(process)
-        on_turn()
+        show_progress()
         _wait(workers, GRACE_S)
     finally:
         for process in workers:
@@ -168,18 +170,18 @@ def supervise(
 
 def _restart(process: WorkerProcess) -> None:
     code = process.code
-    if code in (None, 0):  # It runs, or has heard that there is nothing left for it.
+    if code in (None, 0):  # It is running, or has ended because no trial is left.
         return
     process.deaths += 1
-    # 1 and 2 are ends of its own choice, with a message: the next one would end alike.
-    if code in (1, 2) or process.deaths > QUICK_DEATHS:
+    # Exit codes 1 and 2 are errors with a message, which a restart would only repeat.
+    if code in (1, 2) or process.deaths > MAX_DEATHS:
         raise RunError(process.explain())
-    name = signal.Signals(-code).name if code < 0 else f"code {code}"
-    console.say(f"a worker ended with {name}; it is started again.")
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    console.say(f"a worker ended with {name}; restarting it.")
     process.start()
 
 
 def _wait(workers: Sequence[WorkerProcess], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while any(w.code is None for w in workers) and time.monotonic() < deadline:
-        time.sleep(TURN_S)
+        time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""The cuts of a space: where trials divide the network into frozen layers and trained ones.
+"""The cuts of a space: where its trials divide the network into frozen and trained layers.
 
 configs = cuts.configs_for(base, space, "val_auc")     # one for each cut
 cuts.prepare(workspace, configs)                       # their features, in one pass
@@ -23,7 +23,7 @@ CUT = "layers_to_unfreeze"
 
 
 def configs_for(base: Config, space: Space, objective: str) -> list[Config]:
-    """Returns a config for every cut in the space, everything else at the middle of its range."""
+    """Returns one config per cut in the space, with all other dimensions at mid-range."""
     middle = space.values_at([0.5] * len(space.dimensions))
     cut = next((d for d in space.dimensions if d.name == CUT), None)
     values = [{**middle, CUT: choice} for choice in cut.choices] if cut else [middle]
@@ -31,14 +31,14 @@ def configs_for(base: Config, space: Space, objective: str) -> list[Config]:
 
 
 def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
-    """Computes the features of every cut in the space, in one pass over the images.
+    """Caches the features of every cut in the space, in one pass over the images.
 
     Args:
       workspace: of the search.
       configs: one for each cut.
 
     Raises:
-      ConfigError: when the features of all cuts don't fit the cache together.
+      ConfigError: when the features of all cuts together exceed --cache_budget_gb.
     """
     built = [workspace.build(config) for config in configs]
     by_position: dict[int, feeds.FeatureFeed] = {}
@@ -52,7 +52,7 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     found = list(by_position.values())
     _require_room(found, workspace.base.features.cache_budget_gb)
     names = ", ".join(feed.partition.cut.name for feed in found)
-    console.say(f"features up to {names}, for all trials:")
+    console.say(f"features of the layers up to {names}, for all trials:")
     with workspace.data(workspace.base).reading():
         for split in feeds.TRAINING_SPLITS:
             if len(found) > 1:
@@ -64,7 +64,7 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
 def _require_room(found: Sequence[feeds.FeatureFeed], budget_gb: float) -> None:
     """Raises ConfigError unless the features of all cuts fit the cache together.
 
-    Else trials would remove one another's, and each compute its own again.
+    Otherwise trials would evict one another's features and compute them again and again.
     """
     needed = sum(feed.num_bytes(split) for feed in found for split in feeds.TRAINING_SPLITS)
     if needed > budget_gb * 2**30:

@@ -1,4 +1,4 @@
-"""What a plan will cost, from steps that are measured before anything is searched.
+"""Estimates the time and disk space of a plan from a few timed steps of each cut.
 
 costs = estimate.measure(workspace, cuts.configs_for(base, space, "val_auc"))
 costs.seconds(plan, workers=2), costs.cache_bytes
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from tuner.trials import tasks
 
 STEPS = 8
-"""That are timed after the first, which traces."""
+"""Steps that are timed, after an epoch that traces them."""
 SAVING_S = 0.1
-"""For the checkpoint at the end of an epoch."""
+"""Allowance for the checkpoint at the end of an epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What the trials of one cut cost.
+    """The cost of trials with the same cut.
 
     Attributes:
-      setup_s: of a trial: to build, trace and open the features.
-      epoch_s: of an epoch, with validation.
-      cache_bytes: features on disk.
-      checkpoint_bytes: of a configuration.
+      setup_s: time of a trial before its first epoch: building, tracing, opening the features.
+      epoch_s: time of an epoch, with validation.
+      cache_bytes: disk space of the features.
+      checkpoint_bytes: disk space of a configuration's checkpoints.
     """
 
     setup_s: float
@@ -52,25 +52,26 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What a search costs: the pass over the images, and the trials of each cut.
+    """The cost of a search: the pass over the images, and the trials of each cut.
 
     Attributes:
-      pass_s: to compute the features that no cache has yet, for all cuts together.
-      cuts: a cost for each.
+      pass_s: time to compute the features that are not cached yet, for all cuts together.
+      cuts: the cost of trials with each cut.
     """
 
     pass_s: float
     cuts: tuple[Cost, ...]
 
     def seconds(self, plan: Plan, workers: int = 1) -> float:
-        """Returns how long a plan takes; a worker has its share of the machine, no more of it."""
+        """Returns the time that a plan takes on this machine."""
         setup_s = statistics.mean(cut.setup_s for cut in self.cuts)
         epoch_s = statistics.mean(cut.epoch_s for cut in self.cuts)
-        # Building uses one thread, training all that there are.
+        # Building a model is single-threaded and scales with workers. Training is not: it uses all
+        # CPUs already, and more workers only divide them.
         return self.pass_s + plan.num_trials * setup_s / workers + plan.num_epochs * epoch_s
 
     def num_bytes(self, plan: Plan) -> int:
-        """Returns the disk space that the features and all checkpoints take."""
+        """Returns the disk space of the features and all checkpoints."""
         checkpoint = max(cut.checkpoint_bytes for cut in self.cuts)
         return sum(c.cache_bytes for c in self.cuts) + checkpoint * plan.num_configurations
 
@@ -81,58 +82,60 @@ class Costs:
                 plan.to_text(),
                 (
                     f"{plan.num_trials} trials of {plan.num_configurations} configurations, "
-                    f"{plan.num_epochs} epochs"
+                    f"{plan.num_epochs} epochs in total"
                 ),
                 (
-                    f"about {_duration(self.seconds(plan, workers))}, of which "
-                    f"{_duration(self.pass_s)} to compute features"
+                    f"estimated time: {_duration(self.seconds(plan, workers))}, "
+                    f"{_duration(self.pass_s)} of it to compute features"
                 ),
                 (
-                    f"about {self.num_bytes(plan) / 2**30:.2f} GiB on disk, of which "
-                    f"{sum(c.cache_bytes for c in self.cuts) / 2**30:.2f} GiB features"
+                    f"estimated disk space: {self.num_bytes(plan) / 2**30:.2f} GiB, "
+                    f"{sum(c.cache_bytes for c in self.cuts) / 2**30:.2f} GiB of it for features"
                 ),
             ]
         )
 
 
 def measure(workspace: tasks.Workspace, configs: Sequence[Config]) -> Costs:
-    """Builds a configuration of each cut and times a few steps of it, on made-up features.
+    """Builds a configuration of each cut and times a few steps of it, on zeros.
 
     Raises:
-      ConfigError: when a cut is impossible.
+      ConfigError: when the backbone has no such cut.
     """
     with console.muted():
         measured = [_measure(workspace, config) for config in configs]
-    pass_s = max(seconds for _, seconds in measured)  # Cuts share one pass; the highest decides.
+    pass_s = max(
+        seconds for _, seconds in measured
+    )  # Cuts share one pass, which ends at the highest of them.
     return Costs(pass_s, tuple(cost for cost, _ in measured))
 
 
 def _measure(workspace: tasks.Workspace, config: Config) -> tuple[Cost, float]:
-    """Returns the cost of a configuration's trials, and the seconds of its pass."""
+    """Returns (cost of a configuration's trials, seconds of its pass over the images)."""
     start = time.monotonic()
     setup = workspace.build(config)
     feed, size = setup.feed, config.data.batch_size
     driver = Driver(feed.model, workspace.context.strategy)
-    few = _few(feed.model.input.shape[1:], feed.model.input.dtype, size)
-    driver.fit(lambda _: few, validation=few, epochs=1)  # Traces.
+    zeros = _zeros(feed.model.input.shape[1:], feed.model.input.dtype, size)
+    driver.fit(lambda _: zeros, validation=zeros, epochs=1)  # Traces.
     setup_s = time.monotonic() - start
     start = time.monotonic()
-    driver.fit(lambda _: few, validation=_one(few), epochs=1)
+    driver.fit(lambda _: zeros, validation=_first_batch(zeros), epochs=1)
     step_s = (time.monotonic() - start) / STEPS
     start = time.monotonic()
-    driver.evaluate(few)
-    judge_s = (time.monotonic() - start) / STEPS
+    driver.evaluate(zeros)
+    evaluate_step_s = (time.monotonic() - start) / STEPS
     data = workspace.data(config)
     validation_steps = math.ceil(data.num_examples("validation") / size)
-    epoch_s = setup.steps_per_epoch * step_s + validation_steps * judge_s + SAVING_S
-    pass_s, cache_bytes = _pass_of(feed)
+    epoch_s = setup.steps_per_epoch * step_s + validation_steps * evaluate_step_s + SAVING_S
+    pass_s, cache_bytes = _pass_cost(feed)
     shapes = (tf.TensorShape(variable.shape).as_list() for variable in setup.variables)
     checkpoint_bytes = sum(4 * math.prod(shape) for shape in shapes)
     return Cost(setup_s, epoch_s, cache_bytes, 2 * checkpoint_bytes), pass_s
 
 
-def _pass_of(feed: feeds.Feed) -> tuple[float, int]:
-    """Returns the seconds that the missing features take, and the bytes that all take."""
+def _pass_cost(feed: feeds.Feed) -> tuple[float, int]:
+    """Returns (seconds to compute the missing features, bytes of all features)."""
     if not isinstance(feed, feeds.FeatureFeed):
         return 0.0, 0
     missing = sum(feed.missing_examples(split) for split in feeds.TRAINING_SPLITS)
@@ -146,15 +149,15 @@ def _pass_of(feed: feeds.Feed) -> tuple[float, int]:
     return missing * (time.monotonic() - start) / batch, num_bytes
 
 
-def _few(shape: Any, dtype: str, batch_size: int) -> batches.Batches:
-    """Makes batches of zeros, of the shape that a model takes."""
+def _zeros(shape: Any, dtype: str, batch_size: int) -> batches.Batches:
+    """Returns STEPS batches of zeros in a model's input shape."""
     example = (tf.zeros(shape, dtype), tf.zeros((), tf.int32), tf.ones(()))
     rows = tf.data.Dataset.from_tensors(example).repeat(STEPS * batch_size)
     return batches.pad(rows, batch_size, STEPS * batch_size)
 
 
-def _one(few: batches.Batches) -> batches.Batches:
-    return dataclasses.replace(few, steps=1, num_examples=few.num_examples // few.steps)
+def _first_batch(of: batches.Batches) -> batches.Batches:
+    return dataclasses.replace(of, steps=1, num_examples=of.num_examples // of.steps)
 
 
 def _duration(seconds: float) -> str:

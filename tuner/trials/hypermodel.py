@@ -1,4 +1,4 @@
-"""The trainer as a KerasTuner hypermodel: `build` makes a trial's network, `fit` trains it.
+"""The trainer as a KerasTuner hypermodel: `build` builds a trial's network, `fit` trains it.
 
 model = FineTuning(workspace, space, "val_auc").build(hp)
 """
@@ -26,25 +26,25 @@ class FineTuning(keras_tuner.HyperModel):
     """Builds and trains configurations of a space, one at a time."""
 
     def __init__(self, workspace: tasks.Workspace, space: Space, objective: str) -> None:
-        """Takes what all configurations share.
+        """Creates the hypermodel of a search.
 
         Args:
-          workspace: devices, data, and every option that is not searched.
-          space: what is.
-          objective: val_auc or val_loss; it chooses the best epoch as well.
+          workspace: devices, data, and the options that are not searched.
+          space: the search space.
+          objective: "val_auc" or "val_loss"; it also selects the best epoch.
         """
         super().__init__()
         self.workspace, self._space, self._objective = workspace, space, objective
         self._setup: fitting.TrainingSetup | None = None
 
     def config_of(self, hp: keras_tuner.HyperParameters) -> Config:
-        """Returns the trainer's config of a configuration."""
+        """Returns the trainer's config for hyperparameter values."""
         values = self._space.canonical(hp.values)
         return tasks.config_of(self.workspace.base, values, self._objective)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Returns what trains: the network, or its part above the cached features."""
-        self._setup = None  # Before the next is built: two need not fit into memory.
+        """Builds the model to train: the whole network, or its suffix after cached features."""
+        self._setup = None  # Frees the last model: two may not fit into memory.
         with console.muted():
             self._setup = self.workspace.build(self.config_of(hp))
         return self._setup.feed.model
@@ -57,19 +57,19 @@ class FineTuning(keras_tuner.HyperModel):
         folder: pathlib.Path,
         epochs: int,
     ) -> list[dict[str, Any]]:
-        """Trains what `build` has just made, from the checkpoint in `folder` if there is one.
+        """Trains the model that `build` has just built; resumes from a checkpoint in `folder`.
 
         Args:
           hp: the configuration.
-          model: what `build` returned.
+          model: the return value of `build`.
           folder: of the configuration.
-          epochs: to which it trains, counted from the configuration's start.
+          epochs: last epoch to train, counted from the start of the configuration.
 
         Returns:
-          A row of metrics for each epoch from the start.
+          One row of metrics per epoch, from the first.
         """
         if self._setup is None or model is not self._setup.feed.model:
-            raise ValueError("fit takes the model that build has just made.")
+            raise ValueError("fit needs the model that the last call of build returned.")
         task = tasks.Task(self.config_of(hp), folder, epochs)
         with console.muted():
             return tasks.train(task, self.workspace, self._setup)

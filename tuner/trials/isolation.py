@@ -1,9 +1,9 @@
-"""A trial in a process of its own: what it breaks is its own, and its memory has a limit.
+"""Runs a trial in its own process, with a memory limit: a crash fails only that trial.
 
     record = isolation.run(task, "val_auc", result_folder, limit_bytes)
 
-The child is this module as a program. It writes the record itself; where it dies without one, the
-parent says how.
+The child process runs this module and saves the trial's record. If it dies before that, the parent
+derives a record from its exit code.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DISK_FAILED = 74
-"""Exit code of a trial's process whose disk is full or gone, as sysexits.h has it."""
+"""Exit code of a trial's process whose disk is full or gone: EX_IOERR of sysexits.h."""
 POLL_S = 0.1
 GRACE_S = 30.0
 SHARE = 0.8
-"""Of the machine's free memory, that all trials may take together."""
+"""Fraction of the free memory that all trials together may use by default."""
 TASK, LOG = "task.json", "process.log"
 
 
 def run(
     task: tasks.Task, objective: str, result_folder: pathlib.Path, limit_bytes: int
 ) -> records.TrialRecord:
-    """Runs a trial in a process of its own and returns how it went.
+    """Runs a trial in its own process and returns its record.
 
     Args:
-      task: what to do.
-      objective: what it is judged by.
-      result_folder: where its record and its output go.
-      limit_bytes: of memory of its own, mapped files apart; over it, it is ended.
+      task: the trial to run.
+      objective: name of the metric that is the score.
+      result_folder: folder for its record and its output.
+      limit_bytes: memory limit, without memory-mapped files; beyond it, the process is killed.
 
     Raises:
-      DiskError: when the disk fails, which is no trial's fault.
+      DiskError: when the disk fails, which is not the trial's fault.
     """
     result_folder.mkdir(parents=True, exist_ok=True)
     (result_folder / records.RESULT).unlink(missing_ok=True)
@@ -77,12 +77,12 @@ def run(
         return records.load(result_folder)
     seconds = round(time.monotonic() - start, 3)
     return records.TrialRecord(
-        reason=reason or _how_it_ended(process.returncode, result_folder), seconds=seconds
+        reason=reason or _exit_reason(process.returncode, result_folder), seconds=seconds
     )
 
 
 def free_bytes() -> int:
-    """Returns the memory that new processes can have."""
+    """Returns the memory that is available to new processes."""
     try:
         text = pathlib.Path("/proc/meminfo").read_text("utf-8")
     except OSError:  # Not Linux.
@@ -92,7 +92,7 @@ def free_bytes() -> int:
 
 
 def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:
-    """Waits for the end; returns why the process was ended, if it was."""
+    """Waits for the process; returns the reason if it exceeded its limit, else an empty text."""
     try:
         while process.poll() is None:
             used = processes.private_bytes(process.pid)
@@ -104,7 +104,7 @@ def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:
                     f"{limit_bytes / 2**30:.2f} GiB (--trial_memory_gb)"
                 )
             time.sleep(POLL_S)
-    except BaseException:  # A signal to us: the trial saves what it has.
+    except BaseException:  # Also Stopped, by a signal: SIGTERM lets the trial save a checkpoint.
         process.terminate()
         try:
             process.wait(GRACE_S)
@@ -115,9 +115,9 @@ def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:
     return ""
 
 
-def _how_it_ended(code: int, folder: pathlib.Path) -> str:
+def _exit_reason(code: int, folder: pathlib.Path) -> str:
     if code == -signal.SIGKILL:
-        return "killed: by SIGKILL, as the system does to a process when memory runs out"
+        return "killed: by SIGKILL, perhaps by the system because memory ran out"
     if code < 0:
         return f"crashed: by {signal.Signals(-code).name} (see {folder / LOG})"
     return f"crashed: exit code {code}: {_last_line(folder)}"
@@ -129,13 +129,13 @@ def _last_line(folder: pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the task in a folder: what a child process does."""
+    """Runs the task in the folder that argv names, in the child process."""
     folder = pathlib.Path(argv[1])
     found = json.loads((folder / TASK).read_text("utf-8"))
     config = Config.from_flat(found["config"])
     task = tasks.Task(config, pathlib.Path(found["folder"]), found["epochs"])
     try:
-        with signals.watched(), console.muted(), tasks.owned(task.folder):
+        with signals.watched(), console.muted(), tasks.locked(task.folder):
             workspace = tasks.Workspace(config)
             record = tasks.attempt(
                 task.folder,
@@ -145,7 +145,10 @@ def main(argv: Sequence[str]) -> int:
             )
     except Stopped as stop:
         return stop.exit_code
-    except (OSError, DiskError) as error:  # No trial's fault: the search ends, and can resume.
+    except (
+        OSError,
+        DiskError,
+    ) as error:  # Not the trial's fault: the search stops, and can resume.
         sys.stderr.write(f"{error}\n")
         return DISK_FAILED
     records.save(folder, record)

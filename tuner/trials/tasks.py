@@ -1,11 +1,11 @@
-"""One trial: a configuration, trained by the trainer's own code to the epoch that its rung says.
+"""One trial: the trainer's own code trains a configuration to the last epoch of a rung.
 
     workspace = tasks.Workspace(base)
     task = tasks.Task(tasks.config_of(base, values, "val_auc"), folder, epochs=7)
     curve = tasks.train(task, workspace, workspace.build(task.config))
 
-A configuration's folder is a run's: a trial resumes from the checkpoint in it, of the rung
-below or of a process that was killed, with optimizer, random states and history.
+The folder of a configuration is a run directory. A trial resumes from its checkpoint, written in
+the rung below or by a killed process, with optimizer, random states and history.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from trainer.data.pipeline import Data
 
 LOCK_TIMEOUT_S = 120.0
-"""For the folder of a configuration whose former worker may be ending just now."""
+"""Timeout of the lock on a configuration's folder, whose last worker may still be shutting down."""
 DETAILS = "failure.txt"
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a trial has to do.
+    """A trial to run.
 
     Attributes:
-      config: of the run, as `config_of` makes it.
+      config: of the run, from `config_of`.
       folder: of the configuration.
-      epochs: to which it trains, counted from the configuration's start.
+      epochs: last epoch to train, counted from the start of the configuration.
     """
 
     config: Config
@@ -59,7 +59,7 @@ class Task:
 
 
 class Workspace:
-    """What the trials of a process share: devices, and data without its test split."""
+    """Devices, and data without the test split, which all trials of a process share."""
 
     def __init__(self, base: Config) -> None:
         self.base = base
@@ -71,15 +71,15 @@ class Workspace:
         return data.without("test")
 
     def data(self, config: Config) -> Data:
-        """Returns the data as a configuration reads it; its test split can't be read."""
+        """Returns the data with a configuration's options; reading the test split raises."""
         return dataclasses.replace(self._opened, config=config.data)
 
     def build(self, config: Config) -> fitting.TrainingSetup:
-        """Builds what a configuration trains, as `python -m trainer` would.
+        """Builds the model and feed of a configuration, as `python -m trainer` would.
 
         Raises:
-          ConfigError: when it is impossible.
-          RunError: when weights can't be had.
+          ConfigError: when its options contradict each other.
+          RunError: when the backbone's weights can't be loaded.
         """
         self.context.check_batch_size(config.data.batch_size)
         config = config.with_precision(precision.choose(config, self.context).policy)
@@ -89,10 +89,10 @@ class Workspace:
 
 
 def config_of(base: Config, values: Mapping[str, Any], objective: str) -> Config:
-    """Returns the config of a configuration in a search.
+    """Returns the trainer's config for a configuration of a search.
 
-    The schedule is made for all `max_epochs`, whichever rung a trial ends in; nothing ends it
-    earlier; a divergence is a result, not something to recover from.
+    The learning-rate schedule spans `max_epochs` in every rung. Early stopping is off. A divergence
+    fails the trial instead of restarting from a checkpoint.
     """
     epochs = base.optimization.max_epochs
     rules = {"monitor": objective, "patience": epochs, "max_recoveries": 0}
@@ -102,7 +102,7 @@ def config_of(base: Config, values: Mapping[str, Any], objective: str) -> Config
 def config_to_repeat(
     base: Config, values: Mapping[str, Any], objective: str, epochs: int
 ) -> Config:
-    """Returns the config with which `python -m trainer` repeats a trial of so many epochs."""
+    """Returns the config with which `python -m trainer` repeats a trial of `epochs` epochs."""
     config = config_of(base, values, objective)
     horizon = base.optimization.horizon
     ends = {"max_epochs": epochs, "schedule_epochs": 0 if horizon == epochs else horizon}
@@ -111,7 +111,7 @@ def config_to_repeat(
 
 
 def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> list[dict[str, float]]:
-    """Trains to the end of the task, and returns the history, a row per epoch."""
+    """Trains to the task's last epoch; returns the history, one row of metrics per epoch."""
     directory = RunDirectory(task.folder)
     with workspace.data(task.config).reading():
         fitting.fit(
@@ -122,33 +122,35 @@ def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> lis
 
 
 @contextlib.contextmanager
-def owned(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the folder of a configuration.
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Locks the folder of a configuration.
 
     Raises:
-      RunError: when another process does not let go of it.
+      RunError: when another process holds the lock for longer than LOCK_TIMEOUT_S.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / ".lock", timeout=LOCK_TIMEOUT_S):
             yield
     except filelock.Timeout as error:
-        raise RunError(f"{folder} is in use by another process; end it first.") from error
+        raise RunError(
+            f"{folder} is in use by another process; stop that process first."
+        ) from error
 
 
 def attempt(
     folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Sequence[Any]]
 ) -> records.TrialRecord:
-    """Trains and returns how it went; only a failing disk raises.
+    """Trains and returns the trial's record; an error becomes a failed record.
 
     Args:
-      folder: of the configuration; a failure leaves its details there.
-      epochs: to which `work` trains.
-      objective: what the trial is judged by.
-      work: trains, and returns a row of metrics for each epoch.
+      folder: of the configuration; the traceback of an error is saved there.
+      epochs: last epoch that `work` trains.
+      objective: name of the metric that is the score.
+      work: trains, and returns one row of metrics per epoch.
 
     Raises:
-      OSError, DiskError: when the disk fails, which is no trial's fault.
+      OSError, DiskError: when the disk fails, which is not the trial's fault.
     """
     start = time.monotonic()
     try:
@@ -156,7 +158,7 @@ def attempt(
         return records.of_curve(curve, epochs, objective, time.monotonic() - start)
     except (OSError, DiskError):
         raise
-    except Exception as error:  # noqa: BLE001 -- Whatever it is, the search goes on.
+    except Exception as error:  # noqa: BLE001 -- No error of a trial may end the search.
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DETAILS).write_text(traceback.format_exc(), "utf-8")
         seconds = round(time.monotonic() - start, 3)
@@ -164,7 +166,7 @@ def attempt(
 
 
 def _reason(error: Exception) -> str:
-    """Names the cause of a failure, and what the error said."""
+    """Returns "cause: message" for an error."""
     line = text.first_line(error)
     if isinstance(error, DivergedError) or isinstance(error.__cause__, DivergedError):
         return f"diverged: {error.__cause__ or error}"

@@ -1,9 +1,9 @@
-"""What runs trials: KerasTuner's tuner around the trainer, alone or as one of several workers.
+"""A KerasTuner tuner that runs trials with the trainer, alone or as one of several workers.
 
     worker = TrialWorker(oracle, hypermodel, settings)
     worker.search()
 
-Where KERASTUNER_ORACLE_IP names a chief, trials come from there; what a trial leaves is written to
+With KERASTUNER_ORACLE_IP in the environment, trials come from that chief. Results are written to
 the search's folder, which chief and workers share.
 """
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from tuner.trials.hypermodel import FineTuning
 
 IDLE_S = 1.0
-"""Between two questions for a trial while none can begin; KerasTuner's own loop asks at once."""
+"""Pause between requests while no trial can start; KerasTuner's own loop does not pause."""
 HEARTBEAT_S = 5.0
 CHIEF_TIMEOUT_S = 600.0
-"""For a chief to come back; KerasTuner waits an hour for an answer."""
+"""How long a worker waits for an absent chief; KerasTuner waits an hour."""
 PARENT = "CXR_TUNER_PARENT"
-"""Environment variable with the process that a worker must not outlive."""
+"""Environment variable with the process id of the chief, which a worker must not outlive."""
 
 
 class TrialWorker(keras_tuner.Tuner):
-    """Runs the trials that its oracle gives it, until there are no more."""
+    """Runs trials of its oracle until none is left."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class TrialWorker(keras_tuner.Tuner):
         hypermodel: FineTuning,
         settings: Settings,
     ) -> None:
-        """Takes what decides.
+        """Creates a tuner.
 
         Args:
-          oracle: says which trial is next; where there is a chief, its place is taken by a client.
-          hypermodel: builds and trains.
+          oracle: chooses the trials; with a chief, KerasTuner replaces it by a client.
+          hypermodel: builds and trains models.
           settings: of the search.
         """
         self._settings = settings
@@ -73,15 +73,14 @@ class TrialWorker(keras_tuner.Tuner):
         """Runs trials until the oracle has no more.
 
         Raises:
-          RunError: when the chief is away for longer than CHIEF_TIMEOUT_S.
+          RunError: when the chief does not answer for CHIEF_TIMEOUT_S.
         """
         try:
             self._search()
         except grpc.RpcError as error:
             address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
             raise RunError(
-                f"the chief at {address} does not answer; the search is over, or it has to be "
-                "started again."
+                f"the chief at {address} does not answer; restart it, unless the search is over."
             ) from error
 
     def _search(self) -> None:
@@ -92,30 +91,32 @@ class TrialWorker(keras_tuner.Tuner):
             if trial.status == statuses.IDLE:
                 time.sleep(IDLE_S)
                 continue
-            with self._heard_of(trial.trial_id):
+            with self._heartbeat(trial.trial_id):
                 self.run_trial(trial)
             self.oracle.end_trial(trial)
 
     def run_trial(self, trial: trial_lib.Trial) -> records.TrialRecord:
-        """Trains a trial to the end of its rung, and writes how it went."""
-        marks = trial.hyperparameters.values
-        folder = self._settings.folder / records.RUNS / marks["tuner/configuration"]
-        epochs = int(marks["tuner/epochs"])
+        """Trains a trial to the end of its rung, and saves its record."""
+        values = trial.hyperparameters.values
+        folder = self._settings.folder / records.RUNS / values["tuner/configuration"]
+        epochs = int(values["tuner/epochs"])
         result_folder = self._settings.folder / f"trial_{trial.trial_id}"
         if self._settings.isolate_trials:
             record = self._run_isolated(trial, folder, epochs)
         else:
-            record = self._run_here(trial, folder, epochs)
+            record = self._run_in_process(trial, folder, epochs)
         if record.reason:
             logging.info("Trial %s: %s", trial.trial_id, record.reason)
         records.save(result_folder, record)
         return record
 
-    def _run_here(self, trial: trial_lib.Trial, folder: Any, epochs: int) -> records.TrialRecord:
+    def _run_in_process(
+        self, trial: trial_lib.Trial, folder: Any, epochs: int
+    ) -> records.TrialRecord:
         hp = trial.hyperparameters
 
         def work() -> list[dict[str, Any]]:
-            with tasks.owned(folder):
+            with tasks.locked(folder):
                 model = self.hypermodel.build(hp)
                 return self.hypermodel.fit(hp, model, folder=folder, epochs=epochs)
 
@@ -127,7 +128,7 @@ class TrialWorker(keras_tuner.Tuner):
         result_folder = self._settings.folder / f"trial_{trial.trial_id}"
         try:
             config = self.hypermodel.config_of(trial.hyperparameters)
-        except ConfigError as error:  # Options that are possible each, but not together.
+        except ConfigError as error:  # Each value is valid, their combination is not.
             return records.TrialRecord(reason=f"impossible: {text.first_line(error)}")
         task = tasks.Task(config, folder, epochs)
         return isolation.run(task, self._settings.objective, result_folder, self._limit)
@@ -140,8 +141,8 @@ class TrialWorker(keras_tuner.Tuner):
         return int(isolation.free_bytes() * isolation.SHARE / self._settings.workers)
 
     @contextlib.contextmanager
-    def _heard_of(self, trial_id: str) -> Iterator[None]:
-        """Lets the chief know that this worker is alive, as long as it runs a trial."""
+    def _heartbeat(self, trial_id: str) -> Iterator[None]:
+        """Sends heartbeats to a remote chief while a trial runs."""
         if not self._is_remote:
             yield
             return
@@ -149,7 +150,7 @@ class TrialWorker(keras_tuner.Tuner):
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT_S):
-                with contextlib.suppress(Exception):  # A chief that is away may come back.
+                with contextlib.suppress(Exception):  # An absent chief may come back.
                     self.oracle.get_trial(trial_id)
 
         threading.Thread(target=beat, daemon=True).start()
@@ -159,14 +160,14 @@ class TrialWorker(keras_tuner.Tuner):
             ended.set()
 
     def _populate_initial_space(self) -> None:
-        """Does nothing: the oracle has the space; KerasTuner would build models to find it."""
+        """Does nothing: the space is declared; KerasTuner would build models to discover it."""
 
     def save(self) -> None:
-        """Does nothing: the oracle saves all there is."""
+        """Does nothing: a tuner has no state, and the oracle saves its own."""
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
+    """Ends this process when the chief that started it has died, even by SIGKILL."""
     parent = int(os.environ.get(PARENT, "0"))
     if not parent:
         return

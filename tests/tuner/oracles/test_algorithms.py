@@ -1,4 +1,4 @@
-"""Which trials a search has, without training any."""
+"""The trials that each algorithm chooses, in simulated searches."""
 
 from __future__ import annotations
 

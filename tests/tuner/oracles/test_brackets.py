@@ -1,4 +1,4 @@
-"""Which slot of a plan is next."""
+"""The order in which a schedule assigns the slots of a plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.oracles import brackets
 from tuner.space import Space
 
 
-def test_one_that_fails_after_promotion_is_replaced_by_the_next_best():
+def test_a_trial_that_fails_after_promotion_is_replaced_by_the_next_best():
     schedule = brackets.BracketSchedule(PLAN, brackets.Draws.random(SPACE, 0), "max")
     outcomes = {
         f"b0-r0-{i:02d}": brackets.TrialOutcome(statuses.COMPLETED, score=i / 10) for i in range(9)
@@ -32,18 +32,18 @@ def test_a_rung_waits_for_the_one_below_but_other_brackets_do_not():
     assert schedule.next(outcomes) == brackets.Slot(1, 0, 0)
 
 
-def test_a_slot_is_named_and_found_again_by_its_name():
+def test_a_slot_is_parsed_from_its_trial_id():
     slot = brackets.Slot(0, 1, 3)
     assert (slot.trial_id, slot.configuration) == ("b0-r1-03", "b0-03")
     assert brackets.Slot.of(slot.trial_id) == slot
 
 
-def test_a_name_of_no_slot_is_refused():
-    with pytest.raises(ValueError, match="'0007' is no trial of this search"):
+def test_an_invalid_trial_id_is_refused():
+    with pytest.raises(ValueError, match="'0007' is not a trial id"):
         brackets.Slot.of("0007")
 
 
-def test_draws_differ_and_end_with_the_space():
+def test_draws_are_distinct_and_exhaust_the_space():
     draws = brackets.Draws.random(Space.parse("neurons=64:256:64"), seed=0)
     assert sorted(draws.get(i)["neurons"] for i in range(4)) == [64, 128, 192, 256]
     assert draws.get(4) is None

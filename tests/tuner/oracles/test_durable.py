@@ -1,4 +1,4 @@
-"""What an oracle does about kills, lost workers and failures."""
+"""Oracles under kills, lost workers and failing trials."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ def test_kills_change_nothing(tmp_path, seed):
     assert search.scores() == expected
 
 
-def test_a_search_ends_when_trials_fail_one_after_another_for_one_reason(tmp_path):
+def test_a_search_ends_when_trials_in_a_row_fail_for_the_same_reason(tmp_path):
     search = SimulatedSearch(tmp_path)
     search.run(fails=lambda _: "impossible: no such layer")
     assert len(search.oracle.trials) == 5
-    assert "5 trials in a row failed for one reason (impossible" in search.oracle.stopped_because
+    assert (
+        "5 trials in a row failed for the same reason (impossible" in search.oracle.stopped_because
+    )
 
 
 def test_failures_for_different_reasons_do_not_end_it(tmp_path):
@@ -51,7 +53,7 @@ def test_a_silent_workers_trial_goes_to_another(tmp_path):
     assert search.held["worker-1"].trial_id != lost
     search.end("worker-1")
     search.time_s = 59
-    search.oracle.get_trial(lost)  # A sign of life.
+    search.oracle.get_trial(lost)  # A heartbeat.
     search.time_s = 118
     search.ask("worker-1")
     assert search.held["worker-1"].trial_id != lost
@@ -61,7 +63,7 @@ def test_a_silent_workers_trial_goes_to_another(tmp_path):
     assert search.held["worker-1"].trial_id == lost
 
 
-def test_a_trial_whose_process_dies_every_time_is_given_up(tmp_path):
+def test_a_trial_whose_process_always_dies_counts_as_failed(tmp_path):
     search = SimulatedSearch(tmp_path)
     for _ in range(durable.MAX_HANDOUTS):
         search.restart()
@@ -73,7 +75,7 @@ def test_a_trial_whose_process_dies_every_time_is_given_up(tmp_path):
     assert "process died 5 times" in search.oracle.trials["b0-r0-00"].message
 
 
-def test_state_is_replaced_whole(tmp_path, monkeypatch):
+def test_state_is_replaced_atomically(tmp_path, monkeypatch):
     search = SimulatedSearch(tmp_path)
     search.ask("worker-0")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}

@@ -45,7 +45,7 @@ def test_no_line_is_wider_than_the_terminal(width):
     assert max(map(len, table.splitlines())) <= width
 
 
-def test_an_empty_search_has_nothing_but_its_plan():
+def test_an_empty_search_shows_only_its_plan():
     table = board.format_table(search(), Totals(5, 17), width=80)
     assert table == "0 of 5 trials finished, 0 failed, time left unknown"
 
@@ -58,7 +58,7 @@ def test_many_running_trials_are_counted():
 
 @pytest.mark.parametrize(("workers", "left"), [(1, 120.0), (2, 60.0)])
 def test_time_left_is_epochs_to_come_times_the_mean_epoch(workers, left):
-    # 17 planned, 1 trained in 8 s, 1 begun.
+    # 17 epochs planned, 1 trained in 8 s, 1 by a running trial.
     assert board.seconds_left(halfway(), Totals(5, 17, workers=workers)) == left
 
 
@@ -76,50 +76,50 @@ def test_time_left_is_unknown_without_a_plan_or_an_epoch(totals):
     assert board.seconds_left(search(failed("a")), totals) is None
 
 
-def test_it_is_drawn_in_place_on_a_terminal(monkeypatch):
+def test_the_table_is_redrawn_in_place_on_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "81")
-    said = []
+    printed = []
     shown = Board(
-        5, "val_auc", planned_epochs=17, planned_rungs=RUNGS, is_terminal=True, say=said.append
+        5, "val_auc", planned_epochs=17, planned_rungs=RUNGS, is_terminal=True, say=printed.append
     )
     shown.update(halfway())
     shown.update(halfway())
     shown.update(dataclasses.replace(halfway(), trials=()))
-    assert said[0] == TABLE
-    assert len(said) == 2, "what has not changed is not drawn again"
-    assert said[1].startswith("\x1b[6A\r\x1b[J0 of 5 trials")
+    assert printed[0] == TABLE
+    assert len(printed) == 2, "an unchanged table is not drawn again"
+    assert printed[1].startswith("\x1b[6A\r\x1b[J0 of 5 trials")
 
 
 def test_a_table_higher_than_the_terminal_is_cut(monkeypatch):
     monkeypatch.setenv("COLUMNS", "81")
     monkeypatch.setenv("LINES", "4")
-    said = []
-    Board(5, "val_auc", is_terminal=True, say=said.append).update(with_running(large(9), 8))
-    assert said[0].count("\n") == 2
+    printed = []
+    Board(5, "val_auc", is_terminal=True, say=printed.append).update(with_running(large(9), 8))
+    assert printed[0].count("\n") == 2
 
 
-def test_elsewhere_each_finished_trial_has_its_line_once():
-    said = []
-    shown = Board(5, "val_auc", planned_epochs=17, is_terminal=False, say=said.append)
+def test_without_a_terminal_each_finished_trial_is_logged_once():
+    printed = []
+    shown = Board(5, "val_auc", planned_epochs=17, is_terminal=False, say=printed.append)
     shown.update(search(trial("a")))
     shown.update(halfway())
     shown.update(halfway())
-    assert [line for line in said if line.startswith("trial")] == [
+    assert [line for line in printed if line.startswith("trial")] == [
         LINE,
         "trial b failed after 8 s: out of memory: 2 GiB",
     ]
-    assert said[-1] == (
+    assert printed[-1] == (
         "  2 of 5 trials finished, best val_auc 0.7500, 1 failed, about 2 min 00 s left"
     )
-    assert "\x1b" not in "".join(said)
+    assert "\x1b" not in "".join(printed)
 
 
-def test_what_ended_before_a_resumed_search_is_not_told_again():
-    said = []
-    shown = Board(5, "val_auc", is_terminal=False, say=said.append)
+def test_trials_that_ended_before_a_resume_are_not_logged_again():
+    printed = []
+    shown = Board(5, "val_auc", is_terminal=False, say=printed.append)
     shown.resume(search(trial("a")))
     shown.update(search(trial("a")))
-    assert not said
+    assert not printed
 
 
 def test_a_failure_has_one_line_without_control_characters():

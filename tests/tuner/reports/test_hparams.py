@@ -1,4 +1,4 @@
-"""The search as TensorBoard reads it."""
+"""The event files of a search, read as TensorBoard reads them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_configuration_has_its_best_score_and_the_curves_of_all_its_rungs(tmp_
     }
 
 
-def test_what_is_no_number_is_left_out(tmp_path):
+def test_nan_and_infinity_are_left_out(tmp_path):
     curve = [{"epoch": 1, "loss": math.inf, "val_auc": math.nan}, {"epoch": 2, "loss": 0.5}]
     hparams.write(search(failed("a", curve=curve)), tmp_path)
     assert scalars(tmp_path / "a") == {("loss", 2): 0.5}
@@ -87,12 +87,12 @@ def test_what_is_no_number_is_left_out(tmp_path):
         (trial("a", status=statuses.RUNNING, score=None, ended_at=None), api_pb2.STATUS_RUNNING),
     ],
 )
-def test_a_configuration_says_how_it_ended(subject, status, tmp_path):
+def test_a_configuration_has_its_status(subject, status, tmp_path):
     hparams.write(search(subject), tmp_path)
     assert plugin_data(tmp_path / "a", metadata.SESSION_END_INFO_TAG).status == status
 
 
-def test_writing_again_replaces_what_was_there(tmp_path):
+def test_writing_again_replaces_older_event_files(tmp_path):
     hparams.write(search(trial("a")), tmp_path)
     hparams.write(search(trial("a"), trial("b")), tmp_path)
     names = sorted(path.parent.name for path in tmp_path.rglob("events.*"))

@@ -34,7 +34,7 @@ def test_the_board_has_a_row_for_every_trial_the_best_first(tmp_path):
     assert written(found, tmp_path) == TEXT
 
 
-def test_an_empty_search_has_its_header(tmp_path):
+def test_an_empty_search_has_only_a_header(tmp_path):
     assert written(search(), tmp_path) == TEXT.partition("\n")[0] + "\n"
 
 
@@ -54,11 +54,11 @@ def test_two_hundred_trials_are_read_back(tmp_path):
     assert float(rows[0]["score"]) == found.best.score
 
 
-def test_a_reason_that_no_file_can_hold_is_written(tmp_path):
+def test_a_reason_that_is_not_valid_unicode_is_escaped(tmp_path):
     text = written(search(failed(reason="failed: \udcff\x00 odd")), tmp_path)
     assert "failed: \\udcff\ufffd odd" in text
 
 
-def test_nothing_is_left_beside_the_file(tmp_path):
+def test_no_temporary_file_is_left(tmp_path):
     written(search(trial()), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]

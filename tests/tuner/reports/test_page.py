@@ -41,13 +41,13 @@ CASES = {
 
 @pytest.fixture(params=CASES, scope="module")
 def case(request, tmp_path_factory):
-    """A search and its page, which is written once for all tests that look at it."""
+    """A search and its page, which is written once for all tests that read it."""
     found = CASES[request.param]
     return found, written(found, tmp_path_factory.mktemp("page"))
 
 
 class Outline(html.parser.HTMLParser):
-    """Collects elements, and complains of those that are not closed."""
+    """Collects elements and texts; fails if an element is not closed."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ def written(found, folder):
     return (folder / "report.html").read_text("utf-8")
 
 
-def test_the_page_is_whole_and_asks_for_nothing_from_outside(case):
+def test_the_page_is_well_formed_and_loads_nothing_external(case):
     parser = outline(case[1])
     assert not {tag for tag, _ in parser.found} & {"script", "link", "img", "iframe", "object"}
     assert not {name for _, attrs in parser.found for name in attrs} & {"src", "href", "onload"}
@@ -95,12 +95,12 @@ def test_equal_results_give_equal_bytes(case, tmp_path):
         assert written(dataclasses.replace(found), tmp_path) == text
 
 
-def test_every_picture_says_what_it_shows(case):
+def test_every_chart_has_a_description(case):
     svgs = [attrs for tag, attrs in outline(case[1]).found if tag == "svg"]
     assert all(len(a.get("aria-label", "")) > 20 or a.get("aria-hidden") for a in svgs)
 
 
-def test_every_mark_lies_within_its_picture(case):
+def test_every_mark_lies_within_its_chart(case):
     for svg in re.findall(r"<svg.*?</svg>", case[1]):
         root = ET.fromstring(svg)
         width, height = map(float, root.get("viewBox").split()[2:])
@@ -143,14 +143,14 @@ def test_a_search_without_success_has_no_best_configuration(tmp_path):
     assert text.count("out of memory: 2 GiB") >= 2
 
 
-def test_every_trial_is_on_the_board(tmp_path):
+def test_every_trial_is_on_the_leaderboard(tmp_path):
     found = with_running(large(138))
     text = written(found, tmp_path)
     assert len(found.trials) > 200
     assert all(f"<td>{trial.trial_id}</td>" in text for trial in found.trials)
 
 
-# Pictures
+# Charts
 
 
 def lines(svg):
@@ -170,7 +170,7 @@ def test_the_lowest_loss_is_drawn_at_the_top():
     assert ends[-1] == min(ends)
 
 
-def test_a_fifth_of_the_configurations_has_each_shade():
+def test_each_shade_has_a_fifth_of_the_configurations():
     shades = list(charts.fifths(search(*(trial(str(i), score=i) for i in range(10)))).values())
     assert shades == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -182,7 +182,7 @@ def test_epochs_of_the_rung_below_are_dotted():
     assert [kind.split()[:2] for kind in drawn] == [["trial", "old"], ["trial", "fifth0"]]
 
 
-def test_the_staircase_only_rises():
+def test_the_best_score_so_far_only_rises():
     svg = ET.fromstring(charts.score_by_time(large(27)))
     points = next(line for line in svg.iter("polyline")).get("points").split()
     downs = [float(point.split(",")[1]) for point in points]
@@ -232,7 +232,7 @@ def test_a_single_bad_score_does_not_stretch_the_axis():
 
 
 def informed(count, seed=0):
-    """Configurations whose score is the learning rate's, and nothing else's."""
+    """Configurations whose score depends only on the learning rate."""
     rng = random.Random(seed)
     trials = []
     for i in range(count):
@@ -251,7 +251,7 @@ def test_the_dimension_that_the_score_depends_on_is_the_most_important():
     assert not found.is_weak
 
 
-def test_noise_is_called_so(tmp_path):
+def test_importance_of_noise_comes_with_a_warning(tmp_path):
     noise = random.Random(0)
     found = informed(40)
     trials = tuple(dataclasses.replace(t, score=noise.random()) for t in found.trials)
@@ -269,7 +269,7 @@ def test_importance_is_of_configurations_not_of_trials():
 def test_too_few_configurations_are_not_measured(count, is_measured, tmp_path):
     found = informed(count)
     assert (importance.measure(found) is not None) == is_measured
-    assert ("too few to mean anything" in written(found, tmp_path)) != is_measured
+    assert ("too few to measure" in written(found, tmp_path)) != is_measured
 
 
 def test_equal_scores_have_nothing_to_attribute(tmp_path):

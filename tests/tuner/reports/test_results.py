@@ -1,4 +1,4 @@
-"""Ranking and grouping the trials of a search."""
+"""The ranking and grouping of trials."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_of_equal_scores_the_one_with_fewer_epochs_is_first_then_the_id_decides(
 
 
 @pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf])
-def test_what_has_no_finite_score_is_not_ranked(score):
+def test_a_trial_without_a_finite_score_is_not_ranked(score):
     assert not search(trial(score=score)).ranked
 
 
@@ -66,7 +66,7 @@ def test_a_configuration_is_its_last_rung_although_an_earlier_one_ties():
     assert found.best.trial_id == "r0"
 
 
-def test_a_configuration_that_failed_later_keeps_the_score_that_it_had():
+def test_a_configuration_that_failed_in_a_later_rung_has_its_earlier_score():
     found = search(trial("r0", configuration="x"), failed("r1", configuration="x", epochs=3))
     assert ids(found.configurations) == ["r0"]
 
@@ -76,17 +76,17 @@ def test_configurations_without_a_score_come_last():
     assert ids(found.configurations) == ["c", "b", "a"]
 
 
-def test_points_are_finite_and_in_order():
+def test_points_are_finite_and_ordered_by_epoch():
     curve = [{"epoch": 2, "val_auc": 0.5}, {"epoch": 1, "val_auc": math.nan}, {"epoch": 3}]
     assert trial(curve=curve).points("val_auc") == [(2, 0.5)]
     assert trial(curve=curve).epochs_done == 3
 
 
-def test_a_trial_without_a_curve_stands_where_it_began():
+def test_a_trial_without_a_curve_is_at_its_first_epoch():
     assert trial(curve=[], first_epoch=3).epochs_done == 3
 
 
-def test_running_trials_are_known():
+def test_running_trials_are_listed():
     assert len(with_running(search(trial()), 2).running) == 2
 
 
@@ -105,6 +105,6 @@ def test_durations_have_their_two_largest_units(seconds, text):
 
 
 @pytest.mark.parametrize("name", ["results", "formats", "leaderboard", "board", "page"])
-def test_output_does_not_load_tensorflow(name):
+def test_reports_do_not_load_tensorflow(name):
     code = f"import sys, tuner.reports.{name}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
