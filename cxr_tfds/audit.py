@@ -1,10 +1,11 @@
-"""What is wrong with an archive, and who leaks in which protocol; the builder refuses, this tells.
+"""Reports bad files and duplicates in an archive, and leakage between the splits of each protocol.
 
     python -m cxr_tfds.audit --manual_dir=FOLDER [--protocol=grouped] [--json=REPORT.json]
 
-Exit code 1 where files are bad or a split that promises patients apart does not keep them so. Two
-leaks are known and only reported: `paper` splits by image, and Kaggle's own test folder shares
-person numbers with train (always with the other etiology, so perhaps not the same persons).
+The exit code is 1 if a file is bad, or if train and a held-out split share patients or images that
+the protocol keeps apart. Two known leaks are reported without failing: `paper` splits by image, and
+in `official` Kaggle's test folder shares person numbers with train (always with the other etiology,
+so these may be different people).
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _THUMBNAIL_SIDE: Final = 48
-# Correlation of thumbnails. In the archive no two different radiographs exceed 0.972; the same one,
-# compressed anew, stays above.
+# Correlation of thumbnails. In the archive, two different radiographs reach at most 0.972; a
+# recompressed copy of one radiograph exceeds 0.99.
 _NEAR_DUPLICATE: Final = 0.99
 _BLOCK: Final = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """What a protocol has on both sides, in images.
+    """How many held-out images of a protocol have a counterpart in train.
 
     Attributes:
-      test_patients: test images of a patient that is in train.
-      validation_patients: validation images of a patient that is in train.
-      identical: held-out images byte-identical to one in train.
-      is_failure: the protocol promises otherwise.
+      test_patients: test images whose patient is also in train.
+      validation_patients: validation images whose patient is also in train.
+      identical: held-out images that are byte-identical to one in train.
+      is_failure: whether the protocol rules this leakage out.
     """
 
     test_patients: int
@@ -55,17 +56,17 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """All findings, as JSON values.
+    """Everything an audit finds; every field converts to JSON.
 
     Attributes:
-      images: folder to class to count.
-      sizes: class to [smallest, median, largest] of height and of width, in pixels.
-      issues: bad files.
-      ignored: files that are not images by their suffix.
+      images: number of images by folder and class.
+      sizes: [smallest, median, largest] height and width of each class, in pixels.
+      issues: bad files, one line each.
+      ignored: files in class folders without an image suffix.
       rgb_coded: keys of images with colour channels.
       duplicates: groups of keys with the same bytes.
-      near_duplicates: pairs of keys that look the same, byte-identical ones left out.
-      leaks: protocol to what it has on both sides, or to why it cannot be built.
+      near_duplicates: pairs of keys whose images look the same but differ in their bytes.
+      leaks: the leakage of each protocol, or the reason why it cannot be built.
     """
 
     images: dict[str, dict[str, int]]
@@ -79,13 +80,13 @@ class Findings:
 
     @property
     def is_sound(self) -> bool:
-        """Whether every image is good and no protocol that can be built breaks its promise."""
+        """Whether every image is good and no protocol leaks what it rules out."""
         failures = [leak for leak in self.leaks.values() if isinstance(leak, Leak)]
         return not self.issues and not any(leak.is_failure for leak in failures)
 
 
 def audit(archive: source.Archive, protocol_names: Iterable[str]) -> Findings:
-    """Examines every image of the archive and every protocol named."""
+    """Examines every image of the archive, and the splits of the named protocols."""
     facts, issues = images.inspect(archive)
     records = [record for record in archive.records if record.key in facts]
     hashes = {key: fact.content_hash for key, fact in facts.items()}
@@ -116,7 +117,7 @@ def format_table(findings: Findings) -> str:
         f"RGB-coded                     {len(findings.rgb_coded):,}",
         f"groups of identical files     {len(findings.duplicates):,}",
         *(f"  {' = '.join(keys)}" for keys in findings.duplicates),
-        f"pairs that look the same      {len(findings.near_duplicates):,}",
+        f"near-duplicate pairs          {len(findings.near_duplicates):,}",
         *(f"  {' ~ '.join(keys)}" for keys in findings.near_duplicates),
         *(f"{name:10}{_format_leak(leak)}" for name, leak in findings.leaks.items()),
     ]
@@ -172,7 +173,7 @@ def _find_near_duplicates(
 
 
 def _thumbnail(data: bytes) -> NDArray[np.float32]:
-    """Returns (48 * 48,) float32 of zero mean and unit length: exposure does not count."""
+    """Returns (48 * 48,) float32 with zero mean and unit length, so that exposure cancels."""
     image = Image.fromarray(images.decode(data))
     small = image.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
     vector = np.asarray(small, np.float32).ravel()
@@ -202,21 +203,27 @@ def _format_leak(leak: Leak | str) -> str:
         return leak
     return (
         f"{leak.test_patients:,} test and {leak.validation_patients:,} validation images share a "
-        f"patient with train, {leak.identical:,} are identical to one"
+        f"patient with train, {leak.identical:,} are identical to an image in train"
         + (" – LEAK" if leak.is_failure else "")
     )
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse_flags.ArgumentParser(prog="python -m cxr_tfds.audit", description=__doc__)
-    parser.add_argument("--manual_dir", required=True, help="folder with the archive")
-    parser.add_argument("--json", help="write the report to this file, too")
-    parser.add_argument("--protocol", choices=list(protocols.PROTOCOLS), help="default: all")
+    parser.add_argument(
+        "--manual_dir", required=True, help="folder with the archive, zipped or extracted"
+    )
+    parser.add_argument("--json", help="also write the findings to this file")
+    parser.add_argument(
+        "--protocol",
+        choices=list(protocols.PROTOCOLS),
+        help="audit only this protocol (default: all)",
+    )
     return parser.parse_args(argv[1:])
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Prints the table; returns the exit code."""
+    """Prints the findings and returns the exit code."""
     names = [arguments.protocol] if arguments.protocol else list(protocols.PROTOCOLS)
     try:
         findings = audit(source.open_archive(arguments.manual_dir), names)

@@ -1,10 +1,10 @@
 """The TFDS builder: configs, features, splits and examples of chest X-rays.
 
-A config is a protocol (who goes to which split, see `protocols`) at a resolution:
+A config is a protocol (how images are split, see `protocols`) at a resolution:
 
     tfds build cxr_tfds --config=grouped --manual_dir=FOLDER_WITH_ARCHIVE_ZIP
 
-`phantom` needs no archive: its radiographs are drawn (see `phantom`).
+The config `phantom` needs no archive: its radiographs are drawn (see module `phantom`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 NUM_SHARDS: Final = 16
-"""Of every split. Resized records fit into one shard, TFDS's default, which starves the readers of
-training; and a job on N hosts needs N shards of whatever it reads, be it train or validation."""
+"""Shards of every split. By default TFDS would write the resized records to one shard, which limits
+parallel reading; and a job on N hosts needs at least N shards of every split that it reads."""
 _BEAM_CHUNK: Final = 64
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CxrTfdsConfig(tfds.core.BuilderConfig):
-    """A row of `configs.ROWS`, as TFDS wants it."""
+    """A row of `configs.ROWS` in the form that TFDS expects."""
 
     protocol: str = "grouped"
     image_size: int | None = 224
@@ -48,7 +48,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
 
-    # What the caller asked for, known once the build has begun.
+    # The caller's own download config; set when the build starts.
     _download_config = tfds.download.DownloadConfig()
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -76,15 +76,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(
         self, dl_manager: Any, download_config: tfds.download.DownloadConfig
     ) -> None:
-        # The only place that sees the caller's wishes and every way of building passes through.
+        # Every way of building passes through here, and nothing later sees the caller's config.
         self._download_config = download_config
         super()._download_and_prepare(dl_manager, _Sharded(**vars(download_config)))
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        """Examines the whole archive before the first example is written.
+        """Checks the whole archive before the first example is written.
 
         Raises:
-          SourceError: the archive is missing, incomplete or has bad files.
+          SourceError: the archive is missing or incomplete, or has bad files.
         """
         encoder, facts = self._open_source(dl_manager)
         hashes = {key: fact.content_hash for key, fact in facts.items()}
@@ -117,7 +117,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         try:
             return source.open_archive(dl_manager.manual_dir)
         except (AssertionError, NotADirectoryError) as error:
-            # TFDS's words for an absent or empty folder, and for a file in its place.
+            # TFDS raises these for a missing or empty folder, and for a file in its place.
             problem = str(error).split(". ")[0]
         if self._download_config.manual_dir is None and source.has_kaggle_credentials():
             return source.open_archive(_download_from_kaggle(dl_manager))
@@ -129,7 +129,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         splits: protocols.Splits,
         facts: Mapping[str, images.Facts],
     ) -> dict[str, Any]:
-        """Returns what a data card needs, as JSON values."""
+        """Returns the metadata of the data set, as JSON values."""
         config = self.builder_config
         hashes = {key: fact.content_hash for key, fact in facts.items()}
         context = (config.name, str(self.version), str(config.image_size))
@@ -154,7 +154,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 class _ShardConfig(shard_utils.ShardConfig):
-    """A fixed number of shards, or one for each example where there are fewer."""
+    """A fixed number of shards, or one per example if there are fewer examples."""
 
     def get_number_shards(
         self,
@@ -166,7 +166,7 @@ class _ShardConfig(shard_utils.ShardConfig):
 
 
 class _Sharded(tfds.download.DownloadConfig):
-    """The caller's configuration with our shards: `tfds build` offers no per-dataset default."""
+    """The caller's config with our default number of shards; a builder has no option for it."""
 
     def get_shard_config(self) -> _ShardConfig:
         return _ShardConfig(num_shards=self.num_shards)
@@ -177,7 +177,7 @@ _Item = tuple[source.Record, images.Facts]
 
 @dataclasses.dataclass(frozen=True)
 class _ArchiveEncoder:
-    """Turns files into examples; plain data, so that Beam can send it to its workers."""
+    """Turns files into examples. Plain data, so that Beam can pickle it for its workers."""
 
     archive: source.Archive
     image_size: int | None
@@ -204,7 +204,7 @@ class _PhantomEncoder:
     records: tuple[source.Record, ...]
 
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
-        # One after another: threads only wait for each other, as drawing holds Python's lock.
+        # In one thread: drawing holds the GIL.
         for item in items:
             yield _example(item, _encode_phantom(item[0]))
 
@@ -232,8 +232,8 @@ def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _phantom_facts() -> dict[str, images.Facts]:
-    # The recipe stands for the pixels: their last bit may differ between CPUs, the fingerprint
-    # must not.
+    # A hash of the recipe instead of the pixels: their last bit may differ between CPUs, and the
+    # fingerprint must not.
     return {
         record.key: images.Facts(
             height=phantom.SIDE,
@@ -246,13 +246,16 @@ def _phantom_facts() -> dict[str, images.Facts]:
 
 
 def _download_from_kaggle(dl_manager: Any) -> Any:
-    logging.info("No --manual_dir: downloading %s with the Kaggle CLI.", source.KAGGLE_DATASET)
+    logging.info(
+        "No --manual_dir given: downloading %s with the kaggle command.", source.KAGGLE_DATASET
+    )
     try:
         return dl_manager.download_kaggle_data(source.KAGGLE_DATASET)
     except (RuntimeError, ValueError) as error:
         raise source.SourceError(
-            f"The Kaggle command line failed ({str(error).splitlines()[0]}).\n"
-            f"Install it with `pip install kaggle`. Or without it:\n{source.HOW_TO_OBTAIN}"
+            f"The kaggle command failed ({str(error).splitlines()[0]}).\n"
+            "If it is not installed, run `pip install kaggle`. To do without it:\n"
+            f"{source.HOW_TO_OBTAIN}"
         ) from error
 
 
@@ -269,7 +272,7 @@ def _count(
 
 
 def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Yields lists of records: a Beam worker opens the archive once for each."""
+    """Yields lists of items: a Beam worker opens the archive once per list, not once per image."""
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, _BEAM_CHUNK)):
         yield chunk

@@ -1,7 +1,7 @@
 """One image file: whether it can be used, its pixels, and how a record stores them. No TensorFlow.
 
-`decode` is the one way from a file to the pixels of a model: the builder calls it, and so does
-whoever scores a file that is in no data set.
+`decode` is the only way from a file to a model's pixels: the builder calls it, and so should code
+that scores a file outside of a data set.
 
     facts, issues = images.inspect(archive)
     pixels = images.decode(data, 224)             # (224, 224) uint8
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_SIDE: Final = 32
-"""Smaller images are thumbnails that strayed into the archive: no lung is visible in them."""
+"""Smaller images are stray thumbnails, in which no lung is visible."""
 JPEG_QUALITY: Final = 95
-# The 283 or so originals with colour channels, and any PNG, enter the `_raw` configs as grey JPEG:
-# a TFDS feature has one encoding, and at this quality no pixel moves by more than rounding.
+# About 283 originals have colour channels. In the `_raw` configs they, and any PNG, become grey
+# JPEG, because a TFDS feature has one encoding; at this quality pixels change by rounding only.
 _RAW_QUALITY: Final = 100
-# Eight bits a channel. Pillow clips 16-bit modes instead of scaling them.
+# Eight bits per channel. Pillow would clip 16-bit pixels instead of scaling them.
 _EIGHT_BIT_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 # What Pillow raises for a file that it can't decode.
 _UNDECODABLE: Final = (
@@ -61,12 +61,12 @@ _U = TypeVar("_U")
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What decoding tells about an image.
+    """What decoding a file reveals.
 
     Attributes:
       height: in pixels, as stored.
       width: in pixels, as stored.
-      is_rgb_coded: the file has colour channels, though the radiograph has none.
+      is_rgb_coded: whether the file has colour channels, though the radiograph has no colour.
       content_hash: SHA-256 of the file's bytes.
     """
 
@@ -80,8 +80,8 @@ def inspect(archive: source.Archive) -> tuple[dict[str, Facts], list[source.Issu
     """Decodes every image of the archive.
 
     Returns:
-      The facts of each good image by key, and everything that is wrong with the others, including
-      what their names already told.
+      The facts of each good image by key, and the issues of all others, including those that
+      `archive` found in their names.
     """
     facts: dict[str, Facts] = {}
     issues = list(archive.issues)
@@ -104,10 +104,10 @@ def inspect(archive: source.Archive) -> tuple[dict[str, Facts], list[source.Issu
 
 
 def examine_bytes(data: bytes) -> Facts:
-    """Decodes a whole file, so that truncation shows.
+    """Decodes the whole file, which detects truncation.
 
     Raises:
-      ValueError: as `decode`.
+      ValueError: see `decode`.
     """
     image = _open(data)
     return Facts(
@@ -148,7 +148,7 @@ def encode_resized(data: bytes, side: int) -> bytes:
 
 
 def encode_original(data: bytes) -> bytes:
-    """Returns the very bytes of a grey JPEG, and a near-lossless grey JPEG of anything else."""
+    """Returns a grey JPEG unchanged, and anything else as a near-lossless grey JPEG."""
     with Image.open(io.BytesIO(data)) as image:
         if image.format == "JPEG" and image.mode == "L":
             return data
@@ -163,9 +163,9 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def parallel_map(function: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[tuple[_T, _U]]:
-    """Yields (item, function(item)) in order from a thread pool (Pillow releases the GIL).
+    """Yields (item, function(item)) in order, computed by threads (Pillow releases the GIL).
 
-    Unlike `Executor.map` it holds only a window of results: the `_raw` configs weigh 1.2 GB.
+    Unlike `Executor.map`, this keeps only a few results in memory: the `_raw` configs have 1.2 GB.
     """
     workers = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(workers) as executor:

@@ -1,4 +1,4 @@
-"""Procedural chest radiographs: the data set that is always there. NumPy only, no network.
+"""Procedural chest radiographs: a data set that needs no download. Uses NumPy only.
 
 Each image is a sum of attenuations over a grid of (SIDE, SIDE): soft tissue, minus the air of two
 lungs, plus heart, mediastinum, spine, ribs, clavicles, vessels; seen through a film curve of random
@@ -13,8 +13,8 @@ does, so brightness alone does not tell the classes apart.
     for record in phantom.records():
         image = phantom.render(record)        # (128, 128) uint8
 
-A patient's habitus is drawn from the patient id and the rest of an image from its key, each by a
-generator of its own: neither order nor parallelism matters.
+A patient's habitus is seeded by the patient id, everything else in an image by its key. So images
+can be drawn in any order and in parallel.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def render(record: source.Record) -> NDArray[np.uint8]:
 
 
 def recipe(record: source.Record) -> str:
-    """Returns a hash of what an image is drawn from, which stands for its content."""
+    """Returns a hash of the seeds of an image, used in place of a hash of its content."""
     return hashlib.sha256(f"phantom {SEED} {record.key}".encode()).hexdigest()
 
 
@@ -99,7 +99,7 @@ def _generator(text: str) -> np.random.Generator:
 
 @dataclasses.dataclass(frozen=True)
 class _Habitus:
-    """What stays the same in all images of a patient; lengths in half sides of the image."""
+    """What all images of a patient share; lengths in units of half the image's side."""
 
     fat: float
     lung_width: float
@@ -133,12 +133,12 @@ class _Habitus:
 
 
 class _Anatomy:
-    """A healthy chest in one pose: where everything is, and what it attenuates.
+    """A healthy chest in one pose: the geometry and attenuation of its parts.
 
     Attributes:
       x, y: coordinates of the body under each pixel, x to the right of the image, y down.
-      sides: mask of each lung field, with what lies behind the heart; -1 is the image's left.
-      lungs: mask of aerated lung in both, heart and mediastinum left out.
+      sides: mask of each lung field, including the part behind the heart; -1 is the image's left.
+      lungs: mask of both aerated lungs, without heart and mediastinum.
     """
 
     def __init__(self, habitus: _Habitus, rng: np.random.Generator) -> None:
@@ -153,7 +153,7 @@ class _Anatomy:
         self._vessels = self._draw_vessels(rng)
 
     def hilum(self, side: int) -> tuple[float, float]:
-        """Returns (x, y) where the vessels of a lung come from; side -1 is the image's left."""
+        """Returns (x, y) of the hilum, where the vessels enter; side -1 is the image's left."""
         return side * 0.17, -0.08 if side == 1 else -0.03
 
     def dome(self, side: int) -> float:
@@ -161,7 +161,7 @@ class _Anatomy:
         return self._domes[side]
 
     def attenuation(self, opacity: _Field) -> _Field:
-        """Returns what the beam loses on its way; `opacity` is disease, within the lungs."""
+        """Returns the attenuation of the beam; `opacity` is what disease adds within the lungs."""
         fat = self._habitus.fat
         soft = self._body() * (0.60 + 0.10 * fat + 0.10 * self._below_diaphragm())
         air = (0.50 - 0.06 * fat) * self.lungs * (1 - 0.10 * np.abs(self.y))
@@ -318,13 +318,13 @@ def _tree(
 ) -> _Field:
     """Draws curved lines from a hilum outwards, thinner and fainter with distance."""
     x0, y0 = anatomy.hilum(side)
-    # A lung and its margin take little more than half of the columns; the others stay empty.
+    # A lung and its margin occupy little more than half of the columns; the rest stays zero.
     columns = np.s_[:, : SIDE * 9 // 16] if side == -1 else np.s_[:, SIDE * 7 // 16 :]
     dx, dy = (anatomy.x[columns] - x0) * side, anatomy.y[columns] - y0
     angles = np.sort(rng.uniform(-1.75, 1.75, size=branches).astype(np.float32))
     bends = rng.normal(0, 0.55, size=branches).astype(np.float32)
     lengths = rng.uniform(0.18, 0.55, size=branches).astype(np.float32)
-    # Branch by branch over the pixels within reach, which stay in the processor's cache: twice as
+    # One branch at a time over the pixels within reach, which fit into the CPU's cache: twice as
     # fast as all branches at once.
     distances = np.hypot(dx, dy)
     reached = distances < lengths.max()
@@ -356,7 +356,7 @@ def _gaussian_response(scale: float) -> NDArray[np.float64]:
 
 
 def _expose(attenuation: _Field, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Returns the film: scatter, exposure and contrast of the day, quantum noise."""
+    """Returns the film: adds scatter, random exposure and contrast, and quantum noise."""
     spectrum = np.fft.rfft2(attenuation)
     sharp = np.fft.irfft2(spectrum * _gaussian_response(0.55), s=(SIDE, SIDE))
     scatter = np.fft.irfft2(spectrum * _gaussian_response(12.0), s=(SIDE, SIDE))
@@ -369,29 +369,29 @@ def _expose(attenuation: _Field, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _step(value: _Field, width: float) -> _Field:
-    """Returns 0 to 1 as `value` crosses zero, over six widths; no `exp`, which differs by CPU."""
+    """Rises from 0 to 1 over six widths around zero. Avoids `exp`, which differs between CPUs."""
     t = np.clip(value * np.float32(1 / (6 * width)) + np.float32(0.5), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _blob(dx: _Field, dy: _Field, rx: float, ry: float) -> _Field:
-    """Returns a spot, close to a Gaussian with these deviations."""
+    """Returns a spot that approximates a Gaussian with these standard deviations."""
     return _bump((dx * np.float32(1 / rx)) ** 2 + (dy * np.float32(1 / ry)) ** 2)
 
 
 def _bump(squared: _Field) -> _Field:
-    """Returns (1 - t²/8)⁴, which is close to exp(-t²/2) and ends at t² = 8; takes t²."""
+    """Returns (1 - t²/8)⁴ for t², which approximates exp(-t²/2) and is 0 from t² = 8."""
     t = np.clip(1 - squared * np.float32(0.125), 0, None)
     return np.square(np.square(t))
 
 
 def _ridge(distance: _Field, width: float) -> _Field:
-    """Returns a bar across `distance` with brighter edges: bone is dense where it is cut along."""
+    """Returns a bar with brighter edges, where the beam runs along the cortex of the bone."""
     t = np.abs(distance) / np.float32(width)
     return _step(1 - t, 0.15) * (0.75 + 0.35 * np.clip(t, 0, 1) ** 2)
 
 
 def _comb(course: _Field, gap: float, phase: float, share: float) -> _Field:
-    """Returns parallel bars, one each `gap`, that fill `share` of it."""
+    """Returns parallel bars, one per `gap`, each of which fills `share` of it."""
     offset = np.mod(course / np.float32(gap) + phase, 1) - np.float32(0.5)
     return _ridge(offset, share / 2 * 1.3)

@@ -1,13 +1,13 @@
-"""Which image goes to train, which to validation, which to test. Pure functions, no TensorFlow.
+"""Assigns every image to train, validation or test. Pure functions, no TensorFlow.
 
     splits = protocols.assign("grouped", records, content_hashes)    # {key: "train", ...}
 
-Order comes from hashes of the file names, so that a split is the same on every machine, in every
-order of files and at every resolution. Contents matter only where two files are byte-identical:
-then they are one image, and their patients one group.
+Images are ordered by hashes of their file names, so a split is the same on every machine, for every
+order of the files and at every resolution. Contents matter only where two files are byte-identical:
+they count as one image, and their patients as one group.
 
-Shares are rounded up in whole images of each class, as the paper does: 25 % of 1,583 NORMAL and
-4,273 PNEUMONIA are 396 and 1,069.
+The size of a split is rounded up per class, as in the paper: 25 % of 1,583 NORMAL and 4,273
+PNEUMONIA are 396 and 1,069.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def assign(
     Args:
       protocol: a key of `PROTOCOLS`.
       records: in any order, with unique keys.
-      content_hashes: key of each record to a hash of its file's bytes.
+      content_hashes: maps the key of each record to a hash of its file's bytes.
 
     Raises:
-      SourceError: a split would stay empty, or the protocol needs a folder that is missing.
+      SourceError: a split would be empty, or the protocol needs a folder that is missing.
     """
     splits = PROTOCOLS[protocol](records, content_hashes)
     if missing := sorted(set(SPLITS) - set(splits.values())):
@@ -55,8 +55,8 @@ def assign(
 def assign_grouped(records: Sequence[source.Record], content_hashes: Mapping[str, str]) -> Splits:
     """Splits by patient: 25 % of each class is test, 10 % of the rest validation.
 
-    No patient and no byte-identical image is on two sides. A share is never exceeded; where groups
-    of several images do not fill it exactly, it falls short by less than the largest group.
+    All images of a patient, and byte-identical images, are in one split. A split never exceeds its
+    share of a class; it may fall short by less than the largest group of images.
     """
     groups = _group(records, content_hashes)
     test = _fill(groups, TEST_PERCENT)
@@ -70,7 +70,7 @@ def assign_paper(
 ) -> Splits:
     """Splits by image, as the paper does: 25 % of each class is test, 10 % of the rest validation.
 
-    Patients land on both sides: `shared_patient_images` counts the test images concerned.
+    Splits share patients; `shared_patient_images` counts the test images concerned.
     """
     images = sorted(((record,) for record in records), key=_hashed_order)
     test = _fill(images, TEST_PERCENT)
@@ -79,9 +79,9 @@ def assign_paper(
 
 
 def assign_official(records: Sequence[source.Record], content_hashes: Mapping[str, str]) -> Splits:
-    """Keeps Kaggle's test folder; train and val are merged and validation is cut by patient.
+    """Keeps Kaggle's test folder; merges train and val, and splits validation off by patient.
 
-    Kaggle's val folder has 16 images, too few to steer anything.
+    Kaggle's val folder has only 16 images, too few to choose an epoch by.
 
     Raises:
       SourceError: there is no test folder.
@@ -89,8 +89,8 @@ def assign_official(records: Sequence[source.Record], content_hashes: Mapping[st
     test = [(record,) for record in records if record.folder == "test"]
     if not test:
         raise source.SourceError(
-            "Protocol official needs Kaggle's test folder, and this archive has none. "
-            "Use grouped or paper, or download the whole archive."
+            "Protocol official needs Kaggle's test folder, which this archive lacks. "
+            "Use grouped or paper, or download the complete archive."
         )
     rest = [record for record in records if record.folder != "test"]
     return _by_key(_group(rest, content_hashes), test)
@@ -106,7 +106,7 @@ PROTOCOLS: Final[dict[str, Callable[[Sequence[source.Record], Mapping[str, str]]
 def shared_patient_images(
     records: Iterable[source.Record], splits: Mapping[str, str], *, held_out: str = "test"
 ) -> int:
-    """Returns how many held-out images show a patient that train shows too."""
+    """Returns how many held-out images are of a patient who is also in train."""
     patients: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for record in records:
         patients[splits[record.key]][record.patient_id] += 1
@@ -114,12 +114,12 @@ def shared_patient_images(
 
 
 def fingerprint(splits: Mapping[str, str], content_hashes: Mapping[str, str], *context: str) -> str:
-    """Returns a SHA-256 over what is in which split: equal fingerprints mean equal data.
+    """Returns a SHA-256 of the contents of all splits: equal fingerprints mean equal data.
 
     Args:
-      splits: key to split.
-      content_hashes: key to content hash.
-      *context: what else shapes the examples (config, version, resolution).
+      splits: maps keys to splits.
+      content_hashes: maps keys to content hashes.
+      *context: everything else that shapes the examples (config, version, resolution).
     """
     digest = hashlib.sha256("\n".join(context).encode())
     for key in sorted(splits):
@@ -128,7 +128,7 @@ def fingerprint(splits: Mapping[str, str], content_hashes: Mapping[str, str], *c
 
 
 def _group(records: Iterable[source.Record], content_hashes: Mapping[str, str]) -> list[_Group]:
-    """Joins records that share a patient or a content (union-find), in hashed order."""
+    """Groups records that share a patient or their bytes (union-find), in hashed order."""
     parents: dict[str, str] = {}
 
     def find(node: str) -> str:
@@ -149,20 +149,20 @@ def _group(records: Iterable[source.Record], content_hashes: Mapping[str, str]) 
 
 
 def _hashed_order(group: _Group) -> tuple[str, str]:
-    """Sorts like a shuffle that depends on the names alone; the key settles equal names."""
+    """Sort key of a shuffle that depends only on file names; record keys break ties."""
     first = min(group, key=lambda record: (record.file_name, record.key))
     stem = first.file_name.rsplit(".", 1)[0]
     return hashlib.sha256(stem.encode()).hexdigest(), first.key
 
 
 def _fill(groups: Sequence[_Group], percent: int) -> set[_Group]:
-    """Takes groups in order as long as they fit into the share of each of their classes.
+    """Takes groups in order, skipping those that would exceed the share of one of their classes.
 
-    A skipped group did not fit, so the shortfall of a class is smaller than the smallest group of
-    it that was skipped; the many patients with one image usually make it zero.
+    So a class falls short by less than its smallest skipped group. Usually it is zero, because many
+    patients have a single image.
     """
     room = {
-        # In whole numbers: math.ceil(0.1 * 30) is 4.
+        # Integer arithmetic, because math.ceil(0.1 * 30) is 4.
         label: -(-count * percent // 100)
         for label, count in _count_labels(groups).items()
     }
@@ -181,7 +181,7 @@ def _count_labels(groups: Iterable[_Group]) -> collections.Counter[str]:
 
 
 def _by_key(rest: Sequence[_Group], test: Iterable[_Group]) -> Splits:
-    """Cuts validation out of `rest` and names the split of every record."""
+    """Splits validation off `rest` and returns the split of every record."""
     validation = _fill(rest, VALIDATION_PERCENT)
     splits = {record.key: "test" for group in test for record in group}
     for group in rest:

@@ -1,16 +1,16 @@
-"""The archive as Kaggle or Mendeley ships it, read as a list of records. Imports no TensorFlow.
+"""Reads the archive of Kaggle or Mendeley as a list of records. Imports no TensorFlow.
 
-Everything known about an image before it is decoded stands in its path:
+The path of an image tells all that is known before decoding it:
 
     train/NORMAL/IM-0115-0001.jpeg              Kaggle, normal, patient IM-0115
     test/NORMAL/NORMAL2-IM-0381-0001.jpeg       Kaggle, normal, patient NORMAL2-IM-0381
     val/PNEUMONIA/person1946_bacteria_4874.jpeg Kaggle, pneumonia, patient person1946
     train/PNEUMONIA/VIRUS-1008087-0001.jpeg     Mendeley, pneumonia, patient patient-1008087
 
-`IM-0381` and `NORMAL2-IM-0381` are two patients: 211 numbers occur in both series, and their images
-correlate like those of strangers (0.749 against 0.745; images of one patient reach 0.773).
-A person number is one patient whatever the etiology in the name: joining two patients costs
-nothing, splitting one leaks.
+`IM-0381` and `NORMAL2-IM-0381` are treated as two patients: 211 numbers occur in both series, and
+their images correlate no more than those of different patients (0.749 against 0.745; images of one
+patient: 0.773). A person number is one patient, whatever the etiology in the name: merging two
+patients is harmless, splitting one leaks.
 
     archive = source.open_archive("~/downloads/manual")
     with archive.reader() as read:
@@ -44,17 +44,17 @@ IMAGE_SUFFIXES: Final = (".jpeg", ".jpg", ".png")
 KAGGLE_DATASET: Final = "paultimothymooney/chest-xray-pneumonia"
 HOW_TO_OBTAIN: Final = f"""\
 Download archive.zip from https://www.kaggle.com/datasets/{KAGGLE_DATASET}
-(or ChestXRay2017.zip from Mendeley Data, doi 10.17632/rscbjbr9sj) and put it into a folder of its
-own, zipped or extracted; name that folder with --manual_dir."""
+(or ChestXRay2017.zip from Mendeley Data, doi 10.17632/rscbjbr9sj) into a folder of its own, and
+give that folder as --manual_dir. Extracting the zip is optional."""
 
-# Kaggle's web page, its command line and Mendeley name the same archive differently.
-# Other archives in the folder are none of our business.
+# Kaggle's web page, its command line and Mendeley name the archive differently. Other zips in the
+# folder are ignored.
 _ZIP_PATTERNS: Final = ("archive*.zip", "chest-xray-pneumonia*.zip", "chestxray2017*.zip")
-# Folders between the one that is named and train/, at most: <download>/chest_xray/chest_xray/.
+# How many folders may lie between manual_dir and train/, as in <download>/chest_xray/chest_xray/.
 _MAX_DEPTH: Final = 4
 _DEBRIS: Final = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
-# One Kaggle file, person447_virus_921_1, has a number more than its siblings.
+# One Kaggle file, person447_virus_921_1, has an extra number.
 _PERSON = re.compile(r"(?P<patient>person\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?")
 _IM = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d+)(-\d+)+")
 _MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+")
@@ -62,13 +62,13 @@ _MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Issue:
-    """What is wrong with one file; `problem` is a clause without a full stop."""
+    """What is wrong with one file; `problem` is a predicate such as "is empty"."""
 
     key: str
     problem: str
 
     def __str__(self) -> str:
-        """Returns one line of a list."""
+        """Returns one line."""
         return f"{self.key}: {self.problem}"
 
 
@@ -76,7 +76,7 @@ class SourceError(ValueError):
     """The archive is missing, incomplete or damaged. The message says what to do about it.
 
     Attributes:
-      issues: one per bad file, sorted; empty where the archive as a whole is at fault.
+      issues: one per bad file, sorted; empty if the error concerns the archive as a whole.
     """
 
     def __init__(self, message: str, issues: Iterable[Issue] = ()) -> None:
@@ -86,14 +86,14 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """One image, as far as its path tells.
+    """One image, as described by its path.
 
     Attributes:
-      key: `folder/label/file_name`; unique, and the same wherever the archive lies.
+      key: `folder/label/file_name`; unique, and independent of where the archive is.
       label: one of `CLASSES`.
       etiology: one of `ETIOLOGIES`.
-      patient_id: all images of a patient share it.
-      path: where the bytes are, relative to the archive (a nested copy has the same key).
+      patient_id: the same for all images of a patient.
+      path: of the file, relative to the archive (copies in nested folders have the same key).
     """
 
     key: str
@@ -104,24 +104,24 @@ class Record:
 
     @property
     def folder(self) -> str:
-        """Kaggle's own division: one of `FOLDERS`."""
+        """The archive's own split, one of `FOLDERS`."""
         return self.key.split("/")[0]
 
     @property
     def file_name(self) -> str:
-        """Base name with its suffix."""
+        """Base name with suffix."""
         return self.key.rsplit("/", 1)[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Records and where their bytes lie; plain data, so that Beam can send it to its workers.
+    """The records and where to read them. Plain data, so that Beam can pickle it for its workers.
 
     Attributes:
       root: the zip file, or the folder that holds the extracted tree.
       records: sorted by key.
-      issues: files that look like images of the set but whose name says nothing or lies.
-      ignored: files in class folders that are not images by their suffix.
+      issues: image files whose name follows no known scheme or contradicts their folder.
+      ignored: files in class folders without an image suffix.
     """
 
     root: str
@@ -148,14 +148,14 @@ class Archive:
 def open_archive(manual_dir: epath.PathLike) -> Archive:
     """Finds the archive in `manual_dir` and lists its images without decoding any.
 
-    A zip is preferred to an extracted tree beside it: an interrupted extraction is a tree too.
+    A zip takes precedence over an extracted tree beside it, which may be incomplete.
 
     Args:
-      manual_dir: a folder with the zip, the extracted tree (up to four folders down) or the tree
-        itself; or the zip itself.
+      manual_dir: the zip, a folder that holds it, or a folder with the extracted tree, at most four
+        levels down.
 
     Raises:
-      SourceError: nothing is there, two zips are, the zip is damaged, or a class folder is empty.
+      SourceError: there is no archive or more than one, it is damaged, or a class folder is empty.
     """
     folder = epath.Path(manual_dir).expanduser()
     root = _find_zip(folder) or folder
@@ -164,7 +164,7 @@ def open_archive(manual_dir: epath.PathLike) -> Archive:
     _check_completeness(archive)
     if archive.ignored:
         names = ", ".join(archive.ignored)
-        logging.warning("Ignored, not %s: %s", "/".join(IMAGE_SUFFIXES), names)
+        logging.warning("Ignored files without a suffix %s: %s", "/".join(IMAGE_SUFFIXES), names)
     return archive
 
 
@@ -172,7 +172,7 @@ def parse_name(stem: str) -> tuple[str, str]:
     """Returns (etiology, patient id) of a file name without its suffix.
 
     Raises:
-      ValueError: neither Kaggle nor Mendeley name files so.
+      ValueError: the name follows neither Kaggle's nor Mendeley's scheme.
     """
     if match := _PERSON.fullmatch(stem):
         return match["etiology"], match["patient"]
@@ -180,11 +180,11 @@ def parse_name(stem: str) -> tuple[str, str]:
         return "normal", match["patient"]
     if match := _MENDELEY.fullmatch(stem):
         return match["etiology"].lower(), f"patient-{match['number']}"
-    raise ValueError("its name follows neither Kaggle's nor Mendeley's scheme")
+    raise ValueError("has a name that follows neither Kaggle's nor Mendeley's scheme")
 
 
 def require_clean(issues: Sequence[Issue], root: str) -> None:
-    """Refuses an archive with bad files, naming every one and the ways out.
+    """Rejects an archive with bad files; the message lists them all and says what to do.
 
     Raises:
       SourceError: there is at least one issue.
@@ -194,13 +194,13 @@ def require_clean(issues: Sequence[Issue], root: str) -> None:
         raise SourceError(
             f"{len(issues)} bad file(s) in {root}:\n{listing}\n"
             "Nothing was built. Download the archive again; or extract it, delete or correct these "
-            "files, and name the extracted folder with --manual_dir.",
+            "files, and give the extracted folder as --manual_dir.",
             issues,
         )
 
 
 def has_kaggle_credentials() -> bool:
-    """Whether the Kaggle command line would find a user to log in as."""
+    """Whether the kaggle command would find credentials."""
     by_environment = {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys()
     return by_environment or epath.Path("~/.kaggle/kaggle.json").expanduser().exists()
 
@@ -213,7 +213,9 @@ def _find_zip(folder: epath.Path) -> epath.Path | None:
     zips = sorted(path for path in folder.iterdir() if _is_our_zip(path.name))
     if len(zips) > 1:
         names = ", ".join(path.name for path in zips)
-        raise SourceError(f"{folder} holds {len(zips)} archives ({names}). Keep one of them.")
+        raise SourceError(
+            f"{folder} contains {len(zips)} archives ({names}). Keep only one of them."
+        )
     return zips[0] if zips else None
 
 
@@ -230,7 +232,7 @@ def _list_zip(path: epath.Path) -> list[str]:
 
 
 def _list_tree(root: epath.Path) -> list[str]:
-    # The folder named may be `chest_xray/` itself or lie above it; epath has no recursive glob.
+    # manual_dir may be `chest_xray/` itself or a folder above it; epath has no recursive glob.
     patterns = (
         f"{'*/' * depth}{folder}/{label}/*"
         for depth in range(_MAX_DEPTH + 1)
@@ -262,7 +264,7 @@ def _read_paths(root: str, paths: Iterable[str]) -> Archive:
 
 
 def _outermost_copies(paths: Iterable[str]) -> dict[str, str]:
-    """Maps `folder/class/name` to its path; of nested copies (Kaggle ships them) the shallowest."""
+    """Maps `folder/class/name` to its path; of nested copies (Kaggle ships some), the outermost."""
     copies: dict[str, str] = {}
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
         parts = pathlib.PurePosixPath(path).parts
@@ -276,13 +278,13 @@ def _is_class_folder(folder: str, label: str) -> bool:
 
 
 def _is_debris(parts: Sequence[str]) -> bool:
-    # Hidden files are the system's (.DS_Store, ._IM-0115-0001.jpeg); parents of the folder the user
-    # named are not in `parts`, so a hidden home does no harm.
+    # Hidden files are the operating system's (.DS_Store, ._IM-0115-0001.jpeg). `parts` starts below
+    # manual_dir, so it may itself lie in a hidden folder.
     return parts[-1].startswith(".") or any(part in _DEBRIS for part in parts)
 
 
 class _NotAnImageError(Exception):
-    """The suffix says that the file is no image."""
+    """The file has no image suffix."""
 
 
 def _parse_path(key: str, path: str) -> Record:
@@ -292,21 +294,21 @@ def _parse_path(key: str, path: str) -> Record:
         raise _NotAnImageError
     etiology, patient_id = parse_name(name.stem)
     if (etiology == "normal") != (label == "NORMAL"):
-        raise ValueError(f"its folder says {label}, its name says {etiology}")
+        raise ValueError(f"is in folder {label}, but its name says {etiology}")
     return Record(key, label, etiology, patient_id, path)
 
 
 def _check_completeness(archive: Archive) -> None:
-    """Raises SourceError where a class folder is missing, of a folder that is there or of train."""
+    """Raises SourceError if train, or any other folder that is present, lacks a class."""
     seen = {tuple(key.split("/")[:2]) for key in _keys(archive)}
     if not seen:
-        raise SourceError(f"{archive.root} holds no chest X-rays.\n{HOW_TO_OBTAIN}")
+        raise SourceError(f"{archive.root} contains no chest X-rays.\n{HOW_TO_OBTAIN}")
     folders = {folder for folder, _ in seen} | {"train"}
     wanted = {(folder, label) for folder in folders for label in CLASSES}
     if missing := sorted("/".join(pair) for pair in wanted - seen):
         raise SourceError(
-            f"{archive.root} holds no images in {', '.join(missing)}. The archive is incomplete: "
-            "download or extract it again."
+            f"{archive.root} contains no images in {', '.join(missing)}. The archive is "
+            "incomplete: download or extract it again."
         )
 
 

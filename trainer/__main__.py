@@ -1,4 +1,7 @@
-"""The command `python -m trainer`: parses, runs, and turns the outcome into an exit code."""
+"""Trains, evaluates and checks chest X-ray classifiers on frozen Keras backbones.
+
+python -m trainer --manual_dir=FOLDER --backbone=vgg16
+"""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_command_fails_on_a_bad_file_and_names_it(files: Files, tmp_path: pathli
 def test_command_fails_without_an_archive_in_one_message(tmp_path: pathlib.Path) -> None:
     result = run(f"--manual_dir={tmp_path}")
     assert result.returncode == 1
-    assert "holds no chest X-rays" in result.stderr
+    assert "contains no chest X-rays" in result.stderr
     assert "Traceback" not in result.stderr
 
 

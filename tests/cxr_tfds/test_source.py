@@ -97,9 +97,9 @@ def test_other_files_in_class_folders_are_ignored_but_named(
 @pytest.mark.parametrize(
     ("key", "problem"),
     [
-        ("train/NORMAL/person7_virus_9.jpeg", "folder says NORMAL, its name says virus"),
-        ("train/PNEUMONIA/IM-0115-0001.jpeg", "folder says PNEUMONIA, its name says normal"),
-        ("train/NORMAL/VIRUS-1-0001.jpeg", "folder says NORMAL, its name says virus"),
+        ("train/NORMAL/person7_virus_9.jpeg", "is in folder NORMAL, but its name says virus"),
+        ("train/PNEUMONIA/IM-0115-0001.jpeg", "is in folder PNEUMONIA, but its name says normal"),
+        ("train/NORMAL/VIRUS-1-0001.jpeg", "is in folder NORMAL, but its name says virus"),
         ("test/NORMAL/scan.jpeg", "neither Kaggle's nor Mendeley's"),
     ],
 )
@@ -124,7 +124,7 @@ def test_an_empty_folder_is_refused_with_what_to_download(tmp_path: pathlib.Path
 
 def test_two_archives_are_refused(files: Files, manual_dir: pathlib.Path) -> None:
     files.zip(manual_dir, "chest-xray-pneumonia.zip")
-    with pytest.raises(source.SourceError, match="Keep one of them"):
+    with pytest.raises(source.SourceError, match="Keep only one of them"):
         source.open_archive(manual_dir)
 
 

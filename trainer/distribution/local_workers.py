@@ -1,9 +1,9 @@
-"""Several workers on this machine, to try `--strategy=multi_worker` out with one command.
+"""Several workers on this machine, to try `--strategy=multi_worker` with one command.
 
     exit_code = local_workers.run(["--recipe=quickstart", "--local_workers=2"], count=2)
 
-Each worker is a process with a TF_CONFIG of its own, as on a cluster. The chief's output goes
-through; another worker's errors are shown with its index. The first worker that fails ends all.
+Each worker is a process with its own TF_CONFIG, as on a cluster. The chief's output is passed on;
+other workers' errors are shown with their index. The first worker that fails stops all.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 ENDED = (*exits.TRAINED, exits.STOPPED)
 """Exit codes of a worker that did not fail."""
 GRACE_S = 30
-"""What workers get to end by themselves, and save what they have, before they are killed."""
+"""Time for workers to save and end by themselves, before they are killed."""
 POLL_S = 0.1
 LINES = 20
 """Of a failed worker's error output, the last ones are shown."""
 
 
 class LocalWorker:
-    """One process of the cluster; all but the chief (0) keep their output to themselves."""
+    """One worker of the cluster; only the chief (0) prints."""
 
     def __init__(self, index: int, addresses: Sequence[str], argv: Sequence[str]) -> None:
         task = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}

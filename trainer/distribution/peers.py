@@ -1,13 +1,12 @@
-"""The other hosts of a run: whether they are still there, and what it means when they are not.
+"""Watches the other hosts of a run, and explains their loss.
 
-TensorFlow notices within half a minute that a worker has stopped, and then ends the step that waits
-for it with an error that names neither host nor way out. It does not notice a worker that never
-came, a step that is stuck elsewhere stays so, and tf.data calls a lost dispatcher without end. So
-each process looks after the others itself.
+TensorFlow notices a stopped worker within half a minute, and then fails the waiting step with an
+error that names neither the host nor a remedy. It does not notice a worker that never started or a
+step that hangs, and tf.data calls a lost dispatcher forever. So each worker probes the others.
 
     with peers.watched(config):    # does nothing where neither TF_CONFIG nor a flag names others
         ...
-        peers.part()                       # From here on they may come to their end before us.
+        peers.part()                       # From here on, the others may end before us.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ LAUNCHER = "CXR_TRAINER_LAUNCHER"
 """Holds the process number of the launcher of --local_workers, in those that it started."""
 DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
-"""How often the others are called, and how long each may take to answer."""
+"""Interval of the probes, and time-out of each."""
 
 _parted = threading.Event()
 
@@ -73,7 +72,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
 
 
 def has_cluster() -> bool:
-    """Whether TF_CONFIG names hosts that train together; some platforms leave it empty."""
+    """Whether TF_CONFIG names a cluster; some platforms leave it empty."""
     try:
         return bool(json.loads(os.environ.get(CLUSTER) or "{}").get("cluster"))
     except (ValueError, AttributeError):
@@ -81,7 +80,7 @@ def has_cluster() -> bool:
 
 
 def part() -> None:
-    """Stops watching: nobody waits for anybody any more."""
+    """Stops watching: no host waits for another any more."""
     _parted.set()
 
 
@@ -120,18 +119,16 @@ def _require_worker(cluster: Mapping[str, Sequence[str]], task: Mapping[str, obj
 
 
 def explanation(name: str, address: str) -> str:
-    """Returns what to tell of a lost host."""
-    remedy = (
-        "start it again, and then this run" if name == DISPATCHER else "start all workers again"
-    )
+    """Returns the message about a lost host."""
+    remedy = "restart it, and then this run" if name == DISPATCHER else "restart all workers"
     return (
-        f"{name} at {address} is lost: it ended, or the network between us did. Its own output "
-        f"says why; {remedy}."
+        f"{name} at {address} is lost: it ended, or the network failed. Its own output says why; "
+        f"{remedy}."
     )
 
 
 def _lost(others: dict[str, str], error: str) -> str | None:
-    """Returns which worker does not answer, or whom TensorFlow takes for dead."""
+    """Returns the worker that does not answer, or that TensorFlow calls unhealthy."""
     for name, address in others.items():
         if not sockets.answers(address, PROBE_S):
             return name
@@ -141,7 +138,7 @@ def _lost(others: dict[str, str], error: str) -> str | None:
 
 
 def _watch(others: dict[str, str], timeout_s: float) -> None:
-    """Calls the others by turns; the main thread may be deep in a step that never returns."""
+    """Probes the others in turn; the main thread may be in a step that never returns."""
     heard = dict.fromkeys(others, time.monotonic())
     launcher = int(os.environ.get(LAUNCHER, os.getppid()))
     while not _parted.wait(PROBE_S):

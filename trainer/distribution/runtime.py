@@ -57,30 +57,35 @@ class Context:
 
     @property
     def num_replicas(self) -> int:
-        """How many copies of the model train in step."""
+        """Number of replicas of the model."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def is_multi_host(self) -> bool:
-        """Whether processes on several hosts train together."""
+        """Whether several workers train together."""
         return isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process speaks to the user and writes the run directory."""
-        return self.place[0] == 0
+        """Whether this worker prints and writes the run directory."""
+        return self.worker_index == 0
 
     @property
-    def place(self) -> tuple[int, int]:
-        """(index, count) of this process among those that train together."""
+    def worker_index(self) -> int:
+        """Index of this worker in the cluster; 0 without one."""
+        return self.strategy.cluster_resolver.task_id if self.is_multi_host else 0
+
+    @property
+    def num_workers(self) -> int:
+        """Number of workers in the cluster; 1 without one."""
         if not self.is_multi_host:
-            return 0, 1
+            return 1
         resolver = self.strategy.cluster_resolver
-        return resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type)
+        return resolver.cluster_spec().num_tasks(resolver.task_type)
 
     @functools.cached_property
     def any_host(self) -> Callable[[bool], bool]:
-        """Tells of something whether it is true on any host; all have to ask at the same time."""
+        """Maps a bool of this host to whether it is true on any; hosts must call it together."""
         if not self.is_multi_host:
             return bool
         strategy = self.strategy
@@ -132,7 +137,7 @@ def build(config: RuntimeOptions) -> Context:
 
 
 def _limit_threads(count: int) -> None:
-    """Holds TensorFlow to so many threads, within an operation and across operations."""
+    """Limits TensorFlow's threads, within an operation and across operations."""
     threading = tf.config.threading
     if not count or threading.get_intra_op_parallelism_threads() == count:
         return
@@ -144,7 +149,7 @@ def _limit_threads(count: int) -> None:
 
 
 def _allow_open_files() -> None:
-    """Takes what the system allows at most: each mapped shard of features keeps its file open."""
+    """Raises the limit of open files to its maximum: each mapped feature shard keeps one open."""
     try:
         resource = importlib.import_module("resource")
     except ImportError:  # Not on Windows.
@@ -214,8 +219,8 @@ def _build_mirrored(config: RuntimeOptions) -> tf.distribute.Strategy:
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     """Returns the one strategy of this process over these devices.
 
-    TensorFlow numbers the collectives of each strategy anew: the numbers of a second one over the
-    same devices would collide with those of the first.
+    Each strategy numbers its collectives from the start; those of a second strategy over the same
+    devices would collide with the first one's.
     """
     return tf.distribute.MirroredStrategy(devices)
 
@@ -246,7 +251,7 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
 
 
 def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
-    """Looks for the TPU before TensorFlow does, which would go on looking for minutes."""
+    """Looks for the TPU first: TensorFlow would keep looking for minutes."""
     if name == "local":
         if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in TPU_DEVICES):
             raise OSError("this machine has no TPU device in /dev")

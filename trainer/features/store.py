@@ -46,7 +46,8 @@ class Cache:
         root: pathlib.Path,
         budget_bytes: float,
         *,
-        place: tuple[int, int] = (0, 1),
+        worker_index: int = 0,
+        num_workers: int = 1,
         remote: locations.Url | None = None,
     ) -> None:
         """Refers to the folder, without creating anything yet.
@@ -54,14 +55,14 @@ class Cache:
         Args:
           root: the folder.
           budget_bytes: disk space that all entries together may take.
-          place: (index, count) of this process among those that train together; each starts at
-            another section.
+          worker_index: of this process in its cluster; each worker starts at another section.
+          num_workers: of the cluster.
           remote: prefix of a bucket that mirrors the entries for other machines; None: none.
         """
         self.budget_bytes = budget_bytes
         self._root = root
         self._remote = remote
-        self._place = place
+        self._worker_index, self._num_workers = worker_index, num_workers
         self._used: dict[pathlib.Path, filelock.BaseFileLock] = {}
 
     def count_missing(self, key: Key, shards: Shards) -> int:
@@ -87,8 +88,8 @@ class Cache:
         """
         entry = self._open(key, shards)
         sections = shards.sections()
-        index, count = self._place
-        order = np.roll(np.arange(len(sections)), -(len(sections) * index // count)).tolist()
+        first = len(sections) * self._worker_index // self._num_workers
+        order = np.roll(np.arange(len(sections)), -first).tolist()
         mapped: dict[int, list[np.ndarray]] = {}
         with self._mirrored(entry):
             self._make_room(entry.missing_bytes)

@@ -2,9 +2,9 @@
 
 config.json              the run's options
 metrics.jsonl            an object per epoch
-checkpoints/             what an interrupted run goes on from; see trainer.training.checkpoint
+checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
-trained_on.json          the data's fingerprint, and whose images were trained on
+trained_on.json          fingerprint of the data, patients of the training split
 best.keras               the whole model of the best epoch: uint8 images in, probabilities out
 predictions_<split>.csv  a row per example
 report.json              metrics, history, facts about data and run
@@ -53,41 +53,41 @@ _LOCK, _OWNER = ".lock", ".owner.json"
 class RunDirectory:
     """A folder with one run in it.
 
-    In a bucket, it has a local folder that is kept in step with it; the run works there. The `with`
-    block ends when all of it is in the bucket.
+    A run in a bucket works in a local folder that is mirrored to the bucket. The `with` block ends
+    when everything is in the bucket.
 
     Attributes:
       path: the local folder.
-      kept: what keeps it in step; None for a local run.
-      lock: what keeps other processes out of the local folder; None where nothing is written.
+      mirrored: its mirror in the bucket; None for a local run.
+      lock: held against other processes; None where nothing is written.
       name: as the user named it, where that is neither.
     """
 
     path: pathlib.Path
-    kept: mirror.Mirror | None = None
+    mirrored: mirror.Mirror | None = None
     lock: filelock.FileLock | None = None
     name: str = ""
 
     def __str__(self) -> str:
         """As the user named it."""
-        return self.name or str(self.kept.url if self.kept else self.path)
+        return self.name or str(self.mirrored.url if self.mirrored else self.path)
 
     def __enter__(self) -> Self:
         """Returns itself."""
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Brings what is left into the bucket, and removes the local folder once it is there."""
+        """Uploads the rest, and removes the local folder of a run in a bucket."""
         self.release()
-        if self.kept is None:
+        if self.mirrored is None:
             return
-        console.say(f"bringing the run to {self} ...")
-        if self.kept.finish(*exception):
+        console.say(f"uploading the run to {self} ...")
+        if self.mirrored.finish(*exception):
             shutil.rmtree(self.path, ignore_errors=True)
             console.say(f"the run is in {self}.")
 
     def release(self) -> None:
-        """Lets other processes in; a folder in which no run has begun is removed."""
+        """Releases the lock; removes a folder in which no run has begun."""
         if self.lock is None:
             return
         if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {_LOCK, _OWNER}:
@@ -95,24 +95,24 @@ class RunDirectory:
         self.lock.release()
 
     def save_config(self, config: Config) -> None:
-        """Notes the options of a new run, once; from here on the place is taken."""
+        """Writes the options of a new run, once; from here on, the directory is taken."""
         if self.config.exists():
             return
-        # Where this machine keeps copies is not the next one's affair.
+        # The next machine may stage its copies elsewhere.
         here = {"model_dir": str(self), "staging_dir": ""}
         files.save_json(self.config, config.to_flat() | here)
         self.sync()
-        if self.kept is not None:
-            self.kept.wait()  # Another run that starts there now is refused.
+        if self.mirrored is not None:
+            self.mirrored.wait()  # Another run that starts there now is refused.
 
     def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
-        """Lets what has changed go to the bucket, `then` last; returns at once."""
-        if self.kept is not None:
-            self.kept.sync(then)
+        """Uploads what has changed, `then` last, in the background."""
+        if self.mirrored is not None:
+            self.mirrored.sync(then)
 
     def has(self, name: str) -> bool:
-        """Whether a file of the run exists, wherever it is kept."""
-        return self.kept.has(name) if self.kept else (self.path / name).exists()
+        """Whether a file of the run exists, locally or in the bucket."""
+        return self.mirrored.has(name) if self.mirrored else (self.path / name).exists()
 
     @property
     def config(self) -> pathlib.Path:
@@ -126,7 +126,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """What a run that was interrupted goes on from."""
+        """What an interrupted run resumes from."""
         return self.path / "checkpoints"
 
     @property
@@ -145,12 +145,12 @@ class RunDirectory:
             model.save(partial)
 
     def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
-        """Notes whose images a model has seen, so that it can't be judged on them unnoticed."""
+        """Records the training patients, so that evaluating on them is noticed."""
         record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
         files.save_json(self.path / "trained_on.json", record)
 
     def load_trained_on(self) -> dict[str, Any]:
-        """Returns what `save_trained_on` noted: `fingerprint` and `patients`.
+        """Returns what `save_trained_on` wrote: `fingerprint` and `patients`.
 
         Raises:
           RunError: when it can't be read.
@@ -167,7 +167,7 @@ class RunDirectory:
             return Config.from_flat(_load_json(self.config))
         except ConfigError as error:
             raise RunError(
-                f"{self.config} is damaged ({error}); put back a copy of it, or name another "
+                f"{self.config} is damaged ({error}); restore it from a copy, or name another "
                 "--model_dir."
             ) from error
 
@@ -196,15 +196,15 @@ def at(config: Config) -> RunDirectory:
 def restore(config: Config, *, is_chief: bool) -> RunDirectory:
     """Returns the directory that the user named, with all that the bucket has of it.
 
-    Of several processes, each has a copy, and the chief alone keeps it in step.
+    Each worker downloads a copy; only the chief's is mirrored to the bucket.
 
     Raises:
       StorageError: when the bucket can't be used.
     """
     run = at(config)
-    if run.kept is None:
+    if run.mirrored is None:
         return run
-    run.kept.restore()
+    run.mirrored.restore()
     if is_chief:
         return run
     atexit.register(shutil.rmtree, run.path, ignore_errors=True)
@@ -212,13 +212,12 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
 
 
 def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
-    """Takes the directory of a new run, or of one that goes on; nobody else can, until it is left.
+    """Locks the directory of a new run, or of one that resumes, until its `with` block ends.
 
-    Of several processes that train together, the others than the chief write what they must write
-    into a temporary directory, which ends with them.
+    Workers other than the chief get a temporary directory, which is removed when they exit.
 
     Returns:
-      The directory, and the config with the precision that the run in it has, if there is one.
+      The directory, and the config with the precision of the run in it, if there is one.
 
     Raises:
       ConfigError: when `resume` forbids it, or the run in it has other options.
@@ -234,7 +233,7 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
         saved = _load_resumable(run, config)
     except BaseException:
         run.release()
-        if run.kept is not None:
+        if run.mirrored is not None:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
     if not is_chief:
@@ -243,7 +242,7 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
 
 
 def _lock(run: RunDirectory) -> filelock.FileLock:
-    """Keeps other processes out; the system frees the lock when this one ends, however it does."""
+    """Locks the directory; the system frees the lock when this process ends, however it ends."""
     lock = filelock.FileLock(run.path / _LOCK)
     owner = run.path / _OWNER
     try:
@@ -271,24 +270,22 @@ def _describe(owner: pathlib.Path) -> str:
 
 
 def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
-    """Returns the config of the run in the directory, if it may go on; None if there is no run."""
+    """Returns the config of the run in the directory, if it may resume; None if there is no run."""
     if not run.has(run.config.name):
         if config.checkpoints.resume == "must":
-            raise ConfigError(
-                f"model_dir ({run}) holds no run that --resume=must could go on with."
-            )
-        if run.checkpoints.is_dir():  # Of other options, maybe: nobody knows.
+            raise ConfigError(f"model_dir ({run}) holds no run for --resume=must to resume.")
+        if run.checkpoints.is_dir():  # Their options are unknown.
             raise RunError(
-                f"{run.config} is missing, and there are checkpoints; put back a copy of it, or "
+                f"{run.config} is missing, but there are checkpoints; restore it from a copy, or "
                 "name another --model_dir."
             )
         return None
     if config.checkpoints.resume == "never":
         raise ConfigError(
-            f"model_dir ({run}) already holds a run; name another, or go on with --resume=auto."
+            f"model_dir ({run}) already holds a run; name another, or resume it with --resume=auto."
         )
-    if run.kept is not None:
-        run.kept.restore()
+    if run.mirrored is not None:
+        run.mirrored.restore()
         _remove_unfinished(run.checkpoints)
     saved = run.load_config()
     changes = config.changes_from(saved)
@@ -297,19 +294,19 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
     if changes:
         listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
         raise ConfigError(
-            f"model_dir ({run}) holds a run with other options ({listed}); name another, or take "
-            "back the change."
+            f"model_dir ({run}) holds a run with other options ({listed}); name another, or undo "
+            "the change."
         )
     if run.best_model.exists() and not run.checkpoints.is_dir():
         raise ConfigError(
-            f"model_dir ({run}) holds a finished run; name another, or judge it again with "
+            f"model_dir ({run}) holds a finished run; name another, or evaluate it again with "
             "--mode=evaluate."
         )
     return saved
 
 
 def _remove_unfinished(checkpoints: pathlib.Path) -> None:
-    """Removes those whose upload was interrupted: the manifest comes last."""
+    """Removes checkpoints whose upload was interrupted: the manifest comes last."""
     for folder in checkpoints.glob("[0-9]*"):
         if not (folder / "manifest.json").exists():
             shutil.rmtree(folder)
@@ -320,7 +317,7 @@ def _load_json(path: pathlib.Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
-            f"{path} can't be read ({error}); put back a copy of it, or name another --model_dir."
+            f"{path} can't be read ({error}); restore it from a copy, or name another --model_dir."
         ) from error
 
 
@@ -331,12 +328,12 @@ def _copy(run: RunDirectory) -> RunDirectory:
     if run.checkpoints.is_dir():
         ignored = shutil.ignore_patterns(".partial-*")
         shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
-    if run.kept is not None:
+    if run.mirrored is not None:
         shutil.rmtree(run.path, ignore_errors=True)
     return RunDirectory(path)
 
 
 def new_name(what: str, config: Config) -> str:
-    """Returns a path that tells what the run is about, and when it began."""
+    """Returns a path with the data set, the backbone and the time."""
     now = datetime.datetime.now().astimezone()
     return f"runs/{what}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

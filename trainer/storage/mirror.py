@@ -1,14 +1,14 @@
-"""A local folder that is kept in step with a prefix of a bucket.
+"""A local folder that is mirrored to a prefix of a bucket.
 
-Whatever works on files works in the folder, at the speed of a disk; one thread uploads what has
-changed. The order is the caller's: files that name others go last (`then`), so that a reader of
-the bucket never finds a name whose data are not there yet. If an upload fails, so do all that were
-asked for after it, until the next `sync` asks again for what is missing.
+The folder is an ordinary one, as fast as its disk; one thread uploads what has changed. The caller
+decides the order: files that name others are uploaded last (`then`), so that a reader of the bucket
+never finds a name without its data. If an upload fails, all later ones fail too, until the next
+`sync` retries what is missing.
 
-    with mirror.Mirror(locations.parse("gs://hospital/runs/a"), folder) as kept:
-        kept.restore()                                  # what the bucket has, verified
+    with mirror.Mirror(locations.parse("gs://hospital/runs/a"), folder) as mirrored:
+        mirrored.restore()                                  # what the bucket has, verified
         ...
-        kept.sync(then=[folder / "manifest.json"])      # returns at once
+        mirrored.sync(then=[folder / "manifest.json"])      # returns at once
     # All of it is in the bucket now, or the block has raised.
 """
 
@@ -65,7 +65,7 @@ class _Task:
 
 
 class Mirror:
-    """Keeps a folder and a prefix of a bucket alike; used by one thread."""
+    """Mirrors a folder to a prefix of a bucket, in both directions; used by one thread."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a run says to the person who started it: plain lines, and bars on a terminal.
+"""What a run prints for its user: plain lines, and progress bars on a terminal.
 
 Text goes to standard output, bars and library logs to standard error.
 """
@@ -21,7 +21,7 @@ _muted = False
 
 
 def mute() -> None:
-    """Silences this process; of several that train together, one speaks."""
+    """Silences this process; of several workers, only the chief prints."""
     global _muted  # noqa: PLW0603 -- Standard output is global too.
     _muted = True
 
@@ -64,7 +64,7 @@ def bar(total: int, label: str, unit: str) -> Any:
 
 
 class Lines:
-    """Tells how far something is in plain lines, as a log file wants it; used like a tqdm bar."""
+    """Progress as plain lines, for a log file; used like a tqdm bar."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Lines:
         self._start = self._last = clock()
 
     def update(self, count: int) -> None:
-        """Goes on by `count`."""
+        """Advances by `count`."""
         self.n += count
         now = self._clock()
         if now - self._last < LINE_EVERY_S or not self.n:
@@ -95,7 +95,7 @@ class Lines:
         )
 
     def close(self) -> None:
-        """Leaves nothing behind."""
+        """Does nothing; a tqdm bar would close."""
 
     def __enter__(self) -> Self:
         """Returns itself."""

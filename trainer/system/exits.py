@@ -19,13 +19,13 @@ DO_NOT_USE = 3
 STOPPED, INTERRUPTED = 75, 130
 """By SIGTERM and by SIGINT, with everything saved; 75 is EX_TEMPFAIL of sysexits.h."""
 TRAINED = (DONE, DO_NOT_USE)
-"""Of a run that came to its end."""
+"""Exit codes of a finished run."""
 
 _Parsed = TypeVar("_Parsed")
 
 
 def code_of(name: str, work: Callable[[], int]) -> int:
-    """Returns what `work` returns, or the code of the error that ended it, which is told."""
+    """Returns what `work` returns, or prints the error that ended it and returns its code."""
     try:
         return work()
     except errors.ConfigError as error:

@@ -1,4 +1,4 @@
-"""Processes of this package's own modules, and what they cost: time and memory.
+"""Runs modules of this package as processes, and measures their time and memory.
 
 process = processes.run(["trainer", "--recipe=quickstart"], log=folder / "run.log")
 process.seconds, process.private_bytes, process.last_line
@@ -25,12 +25,12 @@ POLL_S = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class ProcessResult:
-    """How a process went.
+    """A process that has ended.
 
     Attributes:
       seconds: from its start to its end.
-      private_bytes: the most memory that it had for itself, mapped files apart; 0 where the system
-        doesn't tell.
+      private_bytes: peak of its private memory, without mapped files; 0 where the system does not
+        report it.
       last_line: of what it printed.
     """
 
@@ -71,13 +71,13 @@ def run(
 
 
 def search_path() -> str:
-    """Puts the folder that this package was imported from first: it need not be installed."""
+    """Returns a PYTHONPATH that starts with this package's folder: it need not be installed."""
     source = pathlib.Path(__file__).resolve().parents[2]
     return os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
 
 
 def private_bytes(pid: int) -> int:
-    """Returns a process's resident memory without mapped files; 0 where nothing tells it."""
+    """Returns a process's resident memory without mapped files; 0 if unknown."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text("utf-8")
     except OSError:  # Not Linux, or the process has just ended.

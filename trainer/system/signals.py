@@ -1,11 +1,11 @@
-"""Requests to stop: SIGTERM of a scheduler that takes the machine back, SIGINT of a person.
+"""Requests to stop: SIGTERM from a preempting scheduler, SIGINT from a person.
 
-A request ends at once what the process is doing, with `Stopped`; only training first finishes the
-steps that it is in and saves them. A second request ends the process as it is.
+A request raises `Stopped` at once; only training first finishes its steps and saves them. A second
+request ends the process immediately.
 
     with signals.watched():            # in the main thread, around a whole run
         ...
-        with signals.deferred():       # in here a request is kept until somebody asks
+        with signals.deferred():       # in here, a request waits until somebody asks
             if signals.is_requested():
                 signals.stop()
 """
@@ -52,7 +52,7 @@ def watched() -> Iterator[None]:
 
 
 def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:
-    """Returns `main` of a process that ends after it, with its exit code, whatever comes then.
+    """Returns a `main` after which signals are ignored, so that they don't change the exit code.
 
     TensorFlow takes a second to end, and by then everything is saved.
     """
@@ -68,7 +68,7 @@ def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:
 
 @contextlib.contextmanager
 def deferred(any_host: Callable[[bool], bool] = bool) -> Iterator[None]:
-    """Keeps a request until `stop`, or to the end of the block.
+    """Defers a request until `stop`, or until the block ends.
 
     Args:
       any_host: whether this is true on one of the hosts that train together, of which all come to
@@ -86,7 +86,7 @@ def deferred(any_host: Callable[[bool], bool] = bool) -> Iterator[None]:
 
 
 def is_requested() -> bool:
-    """Whether somebody wants the run to stop."""
+    """Whether a stop has been requested."""
     return bool(_requests)
 
 

@@ -1,4 +1,4 @@
-"""Who answers on the network, and how long we wait for it: libraries wait for minutes, or for ever.
+"""Whether an address answers, within a time limit: libraries wait for minutes, or forever.
 
 sockets.answers("grpc://10.0.0.2:8470", timeout_s=5)    # whether something listens there
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def default_timeout(seconds: float) -> Iterator[None]:
-    """Limits the waiting of libraries that set no limit of their own, downloads for one."""
+    """Sets a time-out for libraries that set none, such as downloads."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -55,7 +55,7 @@ def is_address(text: str, scheme: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Finds ports of this host that nobody listens on; held together, so that they differ."""
+    """Returns free ports of this host; all are held at once, so that they differ."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:

@@ -280,7 +280,8 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
     cache = store.Cache(
         config.cache_root,
         budget_bytes,
-        place=context.place,
+        worker_index=context.worker_index,
+        num_workers=context.num_workers,
         remote=store.remote(config.features.cache_dir),
     )
     return FeatureFeed(config, data, partition, context, cache)

@@ -73,10 +73,14 @@ def compile_model(
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
         optimizer.inner_optimizer.exclude_from_weight_decay(var_list=vectors)
     optimizer.build(model.trainable_variables)
-    # Keras would build the metrics in the first step, after a resumed run has restored them.
-    outputs = np.full((1, len(class_counts)), 1 / len(class_counts), np.float32)
-    model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
+    _build_metrics(model, len(class_counts))
     return _changing_variables(model)
+
+
+def _build_metrics(model: keras.Model, num_classes: int) -> None:
+    """Creates the metrics' variables: Keras does so in the first step, after a run has resumed."""
+    outputs = np.full((1, num_classes), 1 / num_classes, np.float32)
+    model._compile_metrics.build(np.zeros(1, np.int32), outputs)  # noqa: SLF001 -- No other way.
 
 
 def _changing_variables(model: keras.Model) -> list[Any]:

@@ -340,7 +340,7 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
                 both_started.wait(timeout=30)
             yield from prefixes[index](start, stop)
 
-        cache = store.Cache(tmp_path, 1 << 30, place=(index, 2))
+        cache = store.Cache(tmp_path, 1 << 30, worker_index=index, num_workers=2)
         arrays[index] = cache.load_or_compute(KEY, shards, compute)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]

@@ -10,7 +10,7 @@ import pytest
 from tests.support import radiographs
 from trainer import backbones
 from trainer.errors import ConfigError, RunError
-from trainer.models import classifier
+from trainer.models import classifier, weights
 from trainer.option_groups import ModelOptions
 
 
@@ -121,7 +121,7 @@ def test_one_process_of_a_machine_downloads_at_a_time(monkeypatch, tmp_path):
     row = SimpleNamespace(load_constructor=lambda: construct)
     monkeypatch.setitem(backbones.REGISTRY, "vgg16", row)
     config = _config(backbone="vgg16", weights="imagenet")
-    classifier.load_weights(constructor(weights=None, include_top=False), config)
+    weights.load(constructor(weights=None, include_top=False), config)
 
 
 def test_small_cnn_has_no_imagenet_weights():

@@ -11,7 +11,7 @@ from tests.support import devices, radiographs
 from trainer import backbones
 from trainer.data import batches
 from trainer.features import partition
-from trainer.models import classifier
+from trainer.models import classifier, weights
 from trainer.option_groups import ModelOptions, OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
@@ -148,7 +148,7 @@ def test_weights_go_from_one_model_to_another_by_file(name, network, saved):
     target = classifier.build_backbone(ModelOptions(backbone=name, image_size=SIZE))
     before = [weight + 1 for weight in target.get_weights()]
     target.set_weights(before)
-    classifier.load_weights(target, ModelOptions(backbone=name, weights=str(saved)))
+    weights.load(target, ModelOptions(backbone=name, weights=str(saved)))
     after = target.get_weights()
     for ours, theirs in zip(network.trunk.get_weights(), after, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -101,7 +101,7 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
         "training": (killed.run, "metrics.jsonl"),
         "checkpoint": (killed.run, "checkpoints/.partial-*/*/*"),
         "evaluation": (killed.run, "best.keras"),
-        "judgement": (killed.run, "predictions_test.csv"),
+        "predictions": (killed.run, "predictions_test.csv"),
         "report": (killed.run, "curves.png"),
     }
     for phase, (folder, sign) in phases.items():

@@ -194,7 +194,7 @@ def test_views_without_room_for_their_features_are_refused(make_config):
         train.run(make_config(**views))
 
 
-def test_a_run_from_features_does_not_go_on_with_images(make_config, tmp_path):
+def test_a_run_from_features_does_not_continue_on_images(make_config, tmp_path):
     """The budget is no option of the result, and a smaller one leaves no room for features."""
     train.run(make_config(max_epochs=1))
     (tmp_path / "run" / "best.keras").unlink()
@@ -319,7 +319,10 @@ def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resume": "never"}, r"already holds a run; name another, or go on with --resume=auto"),
+        (
+            {"resume": "never"},
+            r"already holds a run; name another, or resume it with --resume=",
+        ),
         ({"neurons": 9, "seed": 3}, r"other options \(neurons 8 -> 9, seed 0 -> 3\)"),
     ],
 )
@@ -337,21 +340,21 @@ def test_where_things_are_may_change(run_dir, make_config, tmp_path):
 
 
 def test_a_missing_run_is_an_error(make_config):
-    with pytest.raises(ConfigError, match="holds no run that --resume=must could go on with"):
+    with pytest.raises(ConfigError, match="holds no run for --resume=must to resume"):
         train.run(make_config(resume="must"))
 
 
 def test_a_finished_run_without_checkpoints_is_left_alone(run_dir, make_config, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(ConfigError, match="holds a finished run; name another, or judge it again"):
+    with pytest.raises(ConfigError, match="holds a finished run; name another, or evaluate it"):
         train.run(make_config())
 
 
 def test_a_damaged_config_is_named(make_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(RunError, match=r"config.json can't be read \(.*\); put back a copy"):
+    with pytest.raises(RunError, match=r"config.json can't be read \(.*\); restore it from a copy"):
         train.run(make_config())
 
 
