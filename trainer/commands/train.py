@@ -126,4 +126,4 @@ def _announce(
         f"{trainable:,} trainable; {num_replicas} replica(s), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    console.say(f"training on: {setup.feed.reason}")
+    console.say(setup.feed.reason)

@@ -55,14 +55,8 @@ def compile_model(
         # replica only. GlobalUpdate scales the loss itself.
         auto_scale_loss=False,
         loss=Crossentropy(weights, config.label_smoothing),
-        # Unlike `metrics`, weighted metrics don't count padding, whose weight is 0. The one named
-        # `loss` replaces Keras's own in the logs, which counts padding and depends on class weights
-        # and label smoothing. The logged loss is the plain log loss, in training and validation.
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(name="loss"),
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            PositiveAUC(name="auc"),
-        ],
+        # Unlike `metrics`, weighted metrics don't count padding, whose weight is 0.
+        weighted_metrics=_logged_metrics(),
         # "auto" may choose XLA on a machine with a GPU or TPU, depending on whether the model was
         # compiled inside a strategy's scope. A TPU compiles the step in any case.
         jit_compile=False,
@@ -75,6 +69,19 @@ def compile_model(
     optimizer.build(model.trainable_variables)
     _build_metrics(model, len(class_counts))
     return _changing_variables(model)
+
+
+def _logged_metrics() -> list[keras.metrics.Metric]:
+    """Returns what is logged by epoch.
+
+    The metric named `loss` replaces Keras's own in the logs, which counts padding and depends on
+    class weights and label smoothing: the logged loss is the plain log loss, in training too.
+    """
+    return [
+        keras.metrics.SparseCategoricalCrossentropy(name="loss"),
+        keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        PositiveAUC(name="auc"),
+    ]
 
 
 def _build_metrics(model: keras.Model, num_classes: int) -> None:

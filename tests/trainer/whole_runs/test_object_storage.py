@@ -48,7 +48,7 @@ def _below(server, prefix):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_failing_bucket_is_whole_and_judged_again_from_the_bucket_alone(
+def test_a_run_in_a_failing_bucket_is_whole_and_evaluated_again_from_the_bucket_alone(
     server, archive, tmp_path
 ):
     server.fail(bucket_server.at_random(0.1, seed=0))

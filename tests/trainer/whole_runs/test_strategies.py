@@ -109,7 +109,7 @@ def test_with_adam_they_agree_to_its_rounding(results, name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_prime_number_of_examples_is_judged_once_each(results, name):
+def test_a_prime_number_of_examples_is_evaluated_once_each(results, name):
     one, many = (_of("sgd", results(strategy, *BOTH)) for strategy in ("one_device", name))
     assert many["probabilities"].shape == (61, 2)
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)

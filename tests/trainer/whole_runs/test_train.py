@@ -90,7 +90,7 @@ def test_the_saved_model_gives_the_predictions_without_this_package(run_dir, mak
     np.testing.assert_allclose(loaded(images), saved.probabilities, atol=1e-5)
 
 
-def test_judging_again_gives_the_same_predictions(run_dir, make_config):
+def test_evaluating_again_gives_the_same_predictions(run_dir, make_config):
     before = (run_dir / "report.json").read_bytes()
     evaluation = evaluate.run(make_config(model_dir=str(run_dir)))
     (folder,) = run_dir.glob("on_paper_*")
@@ -304,7 +304,9 @@ def test_a_run_killed_in_its_pass_leaves_finished_shards_to_the_next(make_config
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_finished_run_is_judged_again_from_its_checkpoint(run_dir, make_config, tmp_path, capsys):
+def test_a_finished_run_is_evaluated_again_from_its_checkpoint(
+    run_dir, make_config, tmp_path, capsys
+):
     run = tmp_path / "run"
     shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("on_*"))
     before = {n: (run / n).read_bytes() for n in ("predictions_test.csv", "metrics.jsonl")}
