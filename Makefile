@@ -1,4 +1,4 @@
-# The environment is made from requirements.lock by plain pip.
+# `.venv` is installed from requirements.lock by plain pip.
 PYTHON ?= python3.11
 BIN := .venv/bin
 TPU_BIN := .venv-tpu/bin
@@ -8,7 +8,7 @@ TPU_BIN := .venv-tpu/bin
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
 
-# Two processes, each with whole files, so that what their tests share is made once (tests/conftest.py).
+# Two processes. Each runs whole files, so that shared fixtures are built once (tests/conftest.py).
 PYTEST := -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 test: .venv
@@ -17,7 +17,7 @@ test: .venv
 test-slow: .venv
 	$(BIN)/python $(PYTEST) -m "slow and not long"
 
-# Half an hour: runs and searches killed at random moments, damaged files, whole benchmarks.
+# Takes half an hour: runs and searches killed at random moments, damaged files, whole benchmarks.
 test-long: .venv
 	$(BIN)/python $(PYTEST) -m long
 
@@ -27,17 +27,17 @@ check: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Compiles for TPU chips that are not there; JAX and TPU's compiler are in an environment apart.
-# The small check has one small backbone; the other makes every row of docs/tpu.md anew, in hours.
+# Both compile for TPU chips without a TPU. JAX and TPU's compiler have their own environment.
+# The small check has one small backbone; the other recompiles every row of docs/tpu.md, in hours.
 tpu-check-small: .venv-tpu
 	$(TPU_BIN)/python -m pytest -m tpu_aot --durations=5
 
 tpu-check: .venv-tpu
 	$(TPU_BIN)/python -m trainer.tpu.matrix docs/tpu.md
 
-# A broken install is removed, so that the next call starts afresh instead of trusting it.
-# The lock is complete, so pip resolves nothing (--no-deps): its resolver asks for the newest release
-# of a package that another one wants with extras, and then misses that release's hash in the lock.
+# A failed install is removed, so that the next call starts again instead of trusting it.
+# The lock is complete, so pip must not resolve (--no-deps): for a package that another one requires
+# with extras, its resolver asks for the newest release, whose hash is not in the lock.
 .venv: requirements.lock
 .venv-tpu: requirements-tpu-aot.lock
 .venv .venv-tpu:
@@ -49,8 +49,8 @@ tpu-check: .venv-tpu
 	  || (rm -rf $@; exit 1)
 	touch $@
 
-# Needs uv (https://docs.astral.sh/uv/) on the PATH. Names no index: pip takes the user's own.
-# The second lock starts from the first, so that what both have has one version.
+# Needs uv (https://docs.astral.sh/uv/) on the PATH. Locks name no index: pip uses the user's own.
+# The second lock is resolved from the first, so that packages in both have the same version.
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --extra cpu --extra dev
 lock:
