@@ -13,7 +13,7 @@ import cxr_tfds
 from cxr_tfds import phantom
 from tests.support import shared_folders
 from trainer.data import opening
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from trainer import config, flags, topologies
 from trainer.distribution import peers
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import predictions
-from trainer.features import entries, store
+from trainer.features import shard_files, store
 from trainer.storage import locations
 from tuner.space import Space
 
@@ -188,7 +188,7 @@ def test_an_archive_writes_nowhere(tmp_path, name):
     assert set(tmp_path.rglob("*")) == before
 
 
-KEY = entries.Key(
+KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
     precision="float32", dtype="float32", augmentation=None, view=None,
@@ -200,7 +200,7 @@ KEY = entries.Key(
 def test_cached_features(seed):
 
     rows = np.arange(160, dtype=np.float32).reshape(40, 4)
-    shards = entries.Shards(40, (4,), tf.float32)
+    shards = shard_files.Shards(40, (4,), tf.float32)
     with tempfile.TemporaryDirectory() as folder:
         cache = store.Cache(pathlib.Path(folder), 1 << 30)
         cache.load_or_compute(KEY, shards, lambda start, stop: [rows[start:stop]])

@@ -1,6 +1,6 @@
 """The configuration of one training run: a frozen tree of options.
 
-`trainer.option_groups` defines the groups and their defaults; this module joins them and checks
+`trainer.options` defines the groups and their defaults; this module joins them and checks
 options of different groups against each other. The tree is saved as one flat JSON object of flag
 names, so that moving an option to another group breaks no saved run.
 
@@ -17,7 +17,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Self
 
 from trainer.errors import ConfigError
-from trainer.option_groups import (
+from trainer.options import (
     BenchmarkOptions,
     CheckpointOptions,
     DataOptions,

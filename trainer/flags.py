@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors, options
+from trainer import errors, option_groups
 from trainer.storage import locations
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def define_options() -> None:
     )
 
 
-def define_option(name: str, default: Any, option: options.Option) -> None:
+def define_option(name: str, default: Any, option: option_groups.Option) -> None:
     """Defines the flag of one option. Config checks its limits, also for options from a file."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)

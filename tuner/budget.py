@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
 from tuner import plan as plan_lib
-from tuner.trials import cuts, estimate
+from tuner.trials import estimate, features
 
 if TYPE_CHECKING:
     from tuner.settings import Settings
@@ -24,7 +24,7 @@ def largest(workspace: tasks.Workspace, settings: Settings, space: Space) -> tup
       ConfigError: when not even one epoch per trial fits.
     """
     base = workspace.base
-    costs = estimate.measure(workspace, cuts.configs_for(base, space, settings.objective))
+    costs = estimate.measure(workspace, features.configs_for(base, space, settings.objective))
     found = plan_lib.largest_within(
         60 * settings.budget_minutes,
         lambda plan: costs.seconds(plan, settings.workers),

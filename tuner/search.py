@@ -27,7 +27,7 @@ from trainer.system import console
 from tuner import budget, identity, refit
 from tuner.oracles import algorithms
 from tuner.reports import board, hparams, leaderboard, outcomes, page
-from tuner.trials import chief, cuts, estimate, hypermodel, tasks, worker
+from tuner.trials import chief, estimate, features, hypermodel, tasks, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -78,14 +78,14 @@ def _search(
         settings = _sized(workspace, settings, space)
     base = workspace.base
     plan = settings.plan(space, base.optimization.max_epochs)
-    configs = cuts.configs_for(base, space, settings.objective)
+    configs = features.configs_for(base, space, settings.objective)
     if settings.dry_run:
         console.say(estimate.measure(workspace, configs).to_text(plan, settings.workers))
         return
     fingerprint = workspace.data(base).fingerprint
     began = identity.agree(settings, identity.of(base, settings, space, fingerprint))
     if not _has_remote_workers():
-        cuts.prepare(workspace, configs)
+        features.prepare(workspace, configs)
     oracle = _load_oracle(settings, space, plan)
     read = _results_reader(oracle, base, settings, space, plan, began)
     show_progress = _progress_board(read, settings, plan)
@@ -207,7 +207,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
     if not is_local:  # A chief on the same machine has cached the features already.
-        cuts.prepare(workspace, cuts.configs_for(base, space, settings.objective))
+        features.prepare(workspace, features.configs_for(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
     oracle = algorithms.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)

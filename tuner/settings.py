@@ -15,7 +15,7 @@ import pathlib
 from trainer import config as config_lib
 from trainer import option_groups, options
 from trainer.errors import ConfigError
-from trainer.options import option
+from trainer.option_groups import option
 from trainer.storage import locations
 from tuner import plan as plan_lib
 from tuner.space import Space
@@ -24,7 +24,7 @@ ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(options.Group):
+class Settings(option_groups.Group):
     """The options of a search."""
 
     algorithm: str = option(
@@ -47,7 +47,7 @@ class Settings(options.Group):
     objective: str = option(
         "val_auc",
         "validation metric to optimize: val_auc is maximized, val_loss minimized",
-        choices=option_groups.MONITORS,
+        choices=options.MONITORS,
     )
     factor: int = option(
         3,

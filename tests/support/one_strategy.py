@@ -19,7 +19,7 @@ import tensorflow as tf
 from trainer.data import batches
 from trainer.distribution import runtime
 from trainer.models import classifier
-from trainer.option_groups import ModelOptions, OptimizationOptions, RuntimeOptions
+from trainer.options import ModelOptions, OptimizationOptions, RuntimeOptions
 from trainer.training import driver, optimization
 
 BATCH = 16

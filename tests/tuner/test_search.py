@@ -16,7 +16,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.runs import run_directory
 from tuner import search
-from tuner.trials import cuts, tasks
+from tuner.trials import features, tasks
 
 
 def _rows(folder) -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ def test_features_of_several_cuts_from_one_pass_equal_those_of_separate_passes(b
     configs = [Config.from_flat({**flat, "layers_to_unfreeze": n}) for n in ("0", "2", "4")]
     own = [Config.from_flat({**c.to_flat(), "cache_dir": str(tmp_path / "own")}) for c in configs]
     workspace = tasks.Workspace(base)
-    cuts.prepare(workspace, configs)
+    features.prepare(workspace, configs)
     for config in own:
         workspace.build(config).feed.prepare()
     files = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}

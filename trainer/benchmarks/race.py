@@ -21,7 +21,7 @@ import pathlib
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from trainer import backbones, option_groups
+from trainer import backbones, options
 from trainer.benchmarks import stages
 from trainer.data import opening, pipeline
 from trainer.distribution import runtime
@@ -143,7 +143,7 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
 
 
 def _unfrozen(config: Config) -> int:
-    if config.model.layers_to_unfreeze == option_groups.ALL_LAYERS:
+    if config.model.layers_to_unfreeze == options.ALL_LAYERS:
         raise ConfigError(
             "--mode=benchmark times frozen layers, but --layers_to_unfreeze=all freezes none; give "
             "a number."

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import ConfigError
-from trainer.features import entries, store
+from trainer.features import shard_files, store
 from trainer.models import classifier, session
 from trainer.system import console
 from trainer.training import feeds, optimization
@@ -108,7 +108,7 @@ def _time_prefix(
 
     The two alternate, so that a change in the machine's speed affects both.
     """
-    size = entries.PASS_BATCH_SIZE
+    size = shard_files.PASS_BATCH_SIZE
     forward = tf.function(lambda images: feed.partition.prefix(images, training=False))
     images = tf.constant(next(iter(data.evaluation_batches("train", size).dataset))[0])
     forward(images)  # The first call traces: keep that out of the measurement.

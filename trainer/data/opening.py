@@ -20,7 +20,7 @@ from trainer.errors import RunError
 from trainer.storage import locations, mirror
 
 if TYPE_CHECKING:
-    from trainer.option_groups import DataOptions
+    from trainer.options import DataOptions
 
 _LAST_FILE = "dataset_info.json"
 """TFDS writes this file last: if it exists, the data set is complete."""

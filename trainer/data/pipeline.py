@@ -27,7 +27,7 @@ from trainer.system import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trainer.option_groups import DataOptions
+    from trainer.options import DataOptions
 
 
 SHUFFLE_BUFFER_BYTES = 256 << 20

@@ -26,7 +26,7 @@ from trainer.system import console, sockets, text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainer.option_groups import RuntimeOptions
+    from trainer.options import RuntimeOptions
 
 
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from trainer.features.entries import SECTIONS
+from trainer.features.shard_files import SECTIONS
 from trainer.system import console
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from trainer.data import batches
 from trainer.errors import RunError
-from trainer.features import entries
+from trainer.features import shard_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,10 +64,10 @@ class Partition:
     cut: Cut
     dtype: tf.DType
 
-    def shards(self, num_examples: int) -> entries.Shards:
+    def shards(self, num_examples: int) -> shard_files.Shards:
         """Returns how the features of `num_examples` are divided into files."""
         row_shape = tuple(self.suffix.input.shape[1:])
-        return entries.Shards(num_examples, row_shape, self.dtype)
+        return shard_files.Shards(num_examples, row_shape, self.dtype)
 
 
 def cut(network: Network) -> Partition | None:

@@ -23,15 +23,15 @@ import filelock
 import numpy as np
 from absl import logging
 
-from trainer.features import entries, locks
-from trainer.features.entries import Entry
+from trainer.features import locks, shard_files
+from trainer.features.shard_files import Entry
 from trainer.storage import locations, mirror
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from trainer.features.entries import Key, Rows, Shards
+    from trainer.features.shard_files import Key, Rows, Shards
 
 
 class Cache:
@@ -129,7 +129,7 @@ class Cache:
                 return
             first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
             writers = [
-                entries.Writer(entry, ranges, first)
+                shard_files.Writer(entry, ranges, first)
                 for entry, ranges in zip(opened, missing, strict=True)
             ]
             for blocks in compute(first, last):
@@ -158,11 +158,11 @@ class Cache:
         """Removes the least recently used entries until there is room for `needed_bytes` more."""
         with filelock.FileLock(self._root / "eviction.lock"):  # One process at a time.
             folders = [path for path in self._root.iterdir() if path.is_dir() and not path.suffix]
-            sizes = {folder: entries.stored_bytes(folder) for folder in folders}
+            sizes = {folder: shard_files.stored_bytes(folder) for folder in folders}
             excess = sum(sizes.values()) + needed_bytes - self.budget_bytes
             # A folder without a key is left over from an interrupted removal; it sorts first.
             for folder in sorted(
-                folders, key=lambda folder: entries.modified(folder / entries.KEY_FILE)
+                folders, key=lambda folder: shard_files.modified(folder / shard_files.KEY_FILE)
             ):
                 if excess <= 0:
                     return
@@ -201,7 +201,7 @@ def _compute(
     """Computes a run of shards in one pass; each is written while the next is computed."""
     written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
     sizes = [stop - start for start, stop in run]
-    blocks = entries.cut(compute(run[0][0], run[-1][1]), sizes)
+    blocks = shard_files.cut(compute(run[0][0], run[-1][1]), sizes)
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
         previous = None
         for rows in run:

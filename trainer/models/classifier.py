@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from trainer import backbones, option_groups
+from trainer import backbones, options
 from trainer.errors import ConfigError
 from trainer.models import weights
 
 if TYPE_CHECKING:
-    from trainer.option_groups import ModelOptions
+    from trainer.options import ModelOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
     them by noisy ones.
     """
     count = len(backbone.layers)
-    unfrozen = count if layers_to_unfreeze == option_groups.ALL_LAYERS else int(layers_to_unfreeze)
+    unfrozen = count if layers_to_unfreeze == options.ALL_LAYERS else int(layers_to_unfreeze)
     if unfrozen > count:
         raise ConfigError(
             f"layers_to_unfreeze ({unfrozen}) exceeds the {count} layers of {backbone.name}."

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trainer import config as config_lib
     from trainer.distribution.runtime import Context
-    from trainer.option_groups import ModelOptions
+    from trainer.options import ModelOptions
 
 CANDIDATES = ("float32", "mixed_bfloat16")
 MARGIN = 1.15

@@ -21,7 +21,7 @@ from trainer.system import sockets, text
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainer.option_groups import ModelOptions
+    from trainer.options import ModelOptions
 
 DOWNLOAD_TIMEOUT_S = 30
 

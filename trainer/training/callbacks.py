@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Sequence
 
-    from trainer.option_groups import CheckpointOptions
+    from trainer.options import CheckpointOptions
     from trainer.training.checkpoint import Checkpoints
 
 

@@ -112,7 +112,7 @@ class Checkpoints:
 
         Raises:
           ConfigError: when it belongs to other frozen weights, data or features.
-          RunError: when there are checkpoints and all of them are damaged.
+          RunError: when there are checkpoints, and all are damaged or of another format.
         """
         damages: dict[pathlib.Path, str] = {}
         for path in self._saved():
@@ -123,12 +123,12 @@ class Checkpoints:
                 for damaged in damages:
                     shutil.rmtree(damaged, ignore_errors=True)
                 return found
-            logging.warning("Checkpoint %s is damaged: %s.", path, damage)
+            logging.warning("Checkpoint %s can't be restored: %s.", path, damage)
             damages[path] = damage
         if damages:
             raise RunError(
-                f"every checkpoint in {self._folder} is damaged ({next(iter(damages.values()))}); "
-                "give another --model_dir, or remove this one to start again."
+                f"no checkpoint in {self._folder} can be restored "
+                f"({next(iter(damages.values()))}); give another --model_dir, or remove this one to start again."
             )
         return None
 
@@ -176,7 +176,7 @@ def _damage(path: pathlib.Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return f"{_MANIFEST} is missing or unreadable"
     if version != FORMAT_VERSION:
-        return f"its format is {version}, not {FORMAT_VERSION}"
+        return f"its format is {version}, and this version writes {FORMAT_VERSION}"
     for name, checksum in checksums.items():
         try:
             found = _checksum(path / name)

@@ -21,8 +21,8 @@ import keras
 from trainer.data import augment
 from trainer.data.batches import stable_seed
 from trainer.errors import ConfigError
-from trainer.features import entries, store
 from trainer.features import partition as partition_lib
+from trainer.features import shard_files, store
 from trainer.system import console
 from trainer.training.driver import Driver
 
@@ -175,7 +175,7 @@ class FeatureFeed(Feed):
     ) -> Iterator[Any]:
         """Yields a driver's outputs for images of a split, as `Driver.predict_blocks` does."""
         replicas = self.strategy.num_replicas_in_sync
-        batch_size = math.ceil(entries.PASS_BATCH_SIZE / replicas) * replicas
+        batch_size = math.ceil(shard_files.PASS_BATCH_SIZE / replicas) * replicas
         images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
         yield from driver.predict_blocks(images)
 
@@ -200,14 +200,14 @@ class FeatureFeed(Feed):
         shards = self.partition.shards(num_examples)
         cache.load_or_compute(self.key("train", None), shards, compute)
 
-    def shards(self, split: str) -> entries.Shards:
+    def shards(self, split: str) -> shard_files.Shards:
         """Returns how a view of a split is stored."""
         return self.partition.shards(self._data.num_examples(split))
 
-    def key(self, split: str, view: int | None) -> entries.Key:
+    def key(self, split: str, view: int | None) -> shard_files.Key:
         """Returns the cache key of a view of a split."""
         drawn = augment.STRENGTHS[self._config.data.augmentation] if view is not None else None
-        return entries.Key(
+        return shard_files.Key(
             data_fingerprint=self._data.fingerprint,
             split=split,
             backbone=self._config.model.backbone,

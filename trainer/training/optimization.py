@@ -11,12 +11,12 @@ import keras
 import numpy as np
 
 from trainer.errors import ConfigError
-from trainer.training import updates
+from trainer.training import gradients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.option_groups import OptimizationOptions
+    from trainer.options import OptimizationOptions
 
 
 POSITIVE_CLASS = 1
@@ -146,7 +146,7 @@ class PositiveAUC(keras.metrics.AUC):
         super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
 
 
-def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> updates.GlobalUpdate:
+def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> gradients.GlobalUpdate:
     """Builds the optimizer with its learning-rate schedule, wrapped in a GlobalUpdate.
 
     Raises:
@@ -163,8 +163,8 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> update
     # A variable, so that a lower factor needs no new trace and is saved in checkpoints.
     factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
     schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
-    inner = updates.taking_sums(constructor)(learning_rate=schedule, **options)
-    return updates.GlobalUpdate(
+    inner = gradients.taking_sums(constructor)(learning_rate=schedule, **options)
+    return gradients.GlobalUpdate(
         inner,
         learning_rate_factor=factor,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

@@ -25,7 +25,7 @@ from trainer.storage import files
 from trainer.system import console, exits, processes
 from tuner import __main__ as command_line
 from tuner import flags as tuner_flags
-from tuner.trials import cuts, estimate, tasks
+from tuner.trials import estimate, features, tasks
 
 if TYPE_CHECKING:
     import pathlib
@@ -114,7 +114,7 @@ def _time_plain(workspace: tasks.Workspace, space: Space, folder: pathlib.Path) 
 
 
 def _cuts(base: Config, space: Space) -> list[Config]:
-    return cuts.configs_for(base, space, "val_auc")
+    return features.configs_for(base, space, "val_auc")
 
 
 def _main(command: tuner_flags.TunerCommand) -> int:

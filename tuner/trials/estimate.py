@@ -1,6 +1,6 @@
 """Estimates the time and disk space of a plan from a few timed steps of each cut.
 
-costs = estimate.measure(workspace, cuts.configs_for(base, space, "val_auc"))
+costs = estimate.measure(workspace, features.configs_for(base, space, "val_auc"))
 costs.seconds(plan, workers=2), costs.cache_bytes
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from trainer.data import batches
-from trainer.features import entries
+from trainer.features import shard_files
 from trainer.system import console
 from trainer.training import feeds
 from trainer.training.driver import Driver
@@ -142,7 +142,7 @@ def _pass_cost(feed: feeds.Feed) -> tuple[float, int]:
     num_bytes = sum(feed.num_bytes(split) for split in feeds.TRAINING_SPLITS)
     if not missing:
         return 0.0, num_bytes
-    batch = entries.PASS_BATCH_SIZE
+    batch = shard_files.PASS_BATCH_SIZE
     list(feed.run_prefix("train", None, 0, batch))  # Traces.
     start = time.monotonic()
     list(feed.run_prefix("train", None, 0, batch))

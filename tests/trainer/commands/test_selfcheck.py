@@ -6,7 +6,7 @@ import tensorflow as tf
 from trainer.commands import selfcheck
 from trainer.config import Config
 from trainer.errors import RunError
-from trainer.training import updates
+from trainer.training import gradients
 
 MIRRORED = {"strategy": "mirrored", "num_logical_devices": 2}
 
@@ -66,7 +66,7 @@ OTHER_FAULTS = [pytest.param(fault, marks=pytest.mark.long) for fault in (list, 
 
 @pytest.mark.parametrize("fault", [_of_the_first_replica, *OTHER_FAULTS])
 def test_a_gradient_that_is_not_the_sum_of_all_replicas_is_found(fault, monkeypatch, capsys):
-    monkeypatch.setattr(updates, "_sum_over_replicas", fault)
+    monkeypatch.setattr(gradients, "_sum_over_replicas", fault)
     with pytest.raises(RunError, match=r"selfcheck failed: .* differs .* in .*weights moved"):
         selfcheck.run(_config(**MIRRORED))
     assert "DIFFERS" in capsys.readouterr().out

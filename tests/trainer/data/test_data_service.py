@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.support import processes
 from trainer.data import batches, data_service, opening, pipeline
 from trainer.errors import ConfigError, RunError
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 from trainer.system import sockets
 
 SERVICE = """

@@ -4,7 +4,7 @@ import pytest
 
 from trainer.data import opening
 from trainer.errors import RunError
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 
 
 def test_only_larger_images_are_resized_by_the_pipeline(data_dir):

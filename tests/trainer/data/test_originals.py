@@ -21,7 +21,7 @@ from cxr_tfds import images, source
 from trainer.config import Config
 from trainer.data import opening
 from trainer.models import classifier
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

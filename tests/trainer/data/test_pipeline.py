@@ -7,7 +7,7 @@ import pytest
 
 from trainer.data import opening, pipeline
 from trainer.errors import RunError
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 
 
 @pytest.fixture

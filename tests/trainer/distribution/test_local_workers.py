@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import processes
 from trainer.errors import ConfigError
-from trainer.option_groups import RuntimeOptions
+from trainer.options import RuntimeOptions
 from trainer.system import sockets
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.option_groups import RuntimeOptions
+from trainer.options import RuntimeOptions
 
 
 def test_auto_says_what_it_chose():

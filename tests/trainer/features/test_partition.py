@@ -13,7 +13,7 @@ from tests.support import radiographs
 from trainer.errors import RunError
 from trainer.features import partition
 from trainer.models import classifier
-from trainer.option_groups import ModelOptions
+from trainer.options import ModelOptions
 
 if TYPE_CHECKING:
     from trainer.data import batches

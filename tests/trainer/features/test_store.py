@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.features import entries, locks, store
+from trainer.features import locks, shard_files, store
 
-KEY = entries.Key(
+KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(2,),
     precision="float32", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
-SHARDS = entries.Shards(600, (2,), tf.float32)
+SHARDS = shard_files.Shards(600, (2,), tf.float32)
 
 
 class Prefix:
@@ -75,7 +75,7 @@ def test_an_interrupted_pass_resumes_with_the_missing_shards(cache, tmp_path):
 
 
 OTHER = dataclasses.replace(KEY, cut_at=5, row_shape=(64,), dtype="bfloat16")
-WIDE = entries.Shards(600, (64,), tf.bfloat16)
+WIDE = shard_files.Shards(600, (64,), tf.bfloat16)
 
 
 class TwoPrefixes(Prefix):
@@ -90,7 +90,7 @@ class TwoPrefixes(Prefix):
 @pytest.fixture
 def small_shards(monkeypatch):
     """The wide entry then has shards of 96 rows, the other of 256."""
-    monkeypatch.setattr(entries, "SHARD_BYTES", 100 * WIDE.row_bytes)
+    monkeypatch.setattr(shard_files, "SHARD_BYTES", 100 * WIDE.row_bytes)
 
 
 def _fill(cache) -> list[tuple[int, int]]:
@@ -350,7 +350,7 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
         thread.join()
     assert _rows(arrays[0]) == _rows(arrays[1]) == list(range(16 * 256))
     asked = prefixes[0].asked + prefixes[1].asked
-    assert len(asked) == len(set(asked)) == entries.SECTIONS
+    assert len(asked) == len(set(asked)) == shard_files.SECTIONS
     assert prefixes[0].asked[0] == (0, 512)
     assert prefixes[1].asked[0] == (8 * 256, 8 * 256 + 512)
 
@@ -390,4 +390,4 @@ def test_two_processes_that_need_the_same_entry_compute_it_once(cache, tmp_path)
     ("row_shape", "rows"), [((512,), 256), ((14, 14, 512), 160), ((112, 112, 64), 32)]
 )
 def test_shards_are_bounded_in_rows_and_bytes(row_shape, rows):
-    assert entries.Shards(1000, row_shape, tf.float32).rows_per_shard == rows
+    assert shard_files.Shards(1000, row_shape, tf.float32).rows_per_shard == rows

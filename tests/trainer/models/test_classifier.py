@@ -11,7 +11,7 @@ from tests.support import radiographs
 from trainer import backbones
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier, weights
-from trainer.option_groups import ModelOptions
+from trainer.options import ModelOptions
 
 
 def _config(**options) -> ModelOptions:

@@ -12,7 +12,7 @@ from trainer import backbones
 from trainer.data import batches
 from trainer.features import partition
 from trainer.models import classifier, weights
-from trainer.option_groups import ModelOptions, OptimizationOptions
+from trainer.options import ModelOptions, OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
 

@@ -14,7 +14,7 @@ from trainer import topologies
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
-from trainer.option_groups import ModelOptions, OptimizationOptions
+from trainer.options import ModelOptions, OptimizationOptions
 from trainer.tpu import check, flops, tracing
 from trainer.training import optimization
 

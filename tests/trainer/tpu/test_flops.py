@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.models import classifier
-from trainer.option_groups import ModelOptions
+from trainer.options import ModelOptions
 from trainer.tpu import flops
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.support import devices, fake_tpu
 from trainer import backbones
 from trainer.models import classifier
-from trainer.option_groups import ModelOptions, OptimizationOptions
+from trainer.options import ModelOptions, OptimizationOptions
 from trainer.tpu import ops, tracing
 from trainer.training import optimization
 from trainer.training.driver import Driver

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tests.support import devices, radiographs
 from trainer.data import batches
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
-from trainer.option_groups import CheckpointOptions, OptimizationOptions
+from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
 from trainer.training import callbacks, checkpoint, optimization
 from trainer.training.checkpoint import Checkpoints
@@ -237,7 +237,7 @@ def test_damage_is_logged_and_the_previous_checkpoint_is_restored(saved, caplog,
         path.unlink()
     run = Run(saved.parent)
     assert run.saving.restore() == Position(2, 0)
-    assert "00003-000000 is damaged" in caplog.text
+    assert "00003-000000 can't be restored" in caplog.text
     assert [path.name for path in saved.iterdir()] == ["00002-000000"]
 
 
@@ -245,7 +245,7 @@ def test_only_damaged_checkpoints_are_an_error(saved):
     for path in saved.glob("*/state.json"):
         path.unlink()
     with pytest.raises(
-        RunError, match=r"every checkpoint in .* is damaged \(state.json is missing\)"
+        RunError, match=r"no checkpoint in .* can be restored \(state.json is missing\)"
     ):
         Run(saved.parent).saving.restore()
 
@@ -261,7 +261,7 @@ def test_another_format_is_not_read(saved, caplog):
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format_version": 0}))
     assert Run(saved.parent).saving.restore() == Position(2, 0)
-    assert "its format is 0, not 2" in caplog.text
+    assert "its format is 0, and this version writes 2" in caplog.text
 
 
 def test_an_incomplete_checkpoint_leaves_nothing(saved, monkeypatch):

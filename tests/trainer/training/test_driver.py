@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.support import devices, radiographs
 from trainer.data import batches
-from trainer.option_groups import OptimizationOptions
+from trainer.options import OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.support import devices
 from trainer.data import batches
 from trainer.errors import ConfigError
-from trainer.option_groups import OptimizationOptions
+from trainer.options import OptimizationOptions
 from trainer.training import driver, optimization
 
 

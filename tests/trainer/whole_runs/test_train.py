@@ -23,7 +23,7 @@ from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
 from trainer.models import classifier, session
-from trainer.option_groups import DataOptions
+from trainer.options import DataOptions
 from trainer.runs import run_directory
 from trainer.training import feeds
 

@@ -1,7 +1,7 @@
 """The cuts of a space: where its trials divide the network into frozen and trained layers.
 
-configs = cuts.configs_for(base, space, "val_auc")     # one for each cut
-cuts.prepare(workspace, configs)                       # their features, in one pass
+configs = features.configs_for(base, space, "val_auc")     # one for each cut
+features.prepare(workspace, configs)                       # their features, in one pass
 """
 
 from __future__ import annotations

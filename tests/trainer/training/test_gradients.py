@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import devices
-from trainer.training import updates
+from trainer.training import gradients
 
 
 class Stepper:
@@ -18,31 +18,31 @@ class Stepper:
         self._strategy = devices.strategy_of(replicas)
         with self._strategy.scope():
             self.weight = keras.Variable(np.zeros(2, np.float32))
-            constructor = updates.taking_sums(getattr(keras.optimizers, rule))
-            self.optimizer = updates.GlobalUpdate(constructor(rate), **options)
+            constructor = gradients.taking_sums(getattr(keras.optimizers, rule))
+            self.optimizer = gradients.GlobalUpdate(constructor(rate), **options)
             self.optimizer.build([self.weight])
         self._run = tf.function(self._step)
 
-    def _step(self, gradients: tf.Tensor) -> None:
+    def _step(self, rows: tf.Tensor) -> None:
         def replica_step() -> None:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            loss_gradient = self.optimizer.scale_loss(tf.gather(gradients, replica))
+            loss_gradient = self.optimizer.scale_loss(tf.gather(rows, replica))
             self.optimizer.apply([loss_gradient])
 
         self._strategy.run(replica_step)
 
-    def step(self, *gradients: list[float]) -> list[float]:
+    def step(self, *rows: list[float]) -> list[float]:
         """Returns the weights after a step."""
-        self._run(tf.constant(gradients, tf.float32))
+        self._run(tf.constant(rows, tf.float32))
         return self.weight.numpy().tolist()
 
 
 @pytest.mark.parametrize("rule", ["SGD", "Adam", "AdamW"])
 def test_gradients_are_summed_over_replicas_once(rule):
     one, two = Stepper(1, rule), Stepper(2, rule)
-    for gradients in ([1.0, -2.0], [0.5, 4.0]):
-        expected = one.step(gradients)
-        half = [g / 2 for g in gradients]
+    for gradient in ([1.0, -2.0], [0.5, 4.0]):
+        expected = one.step(gradient)
+        half = [g / 2 for g in gradient]
         assert two.step(half, half) == pytest.approx(expected, rel=1e-6)
 
 
@@ -101,10 +101,10 @@ def test_an_overflowing_batch_is_left_out_of_its_update():
 
 
 def test_the_loss_scale_doubles_after_a_long_time_without_overflow(monkeypatch):
-    monkeypatch.setattr(updates, "GROWTH_STEPS", 3)
+    monkeypatch.setattr(gradients, "GROWTH_STEPS", 3)
     stepper = Stepper(1, scales_loss=True)
     scales = [(stepper.step([1, 1]), stepper.optimizer._scale.numpy())[1] for _ in range(6)]
-    start = updates.INITIAL_LOSS_SCALE
+    start = gradients.INITIAL_LOSS_SCALE
     assert scales == [start, start, 2 * start, 2 * start, 2 * start, 4 * start]
 
 

@@ -6,8 +6,8 @@ Here every stage sees the gradient of the whole batch:
 
     sum over replicas -> test for overflow -> accumulate -> clip -> update rule
 
-    adam = updates.taking_sums(keras.optimizers.Adam)(1e-3)
-    optimizer = updates.GlobalUpdate(adam, gradient_accumulation_steps=4, global_clipnorm=1.0)
+    adam = gradients.taking_sums(keras.optimizers.Adam)(1e-3)
+    optimizer = gradients.GlobalUpdate(adam, gradient_accumulation_steps=4, global_clipnorm=1.0)
     model.compile(optimizer, loss, auto_scale_loss=False)
 
 In Keras, a replica's loss is the sum over its examples, divided by the size of the global batch.
