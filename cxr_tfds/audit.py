@@ -10,6 +10,7 @@ so these may be different people).
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import json
@@ -25,7 +26,6 @@ from PIL import Image
 from cxr_tfds import images, protocols, source
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -209,7 +209,11 @@ def _format_leak(leak: Leak | str) -> str:
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse_flags.ArgumentParser(prog="python -m cxr_tfds.audit", description=__doc__)
+    parser = argparse_flags.ArgumentParser(
+        prog="python -m cxr_tfds.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--manual_dir", required=True, help="folder with the archive, zipped or extracted"
     )

@@ -128,7 +128,8 @@ class Checkpoints:
         if damages:
             raise RunError(
                 f"no checkpoint in {self._folder} can be restored "
-                f"({next(iter(damages.values()))}); give another --model_dir, or remove this one to start again."
+                f"({next(iter(damages.values()))}); give another --model_dir, or remove this one "
+                "to start again."
             )
         return None
 
