@@ -27,7 +27,7 @@ def main(command: flags.TrainerCommand) -> int:
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     count = command.config.runtime.local_workers
-    if count and not peers.has_cluster():  # Where it has one, this is a worker.
+    if count and not peers.has_cluster():  # With a cluster, this is a worker already.
         return local_workers.run(sys.argv[1:], count)
     return exits.code_of(NAME, lambda: _run(command))
 

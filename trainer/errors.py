@@ -1,13 +1,13 @@
-"""The errors that a user reads: one sentence with the value and the way out.
+"""The errors that a user reads: one sentence with the value and the remedy.
 
-The command line prints the sentence without a traceback; in Python they are raised.
+The command line prints the sentence without a traceback; the Python API raises the error.
 """
 
 from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """An option has a value that it cannot have; the message says which, and what it may be.
+    """An option's value is invalid; the message names the option and what it accepts.
 
     try:
         config = trainer.Config.from_flat(options)
@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 
 class RunError(Exception):
-    """Something outside the code is missing or broken; the message says what to do.
+    """A file, device, host or download failed; the message says what to do.
 
     try:
         run = trainer.open_run("runs/a")
@@ -27,15 +27,18 @@ class RunError(Exception):
 
 
 class DiskError(RunError):
-    """A disk is full or gone, or what is on it damaged; no configuration is to blame for it."""
+    """A disk is full or gone, or a file on it is damaged; a search stops, and blames no trial."""
 
 
 class DivergedError(RunError):
-    """The training loss is no longer a number."""
+    """The training loss is NaN or infinite."""
 
 
 class Stopped(BaseException):
-    """The run was asked to stop; like KeyboardInterrupt, nothing else should catch it."""
+    """The run was asked to stop.
+
+    A BaseException, like KeyboardInterrupt, so that no `except Exception` swallows it.
+    """
 
     def __init__(self, signal_name: str, exit_code: int) -> None:
         super().__init__(f"stopped by {signal_name}")

@@ -60,8 +60,11 @@ def test_defaults_are_those_of_the_documentation():
         ({"views": 3, "augmentation": "light", "feature_cache": "off"}, "feature_cache is off"),
         ({"seed": 2**32}, "seed (4294967296) must be less than"),
         ({"model_dir": "s3://bucket/run"}, "model_dir (s3://bucket/run) has the scheme s3://"),
-        ({"data_dir": "gs:///run"}, "data_dir (gs:///run) names no bucket ('')"),
-        ({"data_dir": "gs://Bucket/run"}, "names no bucket ('Bucket'); write gs://BUCKET/PREFIX."),
+        ({"data_dir": "gs:///run"}, "data_dir (gs:///run) has no valid bucket name ('')"),
+        (
+            {"data_dir": "gs://Bucket/run"},
+            "has no valid bucket name ('Bucket'); write gs://BUCKET/PREFIX.",
+        ),
         ({"cache_dir": "gs://bucket/a//b"}, "'a//b' is not a plain relative path."),
         ({"manual_dir": "gs://bucket/zip"}, "manual_dir (gs://bucket/zip) must be a local path"),
         ({"weights": "gs://bucket/x.h5"}, "weights (gs://bucket/x.h5) must be a local path"),

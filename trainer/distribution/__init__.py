@@ -1,1 +1,1 @@
-"""Devices, strategy and the other hosts of a run."""
+"""The devices, the strategy and the other hosts of a run."""

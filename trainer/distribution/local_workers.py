@@ -31,7 +31,7 @@ GRACE_S = 30
 """Time for workers to save and end by themselves, before they are killed."""
 POLL_S = 0.1
 LINES = 20
-"""Of a failed worker's error output, the last ones are shown."""
+"""How many lines from the end of a failed worker's error output are shown."""
 
 
 class LocalWorker:
@@ -47,7 +47,7 @@ class LocalWorker:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C reaches it once, from here, as SIGTERM does.
+            start_new_session=True,  # Else Ctrl-C reaches it twice: also from here.
         )
         self._last: collections.deque[str] = collections.deque(maxlen=LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -61,7 +61,7 @@ class LocalWorker:
                 sys.stderr.flush()
 
     def errors(self) -> str:
-        """Returns the end of what a worker other than the chief wrote to standard error."""
+        """Returns the last lines of a worker's standard error; the chief's are shown already."""
         self._reader.join(timeout=1)
         return "" if self.index == 0 else "".join(f"worker {self.index}: {x}" for x in self._last)
 
@@ -69,8 +69,8 @@ class LocalWorker:
 def run(argv: Sequence[str], count: int) -> int:
     """Runs the command in `count` workers and returns the exit code of the first that failed.
 
-    A worker that was killed counts as failed with 1; one that we stopped on a signal, with 128 and
-    the signal's number, as in a shell.
+    A worker that was killed counts as failed with 1. One that ended because a signal stopped this
+    process counts as failed with 128 plus the signal's number, as in a shell.
     """
     addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(count)]
     workers = [LocalWorker(index, addresses, argv) for index in range(count)]
@@ -79,7 +79,7 @@ def run(argv: Sequence[str], count: int) -> int:
             time.sleep(POLL_S)
         failed = _first_failed(workers)
         if failed and not received:
-            _tell(failed)
+            _print_failure(failed)
         if failed:
             _send_all(workers, signal.SIGTERM)
         _wait_or_kill(workers)
@@ -88,7 +88,7 @@ def run(argv: Sequence[str], count: int) -> int:
 
 
 def _are_running(workers: Sequence[LocalWorker]) -> bool:
-    """Whether the cluster trains on: none has failed, and not all have ended."""
+    """Whether the cluster still trains: no worker has failed, and at least one is running."""
     codes = [worker.process.poll() for worker in workers]
     return None in codes and all(code in (None, *ENDED) for code in codes)
 
@@ -104,7 +104,7 @@ def _exit_code(code: int, *, was_stopped: bool) -> int:
     return 128 - code if was_stopped else 1
 
 
-def _tell(worker: LocalWorker) -> None:
+def _print_failure(worker: LocalWorker) -> None:
     code = worker.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with {code}"
     sys.stderr.write(worker.errors())
@@ -118,7 +118,7 @@ def _send_all(workers: Sequence[LocalWorker], number: int) -> None:
 
 
 def _wait_or_kill(workers: Sequence[LocalWorker]) -> None:
-    """Waits for GRACE_S: one that waits for a lost worker answers to nothing but SIGKILL."""
+    """Waits for GRACE_S, then kills: a worker that waits for a lost one reacts only to SIGKILL."""
     deadline = time.monotonic() + GRACE_S
     for worker in workers:
         try:
@@ -130,7 +130,7 @@ def _wait_or_kill(workers: Sequence[LocalWorker]) -> None:
 
 @contextlib.contextmanager
 def _forwarded_signals(workers: Sequence[LocalWorker]) -> Iterator[list[int]]:
-    """Passes Ctrl-C and SIGTERM on to every worker; yields the list of those that came."""
+    """Forwards Ctrl-C and SIGTERM to every worker; yields the list of received signals."""
     received: list[int] = []
 
     def forward(number: int, _: object) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CLUSTER = "TF_CONFIG"
 LAUNCHER = "CXR_TRAINER_LAUNCHER"
-"""Holds the process number of the launcher of --local_workers, in those that it started."""
+"""Variable with the process ID of the launcher, in the workers that --local_workers starts."""
 DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
 """Interval of the probes, and time-out of each."""
@@ -44,7 +44,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
     """Ends the process when another host has not answered for `worker_timeout_s`.
 
     Raises:
-      ConfigError: when TF_CONFIG is not what it has to be.
+      ConfigError: when TF_CONFIG is not valid.
       RunError: when the run fails while another host is gone.
     """
     runtime, service = config.runtime, config.data.data_service
@@ -76,7 +76,7 @@ def has_cluster() -> bool:
     try:
         return bool(json.loads(os.environ.get(CLUSTER) or "{}").get("cluster"))
     except (ValueError, AttributeError):
-        return True  # Somebody meant to name some; `watched` says what is wrong with it.
+        return True  # It was meant to name a cluster; `watched` reports what is wrong with it.
 
 
 def part() -> None:
@@ -85,10 +85,10 @@ def part() -> None:
 
 
 def others_of(cluster: str) -> dict[str, str]:
-    """Returns the address of each worker but this one, by its name in the cluster (`worker 1`).
+    """Returns the addresses of the other workers, by their names in the cluster (`worker 1`).
 
     Raises:
-      ConfigError: when the text is not a TF_CONFIG.
+      ConfigError: when the text is not a valid TF_CONFIG.
     """
     try:
         parsed = json.loads(cluster)
@@ -98,7 +98,7 @@ def others_of(cluster: str) -> dict[str, str]:
             for index, address in enumerate(tasks)
         }
         me = parsed.get("task", {})
-        if addresses:  # No chief beside the workers: it would be a second one.
+        if addresses:  # TensorFlow allows a job `chief`; here worker 0 is the chief already.
             _require_worker(parsed["cluster"], me)
         addresses.pop(f"{me.get('type')} {me.get('index')}", None)
         for address in addresses.values():
@@ -106,7 +106,8 @@ def others_of(cluster: str) -> dict[str, str]:
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"TF_CONFIG ({cluster}) must be JSON of the form "
-            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}; '
+            "worker 0 acts as the chief."
         ) from error
     return addresses
 
@@ -142,8 +143,8 @@ def _watch(others: dict[str, str], timeout_s: float) -> None:
     heard = dict.fromkeys(others, time.monotonic())
     launcher = int(os.environ.get(LAUNCHER, os.getppid()))
     while not _parted.wait(PROBE_S):
-        if os.getppid() != launcher:  # All workers of this machine find so, and stop together.
-            with contextlib.suppress(OSError):  # It may have read what we write there.
+        if os.getppid() != launcher:  # Every worker notices it, so they all stop together.
+            with contextlib.suppress(OSError):  # Its reader was the launcher.
                 sys.stderr.write("trainer: the launcher of --local_workers is lost; stopping.\n")
                 sys.stderr.flush()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -154,4 +155,4 @@ def _watch(others: dict[str, str], timeout_s: float) -> None:
             elif time.monotonic() - heard[name] > timeout_s and not _parted.is_set():
                 sys.stderr.write(f"trainer: {explanation(name, address)}\n")
                 sys.stderr.flush()
-                os._exit(1)
+                os._exit(1)  # An exception would not end a main thread that is stuck in a step.

@@ -1,6 +1,6 @@
-"""All that is fixed before the first variable: devices, strategy, seeds.
+"""Sets up devices, strategy and seeds, before the first variable is created.
 
-Nothing falls back in silence: a device that was asked for and is not there ends the run.
+Nothing falls back silently: a requested device that is missing ends the run.
 
     context = runtime.build(config.runtime)
     with context.strategy.scope(): ...
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
-"""Where chips of a TPU VM appear: up to v4, and from v5e on."""
+"""Device files of the chips of a TPU VM: up to v4, and from v5e on."""
 TPU_TIMEOUT_S = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where a run computes.
+    """The strategy and the kind of device of a run.
 
     Attributes:
       strategy: the distribution strategy.
       device: CPU, GPU or TPU.
       steps_per_execution: training steps per call of the compiled loop.
-      reasons: a sentence for each choice that was left to us.
-      default_strategy: TensorFlow's own, for what a process does by itself. Taken here, because
-        inside of a scope TensorFlow takes the scope's strategy for the default.
+      reasons: a sentence for each option that was left to `auto`.
+      default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
+        because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
 
     strategy: tf.distribute.Strategy
@@ -95,7 +95,7 @@ class Context:
             everyones = strategy.run(tf.identity, args=(mine,))
             return strategy.reduce(tf.distribute.ReduceOp.SUM, everyones, axis=None)
 
-        # A float: NCCL reduces those on the device; TensorFlow keeps 32-bit integers on the host.
+        # A float: NCCL sums floats on the device, but TensorFlow keeps 32-bit integers on the host.
         return lambda mine: float(count(tf.constant(float(mine)))) > 0
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -108,13 +108,13 @@ class Context:
 
 
 def build(config: RuntimeOptions) -> Context:
-    """Sets devices and seeds of this process, and builds the strategy.
+    """Configures the devices and seeds of this process, and builds the strategy.
 
     Call it once, before TensorFlow computes anything.
 
     Raises:
       ConfigError: when options contradict each other or this machine.
-      RunError: when the devices are not there.
+      RunError: when a requested device is missing.
     """
     _limit_threads(config.cpu_threads)
     _allow_open_files()
@@ -127,8 +127,8 @@ def build(config: RuntimeOptions) -> Context:
     keras.utils.set_random_seed(config.seed)
     reasons: tuple[str, ...] = ()
     if config.strategy == "auto":
-        reasons = (f"strategy {name}: the best that this machine has ({device}).",)
-    # A host call costs more beside a step on an accelerator than beside one on a CPU.
+        reasons = (f"strategy {name}: the best for this machine ({device}).",)
+    # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
     context = Context(strategy, device, steps_per_execution, reasons)
     if not context.is_chief:
@@ -155,7 +155,7 @@ def _allow_open_files() -> None:
     except ImportError:  # Not on Windows.
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it doesn't allow.
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it doesn't allow.
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -231,7 +231,7 @@ def _build_multi_worker() -> tf.distribute.Strategy:
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index."
         )
-    # TensorFlow takes SIGTERM as a notice of preemption, for itself: nothing would end the process.
+    # The strategy takes SIGTERM as a notice of preemption: its handler does not end the process.
     handler = signal.getsignal(signal.SIGTERM)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     signal.signal(signal.SIGTERM, handler)

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and who may write there."""
+"""Run directories, and the finished runs and evaluations in them."""

@@ -1,4 +1,4 @@
-"""An evaluation on disk: what a model said of every example of the test split, and its worth.
+"""An evaluation on disk: a model's predictions on the test split, and the metrics from them.
 
 predictions_test.csv   a row per example
 report.json            metrics, history, facts about data and run
@@ -34,16 +34,16 @@ PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model is worth on a test split.
+    """The predictions and metrics of a model on a test split.
 
         evaluation = trainer.evaluate("runs/a", dataset="official")
         evaluation.metrics.roc_auc
         print(evaluation)
 
     Attributes:
-      folder: where its files are.
-      predictions: what the model said of each example.
-      report: metrics, history and facts, and their layout as text and JSON.
+      folder: the folder of its files.
+      predictions: the model's probabilities for each example.
+      report: metrics, history and facts, which it formats as text and JSON.
     """
 
     folder: pathlib.Path
@@ -61,7 +61,7 @@ class Evaluation:
         return self.metrics.guard_fired
 
     def headline(self) -> str:
-        """Sums up in one line."""
+        """Returns a summary in one line."""
         scores = self.metrics
         auc = "" if scores.roc_auc is None else f", ROC-AUC {scores.roc_auc:.4f}"
         verdict = f"; {report.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
@@ -81,8 +81,8 @@ def save(evaluation: Evaluation, data: Data) -> None:
     """Writes all files of an evaluation into its folder.
 
     Args:
-      evaluation: what is written.
-      data: with the images of the split.
+      evaluation: the evaluation to write.
+      data: the data set, for the sample images.
     """
     folder, table, found = evaluation.folder, evaluation.predictions, evaluation.report
     table.save_csv(folder / PREDICTIONS)
@@ -96,7 +96,7 @@ def save(evaluation: Evaluation, data: Data) -> None:
 
 
 def load(folder: pathlib.Path) -> Evaluation:
-    """Reads what `save` wrote; metrics are computed anew, from the predictions.
+    """Reads what `save` wrote; recomputes the metrics from the predictions.
 
     Raises:
       RunError: when there is no evaluation, or it can't be read.
@@ -115,7 +115,7 @@ def load(folder: pathlib.Path) -> Evaluation:
         )
     except FileNotFoundError as error:
         raise RunError(
-            f"{folder} has no evaluation ({error.filename} is missing); give the run's command "
+            f"{folder} has no evaluation ({error.filename} is missing); run its command "
             "again to finish it, or evaluate it with --mode=evaluate."
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -126,7 +126,7 @@ def load(folder: pathlib.Path) -> Evaluation:
 
 
 def _with_nan(history: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
-    """Returns a history as training had it: JSON has null for what is not finite."""
+    """Replaces null by NaN: JSON has neither NaN nor infinity, and the report stores null."""
     return {
         name: [math.nan if value is None else value for value in values]
         for name, values in history.items()

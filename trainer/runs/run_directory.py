@@ -9,7 +9,7 @@ best.keras               the whole model of the best epoch: uint8 images in, pro
 predictions_<split>.csv  a row per example
 report.json              metrics, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
-on_<data>_<fingerprint>/ the last four, of `--mode=evaluate`
+on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
 
     run, config = run_directory.take(config, is_chief=True)
     with run:
@@ -58,9 +58,9 @@ class RunDirectory:
 
     Attributes:
       path: the local folder.
-      mirrored: its mirror in the bucket; None for a local run.
+      mirrored: mirrors the folder to the bucket; None for a local run.
       lock: held against other processes; None where nothing is written.
-      name: as the user named it, where that is neither.
+      name: the user's name for it, where it differs from the path and the mirror's address.
     """
 
     path: pathlib.Path
@@ -69,7 +69,7 @@ class RunDirectory:
     name: str = ""
 
     def __str__(self) -> str:
-        """As the user named it."""
+        """Returns the directory as the user named it."""
         return self.name or str(self.mirrored.url if self.mirrored else self.path)
 
     def __enter__(self) -> Self:
@@ -180,7 +180,7 @@ class RunDirectory:
 
 
 def at(config: Config) -> RunDirectory:
-    """Returns the directory that the user named; of one in a bucket, nothing is downloaded yet.
+    """Returns the directory that the user named; downloads nothing from a bucket yet.
 
     Raises:
       StorageError: when the bucket can't be used.
@@ -188,13 +188,13 @@ def at(config: Config) -> RunDirectory:
     if not locations.is_url(config.model_dir):
         return RunDirectory(pathlib.Path(config.model_dir).expanduser())
     url = locations.parse(config.model_dir)
-    # A folder of its own: what an earlier process left of the run may be older than the bucket.
+    # A new folder: an earlier process's copy of the run may be older than the bucket.
     folder = config.data.staging_root / f"run-{uuid.uuid4().hex[:12]}"
     return RunDirectory(folder, mirror.Mirror(url, folder))
 
 
 def restore(config: Config, *, is_chief: bool) -> RunDirectory:
-    """Returns the directory that the user named, with all that the bucket has of it.
+    """Returns the directory that the user named, downloaded if it is in a bucket.
 
     Each worker downloads a copy; only the chief's is mirrored to the bucket.
 
@@ -254,7 +254,9 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
             owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
         )
     except filelock.Timeout as error:
-        raise RunError(f"model_dir ({run}) is in use {_describe(owner)}.") from error
+        raise RunError(
+            f"model_dir ({run}) is in use {_describe(owner)}; end it first, or name another."
+        ) from error
     except OSError as error:
         raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
     return lock
@@ -322,7 +324,7 @@ def _load_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _copy(run: RunDirectory) -> RunDirectory:
-    """Returns a temporary directory with the checkpoints of the chief's."""
+    """Returns a temporary directory with a copy of the chief's checkpoints."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="cxr-trainer-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     if run.checkpoints.is_dir():

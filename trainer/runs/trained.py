@@ -1,4 +1,4 @@
-"""A finished run, opened: its options, its history, its model, and what the model is worth.
+"""A finished run, opened: its options, history, model, predictions and metrics.
 
     run = trained.open_run("runs/a")          # or "gs://hospital/runs/a"
     run.metrics.roc_auc
@@ -6,7 +6,7 @@
     run.predictions.save_csv(path)
     run.model(images)                         # a Keras model
 
-Every command that starts from a run takes one of these.
+Every command that uses a trained model starts from a `Run`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A finished run; what is in its directory is read when it is asked for.
+    """A finished run; each of its files is read on first use.
 
         run = trainer.open_run("runs/a")
         run.metrics.accuracy
@@ -76,7 +76,7 @@ class Run:
         Raises:
           RunError: when the file can't be read.
         """
-        # Keras and TensorFlow take seconds to import; figures and pictures do without them.
+        # Keras and TensorFlow take seconds to import, and metrics and plots need neither.
         saved = importlib.import_module("trainer.models.saved")
         return saved.load(self.directory.best_model)
 
@@ -92,10 +92,10 @@ class Run:
 
     @functools.cached_property
     def evaluation(self) -> evaluated.Evaluation:
-        """What training found on the test split, at its end.
+        """The evaluation on the test split at the end of training.
 
         Raises:
-          RunError: when the run ended before it, or its files can't be read.
+          RunError: when the run stopped before it, or its files can't be read.
         """
         return evaluated.load(self.directory.path)
 
@@ -106,14 +106,14 @@ class Run:
 
     @property
     def predictions(self) -> Predictions:
-        """What the model said of each example of the test split."""
+        """The model's probabilities for each example of the test split."""
         return self.evaluation.predictions
 
     def plot_history(self) -> matplotlib.figure.Figure:
         """Draws loss, accuracy and AUC by epoch, as a Matplotlib figure.
 
         Raises:
-          ValueError: when the run has no epoch.
+          ValueError: when no epoch was trained.
         """
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
@@ -122,7 +122,7 @@ class Run:
         return self.directory.load_trained_on()
 
     def __repr__(self) -> str:
-        """Names the run, and its headline where it has one."""
+        """Shows the path, and the headline of the evaluation."""
         return f"<Run {self.path}: {self._headline()}>"
 
     def _repr_html_(self) -> str:
@@ -142,7 +142,7 @@ class Run:
 
 
 def _image(figure: matplotlib.figure.Figure, title: str) -> str:
-    """Returns a figure as an HTML element that holds all of it."""
+    """Returns a figure as a self-contained HTML element."""
     encoded = base64.b64encode(plots.to_png(figure)).decode()
     return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
 
@@ -154,14 +154,14 @@ def evaluate(
     facts: Mapping[str, Any],
     folder: pathlib.Path | None = None,
 ) -> evaluated.Evaluation:
-    """Returns what a run's model is worth on the test split of `data`; writes nothing.
+    """Computes the metrics of predictions on the test split of `data`; writes nothing.
 
     Args:
-      run: the run.
+      run: the run of the model.
       data: the data set.
-      probabilities: [N, K], what the model said of the split, in its order.
-      facts: about the machine, for `report.json`.
-      folder: for the evaluation's files; None: the run's own.
+      probabilities: [N, K], the model's output for each example, in the order of the split.
+      facts: how the evaluation was run, for `report.json`: command, options, device, versions.
+      folder: the folder for the evaluation's files; None: the run's own.
     """
     table = data.table(evaluated.SPLIT)
     predictions = Predictions(
@@ -186,7 +186,7 @@ def evaluate(
 
 
 def open_run(model_dir: str | pathlib.Path) -> Run:
-    """Opens the run in a directory; of one in a bucket, a copy that ends with this process.
+    """Opens a finished run; a run in a bucket is copied for as long as this process lives.
 
         run = trainer.open_run("runs/a")
 
@@ -194,7 +194,7 @@ def open_run(model_dir: str | pathlib.Path) -> Run:
       model_dir: a folder, or `gs://bucket/prefix`.
 
     Raises:
-      ConfigError: when `model_dir` is no address.
+      ConfigError: when `model_dir` is not a valid address.
       RunError: when it holds no finished run, or can't be read.
     """
     config = Config.from_flat({"model_dir": str(model_dir)})
@@ -211,6 +211,6 @@ def require_finished(directory: RunDirectory) -> Run:
         raise RunError(f"there is no run at {directory}; train one, or name its --model_dir.")
     if not directory.best_model.exists():
         raise RunError(
-            f"the run at {directory} has no model yet; give its command again to resume it."
+            f"the run at {directory} has no model yet; run its command again to resume it."
         )
     return Run(directory)

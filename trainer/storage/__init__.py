@@ -1,1 +1,1 @@
-"""Where files live: atomic writes, addresses, buckets. Knows nothing of training."""
+"""Atomic writes, addresses, and folders mirrored to buckets. Knows nothing of training."""

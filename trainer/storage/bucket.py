@@ -1,16 +1,16 @@
-"""Objects of a bucket in Google Cloud Storage: list, download and upload them, whole or not at all.
+"""Objects of a Google Cloud Storage bucket: list, download and upload, each whole or not at all.
 
-Every byte is checked both ways by CRC32C. Every upload says which generation of the object it
-replaces (0: none), so that two writers can't overwrite one another unnoticed. What may pass (too
-many requests, server errors, broken connections, truncated bodies) is tried again with growing,
-random delays for `PATIENCE_S`, then the caller hears of it. Memory is bounded by `CHUNK_BYTES`.
+Every transfer is verified by CRC32C. Every upload names the generation of the object that it
+replaces (0: none), so that two writers can't overwrite each other unnoticed. Transient errors (too
+many requests, server errors, broken connections, truncated bodies) are retried with growing random
+delays for `PATIENCE_S`, and raised after that. Memory is bounded by `CHUNK_BYTES`.
 
     files = bucket.Bucket("hospital")
     stored = files.list("runs/a/")["runs/a/config.json"]
     files.download(stored, local_path)
     files.upload(local_path, "runs/a/config.json", generation=stored.generation)
 
-`STORAGE_EMULATOR_HOST` is respected, as by the library: no credentials are needed then.
+As in Google's library, `STORAGE_EMULATOR_HOST` selects an emulator, which needs no credentials.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PATIENCE_S = 120.0
-"""How long a call is tried again before it fails."""
+"""How long a call is retried before it fails."""
 TIMEOUTS_S = (10.0, 60.0)
-"""To connect, and between two pieces of an answer."""
+"""For connecting, and for the next bytes of a response."""
 CHUNK_BYTES = 8 << 20
-"""What one request of an upload holds in memory; a smaller object is sent in one request."""
+"""What one request of an upload holds in memory; a smaller object is sent in a single request."""
 MAX_DELAY_S = 20.0
 
 
 class _DamagedError(Exception):
-    """What arrived is not what is stored."""
+    """The bytes that arrived are not those of the object."""
 
 
 _TRANSIENT_CODES = {408, 410, 429, 500, 502, 503, 504}
-# 410: an upload in pieces that the server has forgotten.
+# 410: the server has dropped the session of a resumable upload.
 _TRANSIENT_ERRORS = (
     _DamagedError,
     ConnectionError,
@@ -63,7 +63,7 @@ _TRANSIENT_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.InvalidJSONError,  # An answer that was cut.
+    requests.exceptions.InvalidJSONError,  # A truncated response.
     google.auth.exceptions.TransportError,
 )
 _LOG_IN = (
@@ -73,15 +73,15 @@ _LOG_IN = (
 
 
 class StorageError(RunError):
-    """The bucket can't be used as asked."""
+    """The bucket can't be used as requested."""
 
 
 class UnreachableError(StorageError):
-    """The bucket did not answer well for as long as patience lasted; later it may."""
+    """All retries failed; the bucket may be reachable later."""
 
 
 class MissingError(StorageError):
-    """There is no such object, or no such bucket."""
+    """The object or the bucket does not exist."""
 
 
 class ConflictError(StorageError):
@@ -93,10 +93,10 @@ class Stored:
     """One version of an object.
 
     Attributes:
-      name: in the bucket.
+      name: the name in the bucket.
       generation: changes with every write.
-      size: bytes.
-      crc32c: of the bytes, in base64.
+      size: in bytes.
+      crc32c: checksum of the bytes, in base64 as the API has it.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Stored:
 
     @classmethod
     def of(cls, blob: Any) -> Self:
-        """Reads it from the library's blob."""
+        """Converts the library's blob."""
         return cls(blob.name, int(blob.generation), int(blob.size), blob.crc32c)
 
     def is_copy(self, path: pathlib.Path) -> bool:
@@ -117,13 +117,13 @@ class Stored:
             return self.has_bytes(file, os.fstat(file.fileno()).st_size)
 
     def has_bytes(self, file: BinaryIO, size: int) -> bool:
-        """Whether the first `size` bytes of an open file are those of the object."""
+        """Whether the first `size` bytes of an open file are the object's."""
         file.seek(0)
         return size == self.size and checksum(file, size) == self.crc32c
 
 
 def _ignore(_: int) -> None:
-    """Tells nobody of progress."""
+    """Ignores progress."""
 
 
 class Bucket:
@@ -132,12 +132,12 @@ class Bucket:
     def __init__(
         self, name: str, *, patience_s: float = PATIENCE_S, first_delay_s: float = 0.5
     ) -> None:
-        """Finds credentials; asks the bucket nothing yet.
+        """Finds credentials; does not contact the bucket yet.
 
         Args:
-          name: of the bucket.
-          patience_s: upper limit of the time in which a call is tried again.
-          first_delay_s: upper limit of the first delay; of each further one, twice that.
+          name: the bucket's name.
+          patience_s: how long a call is retried before it fails.
+          first_delay_s: upper limit of the first delay; it doubles with each retry.
 
         Raises:
           StorageError: without credentials.
@@ -151,18 +151,18 @@ class Bucket:
             multiplier=2,
             timeout=patience_s,
         )
-        # Or the library asks for the bucket's metadata, from a thread of its own, for traces.
+        # Otherwise the library fetches the bucket's metadata in a background thread, for tracing.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         with self._explained():
-            # Without a project: none is needed for objects, and looking for one takes seconds.
+            # No project: objects need none, and the library takes seconds to look for one.
             self._client = gcs.Client(project=None)
             self._bucket = self._client.bucket(name)
 
     def list(self, prefix: str) -> dict[str, Stored]:
-        """Returns what is stored under names that start with `prefix`.
+        """Returns the objects whose names start with `prefix`, by name.
 
         Raises:
-          StorageError: when the bucket is missing, closed to us or out of reach.
+          StorageError: when the bucket does not exist, denies access or can't be reached.
         """
         with self._explained(prefix):
             blobs = self._client.list_blobs(
@@ -179,18 +179,19 @@ class Bucket:
     def download(
         self, stored: Stored, path: pathlib.Path, progress: Callable[[int], None] = _ignore
     ) -> Stored:
-        """Copies an object to a file, which appears when all of it is there and correct.
+        """Downloads an object; the file appears once it is complete and verified.
 
         Args:
-          stored: which version. If it has been replaced meanwhile, the newest takes its place.
-          path: where to.
-          progress: told of bytes as they arrive; of a negative number when a try was in vain.
+          stored: the version; if it has been replaced meanwhile, the newest is downloaded.
+          path: the file to write.
+          progress: called with the number of bytes that arrive; with a negative number when a
+            failed attempt is discarded.
 
         Returns:
-          The version that was copied.
+          The version that was downloaded.
 
         Raises:
-          StorageError: when there is no such object, or it can't be had.
+          StorageError: when the object does not exist, or can't be downloaded.
         """
         while True:
             try:
@@ -211,8 +212,8 @@ class Bucket:
         with path.open("wb") as file:
             sink = _Sink(file, progress)
             try:
-                # The library goes on where a connection broke, and then checks nothing. We do.
-                # Raw: the bytes as they are stored, which is what the checksum is of.
+                # The library resumes after a broken connection, but then verifies nothing: the
+                # sink does. Raw, because the checksum is of the bytes as stored, not decompressed.
                 blob.download_to_file(
                     sink, raw_download=True, checksum=None, retry=self._retry, timeout=TIMEOUTS_S
                 )
@@ -224,20 +225,20 @@ class Bucket:
     def upload(
         self, path: pathlib.Path, name: str, *, generation: int, may_exist: bool = False
     ) -> Stored:
-        """Stores a file; a reader sees the old object or all of the new one.
+        """Uploads a file; a reader sees the old object or the complete new one.
 
         Args:
-          path: the file. It may be replaced meanwhile, or grow: what it is now is stored.
-          name: of the object.
-          generation: which version it replaces; 0: none.
-          may_exist: whether it is well if another writer has stored the same bytes.
+          path: the file. It may grow or be replaced meanwhile: its present content is uploaded.
+          name: the object's name.
+          generation: the version to replace; 0: none.
+          may_exist: whether to accept an object of the same bytes from another writer.
 
         Returns:
           The new version.
 
         Raises:
           ConflictError: when the bucket holds another version than `generation`.
-          StorageError: when it can't be stored.
+          StorageError: when the upload fails.
         """
         attempts = 0
 
@@ -247,7 +248,7 @@ class Bucket:
             try:
                 return self._upload_once(file, size, name, generation)
             except api.PreconditionFailed:
-                # An earlier try may have succeeded, and only its answer was lost.
+                # An earlier attempt may have succeeded, and only its response was lost.
                 newest = self.stat(name) if attempts > 1 or may_exist else None
                 if newest is None or not newest.has_bytes(file, size):
                     raise
@@ -260,7 +261,7 @@ class Bucket:
     def _upload_once(self, file: BinaryIO, size: int, name: str, generation: int) -> Stored:
         blob = self._bucket.blob(name, chunk_size=CHUNK_BYTES)
         file.seek(0)
-        # The server compares before it shows the object; the library only afterwards.
+        # With this, the server verifies before the object is visible; the library only afterwards.
         blob.crc32c = checksum(file, size)
         file.seek(0)
         blob.upload_from_file(
@@ -270,17 +271,18 @@ class Bucket:
             checksum=None,
             if_generation_match=generation,
             timeout=TIMEOUTS_S,
-            # A piece may be sent twice; a whole object may not, before we know of the first.
+            # A chunk may be sent twice. A whole object may not: `attempt` first has to find out
+            # whether the earlier request succeeded.
             retry=self._retry if size > CHUNK_BYTES else None,
         )
         return Stored.of(blob)
 
     def delete(self, stored: Stored) -> None:
-        """Removes a version of an object; one that is gone already is fine.
+        """Deletes a version of an object; does nothing if it is already gone.
 
         Raises:
           ConflictError: when another version has taken its place.
-          StorageError: when it can't be removed.
+          StorageError: when the deletion fails.
         """
         blob = self._bucket.blob(stored.name)
         options = {"retry": self._retry, "timeout": TIMEOUTS_S}
@@ -293,7 +295,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _explained(self, name: str = "") -> Iterator[None]:
-        """Turns what the libraries raise into a sentence that says what to do."""
+        """Turns the libraries' errors into sentences that say what to do."""
         what = f"gs://{self.name}/{name}"
         try:
             yield
@@ -305,17 +307,18 @@ class Bucket:
         except api.PreconditionFailed as error:
             raise ConflictError(
                 f"{what} has been written by another process; nothing was overwritten. "
-                "Let one process at a time write there, or name another place."
+                "Only one process at a time may write there: stop the other, or name another "
+                "address."
             ) from error
         except api.NotFound as error:
             raise MissingError(
-                f"{what} does not exist ({text.first_line(error)}). Is the bucket's name right? "
-                f"`gcloud storage buckets create gs://{self.name}` makes one."
+                f"{what} does not exist ({text.first_line(error)}). Check the bucket's name, or "
+                f"create it: `gcloud storage buckets create gs://{self.name}`."
             ) from error
         except (api.Unauthorized, api.Forbidden) as error:
             raise StorageError(
-                f"{what} is closed to these credentials ({text.first_line(error)}). Ask for the "
-                f"role Storage Object User on the bucket; or {_LOG_IN}."
+                f"{what} denies access to these credentials ({text.first_line(error)}). Ask for "
+                f"the role Storage Object User on the bucket; or {_LOG_IN}."
             ) from error
         except google.auth.exceptions.GoogleAuthError as error:
             raise StorageError(
@@ -326,7 +329,7 @@ class Bucket:
 
 
 class _Sink:
-    """A file that is being downloaded, and what is known of it so far."""
+    """A file that is being downloaded, with its size and checksum so far."""
 
     def __init__(self, file: BinaryIO, progress: Callable[[int], None]) -> None:
         self._file, self._progress = file, progress
@@ -340,15 +343,15 @@ class _Sink:
         return self._file.write(piece)
 
     def require(self, stored: Stored) -> None:
-        """Raises _DamagedError unless all of the object has arrived."""
+        """Raises _DamagedError unless the object has arrived complete and unchanged."""
         if self.size != stored.size or _base64(self._checksum) != stored.crc32c:
             raise _DamagedError(
-                f"{self.size} of {stored.size} bytes arrived, or others than stored"
+                f"{self.size} of {stored.size} bytes arrived, or their checksum is wrong"
             )
 
 
 def checksum(file: BinaryIO, size: int) -> str:
-    """Returns the CRC32C of a file's next `size` bytes, as the bucket writes it."""
+    """Returns the CRC32C of a file's next `size` bytes, in base64 as the API has it."""
     result = google_crc32c.Checksum()
     while size > 0 and (piece := file.read(min(size, 1 << 20))):
         result.update(piece)
@@ -361,7 +364,7 @@ def _base64(crc32c: Any) -> str:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether trying again may help."""
+    """Whether a retry may help."""
     if isinstance(error, gcs.exceptions.InvalidResponse):
         return error.response.status_code in _TRANSIENT_CODES
     if isinstance(error, api.GoogleAPICallError):
@@ -370,5 +373,5 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _is_damaged_upload(error: api.GoogleAPICallError) -> bool:
-    """Whether the server has found other bytes than were sent, and has stored none."""
+    """Whether the server rejected an upload because its checksum was wrong."""
     return isinstance(error, api.BadRequest) and "crc32c" in str(error).lower()

@@ -1,4 +1,4 @@
-"""Where run directories live, and how a file in them comes to be: whole or not at all.
+"""Atomic writes: a file or a folder appears complete, or not at all.
 
 with files.replacing(run_dir / "report.json") as partial:
     partial.write_text(...)
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path` that takes its place when the block succeeds.
+    """Yields a temporary path; what the block writes there is renamed to `path` if it succeeds.
 
     The temporary name keeps the suffix, because Keras and Matplotlib choose the format by it.
-    A reader sees the old file or the new one, never a part; a failed block leaves nothing.
+    A reader sees the old file or the new one, never a part; a failed block leaves no file behind.
 
     Args:
-      path: of the file.
-      makes_folder: whether to make the folder that it is in, if need be. Where it has to be there,
-        making it would hide that it has vanished.
+      path: the file to write.
+      makes_folder: whether to create a missing folder for it. False where the folder must already
+        exist: creating it would hide that it has vanished.
 
     Raises:
       DiskError: when the folder has vanished.
@@ -38,6 +38,7 @@ def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[path
         path.parent.mkdir(parents=True, exist_ok=True)
     with _beside(path) as partial:
         yield partial
+        # Else a crash of the machine could leave the renamed file empty.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -45,10 +46,10 @@ def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[path
 
 @contextlib.contextmanager
 def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder beside `path` that takes its place when the block succeeds.
+    """Yields a temporary folder, which is renamed to `path` if the block succeeds.
 
     Raises:
-      DiskError: when the folder that it is to be in is not there.
+      DiskError: when the parent folder does not exist.
     """
     with _beside(path) as partial:
         partial.mkdir()
@@ -63,7 +64,7 @@ def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path of the same name, in a temporary folder in the same folder."""
+    """Yields a path of the same name in a temporary folder beside it, on the same disk."""
     try:
         with tempfile.TemporaryDirectory(
             prefix=".partial-", dir=path.parent, ignore_cleanup_errors=True
@@ -75,10 +76,10 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def require_folder(path: pathlib.Path, cause: Exception | None = None) -> None:
-    """Raises DiskError where a folder that was there is no more."""
+    """Raises DiskError if a folder that did exist is gone."""
     if not path.is_dir():
         raise DiskError(
-            f"{path} has vanished: somebody removed it, or its disk is no longer there."
+            f"{path} has vanished: it was removed, or its disk was unmounted."
         ) from cause
 
 

@@ -16,12 +16,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class LocationError(ValueError):
-    """An address that can't be used; the message is a clause that says why."""
+    """An invalid address; the message is a clause that says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Url:
-    """An object, or all objects below it.
+    """The address of an object, or of all objects below a prefix.
 
     Attributes:
       bucket: the bucket's name.
@@ -32,25 +32,25 @@ class Url:
     name: str
 
     def __str__(self) -> str:
-        """As a user writes it."""
+        """Returns the address as a user writes it."""
         return f"gs://{self.bucket}/{self.name}".rstrip("/")
 
     def __truediv__(self, part: str | pathlib.PurePosixPath) -> Self:
-        """Returns what is below, as with a path."""
+        """Returns the address of `part` below this one, as pathlib does."""
         return type(self)(self.bucket, f"{self.prefix}{part}")
 
     @property
     def prefix(self) -> str:
-        """What the names of all objects below start with."""
+        """What the names of all objects below this address start with."""
         return f"{self.name}/" if self.name else ""
 
     def folder_in(self, root: pathlib.Path) -> pathlib.Path:
-        """Returns the local folder that stands for this address."""
+        """Returns the local folder below `root` that stands for this address."""
         return root / self.bucket / self.name
 
 
 def is_url(path: str) -> bool:
-    """Whether an address has a scheme, known or not."""
+    """Whether an address has a scheme, supported or not."""
     return "://" in path
 
 
@@ -64,14 +64,14 @@ def parse(text: str) -> Url:
     """Reads `gs://bucket/prefix`.
 
     Raises:
-      LocationError: for another scheme, no bucket, or a prefix that is no relative path.
+      LocationError: for another scheme, an invalid bucket name, or an unsafe prefix.
     """
     scheme, _, rest = text.partition("://")
     if scheme != "gs":
-        raise LocationError(f"has the scheme {scheme}://; local paths and gs:// are read")
+        raise LocationError(f"has the scheme {scheme}://; local paths and gs:// are supported")
     bucket, _, name = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise LocationError(f"names no bucket ({bucket!r}); write gs://BUCKET/PREFIX")
+        raise LocationError(f"has no valid bucket name ({bucket!r}); write gs://BUCKET/PREFIX")
     name = name.removesuffix("/")
     if name:
         _require_plain(name)
@@ -81,11 +81,11 @@ def parse(text: str) -> Url:
 def relative_path(name: str, below: Url) -> pathlib.PurePosixPath:
     """Returns an object's path below an address.
 
-    Whoever may write to the bucket chooses the names of its objects. None of them may lead out of
-    the folder that it is copied into, on any system.
+    Anybody who can write to the bucket chooses the names of its objects. On no system may a name
+    lead out of the folder that the object is downloaded into.
 
     Raises:
-      LocationError: for a name that is no plain relative path.
+      LocationError: for a name that is not a plain relative path.
     """
     if not name.startswith(below.prefix):
         raise LocationError(f"{name!r} is not below {below}")
@@ -96,6 +96,6 @@ def relative_path(name: str, below: Url) -> pathlib.PurePosixPath:
 
 def _require_plain(name: str) -> None:
     parts = name.split("/")
-    # A colon is a drive or a stream of a file on Windows; so is a backslash a separator there.
+    # On Windows, a colon marks a drive or a file's stream, and a backslash separates folders.
     if {"", ".", ".."} & set(parts) or re.search(r"[\\:\x00-\x1f\x7f]", name):
         raise LocationError(f"{name!r} is not a plain relative path")

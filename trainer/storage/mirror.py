@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUEUE_LENGTH = 10_000
-"""Files that wait, not their content; a caller that is further ahead waits too."""
+"""Number of files that may wait for upload (not their content); when full, `sync` blocks."""
 DEADLINE_S = 900.0
-"""How long the end of a run waits for the bucket."""
+"""How long the end of a run waits for its uploads."""
 DEADLINE_AFTER_FAILURE_S = 60.0
+"""The same, after an error."""
 POLL_S = 0.1
 MEBIBYTE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
-    """What a file was when it was looked at."""
+    """A file's version: a changed file has another, and no content is read to notice."""
 
     inode: int
     size: int
@@ -57,7 +58,7 @@ class _Version:
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """Brings one file's version into the bucket; without a version, removes the object."""
+    """Uploads one version of a file; without a version, deletes the object."""
 
     batch: int
     path: pathlib.Path
@@ -75,14 +76,14 @@ class Mirror:
         shared: bool = False,
         files: bucket_lib.Bucket | None = None,
     ) -> None:
-        """Lists what the bucket has.
+        """Lists the objects in the bucket.
 
         Args:
           url: the prefix.
           folder: the folder; it need not exist.
-          shared: whether several processes store the same content there, as they do features: what
-            another has stored is fine then, and nothing is removed.
-          files: the bucket, where it is open already.
+          shared: whether several processes upload the same content, such as features. Then an
+            object that another process has uploaded is accepted, and none is deleted.
+          files: the bucket, if it is already open.
 
         Raises:
           StorageError: when the bucket can't be used.
@@ -91,11 +92,11 @@ class Mirror:
         self._shared = shared
         self._files = files or bucket_lib.Bucket(url.bucket)
         listed = self._files.list(url.prefix).values()
-        # Consoles make empty objects named like folders.
+        # Web consoles create empty objects as folders.
         self._stored = {self._path_of(x): x for x in listed if x.size or x.name[-1] != "/"}
-        self._in_step: dict[pathlib.Path, _Version] = {}
+        self._synced: dict[pathlib.Path, _Version] = {}
         self._latest: dict[pathlib.Path, _Task] = {}
-        self._last: dict[pathlib.Path, None] = {}
+        self._uploaded_last: dict[pathlib.Path, None] = {}
         self._queue: queue.Queue[_Task] = queue.Queue(QUEUE_LENGTH)
         self._thread: threading.Thread | None = None
         self._batch, self._failed_batch = 0, 0
@@ -113,10 +114,10 @@ class Mirror:
         return self.folder / name in self._stored
 
     def restore(self) -> int:
-        """Downloads what the folder lacks or has otherwise; returns how many bytes.
+        """Downloads files that are missing or differ in the folder; returns the number of bytes.
 
-        Files come in the order in which they were written, so an interrupted restore too has no
-        file that names one which is not there.
+        Files are downloaded in the order of their upload: even after an interrupted restore, no
+        file names a missing one.
         """
         in_order = sorted(self._stored.items(), key=lambda item: item[1].generation)
         wanted = [(path, stored) for path, stored in in_order if not stored.is_copy(path)]
@@ -126,41 +127,41 @@ class Mirror:
                 self._stored[path] = self._files.download(stored, path, bar.add)
         for path in self._stored:
             if version := _Version.of(path):
-                self._in_step[path] = version
+                self._synced[path] = version
         return total
 
     def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
-        """Asks for the upload of what has changed in the folder, and returns.
+        """Queues the upload of what has changed in the folder, and returns.
 
         Args:
-          then: files that name others; now and later they go last, in this order.
+          then: files that name others; from now on they are uploaded last, in this order.
 
         Raises:
-          StorageError: when an earlier upload has failed for good.
+          StorageError: when an earlier upload has failed permanently.
         """
         self._raise_error()
         self._batch += 1
-        self._last |= dict.fromkeys(then)
+        self._uploaded_last |= dict.fromkeys(then)
         found = self._scan()
-        data = [path for path in found if path not in self._last]
-        for path in [*data, *(path for path in self._last if path in found)]:
-            if self._in_step.get(path) != found[path]:
-                self._ask_for(path, found[path])
-        # Where nothing is left, the disk is at fault: nobody removed all files one by one.
-        if not self._shared and any(path in found for path in self._in_step):
-            for path in [path for path in list(self._in_step) if path not in found]:
-                self._ask_for(path, None)
+        data = [path for path in found if path not in self._uploaded_last]
+        for path in [*data, *(path for path in self._uploaded_last if path in found)]:
+            if self._synced.get(path) != found[path]:
+                self._enqueue(path, found[path])
+        # If every file is gone, the disk has failed: nothing is deleted from the bucket.
+        if not self._shared and any(path in found for path in self._synced):
+            for path in [path for path in list(self._synced) if path not in found]:
+                self._enqueue(path, None)
 
     def _scan(self) -> dict[pathlib.Path, _Version]:
         paths = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        # What starts with a dot is being written.
+        # A name that starts with a dot is of a lock, or of a file that is being written.
         visible = (
             x for x in paths if not any(p[0] == "." for p in x.relative_to(self.folder).parts)
         )
         versions = ((path, _Version.of(path)) for path in visible)
         return {path: version for path, version in versions if version is not None}
 
-    def _ask_for(self, path: pathlib.Path, version: _Version | None) -> None:
+    def _enqueue(self, path: pathlib.Path, version: _Version | None) -> None:
         task = _Task(self._batch, path, version)
         self._latest[path] = task
         self._start()
@@ -176,45 +177,45 @@ class Mirror:
         while True:
             task = self._queue.get()
             try:
-                # What was asked for again comes later in the queue.
+                # Skipped: tasks queued before a failure, and tasks that a newer one replaces.
                 if task.batch > self._failed_batch and self._latest[task.path] is task:
-                    self._carry_out(task)
+                    self._perform(task)
             except FileNotFoundError:
-                pass  # Removed since: by an eviction, say.
+                pass  # Removed meanwhile, for example evicted from the cache.
             except UnreachableError as error:
                 self._failed_batch = self._batch
-                console.say(f"{error} What is missing there is tried again later.")
+                console.say(f"{error} Missing files are uploaded later.")
             except Exception as error:  # noqa: BLE001 -- Raised where the caller waits.
                 self._failed_batch = self._batch
                 self._error = error
             finally:
                 self._queue.task_done()
 
-    def _carry_out(self, task: _Task) -> None:
+    def _perform(self, task: _Task) -> None:
         path, known = task.path, self._stored.get(task.path)
         if task.version is None:
-            if known is not None:  # Else an earlier task has just removed it.
+            if known is not None:  # Otherwise an earlier task has removed it.
                 self._files.delete(known)
             self._stored.pop(path, None)
-            self._in_step.pop(path, None)
+            self._synced.pop(path, None)
             return
         now = _Version.of(path)
-        if now is None or (path in self._last and now != task.version):
-            return  # What it names now may not be there yet: the next `sync` comes back to it.
+        if now is None or (path in self._uploaded_last and now != task.version):
+            return  # What it names now may not be uploaded yet: the next `sync` queues it again.
         if known is None or not known.is_copy(path):
             name = (self.url / path.relative_to(self.folder).as_posix()).name
             generation = known.generation if known else 0
             self._stored[path] = self._files.upload(
                 path, name, generation=generation, may_exist=self._shared
             )
-        self._in_step[path] = now
+        self._synced[path] = now
         self._bytes_done += now.size
 
     def wait(self, deadline_s: float = DEADLINE_S) -> None:
-        """Waits until the bucket has all that the folder has; asks again for what failed.
+        """Waits until every file of the folder is in the bucket; retries failed uploads.
 
         Raises:
-          StorageError: when it hasn't, by the deadline or for good.
+          StorageError: when an upload fails permanently, or the deadline passes.
         """
         end, done = time.monotonic() + deadline_s, self._bytes_done
         total = sum(version.size for version in self._missing().values())
@@ -229,17 +230,17 @@ class Mirror:
         if missing := len(self._missing()):
             raise StorageError(
                 f"{missing} file(s) of {self.folder} have not reached {self.url} within "
-                f"{deadline_s:g} s; they are kept there. Copy them when the bucket can be "
+                f"{deadline_s:g} s; they stay in the folder. Copy them when the bucket can be "
                 f"reached: `gcloud storage rsync -r {self.folder} {self.url}`."
             )
 
     def _missing(self) -> dict[pathlib.Path, _Version]:
-        """Returns what the folder has and the bucket lacks."""
-        in_step = self._in_step
-        return {path: new for path, new in self._scan().items() if in_step.get(path) != new}
+        """Returns the files that are missing or outdated in the bucket."""
+        synced = self._synced
+        return {path: new for path, new in self._scan().items() if synced.get(path) != new}
 
     def _is_idle(self) -> bool:
-        """Waits a little for the queue to be worked off."""
+        """Waits at most POLL_S for the queue to empty; returns whether it has."""
         with self._queue.all_tasks_done:
             return self._queue.all_tasks_done.wait_for(
                 lambda: not self._queue.unfinished_tasks, POLL_S
@@ -254,11 +255,11 @@ class Mirror:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Brings all that has changed into the bucket; after an error, as much as can be."""
+        """Uploads all that has changed; after an error, as much as the shorter deadline allows."""
         self.finish(*exception)
 
     def finish(self, kind: type[BaseException] | None = None, *_: object) -> bool:
-        """Does what leaving the block does; returns whether the bucket has all of the folder."""
+        """Does what leaving the block does; returns whether the upload is complete."""
         if kind is None:
             self.sync()
             self.wait()
@@ -267,14 +268,14 @@ class Mirror:
             self.sync()
             self.wait(DEADLINE_AFTER_FAILURE_S)
         except (StorageError, OSError) as error:
-            if not issubclass(kind, StorageError):  # The first error is what the user must read.
+            if not issubclass(kind, StorageError):  # Else the block's own error already says so.
                 console.say(str(error))
             return False
         return True
 
 
 class _Progress:
-    """A console bar that is told of bytes and shows MiB."""
+    """A progress bar that counts bytes and shows MiB."""
 
     def __init__(self, total_bytes: int, label: str) -> None:
         self._bytes = 0

@@ -1,1 +1,1 @@
-"""This process and its machine, text and markup that anything may write. No TensorFlow."""
+"""The process and its machine: console, exit codes, signals, sockets; text and markup."""

@@ -28,7 +28,7 @@ def mute() -> None:
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Silences this process for a while."""
+    """Silences this process within the block."""
     global _muted  # noqa: PLW0603 -- See above.
     before, _muted = _muted, True
     try:
@@ -38,19 +38,19 @@ def muted() -> Iterator[None]:
 
 
 def say(text: str = "") -> None:
-    """Writes a line at once, also into a pipe."""
+    """Prints a line and flushes it, so that the reader of a pipe has it at once."""
     if not _muted:
         say_always(text)
 
 
 def say_always(text: str = "") -> None:
-    """Writes a line, also while this process is silenced."""
+    """Prints a line even while this process is silenced."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def wants_colour() -> bool:
-    """Whether a person reads the output on a terminal."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 

@@ -17,7 +17,7 @@ DONE, FAILED, USAGE = 0, 1, 2
 DO_NOT_USE = 3
 """Done, but a guard fired: the model must not be used."""
 STOPPED, INTERRUPTED = 75, 130
-"""By SIGTERM and by SIGINT, with everything saved; 75 is EX_TEMPFAIL of sysexits.h."""
+"""After SIGTERM and SIGINT, with everything saved; 75 is EX_TEMPFAIL of sysexits.h."""
 TRAINED = (DONE, DO_NOT_USE)
 """Exit codes of a finished run."""
 
@@ -38,12 +38,12 @@ def code_of(name: str, work: Callable[[], int]) -> int:
 
 
 def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
-    """Returns what `parse` returns; wrong usage ends the process with one line."""
+    """Returns what `parse` returns; prints one line and exits on wrong usage."""
     try:
         return parse()
     except errors.ConfigError as error:
         sys.exit(_fail(name, error, USAGE))
-    except errors.RunError as error:  # Options are in a bucket that can't be read.
+    except errors.RunError as error:  # A --config_file in a bucket can't be read.
         sys.exit(_fail(name, error, FAILED))
 
 

@@ -2,7 +2,7 @@
 
     markup.element("p", "a < b", class_="note")    # <p class="note">a &lt; b</p>
 
-Attribute names get "-" for "_"; a trailing "_" keeps clear of Python's keywords.
+In attribute names, "_" becomes "-"; a trailing "_" avoids Python's keywords and is dropped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def element(name: str, /, *children: str, **attributes: str | float) -> Markup:
 
 
 def join(children: Iterable[str]) -> Markup:
-    """Returns the children one after the other, those that are not Markup escaped."""
+    """Concatenates the children; escapes those that are not Markup."""
     return Markup(
         "".join(child if isinstance(child, Markup) else _escaped(child) for child in children)
     )
@@ -47,5 +47,6 @@ def _escaped(plain: str) -> str:
 
 
 def _text(value: str | float) -> str:
-    """Writes a coordinate in tenths: a line's width, and the same on every machine."""
+    """Rounds a coordinate to tenths: exact enough to draw, and the same on every machine."""
+    # Adding 0.0 turns -0.0 into 0.0, which prints without the sign.
     return f"{round(value, 1) + 0.0:g}" if isinstance(value, float) else str(value)

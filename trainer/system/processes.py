@@ -31,7 +31,7 @@ class ProcessResult:
       seconds: from its start to its end.
       private_bytes: peak of its private memory, without mapped files; 0 where the system does not
         report it.
-      last_line: of what it printed.
+      last_line: the last line of its output.
     """
 
     seconds: float
@@ -45,7 +45,7 @@ def run(
     """Runs `python -m command` to its end, with its output in a file.
 
     Raises:
-      RunError: when it ends with another code than those accepted.
+      RunError: when its exit code is not one of those accepted.
     """
     start, peak = time.perf_counter(), 0
     with log.open("w", encoding="utf-8") as output:
@@ -60,7 +60,7 @@ def run(
                 peak = max(peak, private_bytes(process.pid))
                 time.sleep(POLL_S)
         finally:
-            process.kill()  # Where this one is interrupted; nothing to an ended process.
+            process.kill()  # If we are interrupted; does nothing to a process that has ended.
     seconds = time.perf_counter() - start
     lines = log.read_text("utf-8").splitlines() or [""]
     if process.returncode not in accepted:

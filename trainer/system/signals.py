@@ -31,12 +31,12 @@ EXIT_CODES = {signal.SIGTERM: exits.STOPPED, signal.SIGINT: exits.INTERRUPTED}
 _requests: list[signal.Signals] = []
 _deferred = False
 _stopping = False
-"""Whether the process stops already, for a request to another worker."""
+"""Whether the process is already stopping because another worker was asked to stop."""
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Turns signals into `Stopped`; leaves them alone in another thread than the main one."""
+    """Turns signals into `Stopped`; does nothing in other threads, where Python forbids it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -71,8 +71,8 @@ def deferred(any_host: Callable[[bool], bool] = bool) -> Iterator[None]:
     """Defers a request until `stop`, or until the block ends.
 
     Args:
-      any_host: whether this is true on one of the hosts that train together, of which all come to
-        the end of the block: a request to one stops them all.
+      any_host: returns whether its argument is true on any host of the run. Every host calls it at
+        the end of the block, so that a request to one host stops all.
     """
     global _deferred  # noqa: PLW0603 -- Signal handlers are global too.
     _deferred = True
@@ -91,7 +91,7 @@ def is_requested() -> bool:
 
 
 def stop() -> NoReturn:
-    """Raises Stopped, for the request that there was here, or at another host of the run."""
+    """Raises Stopped: for the request to this process, or else for one to another worker."""
     global _stopping  # noqa: PLW0603 -- Signal handlers are global too.
     if not _requests:
         _stopping = True
@@ -101,7 +101,7 @@ def stop() -> NoReturn:
 
 def _on_signal(number: int, frame: object) -> None:
     del frame
-    if _requests:
+    if _requests:  # The second one: whoever sent it does not want to wait for a checkpoint.
         os._exit(EXIT_CODES[signal.Signals(number)])
     _requests.append(signal.Signals(number))
     if not _deferred and not _stopping:

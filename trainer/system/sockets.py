@@ -25,7 +25,7 @@ def default_timeout(seconds: float) -> Iterator[None]:
 
 
 def answers(address: str, timeout_s: float) -> bool:
-    """Whether something accepts connections at `host:port` (before it, perhaps, `scheme://`)."""
+    """Whether something accepts connections at `host:port` or `scheme://host:port`."""
     try:
         with socket.create_connection(parse(address), timeout_s):
             return True

@@ -70,7 +70,7 @@ def test_two_workers_give_the_metrics_of_one_device(command, tmp_path, feature_c
 
 
 @pytest.mark.slow
-def test_a_workers_error_is_told_with_its_index_and_exit_code():
+def test_a_workers_error_is_printed_with_its_index_and_exit_code():
     """2 is wrong usage: batch_size must be divisible by the replicas; both workers say so."""
     result = _run([*TRAINER, "--batch_size=33", *WORKERS])
     assert result.returncode == 2
@@ -128,7 +128,7 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_all_workers_stop_at_one_step_and_resume_from_it(command, tmp_path, number):
-    """A worker is told as well as the launcher, as where one of several machines is taken back."""
+    """The signal goes to one worker or to the launcher: a scheduler may preempt one machine."""
     flags = (*WORKERS, "--max_epochs=12", "--patience=12", "--steps_per_execution=1")
     assert _run(command("whole", *flags)).returncode in (0, 3)
     with processes.started(command("run", *flags)) as launcher:

@@ -45,13 +45,13 @@ def test_the_others_are_all_but_this_one():
         '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_a_tf_config_that_is_none_is_an_error(text):
+def test_an_invalid_tf_config_is_an_error(text):
     with pytest.raises(ConfigError, match=r"TF_CONFIG \(.*\) must be JSON of the form"):
         peers.others_of(text)
 
 
 @pytest.mark.parametrize("cluster", ["", "{}", '{"task": {"type": "worker", "index": 0}}'])
-def test_an_empty_tf_config_is_none(monkeypatch, cluster):
+def test_an_empty_tf_config_names_no_cluster(monkeypatch, cluster):
     monkeypatch.setenv("TF_CONFIG", cluster)
     assert not peers.has_cluster()
     with peers.watched(Config()):

@@ -43,7 +43,7 @@ def test_mirrored_without_gpus_is_an_error():
 
 
 @pytest.mark.parametrize("tpu", ["local", "grpc://127.0.0.1:9"])
-def test_a_tpu_that_is_not_there_is_an_error_within_a_minute(tpu):
+def test_a_missing_tpu_is_an_error_within_a_minute(tpu):
     start = time.monotonic()
     with pytest.raises(RunError, match=f"--strategy=tpu found no TPU named '{tpu}'"):
         runtime.build(RuntimeOptions(strategy="tpu", tpu=tpu))

@@ -1,4 +1,4 @@
-"""A finished run, opened: it says what its files hold, without TensorFlow but for the model."""
+"""A finished run, opened: its files are read without TensorFlow, except the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_training_returns_the_run_that_opening_finds(run):
     assert len(opened.history["val_loss"]) == 2
 
 
-def test_a_run_tells_on_what_it_was_trained(run):
+def test_a_run_knows_its_training_data(run):
     record = json.loads((run.directory.path / "trained_on.json").read_text())
     assert run.data_fingerprint == record["fingerprint"]
     assert run.training_patients == set(record["patients"])
@@ -66,7 +66,7 @@ def test_a_run_draws_itself(run):
     assert run.path in repr(run)
 
 
-def test_opening_a_run_and_reading_its_figures_loads_no_tensorflow(run):
+def test_opening_a_run_and_reading_its_metrics_loads_no_tensorflow(run):
     code = (
         "import sys, trainer\n"
         f"run = trainer.open_run({run.path!r})\n"
@@ -109,19 +109,19 @@ def test_what_training_fixed_cannot_be_changed(run):
         evaluate.evaluate(run, neurons=9)
 
 
-def test_a_folder_without_a_run_is_told(tmp_path):
+def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(RunError, match=r"there is no run at .*; train one"):
         trained.open_run(tmp_path)
 
 
-def test_a_run_that_has_not_finished_is_told(copy):
+def test_a_run_that_has_not_finished_is_an_error(copy):
     (copy / "best.keras").unlink()
-    with pytest.raises(RunError, match="has no model yet; give its command again to resume it"):
+    with pytest.raises(RunError, match="has no model yet; run its command again to resume it"):
         trained.open_run(copy)
 
 
 @pytest.mark.parametrize("name", ["predictions_test.csv", "report.json"])
-def test_a_missing_evaluation_is_told(copy, name):
+def test_a_missing_evaluation_is_an_error(copy, name):
     (copy / name).unlink()
     run = trained.open_run(copy)
     with pytest.raises(RunError, match=f"has no evaluation .*{name}"):
@@ -132,19 +132,19 @@ def test_a_missing_evaluation_is_told(copy, name):
     ("name", "content"),
     [("report.json", "{"), ("report.json", "[]"), ("predictions_test.csv", "x")],
 )
-def test_a_damaged_evaluation_is_told(copy, name, content):
+def test_a_damaged_evaluation_is_an_error(copy, name, content):
     (copy / name).write_text(content)
     with pytest.raises(RunError, match=r"can't be read .*; evaluate again"):
         _ = trained.open_run(copy).metrics
 
 
-def test_an_unreadable_model_is_told(copy):
+def test_an_unreadable_model_is_an_error(copy):
     (copy / "best.keras").write_bytes(b"")
     with pytest.raises(RunError, match="is not a readable model"):
         _ = trained.open_run(copy).model
 
 
-def test_a_loss_that_is_no_number_is_read_as_it_was(copy):
+def test_a_loss_of_nan_is_read_as_nan(copy):
     document = json.loads((copy / "report.json").read_text())
     document["history"]["loss"][0] = None
     (copy / "report.json").write_text(json.dumps(document))

@@ -35,7 +35,7 @@ def _bucket(server):
 
 
 def _uploads(server):
-    """The names of what was uploaded, in order, from the bodies' own answers."""
+    """Returns the names of the objects, in the order of their upload."""
     return [
         name
         for name, _ in sorted(
@@ -46,23 +46,23 @@ def _uploads(server):
 
 
 def test_what_is_written_is_in_the_bucket_at_the_end(open_mirror, folder, server):
-    with open_mirror() as kept:
+    with open_mirror() as mirrored:
         (folder / "x").mkdir()
         (folder / "x" / "a.npy").write_bytes(b"a")
         (folder / "empty").touch()
         (folder / ".partial-b").mkdir()
         (folder / ".partial-b" / "b").write_bytes(b"half")
-        kept.sync()
+        mirrored.sync()
         (folder / "c.json").write_text("{}")
     assert _bucket(server) == {"runs/a/x/a.npy": b"a", "runs/a/empty": b"", "runs/a/c.json": b"{}"}
 
 
 def test_only_what_has_changed_is_uploaded_and_what_is_gone_is_removed(open_mirror, folder, server):
-    with open_mirror() as kept:
+    with open_mirror() as mirrored:
         for name in ("same", "grown", "gone"):
             (folder / name).write_text(name)
-        kept.sync()
-        kept.wait()
+        mirrored.sync()
+        mirrored.wait()
         before = server.client().list("")
         (folder / "grown").write_text("grown more")
         (folder / "gone").unlink()
@@ -72,10 +72,10 @@ def test_only_what_has_changed_is_uploaded_and_what_is_gone_is_removed(open_mirr
 
 
 def test_a_folder_that_vanishes_takes_nothing_from_the_bucket(open_mirror, folder, server):
-    with open_mirror() as kept:
+    with open_mirror() as mirrored:
         (folder / "a").write_text("a")
-        kept.sync()
-        kept.wait()
+        mirrored.sync()
+        mirrored.wait()
         folder.rename(folder.with_name("elsewhere"))
     assert _bucket(server) == {"runs/a/a": b"a"}
 
@@ -100,13 +100,13 @@ def test_another_machine_restores_the_folder_from_the_bucket_alone(open_mirror, 
     assert len(server.requests) == requests + 1  # The listing.
 
 
-def test_a_file_that_names_others_goes_last_and_comes_last(open_mirror, folder, server):
-    with open_mirror() as kept:
+def test_a_file_that_names_others_is_uploaded_and_downloaded_last(open_mirror, folder, server):
+    with open_mirror() as mirrored:
         (folder / "a-manifest").write_text("weights, optimizer")
         for name in ("weights", "optimizer"):
             (folder / name).write_text(name)
-        kept.sync(then=[folder / "a-manifest"])
-        kept.wait()
+        mirrored.sync(then=[folder / "a-manifest"])
+        mirrored.wait()
         (folder / "a-manifest").write_text("weights-2")
         (folder / "weights-2").write_text("2")
     assert _uploads(server)[-2:] == ["runs/a/weights-2", "runs/a/a-manifest"]
@@ -117,32 +117,32 @@ def test_a_file_that_names_others_goes_last_and_comes_last(open_mirror, folder, 
     assert "a-manifest" in downloads[-1]
 
 
-def test_a_manifest_is_never_there_before_its_data(open_mirror, folder, server, capsys):
+def test_a_manifest_is_never_uploaded_before_its_data(open_mirror, folder, server, capsys):
     """The bucket is out of reach for the data, then answers again: the manifest has to wait."""
-    kept = open_mirror(patience_s=0.2)
+    mirrored = open_mirror(patience_s=0.2)
     (folder / "manifest").write_text("weights")
     (folder / "weights").write_text("weights")
     server.fail(["503"] * 10_000, where="^POST.*")
-    kept.sync(then=[folder / "manifest"])
-    kept.sync(then=[folder / "manifest"])
+    mirrored.sync(then=[folder / "manifest"])
+    mirrored.sync(then=[folder / "manifest"])
     while "can't be reached" not in capsys.readouterr().out:
         threading.Event().wait(0.01)
     server.fail([])
     assert server.names("hospital") == []
-    kept.wait()
+    mirrored.wait()
     assert _uploads(server) == ["runs/a/weights", "runs/a/manifest"]
 
 
-def test_the_end_has_a_deadline_and_tells_where_the_files_are(open_mirror, folder, server):
+def test_the_end_has_a_deadline_and_names_the_folder(open_mirror, folder, server):
     (folder / "x").write_text("x")
-    kept = open_mirror(patience_s=0.2)
+    mirrored = open_mirror(patience_s=0.2)
     server.fail(["503"] * 100_000, where="^POST.*")
-    kept.sync()
+    mirrored.sync()
     message = f"1 file(s) of {folder} have not reached gs://hospital/runs/a within 1 s"
     with pytest.raises(StorageError, match=re.escape(message)):
-        kept.wait(deadline_s=1)
+        mirrored.wait(deadline_s=1)
     server.fail([])
-    kept.wait()
+    mirrored.wait()
     assert server.names("hospital") == ["runs/a/x"]
 
 
@@ -166,9 +166,9 @@ def test_writers_of_the_same_content_get_along(open_mirror, folder, server):
     for path in (folder, second.folder):
         path.mkdir(exist_ok=True)
         (path / "x").write_text("same")
-    for kept in (first, second):
-        kept.sync()
-        kept.wait()
+    for mirrored in (first, second):
+        mirrored.sync()
+        mirrored.wait()
     (folder / "x").unlink()
     first.sync()
     first.wait()
@@ -198,19 +198,19 @@ def test_empty_objects_that_stand_for_folders_are_skipped(open_mirror, server):
     server.write("hospital", "runs/a/", b"")
     server.write("hospital", "runs/a/x/", b"")
     server.write("hospital", "runs/a/x/y", b"y")
-    kept = open_mirror()
-    kept.restore()
-    assert [x.name for x in kept.folder.rglob("*") if x.is_file()] == ["y"]
+    mirrored = open_mirror()
+    mirrored.restore()
+    assert [x.name for x in mirrored.folder.rglob("*") if x.is_file()] == ["y"]
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_third_of_the_requests_may_fail(open_mirror, folder, server, seed):
     server.fail(bucket_server.at_random(0.33, seed))
     content = {f"{i:02}": bytes([i]) * (i * 1000) for i in range(20)}
-    with open_mirror() as kept:
+    with open_mirror() as mirrored:
         for name, data in content.items():
             (folder / name).write_bytes(data)
-            kept.sync()
+            mirrored.sync()
     other = open_mirror("other")
     other.restore()
     assert {x.name: x.read_bytes() for x in other.folder.iterdir()} == content

@@ -192,7 +192,7 @@ def test_a_run_in_a_bucket_is_told_apart_and_not_overwritten(in_bucket, server):
 
 def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
     server.write("hospital", "runs/a/config.json", b"{}")
-    with pytest.raises(RunError, match="has no model yet; give its command again"):
+    with pytest.raises(RunError, match="has no model yet; run its command again"):
         evaluate.run(in_bucket(model_dir="gs://hospital/runs/a"))
 
 
@@ -206,7 +206,7 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
         ),
         (["--config_file=gs://absent/x.json"], 2, "can't read options from gs://absent/x.json"),
         (["--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),
-        (["--model_dir=gs://"], 2, "model_dir (gs://) names no bucket ('')"),
+        (["--model_dir=gs://"], 2, "model_dir (gs://) has no valid bucket name ('')"),
     ],
 )
 @pytest.mark.usefixtures("server")
@@ -222,5 +222,5 @@ def test_a_bucket_that_is_closed_is_one_line_and_exit_code_1(command, server, tm
     result = command(*_small(tmp_path))
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("trainer: gs://hospital/runs/a/ is closed to these credentials (403")
+    assert line.startswith("trainer: gs://hospital/runs/a/ denies access to these credentials (403")
     assert "gcloud auth application-default login" in line
