@@ -172,11 +172,21 @@ class RunDirectory:
             ) from error
 
     def load_history(self) -> dict[str, list[float]]:
-        """Returns a list per metric, as `Driver.fit` does; empty where nothing was trained."""
+        """Returns a list per metric, as `Driver.fit` does; empty if no epoch was trained.
+
+        Raises:
+          RunError: when the file can't be read.
+        """
         if not self.metrics.exists():
             return {}
-        rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
-        return {name: [row[name] for row in rows] for name in rows[0] if name != "epoch"}
+        try:
+            rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+            names = [name for name in rows[0] if name != "epoch"] if rows else []
+            return {name: [row[name] for row in rows] for name in names}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.metrics} can't be read ({error}); restore it from a copy."
+            ) from error
 
 
 def at(config: Config) -> RunDirectory:

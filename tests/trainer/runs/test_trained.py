@@ -138,6 +138,20 @@ def test_a_damaged_evaluation_is_an_error(copy, name, content):
         _ = trained.open_run(copy).metrics
 
 
+@pytest.mark.parametrize(
+    "content", ['{"epoch": 1, "loss": 0', '["loss"]', '{"epoch": 1, "a": 1}\n{}']
+)
+def test_a_damaged_history_is_reported(copy, content):
+    (copy / "metrics.jsonl").write_text(content)
+    with pytest.raises(RunError, match=r"metrics.jsonl can't be read .*; restore it from a copy"):
+        _ = trained.open_run(copy).history
+
+
+def test_a_run_without_an_epoch_has_an_empty_history(copy):
+    (copy / "metrics.jsonl").write_text("")
+    assert trained.open_run(copy).history == {}
+
+
 def test_an_unreadable_model_is_an_error(copy):
     (copy / "best.keras").write_bytes(b"")
     with pytest.raises(RunError, match="is not a readable model"):
