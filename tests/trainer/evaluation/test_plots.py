@@ -15,19 +15,13 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
+from tests.support.tables import HISTORY
 from trainer.evaluation import metrics, plots
 from trainer.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable
-
-HISTORY = {
-    "loss": [0.5, 0.25, 0.125],
-    "val_loss": [0.5, 0.25, 0.375],
-    "accuracy": [0.75, 0.875, 0.9375],
-    "val_accuracy": [0.75, 0.9, 0.85],
-}
 
 
 def predictions_of(label: list[int], positive: list[float]) -> Predictions:

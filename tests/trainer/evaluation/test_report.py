@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.support import tables
 from trainer.evaluation import metrics, report
 from trainer.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     import pathlib
 
-HISTORY = {
-    "loss": [0.5, 0.25, 0.125],
-    "val_loss": [0.5, 0.25, 0.375],
-    "accuracy": [0.75, 0.875, 0.9375],
-    "val_accuracy": [0.75, 0.9, 0.85],
-    "learning_rate": [0.001, 0.001, 0.001],
-}
+HISTORY = tables.HISTORY | {"learning_rate": [0.001, 0.001, 0.001]}
 
 
 def scores_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Metrics:

@@ -81,16 +81,20 @@ def _weights(result: dict[str, np.ndarray], when: str) -> list[np.ndarray]:
     return [result[f"{when}_{i}"] for i in range(len(result["trainable"]))]
 
 
+def _assert_close(many, one, *, logs: float, weights: float) -> None:
+    for name in ("losses", "metrics"):
+        np.testing.assert_allclose(many[name], one[name], atol=logs)
+    for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=weights)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_step_and_weight_equals_one_devices(results, name):
     """30 steps of SGD with momentum, class weights, clipping and updates of two batches."""
     one, many = (_of("sgd", results(strategy, *BOTH)) for strategy in ("one_device", name))
     assert many["replicas"] == STRATEGIES[name]
     assert many["updates"] == one["updates"] == 15
-    np.testing.assert_allclose(many["losses"], one["losses"], atol=1e-5)
-    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=1e-5)
-    for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
-        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    _assert_close(many, one, logs=1e-5, weights=1e-5)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -102,10 +106,7 @@ def test_with_adam_they_agree_to_its_rounding(results, name):
     times what was seen. Losses hardly depend on such weights.
     """
     one, many = (_of("adam", results(strategy, *BOTH)) for strategy in ("one_device", name))
-    np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-5)
-    np.testing.assert_allclose(many["metrics"], one["metrics"], atol=2e-5)
-    for ours, theirs in zip(_weights(one, "after"), _weights(many, "after"), strict=True):
-        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    _assert_close(many, one, logs=2e-5, weights=1e-4)
 
 
 @pytest.mark.parametrize("name", OTHERS)
