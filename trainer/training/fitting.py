@@ -173,12 +173,7 @@ def _build_callbacks(
 ) -> _Callbacks:
     """Builds the callbacks: first those that log, then early stopping, and last checkpointing.
 
-    Args:
-      config: the run's config.
-      context: devices and strategy.
-      setup: the model, its batches and its variables.
-      directory: the run directory, for checkpoints and logs.
-      shown_epochs: upper limit of epochs in the progress lines; None: no progress lines.
+    `shown_epochs` is the upper limit in the progress lines; None: no progress lines.
     """
     model, rules = setup.feed.model, config.optimization
     log = callbacks.MetricsLog(directory.metrics)
