@@ -130,6 +130,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(base, settings, capsys):
     assert not settings().folder.exists()
 
 
+def test_a_dry_run_measures_a_cut_that_leaves_nothing_to_cache(base, settings, capsys):
+    """The model then trains on images, and its `input` is a list."""
+    searched = settings(dry_run=True, algorithm="grid", search="neurons=8|16,layers_to_unfreeze=8")
+    search.run(base, searched, [])
+    assert "2 trials of 2 configurations" in capsys.readouterr().out
+
+
 @pytest.mark.long
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])

@@ -46,7 +46,8 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
       ConfigError: for an option that is unknown, invalid, or can't be changed after training.
       RunError: when the run, its data or the devices are not available.
     """
-    opened = run if isinstance(run, Run) else trained.open_run(run)
+    staging_dir = options.get("staging_dir", "")
+    opened = run if isinstance(run, Run) else trained.open_run(run, staging_dir=staging_dir)
     config = opened.config.for_finished_run({**options, "model_dir": opened.path})
     with signals.watched(), peers.watched(config):
         return _evaluate(config)

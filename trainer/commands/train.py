@@ -55,7 +55,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
         run_path, evaluation = _train(config)
     if show_report:
         console.say(str(evaluation))
-    return trained.open_run(run_path)
+    return trained.open_run(run_path, staging_dir=config.data.staging_dir)
 
 
 def run(config: Config) -> Evaluation:

@@ -185,19 +185,20 @@ def evaluate(
     return evaluated.Evaluation(folder or run.directory.path, predictions, found)
 
 
-def open_run(model_dir: str | pathlib.Path) -> Run:
+def open_run(model_dir: str | pathlib.Path, *, staging_dir: str = "") -> Run:
     """Opens a finished run; a run in a bucket is copied for as long as this process lives.
 
         run = trainer.open_run("runs/a")
 
     Args:
       model_dir: a folder, or `gs://bucket/prefix`.
+      staging_dir: local folder for the copy; empty: ~/.cache/cxr-trainer/staging.
 
     Raises:
       ConfigError: when `model_dir` is not a valid address.
       RunError: when it holds no finished run, or can't be read.
     """
-    config = Config.from_flat({"model_dir": str(model_dir)})
+    config = Config.from_flat({"model_dir": str(model_dir), "staging_dir": staging_dir})
     return require_finished(run_directory.restore(config, is_chief=False))
 
 

@@ -116,7 +116,8 @@ def _measure(workspace: tasks.Workspace, config: Config) -> tuple[Cost, float]:
     setup = workspace.build(config)
     feed, size = setup.feed, config.data.batch_size
     driver = Driver(feed.model, workspace.context.strategy)
-    zeros = _zeros(feed.model.input.shape[1:], feed.model.input.dtype, size)
+    (image_or_features,) = feed.model.inputs  # A model built from a list has a list as `input`.
+    zeros = _zeros(image_or_features.shape[1:], image_or_features.dtype, size)
     driver.fit(lambda _: zeros, validation=zeros, epochs=1)  # Traces.
     setup_s = time.monotonic() - start
     start = time.monotonic()

@@ -17,6 +17,7 @@ from trainer.data import opening
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
 from trainer.features import store
+from trainer.runs import trained
 from trainer.storage import locations
 
 RUN_FILES = {
@@ -188,6 +189,14 @@ def test_a_run_in_a_bucket_is_told_apart_and_not_overwritten(in_bucket, server):
         train.run(config)
     with pytest.raises(ConfigError, match=r"already holds a run"):
         train.run(in_bucket(model_dir="gs://hospital/runs/a", resume="never"))
+
+
+def test_a_run_in_a_bucket_is_opened_from_a_copy_in_staging_dir(server, tmp_path):
+    for name in ("config.json", "best.keras"):
+        server.write("hospital", f"runs/a/{name}", b"{}")
+    run = trained.open_run("gs://hospital/runs/a", staging_dir=str(tmp_path))
+    assert run.path == "gs://hospital/runs/a"
+    assert run.directory.path.parent == tmp_path
 
 
 def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
