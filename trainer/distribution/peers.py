@@ -22,7 +22,7 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, RunError
-from trainer.system import sockets
+from trainer.system import signals, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +46,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
     Raises:
       ConfigError: when TF_CONFIG is not valid.
       RunError: when the run fails while another host is gone.
+      Stopped: when it fails so after a signal asked this host to stop as well.
     """
     runtime, service = config.runtime, config.data.data_service
     trains_with_others = runtime.strategy in ("auto", "multi_worker")
@@ -66,6 +67,8 @@ def watched(config: config_lib.Config) -> Iterator[None]:
         lost = _lost(others, str(error))
         if lost is None:
             raise
+        if signals.is_requested():  # A stop of all: the other host was only faster.
+            signals.stop()
         raise RunError(explanation(lost, others[lost])) from error
     finally:
         part()

@@ -41,14 +41,14 @@ def watched() -> Iterator[None]:
         yield
         return
     global _stopping  # noqa: PLW0603 -- Signal handlers are global too.
-    _requests.clear()
-    _stopping = False
     before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _requests.clear()  # A request was to this block, not to what the process does next.
+        _stopping = False
 
 
 def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:

@@ -114,14 +114,14 @@ def fit(
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
     _require_agreement(config, context, setup, found)
-    start = found or hooks.saving.save_first()
-    if start != Position() and not is_quiet:
-        console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
-    driver = Driver(
-        setup.feed.model, context.strategy, steps_per_execution=context.steps_per_execution
-    )
     try:
         with signals.deferred(context.any_host):
+            start = found or hooks.saving.save_first()
+            if start != Position() and not is_quiet:
+                console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
+            driver = Driver(
+                setup.feed.model, context.strategy, steps_per_execution=context.steps_per_execution
+            )
             _train(driver, setup.feed, hooks, start, epochs, config.checkpoints.max_recoveries)
     except Stopped:
         hooks.saving.save_stopped()

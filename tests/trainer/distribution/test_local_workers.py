@@ -121,8 +121,8 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
     with processes.started(command("run", *WORKERS, *more)) as launcher:
         _wait_for(launcher, "resuming after ")
         launcher.send_signal(signal.SIGTERM)
-        launcher.communicate(timeout=TIMEOUT_S)
-    assert launcher.returncode == 75
+        _, errors = launcher.communicate(timeout=TIMEOUT_S)
+    assert launcher.returncode == 75, errors
 
 
 @pytest.mark.long

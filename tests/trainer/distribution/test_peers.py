@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import pytest
 
 from trainer.config import Config
 from trainer.distribution import peers
-from trainer.errors import ConfigError, RunError
-from trainer.system import sockets
+from trainer.errors import ConfigError, RunError, Stopped
+from trainer.system import signals, sockets
 
 
 @pytest.fixture
@@ -66,6 +67,20 @@ def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):
         peers.watched(Config()),
     ):
         raise ValueError("of a step")
+
+
+def test_a_worker_that_was_lost_after_a_request_to_stop_is_that_stop(monkeypatch, listener):
+    """The request goes to all of them, and one may end while another is in a step."""
+    monkeypatch.setenv("TF_CONFIG", _cluster(listener, f"127.0.0.1:{sockets.free_ports(1)[0]}"))
+    with (  # noqa: PT012 -- The request must come before the error.
+        signals.watched(),
+        pytest.raises(Stopped) as stop,
+        peers.watched(Config()),
+        signals.deferred(),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError("of a step")
+    assert stop.value.exit_code == 75
 
 
 def test_an_error_while_all_answer_stays_what_it_is(monkeypatch, listener):
