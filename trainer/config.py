@@ -16,6 +16,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer import option_groups
 from trainer.errors import ConfigError
 from trainer.options import (
     BenchmarkOptions,
@@ -27,6 +28,7 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +84,8 @@ class Config:
             "data_dir": self.data.data_dir,
             "cache_dir": self.features.cache_dir,
         }
+        for name, path in (local | anywhere).items():
+            _require_possible(name, path)
         for name, path in anywhere.items():
             try:
                 locations.check(path)
@@ -105,10 +109,11 @@ class Config:
         """
         unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
         if unknown:
-            raise ConfigError(f"unknown option {', '.join(unknown)}; --help lists them all.")
+            listed = text.one_line(", ".join(unknown))
+            raise ConfigError(f"unknown option {listed:.200}; --help lists them all.")
         model_dir = values.get("model_dir", "")
         if not isinstance(model_dir, str):
-            raise ConfigError(f"model_dir must be of type str, not {model_dir!r}.")
+            raise ConfigError(f"model_dir must be of type str, not {model_dir!r:.80}.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -178,6 +183,16 @@ def check_after_training(given: Mapping[str, Any]) -> None:
             )
     if given.get("local_workers"):
         raise ConfigError("a trained model is used on one host; leave out --local_workers.")
+
+
+def _require_possible(name: str, path: str) -> None:
+    """Raises ConfigError for a path that the system can't be asked for."""
+    if not option_groups.is_possible_path(path):
+        raise ConfigError(f"{name} ({path!r:.200}) has characters that no path can have.")
+    try:
+        pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{name} ({path!r:.200}): {error}; give the whole path.") from error
 
 
 def _text(value: Any) -> str:

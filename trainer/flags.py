@@ -9,8 +9,9 @@ Values come from these sources, each overriding the one before: the defaults; `-
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.resources
-import json
+import os
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import errors, option_groups
-from trainer.storage import locations
+from trainer.storage import documents, locations
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,15 +201,22 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     config_lib.check_after_training(given)
-    saved = load_options(f"{given['model_dir'].rstrip('/')}/config.json")
-    return config_lib.Config.from_flat(saved).for_finished_run(given)
+    path = f"{given['model_dir'].rstrip('/')}/config.json"
+    values = _load(path, "restore it from a copy")
+    try:
+        saved = config_lib.Config.from_flat(values)
+    except errors.ConfigError as error:
+        raise errors.RunError(
+            f"{path} is damaged ({text.one_line(str(error))}); restore it from a copy."
+        ) from error
+    return saved.for_finished_run(given)
 
 
 def _option_names() -> list[str]:
     return [field.name for _, field in config_lib.fields()]
 
 
-def _load_remote_options(path: str) -> dict[str, Any]:
+def _load_remote_options(path: str, way_out: str) -> dict[str, Any]:
     """Reads options from a bucket."""
     try:
         url = locations.parse(path)
@@ -221,7 +230,7 @@ def _load_remote_options(path: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         local = pathlib.Path(folder) / "config.json"
         files.download(stored, local)
-        return load_options(local)
+        return _load(local, way_out)
 
 
 def _recipes() -> list[str]:
@@ -233,7 +242,7 @@ def _load_recipe(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     recipe = importlib.resources.files("trainer") / "recipes" / f"{name}.json"
-    return dict(json.loads(recipe.read_text("utf-8")))
+    return dict(documents.parse(recipe.read_text("utf-8")))
 
 
 def load_options(path: str | pathlib.Path) -> dict[str, Any]:
@@ -246,15 +255,26 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       ConfigError: when the file is missing or is not a JSON object.
       RunError: when the bucket can't be read.
     """
-    if locations.is_url(str(path)):
-        return _load_remote_options(str(path))
-    file = pathlib.Path(path).expanduser()
     try:
-        values = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise errors.ConfigError(f"can't read options from {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise errors.ConfigError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise errors.ConfigError(f"{path} must hold one JSON object of options.")
-    return values
+        return _load(path, "give a JSON object of options, such as the config.json of a run")
+    except documents.DocumentError as error:
+        raise errors.ConfigError(str(error)) from error
+
+
+def _load(path: str | pathlib.Path, way_out: str) -> dict[str, Any]:
+    if locations.is_url(str(path)):
+        return _load_remote_options(str(path), way_out)
+    try:
+        return documents.load(_local(path), dict[str, Any], way_out=way_out)
+    except documents.DocumentError as error:
+        if not error.is_missing:
+            raise
+        reason = os.strerror(errno.ENOENT)
+        raise errors.ConfigError(f"can't read options from {path}: {reason}.") from error
+
+
+def _local(path: str | pathlib.Path) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # "~user/x", and there is no such user.
+        raise errors.ConfigError(f"can't read options from {path}: {error}.") from error

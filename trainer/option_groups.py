@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 from trainer.errors import ConfigError
+
+_MAX_EXACT = 2**63
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Option:
         kind = type(default)
         # bool is a subclass of int: without the second half, True would pass for a batch size.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+            raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r:.80}.")
+        if isinstance(value, str) and not is_possible_path(value):
+            raise ConfigError(f"{name} ({value!r:.80}) has characters that no path can have.")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{name} ({value}) must be one of {', '.join(self.choices)}.")
         if isinstance(value, float) and not math.isfinite(value):
@@ -51,6 +56,17 @@ class Option:
             raise ConfigError(f"{name} ({value}) must be at least {self.minimum:g}.")
         if self.below is not None and value >= self.below:
             raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
+
+
+def is_possible_path(text: str) -> bool:
+    """Whether the system can be asked for a file of this name: it has no NUL, and can be encoded.
+
+    JSON can hold others, such as half a surrogate pair.
+    """
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:
@@ -66,6 +82,7 @@ class Group:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(field.default, float) and type(value) is int:
-                value = float(value)  # JSON writers and users write 1 for 1.0.
+                # JSON writers and users write 1 for 1.0. A larger one would overflow.
+                value = float(value) if abs(value) < _MAX_EXACT else math.inf
                 object.__setattr__(self, field.name, value)
             field.metadata["option"].check(field.name, value, field.default)

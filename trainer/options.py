@@ -51,7 +51,7 @@ class DataOptions(option_groups.Group):
         of_result=False,
     )
     batch_size: int = option(
-        32, "global batch size: samples per step, over all replicas", minimum=1
+        32, "global batch size: samples per step, over all replicas", minimum=1, below=2**17
     )
     fixed_step_size: int = option(100, "steps per epoch if use_all_samples is false", minimum=1)
     use_all_samples: bool = option(
@@ -109,6 +109,7 @@ class ModelOptions(option_groups.Group):
         "side (px) of the backbone's square input; images are resized to it; 0: the side that the "
         "backbone was pretrained on",
         minimum=0,
+        below=2**13,
     )
     layers_to_unfreeze: str = option(
         "0",
@@ -116,10 +117,13 @@ class ModelOptions(option_groups.Group):
         "batch norm layers always stay frozen",
     )
     neurons: int = option(
-        256, "neurons in each fully connected layer of the head, the softmax excepted", minimum=1
+        256,
+        "neurons in each fully connected layer of the head, the softmax excepted",
+        minimum=1,
+        below=2**17,
     )
     dense_layers: int = option(
-        1, "number of fully connected layers in the head, before the softmax", minimum=0
+        1, "number of fully connected layers in the head, before the softmax", minimum=0, below=100
     )
     dropout: float = option(
         0.5, "dropout rate after each fully connected layer", minimum=0, below=1

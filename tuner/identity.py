@@ -8,17 +8,16 @@ began = identity.agree(settings, identity.of(base, settings, space, data.fingerp
 from __future__ import annotations
 
 import hashlib
-import json
 import pathlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import cxr_tfds
 import trainer
 import tuner
 from trainer import config as config_lib
-from trainer.errors import ConfigError, RunError
-from trainer.storage import files
+from trainer.errors import ConfigError
+from trainer.storage import documents, files
 from trainer.system import console
 
 if TYPE_CHECKING:
@@ -29,6 +28,14 @@ if TYPE_CHECKING:
 FILE = "search.json"
 SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
 """Settings that determine which trials a search has; others, such as `workers`, may change."""
+
+
+class _SavedIdentity(TypedDict):
+    """The identity that is saved: every option, and what is used before all are compared."""
+
+    began: float
+    max_epochs: Annotated[int, documents.at_least(1)]
+    hyperband_iterations: Annotated[int, documents.at_least(1)]
 
 
 def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict[str, Any]:
@@ -63,15 +70,13 @@ def load(settings: Settings) -> dict[str, Any] | None:
       RunError: when the file can't be read.
     """
     path = settings.folder / FILE
+    way_out = "restore it from a copy, or choose another --project_name"
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}); restore it from a copy, or choose another "
-            "--project_name."
-        ) from error
+        return documents.load(path, _SavedIdentity, way_out=way_out)
+    except documents.DocumentError as error:
+        if error.is_missing:
+            return None
+        raise
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
@@ -91,7 +96,8 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
         return began
     changed = [name for name in identity if identity[name] != saved.get(name)]
     if changed:
-        listed = ", ".join(f"{n} {saved.get(n)!r} -> {identity[n]!r}" for n in changed)
+        shown = documents.shown
+        listed = ", ".join(f"{n} {shown(saved.get(n))} -> {shown(identity[n])}" for n in changed)
         raise ConfigError(
             f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
             "undo the change."

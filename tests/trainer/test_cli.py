@@ -72,6 +72,27 @@ def test_wrong_usage_is_one_line_and_exit_code_2(args, message):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[" * 100_000, "it is nested more than 32 deep"),
+        (b"\xff{}", "it is not UTF-8 text"),
+        (b'{"model_dir": "a\\u0000b"}', "characters that no path can have"),
+        (b'{"batch_size": 1000000000000}', "must be less than 131072"),
+        (b'{"\\u001b[2J": 1}', "unknown option"),
+        (b'{"dataset": "\\u001b[2J"}', "must be one of grouped"),
+    ],
+)
+def test_a_forged_run_is_one_line_and_exit_code_1(tmp_path, content, problem):
+    (tmp_path / "config.json").write_bytes(content)
+    result = _run("--mode=evaluate", f"--model_dir={tmp_path}")
+    assert result.returncode == 1
+    assert f"trainer: {tmp_path}/config.json " in result.stderr
+    assert problem in result.stderr
+    assert result.stderr.removesuffix("\n").isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 @pytest.fixture
 def small(data_dir, tmp_path):
     return [

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import file_utils
 
-import cxr_tfds  # noqa: F401 -- Registers the data set.
+import cxr_tfds
 from cxr_tfds import source
-from trainer.data import data_service, pipeline
-from trainer.errors import RunError
+from trainer.data import data_service, metadata, pipeline
+from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
+from trainer.system import text
 
 if TYPE_CHECKING:
     from trainer.options import DataOptions
 
-_LAST_FILE = "dataset_info.json"
+_LAST_FILE = metadata.INFO
 """TFDS writes this file last: if it exists, the data set is complete."""
 
 
@@ -71,8 +73,25 @@ def _root(config: DataOptions) -> pathlib.Path | None:
 
 
 def _builder(config: DataOptions, root: object) -> Any:
+    """Returns the TFDS builder, which reads what is on disk, once it has been checked.
+
+    Raises:
+      DiskError: when the data set's description is damaged, or is not ours.
+    """
     data_dir = None if root is None else str(root)
-    return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+    if not isinstance(root, locations.Url):
+        _, folder = file_utils.get_data_dir_and_dataset_dir(
+            data_dir, "cxr_tfds", config.dataset, cxr_tfds.Builder.VERSION
+        )
+        if (pathlib.Path(folder) / _LAST_FILE).exists():
+            metadata.check(pathlib.Path(folder), config.dataset)
+    try:
+        return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+    except metadata.REFUSED as error:
+        raise DiskError(
+            f"cxr_tfds/{config.dataset} can't be opened in {data_dir} "
+            f"({text.one_line(text.first_line(error))}); remove it there, and build it again."
+        ) from error
 
 
 def _open_in_place(config: DataOptions, url: locations.Url) -> Any:

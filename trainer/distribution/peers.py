@@ -12,7 +12,6 @@ step that hangs, and tf.data calls a lost dispatcher forever. So each worker pro
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -22,7 +21,8 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, RunError
-from trainer.system import signals, sockets
+from trainer.storage import documents
+from trainer.system import signals, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
 def has_cluster() -> bool:
     """Whether TF_CONFIG names a cluster; some platforms leave it empty."""
     try:
-        return bool(json.loads(os.environ.get(CLUSTER) or "{}").get("cluster"))
+        return bool(documents.parse(os.environ.get(CLUSTER) or "{}").get("cluster"))
     except (ValueError, AttributeError):
         return True  # It was meant to name a cluster; `watched` reports what is wrong with it.
 
@@ -94,7 +94,7 @@ def others_of(cluster: str) -> dict[str, str]:
       ConfigError: when the text is not a valid TF_CONFIG.
     """
     try:
-        parsed = json.loads(cluster)
+        parsed = documents.parse(cluster)
         addresses = {
             f"{job} {index}": address
             for job, tasks in parsed.get("cluster", {}).items()
@@ -108,7 +108,7 @@ def others_of(cluster: str) -> dict[str, str]:
             sockets.parse(address)
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"TF_CONFIG ({cluster}) must be JSON of the form "
+            f"TF_CONFIG ({text.one_line(cluster):.300}) must be JSON of the form "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}; '
             "worker 0 acts as the chief."
         ) from error

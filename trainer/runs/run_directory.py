@@ -23,7 +23,6 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
 import platform
@@ -31,14 +30,15 @@ import shutil
 import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import filelock
 
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.storage import files, locations, mirror
-from trainer.system import console
+from trainer.evaluation import history
+from trainer.storage import documents, files, locations, mirror
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,6 +47,22 @@ if TYPE_CHECKING:
 
 
 _LOCK, _OWNER = ".lock", ".owner.json"
+_WAY_OUT = "restore it from a copy, or name another --model_dir"
+
+
+class TrainedOn(TypedDict):
+    """What `trained_on.json` holds: the data's fingerprint, and the patients of its train split."""
+
+    fingerprint: documents.Name
+    patients: list[str]
+
+
+class _Owner(TypedDict):
+    """The process that has locked the directory, its host, and since when, in seconds of 1970."""
+
+    process: documents.Count
+    host: str
+    since: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +165,18 @@ class RunDirectory:
         record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
         files.save_json(self.path / "trained_on.json", record)
 
-    def load_trained_on(self) -> dict[str, Any]:
-        """Returns what `save_trained_on` wrote: `fingerprint` and `patients`.
+    def load_trained_on(self) -> TrainedOn:
+        """Returns what `save_trained_on` wrote.
 
         Raises:
           RunError: when it can't be read.
         """
-        return _load_json(self.path / "trained_on.json")
+        return documents.load(
+            self.path / "trained_on.json",
+            TrainedOn,
+            way_out=_WAY_OUT,
+            max_bytes=documents.LARGE_BYTES,
+        )
 
     def load_config(self) -> Config:
         """Returns the run's options.
@@ -163,12 +184,12 @@ class RunDirectory:
         Raises:
           RunError: when they can't be read.
         """
+        values: dict[str, Any] = documents.load(self.config, dict[str, Any], way_out=_WAY_OUT)
         try:
-            return Config.from_flat(_load_json(self.config))
+            return Config.from_flat(values)
         except ConfigError as error:
             raise RunError(
-                f"{self.config} is damaged ({error}); restore it from a copy, or name another "
-                "--model_dir."
+                f"{self.config} is damaged ({text.one_line(str(error))}); {_WAY_OUT}."
             ) from error
 
     def load_history(self) -> dict[str, list[float]]:
@@ -179,14 +200,25 @@ class RunDirectory:
         """
         if not self.metrics.exists():
             return {}
+        return history.load(self.metrics)
+
+    def folder(self, name: str) -> pathlib.Path:
+        """Returns a folder of the run, which need not exist.
+
+        Raises:
+          RunError: when `name`, which may come from a file, is not a plain name, or the folder is a
+            link: what is written into it would be elsewhere.
+        """
         try:
-            rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
-            names = [name for name in rows[0] if name != "epoch"] if rows else []
-            return {name: [row[name] for row in rows] for name in names}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            locations.require_name(name)
+        except locations.LocationError as error:
+            raise RunError(f"{documents.shown(name)} {error}; nothing was written.") from error
+        path = self.path / name
+        if path.is_symlink():
             raise RunError(
-                f"{self.metrics} can't be read ({error}); restore it from a copy."
-            ) from error
+                f"{path} is a link, and nothing is written through it; replace it by a folder."
+            )
+        return path
 
 
 def at(config: Config) -> RunDirectory:
@@ -257,6 +289,8 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
     owner = run.path / _OWNER
     try:
         run.path.mkdir(parents=True, exist_ok=True)
+        for folder in (run.checkpoints, run.tensorboard):
+            run.folder(folder.name)
         lock.acquire(blocking=False)
         for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
             shutil.rmtree(partial, ignore_errors=True)
@@ -274,11 +308,12 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
 
 def _describe(owner: pathlib.Path) -> str:
     try:
-        found = json.loads(owner.read_text("utf-8"))
-        minutes = (time.time() - found["since"]) / 60
-        return f"by process {found['process']} on {found['host']}, for {minutes:.0f} min"
-    except (OSError, ValueError, KeyError, TypeError):
+        found: _Owner = documents.load(owner, _Owner, way_out="remove it")
+    except RunError:
         return "by another process"
+    minutes = (time.time() - found["since"]) / 60
+    host = text.one_line(found["host"])
+    return f"by process {found['process']} on {host}, for {minutes:.0f} min"
 
 
 def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
@@ -322,15 +357,6 @@ def _remove_unfinished(checkpoints: pathlib.Path) -> None:
     for folder in checkpoints.glob("[0-9]*"):
         if not (folder / "manifest.json").exists():
             shutil.rmtree(folder)
-
-
-def _load_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}); restore it from a copy, or name another --model_dir."
-        ) from error
 
 
 def _copy(run: RunDirectory) -> RunDirectory:

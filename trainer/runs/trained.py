@@ -118,7 +118,7 @@ class Run:
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
     @functools.cached_property
-    def _trained_on(self) -> dict[str, Any]:
+    def _trained_on(self) -> run_directory.TrainedOn:
         return self.directory.load_trained_on()
 
     def __repr__(self) -> str:

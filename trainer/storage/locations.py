@@ -12,6 +12,8 @@ import pathlib
 import re
 from typing import Self
 
+MAX_NAME_BYTES = 255
+"""Of a file or folder, on every file system in use."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
@@ -94,8 +96,24 @@ def relative_path(name: str, below: Url) -> pathlib.PurePosixPath:
     return pathlib.PurePosixPath(relative)
 
 
-def _require_plain(name: str) -> None:
-    parts = name.split("/")
+def require_name(name: str) -> None:
+    """Raises LocationError unless a text can only name a file or folder: no path, nothing hidden.
+
+    Whoever writes a file that we read chooses the names in it. All that become part of a path pass
+    here.
+    """
     # On Windows, a colon marks a drive or a file's stream, and a backslash separates folders.
-    if {"", ".", ".."} & set(parts) or re.search(r"[\\:\x00-\x1f\x7f]", name):
-        raise LocationError(f"{name!r} is not a plain relative path")
+    if (
+        name in ("", ".", "..")
+        or re.search(r"[/\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
+        or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES
+    ):
+        raise LocationError("is not a plain name")
+
+
+def _require_plain(name: str) -> None:
+    try:
+        for part in name.split("/"):
+            require_name(part)
+    except LocationError as error:
+        raise LocationError(f"{name!r} is not a plain relative path") from error

@@ -13,7 +13,7 @@ import contextlib
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainer.errors import DivergedError
 from trainer.evaluation import history
-from trainer.storage import files
+from trainer.storage import documents, files
 from trainer.system import console, signals
 from trainer.training.driver import Position
 
@@ -38,9 +38,11 @@ class StatefulCallback(abc.ABC):
 
     Attributes:
       variables: the part of the state that consists of tensors.
+      shape: of the rest, a type as `trainer.storage.documents` takes it.
     """
 
     variables: Sequence[Any] = ()
+    shape: ClassVar[Any]
 
     @abc.abstractmethod
     def state(self) -> Any:
@@ -85,12 +87,21 @@ def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
     return [metric for metric in model.metrics if metric.name == "loss"][-1]
 
 
+class _Stopping(TypedDict):
+    """The state of EarlyStopping."""
+
+    best: float | None
+    wait: documents.Count
+
+
 class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
     """Stops after `patience` epochs without improvement, and restores the best epoch's weights.
 
     Keras's own EarlyStopping copies every weight of the model, the frozen ones included, and loses
     its state when the process ends.
     """
+
+    shape = _Stopping
 
     def __init__(self, model: keras.Model, *, monitor: str, patience: int) -> None:
         super().__init__()
@@ -144,6 +155,8 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
 
 class Recoveries(keras.callbacks.Callback, StatefulCallback):
     """Counts recoveries from divergence; each one halves the learning rate."""
+
+    shape = documents.Count
 
     def __init__(self, learning_rate_factor: Any) -> None:
         """Starts at 0; `learning_rate_factor` is a variable that multiplies the learning rate."""
@@ -208,8 +221,9 @@ class Checkpointing(keras.callbacks.Callback):
         found = self._checkpoints.restore()
         if found is None:
             return None
-        for name, callback in self._stateful.items():
-            callback.restore(found.callback_states[name])
+        shapes = {name: callback.shape for name, callback in self._stateful.items()}
+        for name, state in found.states(shapes).items():
+            self._stateful[name].restore(state)
         self._steps = found.position.step
         return found.position
 
@@ -346,6 +360,8 @@ class MetricsLog(keras.callbacks.Callback, StatefulCallback):
 
     Unlike Keras's CSVLogger, it drops rows of epochs after the checkpoint that a run resumes from.
     """
+
+    shape = list[dict[str, float]]
 
     def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import tensorflow as tf
 from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError
+from trainer.evaluation import history
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
 from trainer.system import text
@@ -117,8 +117,7 @@ def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> lis
         fitting.fit(
             task.config, workspace.context, setup, directory, until=task.epochs, is_quiet=True
         )
-    lines = directory.metrics.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return history.load_rows(directory.metrics)
 
 
 @contextlib.contextmanager
