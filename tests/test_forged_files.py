@@ -89,16 +89,21 @@ def _make_run(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> Sequence[Callable[[], Any]]:
-    run = trained.Run(run_directory.RunDirectory(folder))
     return (
-        lambda: trained.open_run(folder),
-        lambda: (run.config, run.directory.load_config()),
-        lambda: run.history,
-        lambda: (run.training_patients, run.data_fingerprint),
-        lambda: (str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()),
+        lambda: trained.open_run(folder).config,
         lambda: _take(runs.small_config(folder / "data", folder, model_dir=str(folder))),
         lambda: flags.load_options(folder / "config.json"),
     )
+
+
+def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
+    run = trained.open_run(folder)
+    return (lambda: run.history, lambda: (run.training_patients, run.data_fingerprint))
+
+
+def _read_evaluation(folder: Path) -> None:
+    run = trained.open_run(folder)
+    assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
 
 
 def _take(config: Config) -> None:
@@ -244,10 +249,10 @@ def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], 
 
 KINDS = {
     "options": Kind(_make_run, ("config.json",), _read_run),
-    "training data": Kind(_make_run, ("trained_on.json",), _read_run),
-    "history": Kind(_make_run, ("metrics.jsonl",), _read_run),
-    "report": Kind(_make_run, ("report.json",), _read_run),
-    "predictions": Kind(_make_run, ("predictions_test.csv",), _read_run),
+    "training data": Kind(_make_run, ("trained_on.json",), _read_facts),
+    "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
+    "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),
+    "predictions": Kind(_make_run, ("predictions_test.csv",), _one(_read_evaluation)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),
     "variables": Kind(_make_checkpoint, ("checkpoints/*/variables.*",), _one(_read_checkpoint)),

@@ -318,9 +318,12 @@ def _fit_fields(value: dict[str, Any], shape: Any, where: str) -> dict[str, Any]
     hints = typing.get_type_hints(shape, include_extras=True)
     fitted = dict(value)
     for name, hint in hints.items():
+        # Where annotations are texts, `__required_keys__` doesn't tell.
+        is_optional = typing.get_origin(hint) is typing.NotRequired
         if name in value:
-            fitted[name] = fit(value[name], hint, _at(where, name))
-        elif name in shape.__required_keys__:
+            wanted = typing.get_args(hint)[0] if is_optional else hint
+            fitted[name] = fit(value[name], wanted, _at(where, name))
+        elif not is_optional:
             raise ValueError(f"lacks {_at(where, name)}")
     return fitted
 

@@ -178,7 +178,9 @@ def test_an_evaluation_is_never_written_outside_of_the_run(run, copy, data_dir, 
     ):
         evaluate.evaluate(copy, data_dir=str(forged))
     assert sorted(tmp_path.rglob("*")) == before
-    (copy / f"on_paper_{run.data_fingerprint[:8]}").symlink_to(tmp_path / "elsewhere")
+    folder = copy / f"on_paper_{run.data_fingerprint[:8]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="is a link, and nothing is written through it"):
         evaluate.evaluate(copy, data_dir=str(data_dir))
 

@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_told_in_a_line(path, content, problem):
     ("make", "problem"),
     [
         (os.mkfifo, "it is not a regular file"),
-        (os.mkdir, "it is not a regular file"),
+        (os.mkdir, "Is a directory"),
         (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: os.close(os.open(path, os.O_CREAT)) or os.truncate(path, 1 << 36), "bytes"),
