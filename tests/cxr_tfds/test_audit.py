@@ -55,7 +55,7 @@ def test_rgb_coded_and_ignored_files_are_named(files: Files, tmp_path: pathlib.P
     files.content["chest_xray/train/NORMAL/notes.txt"] = b""
     findings = findings_for(files, tmp_path)
     assert findings.rgb_coded == ["train/NORMAL/IM-0003-0006.jpeg"]
-    assert findings.ignored == ["train/NORMAL/notes.txt"]
+    assert findings.ignored == ["chest_xray/train/NORMAL/notes.txt"]
 
 
 def test_exact_and_near_duplicates_are_told_apart(files: Files, tmp_path: pathlib.Path) -> None:
