@@ -49,12 +49,15 @@ def choose(path: epath.Path) -> Candidate:
     if not path.is_dir():
         return _require_images(_zip_file(path), path)
     tree = _candidate(path)
-    zips, damaged = _zips(tree)
+    readable, damaged = _zips(tree)
+    zips = [found for found in readable if found.images]
     if zips:
         return _preferred(zips, tree, damaged)
     if not tree.images and damaged:
         raise SourceError(damaged[0])
     _check_depth(tree)
+    if not tree.images and readable:
+        return _require_images(readable[0], readable[0].root)
     return dataclasses.replace(_require_images(tree, path), beside=damaged)
 
 
@@ -79,16 +82,14 @@ def _zip_file(path: epath.Path) -> Candidate:
 
 
 def _zips(tree: Candidate) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Returns the zips with chest X-rays in the folder itself, and what is wrong with others."""
+    """Returns the zips in the folder itself, and what is wrong with those that can't be read."""
     zips, damaged = [], []
     for entry in tree.entries:
         if len(entry.parts) == 1 and entry.suffix == ".zip":
             try:
-                found = _candidate(tree.root / entry.path)
+                zips.append(_candidate(tree.root / entry.path))
             except SourceError as error:
                 damaged.append(str(error))
-            else:
-                zips += [found] if found.images else []
     return zips, tuple(damaged)
 
 

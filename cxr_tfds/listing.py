@@ -175,7 +175,9 @@ def _children(folder: epath.Path) -> list[epath.Path]:
 
 def _file(path: epath.Path, root: epath.Path) -> Entry:
     name = path.relative_to(root).as_posix()
-    if not path.is_file():  # A pipe would block whoever reads it; a link may lead nowhere.
+    local = pathlib.Path(path)
+    # A pipe would block whoever reads it, and is a file to epath; a link may lead nowhere.
+    if not path.is_file() or (local.exists() and not local.is_file()):
         return Entry(name, 0, problem="is not a regular file")
     size = path.stat().length
     return Entry(name, size, problem=_size_problem(size))

@@ -285,10 +285,11 @@ def _check_completeness(archive: Archive) -> None:
     folders = {folder for folder, _ in seen} | {"train"}
     wanted = {(folder, label) for folder in folders for label in CLASSES}
     if missing := sorted("/".join(pair) for pair in wanted - seen):
-        others = listing.count_by_suffix(archive.ignored)
+        found = text.counted(sum(1 for _ in _keys(archive)), "image")
+        others = listing.count_by_suffix(archive.ignored) or "none"
         raise SourceError(
-            f"{text.visible(archive.root)} contains no images in {', '.join(missing)}"
-            f"{f' (files that are not read: {others})' if others else ''}. The archive is "
+            f"{text.visible(archive.root)} contains no images in {', '.join(missing)} ({found} in "
+            f"the other class folders; files that are not read: {others}). The archive is "
             "incomplete: download or extract it again."
         )
 
