@@ -31,7 +31,7 @@ class Candidate:
     """
 
     root: epath.Path
-    entries: Sequence[listing.Entry]
+    entries: Sequence[listing.FileEntry]
     images: Mapping[str, layout.Image]
     beside: tuple[str, ...] = ()
 
@@ -70,7 +70,7 @@ def _candidate(root: epath.Path) -> Candidate:
 
 
 def _zip_file(path: epath.Path) -> Candidate:
-    suffix = listing.Entry(path.name, 0).suffix
+    suffix = listing.FileEntry(path.name, 0).suffix
     if suffix in layout.IMAGE_SUFFIXES:
         raise SourceError(
             f"{_name(path)} is an image, not an archive: give the folder that holds train/NORMAL "

@@ -48,7 +48,7 @@ class Image:
       parent: the folder that holds the class folder.
     """
 
-    entry: listing.Entry
+    entry: listing.FileEntry
     label: str
     split: str | None
     etiology: str | None
@@ -75,7 +75,9 @@ class Layout:
     ignored: tuple[str, ...]
 
 
-def find_images(entries: Iterable[listing.Entry]) -> tuple[list[Image], list[listing.Entry]]:
+def find_images(
+    entries: Iterable[listing.FileEntry],
+) -> tuple[list[Image], list[listing.FileEntry]]:
     """Returns the images in class folders, and all other files, both in the order given."""
     images, others = [], []
     for entry in entries:
@@ -87,7 +89,7 @@ def find_images(entries: Iterable[listing.Entry]) -> tuple[list[Image], list[lis
     return images, others
 
 
-def arrange(root: epath.Path, entries: Sequence[listing.Entry]) -> Layout:
+def arrange(root: epath.Path, entries: Sequence[listing.FileEntry]) -> Layout:
     """Gives every image its key. Of equal images with equal keys, the first is taken.
 
     Args:
@@ -124,11 +126,11 @@ def is_split_folder(name: str) -> bool:
     return name.lower() in _SPLITS
 
 
-def _is_image(entry: listing.Entry) -> bool:
+def _is_image(entry: listing.FileEntry) -> bool:
     return entry.suffix in IMAGE_SUFFIXES and not entry.parts[-1].startswith(".")
 
 
-def _place(entry: listing.Entry) -> Image | None:
+def _place(entry: listing.FileEntry) -> Image | None:
     """Returns the image with what its folders say, or None outside of a class folder."""
     folders = list(entry.parts[:-1])
     names = [folder.lower() for folder in folders]
@@ -143,7 +145,7 @@ def _place(entry: listing.Entry) -> Image | None:
 
 
 def _check_folders(
-    root: epath.Path, images: Sequence[Image], strays: Iterable[listing.Entry]
+    root: epath.Path, images: Sequence[Image], strays: Iterable[listing.FileEntry]
 ) -> None:
     """Refuses images beside the class folders or below them: their class would be dropped."""
     parents = {image.parent for image in images}

@@ -68,7 +68,7 @@ class SourceError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """One file.
 
     Attributes:
@@ -96,7 +96,7 @@ class Entry:
         return max(packed, key=len, default=pathlib.PurePosixPath(name).suffix)
 
 
-def list_files(root: epath.Path) -> list[Entry]:
+def list_files(root: epath.Path) -> list[FileEntry]:
     """Lists the files of a zip or of a folder with all below it, the outermost first.
 
     Leaves out what operating systems add (`__MACOSX/`, `._name`, `.DS_Store`, `Thumbs.db`).
@@ -109,19 +109,19 @@ def list_files(root: epath.Path) -> list[Entry]:
     return sorted(found, key=lambda entry: (len(entry.parts), entry.path))
 
 
-def are_equal(root: epath.Path, first: Entry, second: Entry) -> bool:
+def are_equal(root: epath.Path, first: FileEntry, second: FileEntry) -> bool:
     """Whether two files of one zip or folder have the same contents."""
     return first.size == second.size and _checksum(root, first) == _checksum(root, second)
 
 
 def count_by_suffix(paths: Iterable[str]) -> str:
     """Counts files by suffix, the most frequent first: "12 .dcm, 1 .txt"."""
-    counts = collections.Counter(Entry(path, 0).suffix or "without a suffix" for path in paths)
+    counts = collections.Counter(FileEntry(path, 0).suffix or "without a suffix" for path in paths)
     named = [f"{count:,} {suffix}" for suffix, count in counts.most_common()]
     return text.some(named, limit=5)
 
 
-def _list_zip(path: epath.Path) -> list[Entry]:
+def _list_zip(path: epath.Path) -> list[FileEntry]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return [_member(info) for info in archive.infolist() if not info.is_dir()]
@@ -134,7 +134,7 @@ def _list_zip(path: epath.Path) -> list[Entry]:
         ) from error
 
 
-def _member(info: zipfile.ZipInfo) -> Entry:
+def _member(info: zipfile.ZipInfo) -> FileEntry:
     problem = _size_problem(info.file_size)
     if info.flag_bits & _ENCRYPTED:
         problem = "is encrypted: extract the zip with its password, and give the folder"
@@ -143,10 +143,10 @@ def _member(info: zipfile.ZipInfo) -> Entry:
             f"is compressed by a method ({info.compress_type}) that Python can't read: extract the "
             "zip, and give the folder"
         )
-    return Entry(info.filename, info.file_size, info.CRC, problem)
+    return FileEntry(info.filename, info.file_size, info.CRC, problem)
 
 
-def _walk(root: epath.Path) -> Iterator[Entry]:
+def _walk(root: epath.Path) -> Iterator[FileEntry]:
     """Yields the files below a folder, of every real folder once, so that no link makes a circle.
 
     Linked folders come last: what is inside `root` is listed by its own path.
@@ -173,14 +173,14 @@ def _children(folder: epath.Path) -> list[epath.Path]:
         raise SourceError(f"{text.visible(str(folder))} can't be read: {reason}.") from error
 
 
-def _file(path: epath.Path, root: epath.Path) -> Entry:
+def _file(path: epath.Path, root: epath.Path) -> FileEntry:
     name = path.relative_to(root).as_posix()
     local = pathlib.Path(path)
     # A pipe would block whoever reads it, and is a file to epath; a link may lead nowhere.
     if not path.is_file() or (local.exists() and not local.is_file()):
-        return Entry(name, 0, problem="is not a regular file")
+        return FileEntry(name, 0, problem="is not a regular file")
     size = path.stat().length
-    return Entry(name, size, problem=_size_problem(size))
+    return FileEntry(name, size, problem=_size_problem(size))
 
 
 def _size_problem(size: int) -> str | None:
@@ -189,7 +189,7 @@ def _size_problem(size: int) -> str | None:
     return f"has {size >> 20:,} MiB, over the {MAX_FILE_BYTES >> 20} MiB of an image file"
 
 
-def _checksum(root: epath.Path, entry: Entry) -> int | None:
+def _checksum(root: epath.Path, entry: FileEntry) -> int | None:
     if entry.crc is not None or entry.problem:
         return entry.crc
     return zlib.crc32((root / entry.path).read_bytes())

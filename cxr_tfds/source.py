@@ -26,6 +26,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING, Final
 
@@ -138,7 +139,7 @@ class Archive:
         root = epath.Path(self.root)
         if self.is_zip:
             with root.open("rb") as file, zipfile.ZipFile(file) as archive:
-                yield lambda record: archive.read(record.path)
+                yield lambda record: _read_member(archive, record.path)
         else:
             yield lambda record: (root / record.path).read_bytes()
 
@@ -176,8 +177,9 @@ def open_archive(manual_dir: epath.PathLike) -> Archive:
     try:
         return _open(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links.
+        place = getattr(error, "filename", None) or path
         reason = getattr(error, "strerror", None) or text.visible(str(error))
-        raise SourceError(f"{text.visible(str(path))} can't be read: {reason}.") from error
+        raise SourceError(f"{text.visible(str(place))} can't be read: {reason}.") from error
 
 
 def parse_name(stem: str) -> tuple[str, str]:
@@ -264,6 +266,14 @@ def _open(path: epath.Path) -> Archive:
     )
     _check_completeness(archive)
     return archive
+
+
+def _read_member(archive: zipfile.ZipFile, path: str) -> bytes:
+    try:
+        return archive.read(path)
+    except (EOFError, KeyError, OverflowError, struct.error) as error:
+        # A damaged member, too; its other errors are BadZipFile and OSError.
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _record(key: str, image: layout.Image) -> Record:

@@ -53,6 +53,31 @@ def test_a_zip_that_cannot_be_read_is_refused_in_few_lines(
         source.require_clean(archive.issues, archive.root)
 
 
+@pytest.mark.parametrize("missing", [1, 20_000])
+def test_a_member_that_ends_too_soon_is_an_issue_and_no_other_is(
+    missing: int, files: Files, tmp_path: pathlib.Path
+) -> None:
+    # The last member claims more bytes than the file has.
+    path = files.zip(tmp_path) / "archive.zip"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(NAME, radiographs.draw(0))
+        archive.infolist()[-1].compress_size += missing
+        archive.infolist()[-1].file_size += missing
+    facts, issues = images.inspect(source.open_archive(path))
+    assert (len(facts), [issue.key for issue in issues]) == (116, ["train/NORMAL/" + NAME[-17:]])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("place", [".", "chest_xray/train", "archive.zip"])
+def test_what_may_not_be_read_is_named(place: str, files: Files, tmp_path: pathlib.Path) -> None:
+    folder = files.extract(tmp_path / "manual")
+    files.zip(folder)
+    (folder / place).chmod(0)
+    with pytest.raises(source.SourceError, match=rf"{(folder / place).name} can't be read: Perm"):
+        source.open_archive(folder)
+    (folder / place).chmod(0o755)
+
+
 @pytest.mark.parametrize("size", [0, 1, 30, 1000, -1, -30])
 def test_a_truncated_zip_is_damaged(size: int, files: Files, tmp_path: pathlib.Path) -> None:
     path = files.zip(tmp_path) / "archive.zip"
@@ -129,7 +154,7 @@ def test_a_name_that_is_not_unicode_is_an_issue_that_can_be_printed(
 
 def test_the_suffix_of_a_packed_archive_is_whole() -> None:
     names = ("a.tar.gz", "a.b.TGZ", "a.jpeg", "a.b.PNG", "a", ".zip")
-    suffixes = [listing.Entry(name, 0).suffix for name in names]
+    suffixes = [listing.FileEntry(name, 0).suffix for name in names]
     assert suffixes == [".tar.gz", ".tgz", ".jpeg", ".png", "", ""]
 
 
