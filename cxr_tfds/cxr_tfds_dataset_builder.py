@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.utils import shard_utils
 
-from cxr_tfds import configs, images, phantom, protocols, source
+from cxr_tfds import configs, images, phantom, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -114,13 +114,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return _ArchiveEncoder(archive, self.builder_config.image_size), facts
 
     def _open_archive(self, dl_manager: Any) -> source.Archive:
+        archive = source.open_archive(self._find_manual_dir(dl_manager))
+        for note in archive.notes():
+            logging.warning("%s: %s", text.visible(archive.root), note)
+        return archive
+
+    def _find_manual_dir(self, dl_manager: Any) -> Any:
+        # The caller's own, which may be a zip: TFDS would refuse a file, in words of its own.
+        if self._download_config.manual_dir is not None:
+            return self._download_config.manual_dir
         try:
-            return source.open_archive(dl_manager.manual_dir)
-        except (AssertionError, NotADirectoryError) as error:
+            return dl_manager.manual_dir
+        except (AssertionError, OSError) as error:
             # TFDS raises these for a missing or empty folder, and for a file in its place.
             problem = str(error).split(". ")[0]
-        if self._download_config.manual_dir is None and source.has_kaggle_credentials():
-            return source.open_archive(_download_from_kaggle(dl_manager))
+        if source.has_kaggle_credentials():
+            return _download_from_kaggle(dl_manager)
         raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}")
 
     def _describe(
@@ -252,8 +261,9 @@ def _download_from_kaggle(dl_manager: Any) -> Any:
     try:
         return dl_manager.download_kaggle_data(source.KAGGLE_DATASET)
     except (RuntimeError, ValueError) as error:
+        reason = text.visible(str(error).partition("\n")[0])
         raise source.SourceError(
-            f"The kaggle command failed ({str(error).splitlines()[0]}).\n"
+            f"The kaggle command failed ({reason}).\n"
             "If it is not installed, run `pip install kaggle`. To do without it:\n"
             f"{source.HOW_TO_OBTAIN}"
         ) from error

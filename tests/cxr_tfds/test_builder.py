@@ -227,19 +227,67 @@ def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathl
 
 
 def test_an_absent_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(source.SourceError, match="does not exist or is empty"):
+    with pytest.raises(source.SourceError, match=r"nowhere does not exist\.\nDownload"):
         build("grouped", tmp_path / "nowhere", tmp_path / "data")
 
 
 def test_an_empty_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "manual").mkdir()
-    with pytest.raises(source.SourceError, match=r"(?s)is empty\..*Download archive.zip"):
+    with pytest.raises(source.SourceError, match=r"no chest X-rays\.\nDownload archive.zip"):
         build("grouped", tmp_path / "manual", tmp_path / "data")
 
 
-def test_a_file_as_manual_dir_is_refused(manual_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(source.SourceError, match="Download archive"):
-        build("grouped", manual_dir / "archive.zip", tmp_path / "data")
+def test_a_zip_as_manual_dir_gives_the_same_records(
+    grouped: tfds.core.DatasetBuilder, manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    other = build("grouped", manual_dir / "archive.zip", tmp_path / "data")
+    assert other.info.metadata["fingerprint"] == grouped.info.metadata["fingerprint"]
+
+
+def test_an_image_as_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "scan.png").write_bytes(radiographs.draw(0, format="PNG"))
+    with pytest.raises(source.SourceError, match=r"scan.png is an image, not an archive"):
+        build("grouped", tmp_path / "scan.png", tmp_path / "data")
+
+
+def test_the_build_says_what_is_missing_and_what_is_not_read(
+    files: Files, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.content["chest_xray/train/NORMAL/\x1b[2J.gif"] = b""
+    build("official", files.zip(tmp_path / "manual"), tmp_path / "data")
+    assert "5,740 of the 5,856 images of Kaggle's archive are missing: train NORMAL" in caplog.text
+    assert r"1 file (1 .gif), chest_xray/train/NORMAL/\x1b[2J.gif" in caplog.text
+
+
+def only_one_normal(folder: pathlib.Path) -> pathlib.Path:
+    """An archive in which a split of every protocol lacks NORMAL."""
+    files = radiographs.kaggle_files()
+    kept = {p: data for p, data in files.content.items() if "NORMAL" not in p and "__MAC" not in p}
+    kept["chest_xray/train/NORMAL/IM-0001-0001.jpeg"] = radiographs.draw(0)
+    kept["chest_xray/test/NORMAL/IM-0002-0001.jpeg"] = radiographs.draw(1)
+    kept["chest_xray/val/NORMAL/IM-0001-0002.jpeg"] = radiographs.draw(2)
+    return Files(kept).zip(folder)
+
+
+@pytest.mark.parametrize("config", ["grouped", "official"])
+def test_a_split_without_a_class_is_refused_and_leaves_no_records(
+    config: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(source.SourceError, match=r"without NORMAL \(images: train .* patients: 2"):
+        build(config, only_one_normal(tmp_path / "manual"), tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))
+
+
+@pytest.mark.slow
+def test_beam_refuses_a_split_without_a_class(tfds_command: str, tmp_path: pathlib.Path) -> None:
+    manual_dir = only_one_normal(tmp_path / "manual")
+    arguments = ["--config=official", f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}"]
+    beam = "--beam_pipeline_options=runner=DirectRunner"
+    command = [tfds_command, "build", "cxr_tfds", *arguments, beam]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode != 0
+    assert "SourceError: Protocol official leaves validation without NORMAL" in result.stderr
+    assert not list(tmp_path.rglob("*.tfrecord*"))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.storage import files
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -89,7 +90,11 @@ class Predictions:
         )
 
     def save_csv(self, path: pathlib.Path) -> None:
-        """Writes the table, with class names, and with probabilities that read back exactly."""
+        """Writes the table, with class names; `load_csv` reads it back exactly.
+
+        A file name or patient that would be a formula gets an apostrophe before it, and a control
+        character is escaped: spreadsheets and terminals open this file.
+        """
         names = np.array(self.class_names)
         rows = zip(
             self.file_name,
@@ -106,8 +111,11 @@ class Predictions:
             partial.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows([*texts, *probabilities] for *texts, probabilities in rows)
+            writer.writerow(map(text.cell, header))
+            writer.writerows(
+                [*(text.cell(str(value)) for value in texts), *probabilities]
+                for *texts, probabilities in rows
+            )
 
     @classmethod
     def load_csv(cls, path: pathlib.Path) -> Predictions:
@@ -117,25 +125,26 @@ class Predictions:
           ValueError: The file is not such a table, or a row is damaged or inconsistent.
         """
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+            table = [[text.from_cell(written) for written in row] for row in csv.reader(file)]
+        header, *rows = table or [[]]
         class_names = _parse_header(header, path)
         for number, row in enumerate(rows, start=1):
             _check_row(row, class_names, f"{path}, row {number}")
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
-        texts = {
+        strings = {
             name: np.array(column, str)
             for name, column in zip(_COLUMNS, columns[: len(_COLUMNS)], strict=True)
         }
         shape = (len(rows), len(class_names))
         predictions = cls(
             class_names=class_names,
-            file_name=texts["file_name"],
-            patient_id=texts["patient_id"],
-            etiology=texts["etiology"],
-            label=np.array([class_names.index(name) for name in texts["label"]], np.int64),
+            file_name=strings["file_name"],
+            patient_id=strings["patient_id"],
+            etiology=strings["etiology"],
+            label=np.array([class_names.index(name) for name in strings["label"]], np.int64),
             probabilities=np.array([row[len(_COLUMNS) :] for row in rows], float).reshape(shape),
         )
-        _check_predicted(predictions, texts["predicted"], path)
+        _check_predicted(predictions, strings["predicted"], path)
         return predictions
 
     def _check_classes(self) -> None:
@@ -176,9 +185,10 @@ class Predictions:
             sums_to_one = np.abs(self.probabilities.sum(axis=1) - 1) <= _TOLERANCE
         wrong = np.flatnonzero(finite & ~(not_negative & sums_to_one))
         if wrong.size:
+            name = text.visible(str(self.file_name[wrong[0]]))
             raise ValueError(
-                f"The outputs for {self.file_name[wrong[0]]!s} are not probabilities that sum to "
-                f"1: {self.probabilities[wrong[0]].tolist()}."
+                f"The outputs for {name} are not probabilities that sum to 1: "
+                f"{self.probabilities[wrong[0]].tolist()}."
             )
 
 
@@ -190,7 +200,8 @@ def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
     ):
         expected = ", ".join([*_COLUMNS, f"{_PROBABILITY_PREFIX}<class>"])
         raise ValueError(
-            f"{path} is not a table of predictions: its columns are {', '.join(header) or 'none'}, "
+            f"{path} is not a table of predictions: its columns are "
+            f"{text.visible(', '.join(header)) or 'none'}, "
             f"not {expected}, …"
         )
     return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in names)
@@ -203,11 +214,11 @@ def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> No
     label = row[_COLUMNS.index("label")]
     if label not in class_names:
         raise ValueError(f"{where}: label {label!r} is not one of {', '.join(class_names)}.")
-    for text in row[len(_COLUMNS) :]:
+    for number in row[len(_COLUMNS) :]:
         try:
-            float(text)
+            float(number)
         except ValueError:
-            raise ValueError(f"{where}: {text!r} is not a probability.") from None
+            raise ValueError(f"{where}: {number!r} is not a probability.") from None
 
 
 def _check_predicted(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import metrics
 from trainer.storage import files
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -85,9 +86,11 @@ class Report:
             _histogram(self.scores),
             _recall_by_etiology(self.scores),
             self._shared_patients(),
-            _warnings(self.scores, colour=colour),
         )
-        return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+        # Class names and facts come from files; colour alone may be a control character.
+        blocks = [text.printable("\n".join(lines)) for lines in sections if lines]
+        warnings = "\n".join(_warnings(self.scores, colour=colour))
+        return "\n\n".join([*blocks, warnings] if warnings else blocks) + "\n"
 
     def save(self, run_dir: pathlib.Path) -> None:
         """Writes `report.json` into the run directory."""
@@ -224,4 +227,5 @@ def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
 
 def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
     start, end = (_RED, _RESET) if colour else ("", "")
-    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in scores.warnings]
+    warnings = map(text.visible, scores.warnings)
+    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in warnings]

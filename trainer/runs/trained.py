@@ -22,6 +22,7 @@ from trainer.errors import RunError
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import evaluated, run_directory
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -130,7 +131,7 @@ class Run:
         figures = {"learning curves": self.plot_history()} if self.history else {}
         if self._is_evaluated:
             figures["confusion matrix"] = plots.draw_confusion_matrix(self.metrics)
-        caption = html.escape(f"{self.path}: {self._headline()}")
+        caption = html.escape(text.printable(f"{self.path}: {self._headline()}"))
         return "\n".join([f"<p>{caption}</p>", *map(_image, figures.values(), figures)])
 
     def _headline(self) -> str:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from trainer import errors
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,5 +49,5 @@ def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
 
 
 def _fail(name: str, reason: object, code: int) -> int:
-    sys.stderr.write(f"{name}: {reason}\n")
+    sys.stderr.write(f"{name}: {text.printable(str(reason))}\n")
     return code

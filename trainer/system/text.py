@@ -1,10 +1,16 @@
 """Cleans the text of libraries for our own messages, which are one line, and for any file.
 
+What escapes names and cells is `cxr_tfds.text`, which the data set uses too.
+
 text.first_line(error)         # "No such file or directory"
 text.one_line("a    b")        # "a b"
 """
 
 from __future__ import annotations
+
+from cxr_tfds.text import cell, from_cell, printable, visible
+
+__all__ = ["cell", "first_line", "from_cell", "one_line", "printable", "visible"]
 
 
 def first_line(error: BaseException | str) -> str:
@@ -17,19 +23,9 @@ def first_line(error: BaseException | str) -> str:
       The line; for an error without a message, the name of its class.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
-
-
-def printable(text: str) -> str:
-    """Replaces control characters, and escapes surrogates, which UTF-8 can't encode.
-
-    Libraries quote file names, in which Python represents undecodable bytes as surrogates.
-    """
-    encodable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    visible = (char if char.isprintable() or char.isspace() else "\ufffd" for char in encodable)
-    return "".join(visible)
+    return printable(lines[0].rstrip("."))
 
 
 def one_line(text: str) -> str:
-    """Returns the printable text, with each run of white space replaced by one space."""
-    return " ".join(printable(text).split())
+    """Returns the visible text, with each run of white space replaced by one space."""
+    return visible(" ".join(text.split()))

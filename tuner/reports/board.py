@@ -125,12 +125,14 @@ def format_line(trial: TrialResult, objective: str) -> str:
     """Returns the log line of a finished trial."""
     took = formats.duration(trial.seconds)
     if trial.status == statuses.FAILED:
-        reason = text.one_line(trial.reason) or "no reason was recorded"
-        return f"trial {trial.trial_id} failed after {took}: {reason}"
+        reason = " ".join(trial.reason.split()) or "no reason was recorded"
+        return text.one_line(f"trial {trial.trial_id} failed after {took}: {reason}")
     epochs = formats.counted(trial.epochs, "epoch")
     score = formats.score(trial.score)
     values = formats.values(trial.values)
-    return f"trial {trial.trial_id}: {objective} {score} after {epochs}, took {took} ({values})"
+    return text.one_line(
+        f"trial {trial.trial_id}: {objective} {score} after {epochs}, took {took} ({values})"
+    )
 
 
 def seconds_left(results: SearchResults, totals: Totals) -> float | None:

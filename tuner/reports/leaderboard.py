@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tuner.reports.results import SearchResults, TrialResult
+    from tuner.space import Value
 
 _BEFORE = (
     "rank", "trial", "configuration", "status", "score", "bracket", "rung", "epochs", "seconds",
@@ -50,14 +51,19 @@ def _board(results: SearchResults) -> Iterator[tuple[int | None, TrialResult]]:
 def _row(rank: int | None, trial: TrialResult, names: list[str]) -> list[object]:
     return [
         rank,
-        trial.trial_id,
-        trial.configuration,
+        text.cell(trial.trial_id),
+        text.cell(trial.configuration),
         trial.status,
         float(trial.score) if trial.has_score and trial.score is not None else None,
         trial.bracket,
         trial.rung,
         trial.epochs,
         f"{trial.seconds:.1f}",
-        *(trial.values[name] for name in names),
-        text.one_line(trial.reason),
+        *(_cell(trial.values[name]) for name in names),
+        text.cell(" ".join(trial.reason.split())),
     ]
+
+
+def _cell(value: Value) -> Value:
+    """Returns a number as it is; a text so that no spreadsheet takes it for a formula."""
+    return text.cell(value) if isinstance(value, str) else value
