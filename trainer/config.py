@@ -16,6 +16,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer import usage
 from trainer.errors import ConfigError
 from trainer.options import (
     BenchmarkOptions,
@@ -27,9 +28,10 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
+from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
@@ -103,12 +105,10 @@ class Config:
         Raises:
           ConfigError: for an unknown name or an invalid value.
         """
-        unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
-        if unknown:
-            raise ConfigError(f"unknown option {', '.join(unknown)}; --help lists them all.")
+        check_names(values)
         model_dir = values.get("model_dir", "")
         if not isinstance(model_dir, str):
-            raise ConfigError(f"model_dir must be of type str, not {model_dir!r}.")
+            raise ConfigError(f"model_dir ({text.shown(model_dir)}) must be text.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -162,6 +162,14 @@ class Config:
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
+
+
+def check_names(values: Iterable[str]) -> None:
+    """Raises ConfigError for a name that is no option's, and names the nearest."""
+    known = [*(field.name for _, field in fields()), "model_dir"]
+    for name in sorted(set(values) - set(known)):
+        hint = usage.nearest_option(name, known) or "; --help lists them all."
+        raise ConfigError(f"unknown option {text.one_line(name)}{hint}")
 
 
 def check_after_training(given: Mapping[str, Any]) -> None:
