@@ -14,6 +14,7 @@ import argparse
 import collections
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -231,14 +232,28 @@ def main(arguments: argparse.Namespace) -> int:
     names = [arguments.protocol] if arguments.protocol else list(protocols.PROTOCOLS)
     try:
         findings = audit(source.open_archive(arguments.manual_dir), names)
+        _print(format_table(findings))
+        if arguments.json:
+            value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
+            epath.Path(arguments.json).write_text(json.dumps(value, indent=2) + "\n")
     except source.SourceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{format_table(findings)}\n")
-    if arguments.json:
-        value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
-        epath.Path(arguments.json).write_text(json.dumps(value, indent=2) + "\n")
+    except OSError as error:
+        sys.stderr.write(f"audit: {error.filename or arguments.manual_dir}: {error.strerror}.\n")
+        return 1
     return 0 if findings.is_sound else 1
+
+
+def _print(table: str) -> None:
+    """Prints also where the terminal lacks a character, or its reader has left."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        sys.stdout.write(f"{table}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 -- What is left goes there at the exit.
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

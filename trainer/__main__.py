@@ -42,6 +42,8 @@ def _run(command: flags.TrainerCommand) -> int:
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)
         console.say(preflight.first_line(command.mode.name, command.config))
+        if moved := preflight.moved_cache(command.config):
+            console.say(moved)
         environment.quiet_tensorflow()
         outcome = command.mode.run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
@@ -53,6 +55,7 @@ def _parse(argv: Sequence[str]) -> flags.TrainerCommand:
 
 if __name__ == "__main__":
     environment.prepare()
+    environment.prepare_home()
     console.share_terminal()
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.

@@ -28,7 +28,7 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
-from trainer.system import text
+from trainer.system import environment, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -84,6 +84,11 @@ class Config:
             "data_dir": self.data.data_dir,
             "cache_dir": self.features.cache_dir,
         }
+        for name, path in (local | anywhere).items():
+            try:
+                pathlib.Path(path).expanduser()
+            except RuntimeError as error:
+                raise ConfigError(f"{name} ({path}): there is no such user.") from error
         for name, path in anywhere.items():
             try:
                 locations.check(path)
@@ -96,7 +101,7 @@ class Config:
         path = self.features.cache_dir
         if locations.is_url(path):
             return locations.parse(path).folder_in(self.data.staging_root)
-        return pathlib.Path(path or "~/.cache/cxr-trainer").expanduser()
+        return pathlib.Path(path).expanduser() if path else environment.cache_folder()
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOADING = "loading TensorFlow ..."
 TRAINING = ("train", "benchmark", "search")
 """Commands that train on a data set."""
+NEW_RUNS = "runs"
+"""Where a run without a name gets its directory."""
 SUFFIXES = (".keras", ".h5")
 FINISHED = "best.keras"
 
@@ -29,7 +31,7 @@ FINISHED = "best.keras"
 def first_line(mode: str, config: Config) -> str:
     """Returns a line that says what is about to run, and where it writes."""
     if mode == "train":
-        into = config.model_dir or "a new folder in runs/"
+        into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
     if mode == "evaluate":
         return f"evaluate: {config.model_dir} on {config.data.dataset}; {LOADING}"
@@ -39,6 +41,14 @@ def first_line(mode: str, config: Config) -> str:
 def subject(config: Config) -> str:
     """Returns what is trained on what."""
     return f"{config.model.backbone} on {config.data.dataset}"
+
+
+def moved_cache(config: Config) -> str:
+    """Returns a line if the default folder of the cache can't be used; else nothing."""
+    folder = environment.cache_folder()
+    if config.features.cache_dir or not environment.is_makeshift(folder):
+        return ""
+    return f"cache: {folder}, as no home directory can be written; --cache_dir names another."
 
 
 def check(mode: str, config: Config) -> None:
@@ -62,7 +72,7 @@ def check(mode: str, config: Config) -> None:
         _check_weights(config.model)
     if mode in (*TRAINING, "evaluate"):
         _check_data(config.data)
-    if not config.model_dir or locations.is_url(config.model_dir):
+    if locations.is_url(config.model_dir):
         return
     if mode == "train":
         _check_new_run(config)
@@ -106,7 +116,11 @@ def _default_data_dir() -> str:
 
 
 def _check_new_run(config: Config) -> None:
-    path = pathlib.Path(config.model_dir).expanduser()
+    path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
+    if not _can_be_written(path):
+        raise RunError(
+            f"run directory {path} can't be written: Permission denied; name another --model_dir."
+        )
     has_run = (path / "config.json").exists()
     if path.exists() and not path.is_dir():
         raise RunError(f"run directory {path} can't be written: it is a file.")
@@ -117,6 +131,13 @@ def _check_new_run(config: Config) -> None:
             f"model_dir ({path}) already holds a run; name another, or resume it with "
             "--resume=auto."
         )
+
+
+def _can_be_written(path: pathlib.Path) -> bool:
+    """Whether a folder can be written, or made."""
+    absolute = path.absolute()
+    existing = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+    return os.access(existing, os.W_OK)
 
 
 def _check_finished(config: Config) -> None:

@@ -44,6 +44,8 @@ def _run(command: flags.TunerCommand) -> int:
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
             f"{command.settings.folder}; {preflight.LOADING}"
         )
+        if moved := preflight.moved_cache(command.base):
+            console.say(moved)
         environment.quiet_tensorflow()
         # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
         search = importlib.import_module("tuner.search")
@@ -58,6 +60,7 @@ def parse(argv: Sequence[str]) -> flags.TunerCommand:
 
 if __name__ == "__main__":
     environment.prepare()
+    environment.prepare_home()
     console.share_terminal()
     flags.define()
     # absl's --help lists only the flags of the main module, and `__main__` defines none.

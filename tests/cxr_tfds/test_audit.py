@@ -117,6 +117,12 @@ def test_command_fails_without_an_archive_in_one_message(tmp_path: pathlib.Path)
     assert "Traceback" not in result.stderr
 
 
+def test_a_report_that_cannot_be_written_is_one_line(manual_dir: pathlib.Path) -> None:
+    result = run(f"--manual_dir={manual_dir}", "--json=/proc/report.json", "--protocol=grouped")
+    assert result.returncode == 1
+    assert result.stderr == "audit: /proc/report.json: No such file or directory.\n"
+
+
 def test_command_needs_a_folder() -> None:
     assert run().returncode == 2
 

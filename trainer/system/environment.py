@@ -9,10 +9,12 @@ Imports the standard library alone, and runs in older Pythons: it tells what is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import pathlib
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,6 +72,51 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     # A notebook's value reaches the commands that it starts; Matplotlib refuses what it can't load.
     os.environ["MPLBACKEND"] = "agg"
+
+
+def prepare_home() -> None:
+    """Gives a user without a home directory one in the temporary folder.
+
+    Libraries would otherwise make a folder named ~ in the working directory.
+    """
+    try:
+        pathlib.Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_private_folder())
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder for what can be computed or downloaded again: ~/.cache/cxr-trainer.
+
+    Where the home directory is unknown or can't be written, as in many containers, it is a folder
+    of this user in the temporary folder.
+    """
+    try:
+        folder = pathlib.Path.home() / ".cache" / "cxr-trainer"
+    except RuntimeError:
+        return _private_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return folder if os.access(existing, os.W_OK) else _private_folder()
+
+
+def is_makeshift(folder: pathlib.Path) -> bool:
+    """Whether a folder is used because there is no home directory that can be written."""
+    return _private_name() in folder.parts
+
+
+def _private_name() -> str:
+    return f"cxr-trainer-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def _private_folder() -> pathlib.Path:
+    """Returns a folder of this user alone: anybody may write to the temporary folder around it."""
+    folder = pathlib.Path(tempfile.gettempdir()) / _private_name()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    is_ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if folder.is_symlink() or not is_ours or (os.name == "posix" and status.st_mode & 0o077):
+        raise PermissionError(errno.EPERM, "belongs to another user, or others may write", folder)
+    return folder
 
 
 def quiet_tensorflow() -> None:

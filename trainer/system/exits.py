@@ -59,6 +59,8 @@ def explain(error: Exception) -> str:
             f"out of memory ({text.first_line(error)}); give a smaller --batch_size, or free "
             "memory of the device."
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Could not determine home"):
+        return "the home directory is not known; set HOME, or give full paths."
     if isinstance(error, UnicodeError):
         return f"a file or a name is not UTF-8 ({text.first_line(error)})."
     return ""
