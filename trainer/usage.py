@@ -164,6 +164,8 @@ def _is_choice(flag: flags.Flag, argument: str) -> bool:
 
 def no_run_at(folder: str) -> str:
     """Returns a sentence: there is no run in the folder, and where some are nearby."""
+    if "://" in folder:
+        return f"there is no run at {folder}; train one, or name its --model_dir."
     path = pathlib.Path(folder).expanduser()
     if path.is_file():
         return f"model_dir ({folder}) is a file; name the run's directory."
