@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,9 +246,7 @@ def main(arguments: argparse.Namespace) -> int:
             f"{text.visible(str(arguments.json))} can't be written: {error.strerror}\n"
         )
         return 1
-    with contextlib.suppress(BrokenPipeError):  # Piped into `head`, which has seen enough.
-        sys.stdout.write(f"{format_table(findings)}\n")
-        sys.stdout.flush()
+    _print(format_table(findings))
     return 0 if findings.is_sound else 1
 
 
@@ -256,6 +254,17 @@ def _write(findings: Findings, path: str | None) -> None:
     if path:
         value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
         epath.Path(path).write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _print(table: str) -> None:
+    """Prints also where the terminal lacks a character, or its reader has left."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        sys.stdout.write(f"{table}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 -- What is left goes there at the exit.
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
+from trainer import usage
 from trainer.errors import ConfigError
 from trainer.options import (
     BenchmarkOptions,
@@ -27,9 +28,10 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
+from trainer.system import environment, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
@@ -82,6 +84,11 @@ class Config:
             "data_dir": self.data.data_dir,
             "cache_dir": self.features.cache_dir,
         }
+        for name, path in (local | anywhere).items():
+            try:
+                pathlib.Path(path).expanduser()
+            except RuntimeError as error:
+                raise ConfigError(f"{name} ({path}): there is no such user.") from error
         for name, path in anywhere.items():
             try:
                 locations.check(path)
@@ -94,7 +101,7 @@ class Config:
         path = self.features.cache_dir
         if locations.is_url(path):
             return locations.parse(path).folder_in(self.data.staging_root)
-        return pathlib.Path(path or "~/.cache/cxr-trainer").expanduser()
+        return pathlib.Path(path).expanduser() if path else environment.cache_folder()
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
@@ -103,12 +110,10 @@ class Config:
         Raises:
           ConfigError: for an unknown name or an invalid value.
         """
-        unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
-        if unknown:
-            raise ConfigError(f"unknown option {', '.join(unknown)}; --help lists them all.")
+        check_names(values)
         model_dir = values.get("model_dir", "")
         if not isinstance(model_dir, str):
-            raise ConfigError(f"model_dir must be of type str, not {model_dir!r}.")
+            raise ConfigError(f"model_dir ({text.shown(model_dir)}) must be text.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -162,6 +167,14 @@ class Config:
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
+
+
+def check_names(values: Iterable[str]) -> None:
+    """Raises ConfigError for a name that is no option's, and names the nearest."""
+    known = [*(field.name for _, field in fields()), "model_dir"]
+    for name in sorted(set(values) - set(known)):
+        hint = usage.nearest_option(name, known) or "; --help lists them all."
+        raise ConfigError(f"unknown option {text.one_line(name)}{hint}")
 
 
 def check_after_training(given: Mapping[str, Any]) -> None:

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors, option_groups
+from trainer import errors, option_groups, usage
 from trainer.storage import locations
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+EXAMPLE = 'such as {"max_epochs": 5}'
+OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The only place.
 
 
@@ -74,6 +77,10 @@ MODES = {
 }
 
 
+OF_FILES = ("recipe", "config_file")
+"""Flags that name a set of options."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainerCommand:
     """The parsed command line: the options of a run, and what to do with them."""
@@ -85,25 +92,25 @@ class TrainerCommand:
 
 def define() -> None:
     """Defines the flags of `python -m trainer`."""
+    usage.define_help("trainer")
     define_options()
     flags.DEFINE_string(
         "model_dir",
         "",
         "run directory, local or gs://…; empty: a new runs/<dataset>-<backbone>-<time>",
     )
-    flags.DEFINE_enum(
-        "mode",
-        "train",
-        list(MODES),
-        "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values()),
-    )
+    modes = "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values())
+    define_option("mode", "train", option_groups.Option(modes, choices=tuple(MODES)))
 
 
 def define_options() -> None:
     """Defines a flag for every option of a run, and --recipe and --config_file."""
     for _, field in config_lib.fields():
         define_option(field.name, field.default, field.metadata["option"])
-    flags.DEFINE_enum("recipe", None, _recipes(), "named set of options; other flags override it")
+    recipes = option_groups.Option(
+        "named set of options; other flags override it", choices=tuple(_recipes())
+    )
+    define_option("recipe", None, recipes)
     flags.DEFINE_string(
         "config_file",
         None,
@@ -116,6 +123,8 @@ def define_option(name: str, default: Any, option: option_groups.Option) -> None
     """Defines the flag of one option. Config checks its limits, also for options from a file."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)
+        # absl joins the choices without a space, and then breaks the line within one of them.
+        _FLAGS[name].help = f"<{' | '.join(option.choices)}>: {option.help}"
     elif isinstance(default, bool):
         flags.DEFINE_boolean(name, default, option.help)
     elif isinstance(default, int):
@@ -133,7 +142,7 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
       ConfigError: for an unknown flag, an invalid value or an unreadable file.
       RunError: when options are in a bucket that can't be read.
     """
-    given = _parse([*_option_names(), "model_dir"], argv)
+    given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
     return TrainerCommand(mode, config, _verbosity())
@@ -155,18 +164,26 @@ def parse_options(
       ConfigError: for an unknown flag, an invalid value or an unreadable file.
       RunError: when options are in a bucket that can't be read.
     """
-    config = _config_of(_parse(_option_names(), argv))
+    config = _config_of(_parse(_option_names(), argv, others))
     return config, {name: _FLAGS[name].value for name in others}, _verbosity()
 
 
-def _parse(names: Sequence[str], argv: Sequence[str]) -> dict[str, Any]:
-    """Parses the command line; returns the values of those flags of `names` that are on it."""
+def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
+    """Parses the command line; returns the values of those flags of `names` that are on it.
+
+    Args:
+      names: the flags whose values are wanted.
+      argv: the whole command line.
+      others: the command's other flags, which may have been meant by an unknown name.
+    """
+    own = [*names, *others, *OF_FILES]
     try:
-        rest = _FLAGS(list(argv))[1:]
+        # absl's short name of --help is ?; that of every other program is h.
+        rest = _FLAGS(["--help" if argument == "-h" else argument for argument in argv])[1:]
     except flags.Error as error:
-        raise errors.ConfigError(" ".join(str(error).split())) from error
+        raise errors.ConfigError(usage.explain(error, _FLAGS, own)) from error
     if rest:
-        raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
+        raise errors.ConfigError(usage.unexpected(rest[0], _FLAGS, own))
     # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 
@@ -189,7 +206,7 @@ def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
 
 def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
     """Returns the config of the finished run in --model_dir, overridden by the given flags."""
-    for name in ("recipe", "config_file"):
+    for name in OF_FILES:
         if _FLAGS[name].value:
             raise errors.ConfigError(
                 f"--mode={mode.name} uses the run's own options; leave out --{name}."
@@ -199,8 +216,15 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     config_lib.check_after_training(given)
-    saved = load_options(f"{given['model_dir'].rstrip('/')}/config.json")
+    folder = given["model_dir"].rstrip("/") or "/"
+    if not locations.is_url(folder) and not _has_options(folder):
+        raise errors.ConfigError(usage.no_run_at(folder))
+    saved = load_options(f"{folder}/config.json")
     return config_lib.Config.from_flat(saved).for_finished_run(given)
+
+
+def _has_options(folder: str) -> bool:
+    return (pathlib.Path(folder).expanduser() / "config.json").exists()
 
 
 def _option_names() -> list[str]:
@@ -250,11 +274,32 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
         return _load_remote_options(str(path))
     file = pathlib.Path(path).expanduser()
     try:
-        values = json.loads(file.read_text("utf-8"))
+        content = file.read_text("utf-8-sig")  # Windows's editors start a file with a mark.
+        values = json.loads(content, object_pairs_hook=_unique)
     except OSError as error:
         raise errors.ConfigError(f"can't read options from {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise errors.ConfigError(f"{path} is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.ConfigError(_not_json(path, error)) from error
     if not isinstance(values, dict):
-        raise errors.ConfigError(f"{path} must hold one JSON object of options.")
+        raise errors.ConfigError(f"{path} must hold one JSON object of options, {EXAMPLE}.")
+    try:
+        config_lib.check_names(values)
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{path}: {error}") from error
     return values
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object's members; a name given twice would otherwise lose its first value."""
+    names = [name for name, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{text.shown(twice[0])} is given twice")
+    return dict(pairs)
+
+
+def _not_json(path: str | pathlib.Path, error: Exception) -> str:
+    kind = pathlib.Path(path).suffix.lstrip(".").lower()
+    if kind in OTHER_FORMATS:
+        return f"{path} is {kind.upper()}; options are read from JSON, {EXAMPLE}."
+    return f"{path} is not JSON ({text.first_line(error)}); options are a JSON object, {EXAMPLE}."

@@ -17,6 +17,15 @@ import math
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.system import text
+
+KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+"""What a value of each type is called in messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +51,20 @@ class Option:
         kind = type(default)
         # bool is a subclass of int: without the second half, True would pass for a batch size.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+            raise ConfigError(f"{name} ({text.shown(value)}) must be {KINDS[kind]}.")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} ({value}) must be one of {', '.join(self.choices)}.")
+            raise ConfigError(f"{name} ({value}) {self.wanted_choice(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
         if self.minimum is not None and value < self.minimum:
             raise ConfigError(f"{name} ({value}) must be at least {self.minimum:g}.")
         if self.below is not None and value >= self.below:
             raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
+
+    def wanted_choice(self, value: str) -> str:
+        """Returns the end of a sentence that lists the choices, and names the nearest."""
+        hint = text.nearest(value, self.choices) or "."
+        return f"must be one of {', '.join(self.choices)}{hint}"
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:

@@ -14,7 +14,7 @@ from cxr_tfds import configs
 from trainer import backbones, option_groups, topologies
 from trainer.errors import ConfigError
 from trainer.option_groups import option
-from trainer.system import sockets
+from trainer.system import environment, sockets
 
 DATASETS = tuple(row.name for row in configs.ROWS)
 MONITORS = ("val_loss", "val_auc")
@@ -85,7 +85,9 @@ class DataOptions(option_groups.Group):
     @property
     def staging_root(self) -> pathlib.Path:
         """The local folder for copies of data in object storage."""
-        return pathlib.Path(self.staging_dir or "~/.cache/cxr-trainer/staging").expanduser()
+        if self.staging_dir:
+            return pathlib.Path(self.staging_dir).expanduser()
+        return environment.cache_folder() / "staging"
 
 
 @dataclasses.dataclass(frozen=True)

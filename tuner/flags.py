@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from trainer import flags
+from trainer import flags, usage
 from tuner import settings as settings_lib
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class TunerCommand:
 
 def define() -> None:
     """Defines the flags of `python -m tuner`."""
+    usage.define_help("tuner")
     flags.define_options()
     for field in settings_lib.fields():
         flags.define_option(field.name, field.default, field.metadata["option"])

@@ -12,6 +12,9 @@ search.run(base, settings, argv)
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m tuner")
+
 import contextlib
 import dataclasses
 import os

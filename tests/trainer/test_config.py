@@ -42,9 +42,9 @@ def test_defaults_are_those_of_the_documentation():
     ("values", "message"),
     [
         ({"batch_size": 0}, "batch_size (0) must be at least 1."),
-        ({"batch_size": "many"}, "batch_size must be of type int, not 'many'."),
-        ({"batch_size": True}, "batch_size must be of type int, not True."),
-        ({"use_all_samples": 1}, "use_all_samples must be of type bool, not 1."),
+        ({"batch_size": "many"}, 'batch_size ("many") must be a whole number.'),
+        ({"batch_size": True}, "batch_size (true) must be a whole number."),
+        ({"use_all_samples": 1}, "use_all_samples (1) must be true or false."),
         ({"dropout": 1.0}, "dropout (1.0) must be less than 1."),
         ({"learning_rate": float("nan")}, "learning_rate (nan) must be finite."),
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),

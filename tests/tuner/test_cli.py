@@ -21,6 +21,7 @@ def test_help_lists_options_of_search_and_trials_at_once():
     start = time.monotonic()
     result = _run("--help")
     assert time.monotonic() - start < 5
+    assert result.returncode == 0
     for name in ("--algorithm", "--search", "--workers", "--backbone", "--[no]dry_run"):
         assert name in result.stdout
 
@@ -34,6 +35,12 @@ def test_help_lists_options_of_search_and_trials_at_once():
         (["--search=neurons", "--search_file=x"], "give one"),
         (["--strategy=multi_worker"], "a trial trains on one host"),
         (["--algorithm=grid"], "a grid needs a step"),
+        (["--model_dir=x"], "unknown option --model_dir; did you mean --directory?"),
+        (["--trials=5"], "unknown option --trials; did you mean --max_trials?"),
+        (["--algorithm=hyperbnad"], "bayesian, grid; did you mean hyperband?"),
+        (["--max_trials=many"], "max_trials (many) must be a whole number."),
+        (["--dry_run=perhaps"], "dry_run (perhaps) must be true or false."),
+        (["random"], "unexpected argument 'random'; options start with --; did you mean --algor"),
     ],
 )
 def test_a_usage_error_is_reported_in_one_line(arguments, message, tmp_path):
@@ -41,7 +48,17 @@ def test_a_usage_error_is_reported_in_one_line(arguments, message, tmp_path):
                   f"--directory={tmp_path}", "--precision=float32", "--image_size=32")  # fmt: skip
     assert result.returncode == 2, result.stderr
     assert message in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_search_without_data_says_so_before_it_loads_anything(tmp_path):
+    start = time.monotonic()
+    result = _run(f"--data_dir={tmp_path}")
+    assert time.monotonic() - start < 5
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"tuner: cxr_tfds/grouped is not built in {tmp_path}.")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_invalid_tf_config_is_reported_before_anything_starts(monkeypatch, tmp_path):

@@ -12,6 +12,9 @@ scaled to all images.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=benchmark")
+
 import dataclasses
 import functools
 import json

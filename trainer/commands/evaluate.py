@@ -6,6 +6,9 @@ evaluation.guard_fired        # the model must not be used
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=evaluate")
+
 import contextlib
 from typing import TYPE_CHECKING, Any
 

@@ -6,6 +6,9 @@ run.metrics.roc_auc
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer")
+
 import time
 from typing import TYPE_CHECKING
 

@@ -25,7 +25,7 @@ from trainer.system import exits, sockets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ENDED = (*exits.TRAINED, exits.STOPPED)
+ENDED = (*exits.TRAINED, exits.STOPPED, exits.OUTPUT_CLOSED)
 """Exit codes of a worker that did not fail."""
 GRACE_S = 30
 """Time for workers to save and end by themselves, before they are killed."""

@@ -17,6 +17,7 @@ import html
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trainer import usage
 from trainer.config import Config
 from trainer.errors import RunError
 from trainer.evaluation import metrics, plots, report
@@ -210,7 +211,7 @@ def require_finished(directory: RunDirectory) -> Run:
       RunError: when there is none, or it has no model yet.
     """
     if not directory.config.exists():
-        raise RunError(f"there is no run at {directory}; train one, or name its --model_dir.")
+        raise RunError(usage.no_run_at(str(directory)))
     if not directory.best_model.exists():
         raise RunError(
             f"the run at {directory} has no model yet; run its command again to resume it."

@@ -4,13 +4,35 @@ What escapes names and cells is `cxr_tfds.text`, which the data set uses too.
 
 text.first_line(error)         # "No such file or directory"
 text.one_line("a    b")        # "a b"
+text.nearest("vgg17", names)   # "; did you mean vgg16?"
 """
 
 from __future__ import annotations
 
+import difflib
+import json
+from typing import TYPE_CHECKING
+
 from cxr_tfds.text import cell, from_cell, printable, visible
 
-__all__ = ["cell", "first_line", "from_cell", "one_line", "printable", "visible"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "cell",
+    "first_line",
+    "from_cell",
+    "nearest",
+    "one_line",
+    "printable",
+    "shown",
+    "visible",
+]
+
+_LONGEST = 60
+"""Characters of a value that a message shows."""
+_SIMILAR = 0.65
+"""Least similarity (difflib's ratio) of a name that is suggested."""
 
 
 def first_line(error: BaseException | str) -> str:
@@ -29,3 +51,24 @@ def first_line(error: BaseException | str) -> str:
 def one_line(text: str) -> str:
     """Returns the visible text, with each run of white space replaced by one space."""
     return visible(" ".join(text.split()))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns a clause that names the known word nearest to a misspelt one; empty if none is."""
+    by_letters = {_letters(name): name for name in known}
+    found = difflib.get_close_matches(_letters(word), by_letters, n=1, cutoff=_SIMILAR)
+    return f"; did you mean {by_letters[found[0]]}?" if found else ""
+
+
+def _letters(word: str) -> str:
+    """Returns what a misspelling keeps: vgg-16, VGG_16 and vgg16 are one name."""
+    return word.casefold().replace("-", "").replace("_", "")
+
+
+def shown(value: object) -> str:
+    """Returns a value as JSON has it, for a message: on one line, and not too long."""
+    try:
+        line = printable(json.dumps(value, ensure_ascii=False, default=repr))
+    except (RecursionError, ValueError):
+        line = f"a {type(value).__name__}"
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import shutil
 import textwrap
 from typing import TYPE_CHECKING
@@ -73,8 +72,7 @@ class Board:
         """
         self._totals = Totals(planned_trials, planned_epochs, dict(planned_rungs or {}), workers)
         self._objective, self._say = objective, say
-        in_place = console.wants_colour() and os.environ.get("TERM") != "dumb"
-        self._in_place = in_place if is_terminal is None else is_terminal
+        self._in_place = console.is_terminal() if is_terminal is None else is_terminal
         self._logged: set[str] = set()
         self._drawn = ""
 
