@@ -85,9 +85,14 @@ class Report:
             _histogram(self.scores),
             _recall_by_etiology(self.scores),
             self._shared_patients(),
-            _warnings(self.scores, colour=colour),
+            self.warnings(colour=colour),
         )
         return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+    def warnings(self, *, colour: bool) -> list[str]:
+        """Returns a line for each reason not to use the model; empty if it may be used."""
+        start, end = (_RED, _RESET) if colour else ("", "")
+        return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in self.scores.warnings]
 
     def save(self, run_dir: pathlib.Path) -> None:
         """Writes `report.json` into the run directory."""
@@ -124,8 +129,10 @@ def _finite_or_none(values: Iterable[float]) -> list[float | None]:
 def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
     """Yields the best epoch, then the summary of each curve in the format of livelossplot."""
     best = history_lib.best_epoch(history, monitor)
-    if best is not None:
-        yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
+    if history.get(monitor):
+        number = history_lib.UNDEFINED if best is None else best
+        meaning, epochs = history_lib.MEANINGS[monitor], len(history[monitor])
+        yield (f"Best epoch ({meaning}): {number} of {epochs}",)
     for title, lines in history_lib.curves(history).items():
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
@@ -141,7 +148,7 @@ def _headline(scores: metrics.Metrics) -> Sequence[str]:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return history_lib.decimal(value, 4)
 
 
 def _table(rows: Iterable[Sequence[object]]) -> list[str]:
@@ -220,8 +227,3 @@ def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
         for etiology, recall in scores.by_etiology.items()
     ]
     return ("Recall by etiology", *_table(rows))
-
-
-def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
-    start, end = (_RED, _RESET) if colour else ("", "")
-    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in scores.warnings]

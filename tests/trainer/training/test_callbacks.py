@@ -5,7 +5,7 @@ import json
 import keras
 import pytest
 
-from trainer.training import callbacks
+from trainer.training import callbacks, metrics_log
 
 LOGS = {
     "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "val_loss": 0.25, "val_accuracy": 0.875,
@@ -36,7 +36,7 @@ def test_each_epoch_prints_one_line_with_the_time_left():
 
 
 def test_metrics_are_appended_as_json_lines(tmp_path):
-    log = _attach(callbacks.MetricsLog(tmp_path / "metrics.jsonl"))
+    log = _attach(metrics_log.MetricsLog(tmp_path / "metrics.jsonl"))
     log.on_epoch_end(0, LOGS)
     log.on_epoch_end(1, LOGS)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
