@@ -85,14 +85,9 @@ class Report:
             _histogram(self.scores),
             _recall_by_etiology(self.scores),
             self._shared_patients(),
-            self.warnings(colour=colour),
+            _warnings(self.scores, colour=colour),
         )
         return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
-
-    def warnings(self, *, colour: bool) -> list[str]:
-        """Returns a line for each reason not to use the model; empty if it may be used."""
-        start, end = (_RED, _RESET) if colour else ("", "")
-        return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in self.scores.warnings]
 
     def save(self, run_dir: pathlib.Path) -> None:
         """Writes `report.json` into the run directory."""
@@ -227,3 +222,13 @@ def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
         for etiology, recall in scores.by_etiology.items()
     ]
     return ("Recall by etiology", *_table(rows))
+
+
+def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
+    lines = [f"{DO_NOT_USE} {warning}" for warning in scores.warnings]
+    return [red(line) for line in lines] if colour else lines
+
+
+def red(line: str) -> str:
+    """Returns a line with the ANSI codes that make a terminal show it in red."""
+    return f"{_RED}{line}{_RESET}"

@@ -79,17 +79,19 @@ class Evaluation:
 
 
 def ending(evaluation: Evaluation, place: str, others: Sequence[str] = (), *, colour: bool) -> str:
-    """Returns the last lines of a command: the headline, why not to use it, and what was written.
+    """Returns the last lines of a command: the headline, and what was written.
 
     Args:
       evaluation: an evaluation that was saved.
       place: its folder, as the user names it.
       others: names of other files that the command wrote there.
-      colour: whether to print the warnings in red, with ANSI codes.
+      colour: whether to print the headline of a model that must not be used in red.
     """
-    lines = [evaluation.headline(), *evaluation.report.warnings(colour=colour), "written:"]
+    headline = evaluation.headline()
+    if colour and evaluation.guard_fired:
+        headline = report.red(headline)
     names = [*others, REPORT, PREDICTIONS, *_pictures(evaluation)]
-    return "\n".join(["", *lines, *(f"  {place.rstrip('/')}/{name}" for name in names)])
+    return "\n".join([headline, "written:", *(f"  {place.rstrip('/')}/{name}" for name in names)])
 
 
 def _pictures(evaluation: Evaluation) -> list[str]:
