@@ -35,8 +35,8 @@ MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_ser
 """Options that select the machines and devices of a run; a trained model can be used on others."""
 
 LENGTHS = ("max_epochs", "patience", "schedule_epochs")
-"""Options that decide when training ends. A run goes on with others, if they leave the learning
-rates of its epochs as they were."""
+"""Options that decide when training ends. A run continues with others, if they leave the
+learning rates of its epochs as they were."""
 
 
 @dataclasses.dataclass(frozen=True)

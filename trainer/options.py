@@ -193,8 +193,8 @@ class OptimizationOptions(option_groups.Group):
     )
     max_epochs: int = option(
         30,
-        "maximum number of epochs; a run goes on with a larger one, unless its learning rate "
-        "decays over max_epochs",
+        "maximum number of epochs; a finished run continues to a larger one, unless its "
+        "learning rate decays over max_epochs",
         minimum=1,
     )
     monitor: str = option(
@@ -205,8 +205,8 @@ class OptimizationOptions(option_groups.Group):
     )
     patience: int = option(
         5,
-        "epochs without improvement of monitor after which training stops; a stopped run goes on "
-        "with a larger one",
+        "epochs without improvement of monitor after which training stops; a run that stopped so "
+        "continues with a larger one",
         minimum=0,
     )
 

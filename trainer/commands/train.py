@@ -87,7 +87,7 @@ def _train(config: Config) -> tuple[str, Evaluation]:
 
 
 def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:
-    """Says at once that a run is finished or goes on; otherwise it only resumes, as `fit` says."""
+    """Says at once whether a finished run is there; `fit` says where an unfinished one resumes."""
     evaluation = trained.last_evaluation(directory)
     state = checkpoint.peek(directory.checkpoints) if evaluation else None
     if evaluation is None or state is None:
@@ -98,7 +98,7 @@ def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) ->
     then = (
         "nothing is trained, and its model is evaluated again"
         if is_over
-        else f"it goes on to at most {limit} epochs"
+        else f"it continues to at most {limit} epochs"
     )
     console.say(
         f"{directory} holds a run that finished after {evaluation.epochs} epoch(s)"

@@ -1,4 +1,4 @@
-"""Takes a run directory for a run that begins, resumes or goes on.
+"""Takes a run directory for a run that begins, resumes or continues to a larger length.
 
     directory, config = resuming.take(config, is_chief=True)
     with directory:
@@ -145,7 +145,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
 
 
 def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
-    """Raises ConfigError unless the run in the directory may go on with this config."""
+    """Raises ConfigError unless the run in the directory may continue with this config."""
     changes = config.obstacles_to_resume(saved)
     if changes:
         listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())

@@ -1,7 +1,7 @@
 """What a run directory holds, and where.
 
 config.json              the run's options
-changes.jsonl            an object for each time that the run went on with other lengths
+changes.jsonl            an object for each time that the run continued with other lengths
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events

@@ -220,7 +220,7 @@ def require_finished(directory: RunDirectory) -> Run:
     epochs = len(directory.load_rows()) if last else 0
     if last and last.epochs < epochs:
         raise RunError(
-            f"the run at {directory} has gone on to {epochs} epochs since its model was saved "
+            f"the run at {directory} has continued to {epochs} epochs since its model was saved "
             f"after {last.epochs}; run its command again to finish it."
         )
     return Run(directory)

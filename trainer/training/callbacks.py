@@ -142,7 +142,7 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
             return ""
         return (
             f"{self._wait} epoch(s) without a better {self._monitor} (patience {self._patience}; "
-            "a larger one goes on)"
+            "with a larger one it continues)"
         )
 
     def _stop_if_due(self) -> None:

@@ -29,7 +29,7 @@ def _config(folder, **options):
 
 
 def _take(folder, **options):
-    """Goes on as a command does; returns the options that are then saved."""
+    """Continues as a command does; returns the options that are then saved."""
     directory, config = resuming.take(_config(folder, **options), is_chief=True)
     with directory:
         directory.save_config(config)
@@ -52,7 +52,7 @@ LONGER = {
 
 
 @pytest.mark.parametrize("case", LONGER)
-def test_a_run_goes_on_with_another_length(make_run, tmp_path, case):
+def test_a_run_continues_with_another_length(make_run, tmp_path, case):
     before, now = LONGER[case]
     make_run(3, **before)
     saved = _take(tmp_path, **now)
@@ -85,7 +85,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_run_does_not_go_on_as_another(make_run, tmp_path, case):
+def test_a_run_does_not_continue_as_another(make_run, tmp_path, case):
     before, now, message = REFUSED[case]
     make_run(3, 4, **before)
     config = (tmp_path / "run" / "config.json").read_bytes()

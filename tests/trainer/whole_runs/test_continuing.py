@@ -1,4 +1,4 @@
-"""Finished runs that are begun again: they go on, or say that there is nothing to do."""
+"""Finished runs that are begun again: they continue, or say that there is nothing to do."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _history(run) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k not in commands.WALL_CLOCK} for row in rows]
 
 
-def test_a_run_that_goes_on_ends_as_if_it_had_been_longer_from_the_start(
+def test_a_run_that_continues_ends_as_if_it_had_been_longer_from_the_start(
     copy, make_config, tmp_path, capsys
 ):
     train.run(make_config(max_epochs=4))
     assert re.search(
-        r"holds a run that finished after 2 epoch\(s\), evaluated on 20.*: it goes on to at most 4 "
-        r"epochs.\n",
+        r"holds a run that finished after 2 epoch\(s\), evaluated on 20.*: it continues to at most "
+        r"4 epochs.\n",
         capsys.readouterr().out,
     )
     train.run(make_config(max_epochs=4, model_dir=str(tmp_path / "whole")))
@@ -53,14 +53,14 @@ def test_a_run_that_goes_on_ends_as_if_it_had_been_longer_from_the_start(
     assert json.loads((copy / "config.json").read_text())["max_epochs"] == 4
 
 
-def test_a_run_that_stopped_early_says_so_and_goes_on_with_more_patience(
+def test_a_run_that_stopped_early_says_so_and_continues_with_more_patience(
     make_config, tmp_path, capsys
 ):
     train.run(make_config(**STOPS))
     train.run(make_config(**STOPS | {"max_epochs": 12}))
     assert (
-        "training stopped early after epoch 2: 1 epoch(s) without a better val_loss (patience 1; a "
-        "larger one goes on)."
+        "training stopped early after epoch 2: 1 epoch(s) without a better val_loss (patience 1; "
+        "with a larger one it continues)."
     ) in capsys.readouterr().out
     train.run(make_config(**STOPS | {"patience": 3}))
     assert len(_history(tmp_path / "run")) == 4
@@ -76,11 +76,13 @@ def test_a_finished_run_that_is_repeated_says_so_before_anything_else(copy, make
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_that_is_going_on_is_not_taken_for_a_finished_one(copy):
+def test_a_run_that_continues_is_not_taken_for_a_finished_one(copy):
     row = (copy / "metrics.jsonl").read_text().splitlines()[-1]
     with (copy / "metrics.jsonl").open("a") as file:
         file.write(row + "\n")
-    with pytest.raises(RunError, match="has gone on to 3 epochs since its model was saved after 2"):
+    with pytest.raises(
+        RunError, match="has continued to 3 epochs since its model was saved after 2"
+    ):
         trained.open_run(copy)
 
 
