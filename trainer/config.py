@@ -134,19 +134,6 @@ class Config:
         names = [f.name for _, f in fields() if f.metadata["option"].of_result]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
 
-    def obstacles_to_resume(self, saved: Config) -> dict[str, tuple[Any, Any]]:
-        """Returns the changes with which a run of `saved` can't go on: name -> (its value, ours).
-
-        Not among them is another length (`LENGTHS`) with the same learning rate in each epoch.
-        """
-        changes = self.changes_from(saved)
-        if self.runtime.precision == "auto":
-            changes.pop("precision", None)
-        has_same_rates = self.optimization.decay_epochs == saved.optimization.decay_epochs
-        for name in LENGTHS if has_same_rates else ("patience",):
-            changes.pop(name, None)
-        return changes
-
     def command_line(self, base: Config | None = None, **others: str) -> str:
         """Returns the command that runs this config.
 

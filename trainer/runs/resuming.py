@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -146,7 +146,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
 
 def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
     """Raises ConfigError unless the run in the directory may continue with this config."""
-    changes = config.obstacles_to_resume(saved)
+    changes = _obstacles(config, saved)
     if changes:
         listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
         hint = ""
@@ -165,6 +165,20 @@ def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
             f"(epoch {epoch}, step {step}); give --max_epochs={epoch + bool(step)} or more, or "
             "name another directory."
         )
+
+
+def _obstacles(config: Config, saved: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the changes with which a run of `saved` can't resume: name -> (its value, ours).
+
+    Not among them is another length (`LENGTHS`) with the same learning rate in each epoch.
+    """
+    changes = config.changes_from(saved)
+    if config.runtime.precision == "auto":
+        changes.pop("precision", None)
+    has_same_rates = config.optimization.decay_epochs == saved.optimization.decay_epochs
+    for name in LENGTHS if has_same_rates else ("patience",):
+        changes.pop(name, None)
+    return changes
 
 
 def _remove_unfinished(checkpoints: pathlib.Path) -> None:
