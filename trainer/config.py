@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
 
+LENGTHS = ("max_epochs", "patience", "schedule_epochs")
+"""Options that decide when training ends. A run continues with others, if they leave the
+learning rates of its epochs as they were."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

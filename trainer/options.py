@@ -193,7 +193,12 @@ class OptimizationOptions(option_groups.Group):
         "class weights in the training loss; balanced: inversely proportional to class frequency",
         choices=("none", "balanced"),
     )
-    max_epochs: int = option(30, "maximum number of epochs", minimum=1)
+    max_epochs: int = option(
+        30,
+        "maximum number of epochs; a finished run continues to a larger one, unless its "
+        "learning rate decays over max_epochs",
+        minimum=1,
+    )
     monitor: str = option(
         "val_loss",
         "metric that decides the best epoch and early stopping: lowest validation loss or highest "
@@ -201,7 +206,10 @@ class OptimizationOptions(option_groups.Group):
         choices=MONITORS,
     )
     patience: int = option(
-        5, "epochs without improvement of monitor after which training stops", minimum=0
+        5,
+        "epochs without improvement of monitor after which training stops; a run that stopped so "
+        "continues with a larger one",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
@@ -222,6 +230,11 @@ class OptimizationOptions(option_groups.Group):
     def horizon(self) -> int:
         """The length of the learning rate schedule in epochs."""
         return self.schedule_epochs or self.max_epochs
+
+    @property
+    def decay_epochs(self) -> int:
+        """The epoch at whose end the learning rate has decayed to 0; 0: it does not decay."""
+        return 0 if self.schedule == "constant" else self.horizon
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +319,8 @@ class RuntimeOptions(option_groups.Group):
     )
     deterministic: bool = option(
         default=False,
-        help_text="use deterministic GPU operations, which are slower; CPU operations always are",
+        help_text="use only TensorFlow's deterministic operations, which are slower, most of all "
+        "on a GPU; on a CPU, runs repeat to the bit without them too; the two differ by rounding",
         of_result=False,
     )
     seed: int = option(

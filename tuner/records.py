@@ -86,8 +86,12 @@ def load(folder: pathlib.Path) -> TrialRecord:
     try:
         found: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
         names = {field.name for field in dataclasses.fields(TrialRecord)}
+        found["curve"] = [
+            {name: math.nan if value is None else value for name, value in row.items()}
+            for row in found.get("curve", ())
+        ]
         return TrialRecord(**{name: value for name, value in found.items() if name in names})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return TrialRecord(reason=f"no result: {folder / RESULT} can't be read ({error})")
 
 

@@ -30,7 +30,7 @@ from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
-from trainer.runs import run_directory
+from trainer.runs import resuming, run_directory
 from trainer.storage import files, locations
 from trainer.system import console, exits, processes
 
@@ -157,7 +157,7 @@ def _unfrozen(config: Config) -> int:
 def _create_folder(config: Config) -> pathlib.Path:
     if locations.is_url(config.model_dir):
         raise ConfigError(f"--mode=benchmark needs a local model_dir, not {config.model_dir}.")
-    folder = pathlib.Path(config.model_dir or run_directory.new_name("benchmark", config))
+    folder = pathlib.Path(config.model_dir or resuming.new_name("benchmark", config))
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():
         raise ConfigError(f"model_dir ({folder}) already contains a benchmark; give another one.")

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer --mode=evaluate")
 
 import contextlib
+import datetime
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -59,7 +60,10 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
 def run(config: Config) -> Evaluation:
     """Evaluates for the command line, and prints the report."""
     evaluation = _evaluate(config)
-    console.say(evaluation.report.to_text(colour=console.wants_colour()))
+    colour = console.wants_colour()
+    console.say(evaluation.report.to_text(colour=colour))
+    place = f"{config.model_dir.rstrip('/')}/{evaluation.folder.name}"
+    console.say(evaluated.ending(evaluation, place, colour=colour))
     return evaluation
 
 
@@ -103,6 +107,7 @@ def facts_of(config: Config, context: runtime.Context, command: str) -> dict[str
     """Returns the facts for the report that are needed to repeat the run."""
     return {
         "command": command,
+        "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "config": config.to_flat(),
         "device": context.device,
         "replicas": context.num_replicas,

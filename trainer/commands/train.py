@@ -20,11 +20,11 @@ from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
-from trainer.runs import evaluated, run_directory, trained
+from trainer.runs import evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals
-from trainer.training import fitting
+from trainer.training import callbacks, checkpoint, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,15 +57,23 @@ def train(config: Config, *, show_report: bool = False) -> Run:
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:
-        console.say(str(evaluation))
+        _print(run_path, evaluation)
     return trained.open_run(run_path, staging_dir=config.data.staging_dir)
 
 
 def run(config: Config) -> Evaluation:
     """Trains for the command line, and prints the report."""
-    _, evaluation = _train(config)
-    console.say(evaluation.report.to_text(colour=console.wants_colour()))
+    run_path, evaluation = _train(config)
+    _print(run_path, evaluation)
     return evaluation
+
+
+def _print(run_path: str, evaluation: Evaluation) -> None:
+    """Prints the text report, and below it the headline and the paths: the end of a long output."""
+    colour = console.wants_colour()
+    console.say(evaluation.report.to_text(colour=colour))
+    model = run_directory.BEST_MODEL
+    console.say(evaluated.ending(evaluation, run_path, [model], colour=colour))
 
 
 def _train(config: Config) -> tuple[str, Evaluation]:
@@ -73,11 +81,32 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     start = time.monotonic()
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
-    directory, config = run_directory.take(config, is_chief=context.is_chief)
+    directory, config = resuming.take(config, is_chief=context.is_chief)
+    _say_what_is_there(directory, config)
     with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
         data = opening.load(config.data, config.model.backbone_image_size)
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
+
+
+def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:
+    """Says at once whether a finished run is there; `fit` says where an unfinished one resumes."""
+    evaluation = trained.last_evaluation(directory)
+    state = checkpoint.peek(directory.checkpoints) if evaluation else None
+    if evaluation is None or state is None:
+        return
+    epochs, limit = state.position.epoch, config.optimization.max_epochs
+    rules = config.optimization
+    is_over = callbacks.is_exhausted(state.callback_states, rules.patience) or epochs >= limit
+    then = (
+        "nothing is trained, and its model is evaluated again"
+        if is_over
+        else f"it continues to at most {limit} epochs"
+    )
+    console.say(
+        f"{directory} holds a run that finished after {evaluation.epochs} epoch(s)"
+        f"{evaluation.when}: {then}."
+    )
 
 
 def _train_in(
@@ -129,4 +158,5 @@ def _announce(
         f"{trainable:,} trainable; {num_replicas} replica(s), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    console.say(setup.feed.reason)
+    for sentence in (setup.feed.reason, *setup.notes):
+        console.say(sentence)

@@ -127,8 +127,10 @@ def _finite_or_none(values: Iterable[float]) -> list[float | None]:
 def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
     """Yields the best epoch, then the summary of each curve in the format of livelossplot."""
     best = history_lib.best_epoch(history, monitor)
-    if best is not None:
-        yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
+    if history.get(monitor):
+        number = history_lib.UNDEFINED if best is None else best
+        meaning, epochs = history_lib.MEANINGS[monitor], len(history[monitor])
+        yield (f"Best epoch ({meaning}): {number} of {epochs}",)
     for title, lines in history_lib.curves(history).items():
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
@@ -144,7 +146,7 @@ def _headline(scores: metrics.Metrics) -> Sequence[str]:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return history_lib.decimal(value, 4)
 
 
 def _table(rows: Iterable[Sequence[object]]) -> list[str]:
@@ -226,6 +228,10 @@ def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
 
 
 def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
-    start, end = (_RED, _RESET) if colour else ("", "")
-    warnings = map(text.visible, scores.warnings)
-    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in warnings]
+    lines = [f"{DO_NOT_USE} {warning}" for warning in map(text.visible, scores.warnings)]
+    return [red(line) for line in lines] if colour else lines
+
+
+def red(line: str) -> str:
+    """Returns a line with the ANSI codes that make a terminal show it in red."""
+    return f"{_RED}{line}{_RESET}"

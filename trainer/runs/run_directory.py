@@ -1,6 +1,7 @@
 """What a run directory holds, and where.
 
 config.json              the run's options
+changes.jsonl            an object for each time that the run continued with other lengths
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
@@ -11,7 +12,7 @@ report.json              metrics, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
 
-    run, config = run_directory.take(config, is_chief=True)
+    run, config = resuming.take(config, is_chief=True)
     with run:
         run.save_config(config)   # of a new run
         run.save_model(model)
@@ -24,18 +25,14 @@ import atexit
 import dataclasses
 import datetime
 import json
-import os
+import math
 import pathlib
-import platform
+import re
 import shutil
-import tempfile
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-import filelock
-
-from trainer.config import Config
+from trainer.config import LENGTHS, Config
 from trainer.errors import ConfigError, RunError
 from trainer.storage import files, locations, mirror
 from trainer.system import console
@@ -43,10 +40,12 @@ from trainer.system import console
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import filelock
     import keras
 
 
-_LOCK, _OWNER = ".lock", ".owner.json"
+LOCK, OWNER = ".lock", ".owner.json"
+BEST_MODEL = "best.keras"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +89,18 @@ class RunDirectory:
         """Releases the lock; removes a folder in which no run has begun."""
         if self.lock is None:
             return
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {_LOCK, _OWNER}:
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {LOCK, OWNER}:
             shutil.rmtree(self.path, ignore_errors=True)
         self.lock.release()
 
     def save_config(self, config: Config) -> None:
-        """Writes the options of a new run, once; from here on, the directory is taken."""
+        """Writes the options of a new run; from here on, the directory is taken.
+
+        Of a run that is there already, only its lengths may have changed: they are replaced, and
+        the change is recorded.
+        """
         if self.config.exists():
+            self._save_lengths(config)
             return
         # The next machine may stage its copies elsewhere.
         here = {"model_dir": str(self), "staging_dir": ""}
@@ -104,6 +108,25 @@ class RunDirectory:
         self.sync()
         if self.mirrored is not None:
             self.mirrored.wait()  # Another run that starts there now is refused.
+
+    def _save_lengths(self, config: Config) -> None:
+        saved = self.load_config()
+        changes = config.changes_from(saved)
+        lengths = {name: changes[name] for name in LENGTHS if name in changes}
+        if not lengths:
+            return
+        entry = {
+            "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "epochs": self.position[0],
+            "changes": lengths,
+            "command": config.command_line(),
+        }
+        path = self.path / "changes.jsonl"
+        before = path.read_text("utf-8") if path.exists() else ""
+        with files.replacing(path) as partial:
+            partial.write_text(f"{before}{json.dumps(entry)}\n", "utf-8")
+        files.save_json(self.config, saved.to_flat() | {k: new for k, (_, new) in lengths.items()})
+        self.sync()
 
     def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
         """Uploads what has changed, `then` last, in the background."""
@@ -130,6 +153,13 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Completed epochs and steps after them in the newest checkpoint; zeros without one."""
+        names = (path.name for path in self.checkpoints.glob("[0-9]*"))
+        found = [name.split("-") for name in names if re.fullmatch(r"\d+-\d+", name)]
+        return max(((int(epoch), int(step)) for epoch, step in found), default=(0, 0))
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         """TensorBoard's log directory."""
         return self.path / "tensorboard"
@@ -137,7 +167,7 @@ class RunDirectory:
     @property
     def best_model(self) -> pathlib.Path:
         """The saved model."""
-        return self.path / "best.keras"
+        return self.path / BEST_MODEL
 
     def save_model(self, model: keras.Model) -> None:
         """Saves the whole model, without optimizer."""
@@ -177,16 +207,32 @@ class RunDirectory:
         Raises:
           RunError: when the file can't be read.
         """
-        if not self.metrics.exists():
-            return {}
+        rows = self.load_rows()
         try:
-            rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
             names = [name for name in rows[0] if name != "epoch"] if rows else []
             return {name: [row[name] for row in rows] for name in names}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self.metrics} can't be read ({error}); restore it from a copy."
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise self._unreadable_history(error) from error
+
+    def load_rows(self) -> list[dict[str, float]]:
+        """Returns the history as a row per epoch; NaN where a metric was undefined.
+
+        Raises:
+          RunError: when the file can't be read.
+        """
+        if not self.metrics.exists():
+            return []
+        try:
+            rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+            return [
+                {name: math.nan if value is None else float(value) for name, value in row.items()}
+                for row in rows
+            ]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise self._unreadable_history(error) from error
+
+    def _unreadable_history(self, error: Exception) -> RunError:
+        return RunError(f"{self.metrics} can't be read ({error}); restore it from a copy.")
 
 
 def at(config: Config) -> RunDirectory:
@@ -221,109 +267,6 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
     return RunDirectory(run.path, name=str(run))
 
 
-def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
-    """Locks the directory of a new run, or of one that resumes, until its `with` block ends.
-
-    Workers other than the chief get a temporary directory, which is removed when they exit.
-
-    Returns:
-      The directory, and the config with the precision of the run in it, if there is one.
-
-    Raises:
-      ConfigError: when `resume` forbids it, or the run in it has other options.
-      RunError: when another process has it, or it can't be read or written.
-    """
-    named = dataclasses.replace(
-        config, model_dir=config.model_dir or new_name(config.data.dataset, config)
-    )
-    run = at(named)
-    if is_chief:
-        run = dataclasses.replace(run, lock=_lock(run))
-    try:
-        saved = _load_resumable(run, config)
-    except BaseException:
-        run.release()
-        if run.mirrored is not None:
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
-    if not is_chief:
-        run = _copy(run)
-    return run, config if saved is None else config.with_precision(saved.runtime.precision)
-
-
-def _lock(run: RunDirectory) -> filelock.FileLock:
-    """Locks the directory; the system frees the lock when this process ends, however it ends."""
-    lock = filelock.FileLock(run.path / _LOCK)
-    owner = run.path / _OWNER
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-        for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
-            shutil.rmtree(partial, ignore_errors=True)
-        files.save_json(
-            owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
-        )
-    except filelock.Timeout as error:
-        raise RunError(
-            f"model_dir ({run}) is in use {_describe(owner)}; end it first, or name another."
-        ) from error
-    except OSError as error:
-        raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
-    return lock
-
-
-def _describe(owner: pathlib.Path) -> str:
-    try:
-        found = json.loads(owner.read_text("utf-8"))
-        minutes = (time.time() - found["since"]) / 60
-        return f"by process {found['process']} on {found['host']}, for {minutes:.0f} min"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "by another process"
-
-
-def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
-    """Returns the config of the run in the directory, if it may resume; None if there is no run."""
-    if not run.has(run.config.name):
-        if config.checkpoints.resume == "must":
-            raise ConfigError(f"model_dir ({run}) holds no run for --resume=must to resume.")
-        if run.checkpoints.is_dir():  # Their options are unknown.
-            raise RunError(
-                f"{run.config} is missing, but there are checkpoints; restore it from a copy, or "
-                "name another --model_dir."
-            )
-        return None
-    if config.checkpoints.resume == "never":
-        raise ConfigError(
-            f"model_dir ({run}) already holds a run; name another, or resume it with --resume=auto."
-        )
-    if run.mirrored is not None:
-        run.mirrored.restore()
-        _remove_unfinished(run.checkpoints)
-    saved = run.load_config()
-    changes = config.changes_from(saved)
-    if config.runtime.precision == "auto":
-        changes.pop("precision", None)
-    if changes:
-        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
-        raise ConfigError(
-            f"model_dir ({run}) holds a run with other options ({listed}); name another, or undo "
-            "the change."
-        )
-    if run.best_model.exists() and not run.checkpoints.is_dir():
-        raise ConfigError(
-            f"model_dir ({run}) holds a finished run; name another, or evaluate it again with "
-            "--mode=evaluate."
-        )
-    return saved
-
-
-def _remove_unfinished(checkpoints: pathlib.Path) -> None:
-    """Removes checkpoints whose upload was interrupted: the manifest comes last."""
-    for folder in checkpoints.glob("[0-9]*"):
-        if not (folder / "manifest.json").exists():
-            shutil.rmtree(folder)
-
-
 def _load_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text("utf-8")))
@@ -331,21 +274,3 @@ def _load_json(path: pathlib.Path) -> dict[str, Any]:
         raise RunError(
             f"{path} can't be read ({error}); restore it from a copy, or name another --model_dir."
         ) from error
-
-
-def _copy(run: RunDirectory) -> RunDirectory:
-    """Returns a temporary directory with a copy of the chief's checkpoints."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="cxr-trainer-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    if run.checkpoints.is_dir():
-        ignored = shutil.ignore_patterns(".partial-*")
-        shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
-    if run.mirrored is not None:
-        shutil.rmtree(run.path, ignore_errors=True)
-    return RunDirectory(path)
-
-
-def new_name(what: str, config: Config) -> str:
-    """Returns a path with the data set, the backbone and the time."""
-    now = datetime.datetime.now().astimezone()
-    return f"runs/{what}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

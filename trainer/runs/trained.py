@@ -12,9 +12,11 @@ Every command that uses a trained model starts from a `Run`.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import html
 import importlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from trainer import usage
@@ -216,4 +218,41 @@ def require_finished(directory: RunDirectory) -> Run:
         raise RunError(
             f"the run at {directory} has no model yet; run its command again to resume it."
         )
+    last = last_evaluation(directory)
+    epochs = len(directory.load_rows()) if last else 0
+    if last and last.epochs < epochs:
+        raise RunError(
+            f"the run at {directory} has continued to {epochs} epochs since its model was saved "
+            f"after {last.epochs}; run its command again to finish it."
+        )
     return Run(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class LastEvaluation:
+    """What a run's last evaluation says about it.
+
+    Attributes:
+      epochs: number of epochs trained by then.
+      date: when it was; empty where the report does not say.
+    """
+
+    epochs: int
+    date: str
+
+    @property
+    def when(self) -> str:
+        """The date as a clause."""
+        return f", evaluated on {self.date}" if self.date else ""
+
+
+def last_evaluation(directory: RunDirectory) -> LastEvaluation | None:
+    """Returns what `report.json` says; None if it or the model is missing or unreadable."""
+    if not directory.best_model.exists():
+        return None
+    try:
+        document = json.loads((directory.path / evaluated.REPORT).read_text("utf-8"))
+        epochs = max(map(len, document["history"].values()), default=0)
+        return LastEvaluation(epochs, str(document["run"].get("date", "")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

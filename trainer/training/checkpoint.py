@@ -103,7 +103,7 @@ class Checkpoints:
                 "files": checksums,
             }
             files.save_json(partial / _MANIFEST, manifest)
-        for old in self._saved()[self._keep :]:
+        for old in saved_in(self._folder)[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)  # A partly removed one counts as damaged.
         return target / _MANIFEST
 
@@ -115,7 +115,7 @@ class Checkpoints:
           RunError: when there are checkpoints, and all are damaged or of another format.
         """
         damages: dict[pathlib.Path, str] = {}
-        for path in self._saved():
+        for path in saved_in(self._folder):
             damage = _damage(path)
             if damage is None:
                 found = self._load(path)
@@ -158,15 +158,28 @@ class Checkpoints:
             )
         values = tf.train.Checkpoint(values=self._variables)
         values.read(str(path / _VARIABLES)).assert_consumed()
-        epoch, step = map(int, path.name.split("-"))
-        return Checkpoint(Position(epoch, step), json.loads((path / _STATE).read_text("utf-8")))
+        return _read(path)
 
-    def _saved(self) -> list[pathlib.Path]:
-        """Returns the checkpoints, newest first."""
-        if not self._folder.is_dir():
-            return []
-        paths = (path for path in self._folder.iterdir() if re.fullmatch(r"\d+-\d+", path.name))
-        return sorted(paths, reverse=True)
+
+def peek(folder: pathlib.Path) -> Checkpoint | None:
+    """Reads the newest undamaged checkpoint, but for the variables; None if there is none."""
+    for path in saved_in(folder):
+        if _damage(path) is None:
+            return _read(path)
+    return None
+
+
+def _read(path: pathlib.Path) -> Checkpoint:
+    epoch, step = map(int, path.name.split("-"))
+    return Checkpoint(Position(epoch, step), json.loads((path / _STATE).read_text("utf-8")))
+
+
+def saved_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the checkpoints in a folder, newest first."""
+    if not folder.is_dir():
+        return []
+    paths = (path for path in folder.iterdir() if re.fullmatch(r"\d+-\d+", path.name))
+    return sorted(paths, reverse=True)
 
 
 def _damage(path: pathlib.Path) -> str | None:

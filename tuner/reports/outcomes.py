@@ -6,9 +6,10 @@ read(oracle.trials.values()).best
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import RunError
+from trainer.runs import run_directory
 from tuner import records, statuses
 from tuner.reports import results
 
@@ -92,7 +93,6 @@ class Reader:
 def _history(folder: pathlib.Path) -> list[dict[str, float]]:
     """Reads the metrics so far of a running configuration, one row per epoch."""
     try:
-        lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError):  # No epoch has finished, or its row is half written.
+        return run_directory.RunDirectory(folder).load_rows()
+    except RunError:  # The file is being replaced.
         return []

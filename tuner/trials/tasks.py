@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -117,8 +116,7 @@ def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> lis
         fitting.fit(
             task.config, workspace.context, setup, directory, until=task.epochs, is_quiet=True
         )
-    lines = directory.metrics.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return directory.load_rows()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from trainer.data import batches
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
-from trainer.training import callbacks, checkpoint, optimization
+from trainer.training import callbacks, checkpoint, metrics_log, optimization
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Driver, Position
 
@@ -66,7 +66,7 @@ class Run:
             x = keras.layers.Dropout(0.5)(x)
             self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
             state = optimization.compile_model(self.model, options, [9, 9], 5)
-        self.log = callbacks.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
+        self.log = metrics_log.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
         stopping = callbacks.EarlyStopping(self.model, monitor="val_loss", patience=patience)
         checkpoints = Checkpoints(
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
