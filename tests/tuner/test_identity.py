@@ -50,6 +50,26 @@ def test_the_base_value_of_a_searched_option_does_not_matter(settings):
     assert found == identity.of(Config(), settings(), SPACE, "data")
 
 
+@pytest.mark.parametrize("name", identity.GROWING)
+def test_a_search_may_grow_and_never_shrinks(settings, capsys, name):
+    def grown(size):
+        return settings(**({"algorithm": "random"} if name == "max_trials" else {}), **{name: size})
+
+    def agree(size):
+        return identity.agree(grown(size), identity.of(Config(), grown(size), SPACE, "data"))
+
+    began = agree(4)
+    assert agree(7) == began
+    assert f"goes on: {name} 4 -> 7." in capsys.readouterr().out
+    assert agree(7) == began
+    assert f"resuming the search in {settings().folder}." in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=rf"{name} \(5\) is less than the 7 of the search"):
+        agree(5)
+    other = identity.of(Config.from_flat({"dropout": 0.25}), grown(9), SPACE, "data")
+    with pytest.raises(ConfigError, match=rf"holds another search \(.*{name} 7 -> 9"):
+        identity.agree(grown(9), other)
+
+
 def test_a_damaged_identity_is_reported_with_its_path(settings):
     path = settings().folder / identity.FILE
     path.parent.mkdir()
