@@ -98,7 +98,7 @@ def _search(
     read = _results_reader(oracle, base, settings, space, plan, began, counts)
     try:
         if oracle.is_over:
-            _say_finished(read(), settings)
+            _say_finished(read(), settings, can_grow=plan.num_configurations < space.size)
         else:
             _require_objective(settings, counts)
             if not _has_remote_workers():
@@ -129,12 +129,12 @@ def _require_objective(settings: Settings, class_counts: Mapping[str, int]) -> N
         )
 
 
-def _say_finished(found: SearchResults, settings: Settings) -> None:
-    size = "hyperband_iterations" if settings.algorithm == "hyperband" else "max_trials"
-    console.say(
-        f"the search is finished: {formats.counted(len(found.finished), 'trial')}; its page is "
-        f"{settings.folder / PAGE}. With a larger --{size} it goes on."
-    )
+def _say_finished(found: SearchResults, settings: Settings, *, can_grow: bool) -> None:
+    trials = formats.counted(len(found.finished), "trial")
+    console.say(f"the search is finished: {trials}; its page is {settings.folder / PAGE}.")
+    if can_grow:
+        size = "hyperband_iterations" if settings.algorithm == "hyperband" else "max_trials"
+        console.say(f"with a larger --{size}, it goes on.")
 
 
 def _end_early(oracle: DurableOracle, found: SearchResults, settings: Settings) -> None:
@@ -313,7 +313,7 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     console.say(
         f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}, {reason}."
     )
-    return dataclasses.replace(settings, hyperband_iterations=iterations)
+    return dataclasses.replace(settings, budget_minutes=0.0, hyperband_iterations=iterations)
 
 
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:

@@ -55,9 +55,7 @@ class SimulatedSearch:
         records.save(self.oracle.trial_folder(trial.trial_id), record)
         self.oracle.end_trial(trial)
 
-    def run(
-        self, generator: random.Random | None = None, fails=lambda _: "", score=_score
-    ) -> dict:
+    def run(self, generator: random.Random | None = None, fails=lambda _: "", score=_score) -> dict:
         """Runs to the end, with workers finishing in random order; returns `scores`."""
         generator = generator or random.Random(0)
         while True:

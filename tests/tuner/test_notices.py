@@ -30,7 +30,7 @@ def test_a_usual_search_says_nothing():
         ({"max_recoveries": 1}, {}, "max_recoveries (1) is not used in trials"),
         ({"monitor": "val_auc"}, {"objective": "val_loss"}, "monitor (val_auc) is not used"),
         ({}, {"search": "neurons=64:500:64,dropout"}, "neurons=64:500:64 ends at 448"),
-        ({}, {"search": "neurons=8|16"}, "only 2 configurations, not the 46 that are planned"),
+        ({}, {"search": "neurons=8|16"}, "only 2 configurations, not the 62 that are planned"),
         ({}, {"search": "neurons=8", "algorithm": "random"}, "only 1 configuration, not the 30"),
         ({"max_epochs": 2}, {}, "max_epochs (2) is less than factor (3), so Hyperband promotes"),
     ],

@@ -36,9 +36,7 @@ def test_the_epoch_of_the_score_is_judged_and_not_the_last():
         {"epoch": 1, "val_accuracy": 0.9, "val_auc": 0.95},
         {"epoch": 2, "val_accuracy": 0.73, "val_auc": 0.6},
     ]
-    assert not verdict.reasons(
-        search(trial(score=0.95, curve=rows, epochs=2), class_counts=COUNTS)
-    )
+    assert not verdict.reasons(search(trial(score=0.95, curve=rows, epochs=2), class_counts=COUNTS))
 
 
 def test_a_search_of_failures_names_their_causes():
