@@ -61,10 +61,14 @@ def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict
 def load(settings: Settings) -> dict[str, Any] | None:
     """Returns the saved identity of a search; None for a new search.
 
+    A search without a trial is new: its first command may have failed for one of its options.
+
     Raises:
       RunError: when the file can't be read.
     """
     path = settings.folder / FILE
+    if not any(settings.folder.glob("trial_*")):
+        return None
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:

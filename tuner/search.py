@@ -96,14 +96,16 @@ def _search(
     oracle = _load_oracle(settings, space, plan)
     counts = _class_counts(workspace)
     read = _results_reader(oracle, base, settings, space, plan, began, counts)
+    is_over = oracle.is_over
+    if is_over:
+        _say_finished(read(), settings, can_grow=plan.num_configurations < space.size)
+    else:
+        _require_objective(settings, counts)
+        if not _has_remote_workers():
+            features.prepare(workspace, configs)
+        console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
     try:
-        if oracle.is_over:
-            _say_finished(read(), settings, can_grow=plan.num_configurations < space.size)
-        else:
-            _require_objective(settings, counts)
-            if not _has_remote_workers():
-                features.prepare(workspace, configs)
-            console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
+        if not is_over:
             show_progress = _progress_board(read, settings, plan)
             _run_trials(oracle, workspace, settings, space, argv, show_progress)
     finally:

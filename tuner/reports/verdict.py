@@ -32,9 +32,9 @@ def warning(reason: str, *, colour: bool) -> str:
 def reasons(results: SearchResults) -> tuple[str, ...]:
     """Returns why the best trial so far must not be used; empty if it may, or none has ended.
 
-    The trainer's guard has the same rules for a run's test split; here they judge the best epoch of
-    the best trial on the validation split. A model that predicts a single class is not above the
-    majority class's share, so it needs no rule of its own.
+    The trainer's guard has the same rules for a run's test split; here they apply to the best trial
+    on the validation split, at the epoch of its score. A model that predicts a single class is not
+    above the majority class's share, so it needs no rule of its own.
     """
     if results.best is not None:
         return (*_of_best(results, results.best), *results.refit_warnings)

@@ -31,7 +31,7 @@ def test_chance_is_worthless():
     assert reason == "The best trial's val_auc 0.5000 is not above 0.5, that of chance."
 
 
-def test_the_epoch_of_the_score_is_judged_and_not_the_last():
+def test_the_epoch_of_the_score_counts_and_not_the_last():
     rows = [
         {"epoch": 1, "val_accuracy": 0.9, "val_auc": 0.95},
         {"epoch": 2, "val_accuracy": 0.73, "val_auc": 0.6},
