@@ -49,8 +49,8 @@ def _run(command: flags.TunerCommand) -> int:
         environment.quiet_tensorflow()
         # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
         search = importlib.import_module("tuner.search")
-        search.run(command.base, command.settings, sys.argv[1:])
-    return exits.DONE
+        reasons = search.run(command.base, command.settings, sys.argv[1:])
+    return exits.DO_NOT_USE if reasons else exits.DONE
 
 
 def parse(argv: Sequence[str]) -> flags.TunerCommand:

@@ -9,12 +9,21 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from trainer import flags, usage
+from trainer.errors import ConfigError
 from tuner import settings as settings_lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
+
+
+ELSEWHERE = {
+    "model_dir": "a search has --directory (parent folder) and --project_name (its name)",
+    "mode": "a search has no modes; --dry_run prints its plan",
+    "iterations": "Hyperband's are --hyperband_iterations",
+}
+"""Names that users try, of the trainer or of other tools, and what to give instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +50,7 @@ def parse(argv: Sequence[str]) -> TunerCommand:
       ConfigError: for an unknown flag, a value out of range or an unreadable file.
       RunError: when an options file in a bucket can't be read.
     """
+    _check_names(argv)
     names = [field.name for field in settings_lib.fields()]
     base, values, verbosity = flags.parse_options(argv, names)
     settings = settings_lib.Settings(**values)
@@ -48,3 +58,11 @@ def parse(argv: Sequence[str]) -> TunerCommand:
         settings.space_for(base), base.optimization.max_epochs
     )  # Raises before TensorFlow loads.
     return TunerCommand(base, settings, verbosity)
+
+
+def _check_names(argv: Sequence[str]) -> None:
+    """Raises ConfigError for a flag of another command: absl would suggest one of its own."""
+    for argument in argv[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in ELSEWHERE:
+            raise ConfigError(f"--{name} is not an option of a search: {ELSEWHERE[name]}.")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tuner.reports.results import SearchResults, TrialResult
-    from tuner.space import Value
 
 _BEFORE = (
     "rank", "trial", "configuration", "status", "score", "bracket", "rung", "epochs", "seconds",
@@ -31,15 +30,24 @@ def write(results: SearchResults, path: pathlib.Path) -> None:
       results: The results so far.
       path: The CSV file: UTF-8, lines end with a line feed, scores in full precision.
     """
-    names = [dimension.name for dimension in results.dimensions]
     with (
         files.replacing(path) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_BEFORE, *names, *_AFTER])
-        for rank, trial in _board(results):
-            writer.writerow(_row(rank, trial, names))
+        for row in _rows(results):
+            writer.writerow(map(_cell, row))
+
+
+def _cell(value: object) -> object:
+    """Returns what the CSV file holds for a value: one line, and never a formula."""
+    return text.cell(" ".join(value.split())) if isinstance(value, str) else value
+
+
+def _rows(results: SearchResults) -> Iterator[list[object]]:
+    names = [dimension.name for dimension in results.dimensions]
+    yield [*_BEFORE, *names, *_AFTER]
+    yield from (_row(rank, trial, names) for rank, trial in _board(results))
 
 
 def _board(results: SearchResults) -> Iterator[tuple[int | None, TrialResult]]:
@@ -51,19 +59,14 @@ def _board(results: SearchResults) -> Iterator[tuple[int | None, TrialResult]]:
 def _row(rank: int | None, trial: TrialResult, names: list[str]) -> list[object]:
     return [
         rank,
-        text.cell(trial.trial_id),
-        text.cell(trial.configuration),
+        trial.trial_id,
+        trial.configuration,
         trial.status,
         float(trial.score) if trial.has_score and trial.score is not None else None,
         trial.bracket,
         trial.rung,
         trial.epochs,
         f"{trial.seconds:.1f}",
-        *(_cell(trial.values[name]) for name in names),
-        text.cell(" ".join(trial.reason.split())),
+        *(trial.values[name] for name in names),
+        trial.reason,
     ]
-
-
-def _cell(value: Value) -> Value:
-    """Returns a number as it is; a text so that no spreadsheet takes it for a formula."""
-    return text.cell(value) if isinstance(value, str) else value
