@@ -6,6 +6,7 @@ run.metrics.roc_auc
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
-from trainer.models import precision
+from trainer.models import precision, saved
 from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
@@ -91,7 +92,7 @@ def _train_in(
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
-    directory.save_model(setup.network.whole)
+    directory.save_model(functools.partial(saved.save, setup.network))
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
     batches = setup.feed.evaluation_batches(evaluated.SPLIT)
@@ -118,7 +119,7 @@ def _announce(
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory}")
-    for reason in filter(None, reasons):
+    for reason in filter(None, (*reasons, network.origin)):
         console.say(reason)
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(
