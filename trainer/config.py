@@ -16,9 +16,10 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import usage
+from trainer import backbones, options, usage
 from trainer.errors import ConfigError
 from trainer.options import (
+    ALL_LAYERS,
     BenchmarkOptions,
     CheckpointOptions,
     DataOptions,
@@ -195,6 +196,49 @@ def check_after_training(given: Mapping[str, Any]) -> None:
             )
     if given.get("local_workers"):
         raise ConfigError("a trained model is used on one host; leave out --local_workers.")
+
+
+def check_before_training(model: ModelOptions) -> None:
+    """Checks what would end a run only after TensorFlow has loaded, or make it worthless.
+
+    Not when a config is created: a finished run must open where its weights file is not.
+
+    Raises:
+      ConfigError: for weights that don't exist or can't be, for more layers than the backbone has,
+        and for a frozen backbone with random weights.
+    """
+    row, weights, unfrozen = (
+        backbones.REGISTRY[model.backbone],
+        model.weights,
+        model.layers_to_unfreeze,
+    )
+    if unfrozen != ALL_LAYERS and int(unfrozen) > row.num_layers:
+        raise ConfigError(
+            f"layers_to_unfreeze ({unfrozen}) exceeds the {row.num_layers} layers of "
+            f"{model.backbone}; '{ALL_LAYERS}' unfreezes them all."
+        )
+    if weights == "imagenet" and not row.is_pretrained:
+        raise ConfigError(
+            f"{model.backbone} has no ImageNet weights; give --weights=none "
+            f"--layers_to_unfreeze={ALL_LAYERS}."
+        )
+    if weights == "none" and row.is_pretrained and unfrozen != ALL_LAYERS:
+        raise ConfigError(
+            f"weights (none) with layers_to_unfreeze ({unfrozen}) would train a head on a random, "
+            f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
+        )
+    if weights not in ("imagenet", "none"):
+        _check_weights_file(options.weights_path(weights))
+
+
+def _check_weights_file(path: pathlib.Path) -> None:
+    if path.suffix not in (".keras", ".h5"):
+        raise ConfigError(
+            f"weights ({path}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a run "
+            "directory."
+        )
+    if not path.is_file():
+        raise ConfigError(options.absent_weights(path))
 
 
 def _text(value: Any) -> str:

@@ -40,12 +40,14 @@ class Mode:
       help: a clause for --help.
       needs_run: whether the mode uses the finished run in --model_dir, with the options of this
         run.
+      trains: whether the mode trains from --weights.
     """
 
     name: str
     module: str
     help: str
     needs_run: bool = False
+    trains: bool = False
 
     def run(self, config: config_lib.Config) -> Any:
         """Runs the mode. Only now TensorFlow is imported: --help and usage errors stay fast."""
@@ -55,14 +57,16 @@ class Mode:
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("train", "trainer.commands.train", "train a model and evaluate it"),
+        Mode("train", "trainer.commands.train", "train a model and evaluate it", trains=True),
         Mode(
             "evaluate",
             "trainer.commands.evaluate",
             "evaluate the trained model in --model_dir, optionally on another --dataset",
             needs_run=True,
         ),
-        Mode("benchmark", "trainer.benchmarks.race", "time training against plain Keras"),
+        Mode(
+            "benchmark", "trainer.benchmarks.race", "time training against plain Keras", trains=True
+        ),
         Mode(
             "selfcheck",
             "trainer.commands.selfcheck",
@@ -145,6 +149,8 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
+    if mode.trains:
+        config_lib.check_before_training(config.model)
     return TrainerCommand(mode, config, _verbosity())
 
 

@@ -102,8 +102,8 @@ class ModelOptions(option_groups.Group):
     )
     weights: str = option(
         "imagenet",
-        "initial weights of the backbone: imagenet, none (random), or the path of a .weights.h5, "
-        ".h5 or .keras file",
+        "initial weights: imagenet, none (random), the path of a .weights.h5, .h5 or .keras file "
+        "with the backbone in it, or a run directory, whose trained head is also taken if it fits",
         of_result=False,
     )
     image_size: int = option(
@@ -148,6 +148,22 @@ class ModelOptions(option_groups.Group):
     def backbone_image_size(self) -> int:
         """The side (px) of the backbone's square input."""
         return self.image_size or backbones.REGISTRY[self.backbone].image_size
+
+
+def weights_path(weights: str) -> pathlib.Path:
+    """Returns the file that `weights` names; of a run directory, its model."""
+    path = pathlib.Path(weights).expanduser()
+    return path / "best.keras" if path.is_dir() else path
+
+
+def absent_weights(path: pathlib.Path) -> str:
+    """Returns the message for a file of weights that isn't there."""
+    if path.parent.is_dir() and path.name == "best.keras":
+        return f"weights ({path.parent}) has no best.keras: no run has finished there."
+    return (
+        f"weights file {path} does not exist; give --weights=PATH of one that does (a run resumes "
+        "with the file that it was started from, or with a copy)."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

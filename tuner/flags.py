@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from trainer import config as config_lib
 from trainer import flags, usage
 from trainer.errors import ConfigError
 from tuner import settings as settings_lib
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
+    from tuner.space import Space
 
 
 ELSEWHERE = {
@@ -54,9 +56,12 @@ def parse(argv: Sequence[str]) -> TunerCommand:
     names = [field.name for field in settings_lib.fields()]
     base, values, verbosity = flags.parse_options(argv, names)
     settings = settings_lib.Settings(**values)
-    settings.plan(
-        settings.space_for(base), base.optimization.max_epochs
-    )  # Raises before TensorFlow loads.
+    # Both raise before TensorFlow loads.
+    space = settings.space_for(base)
+    settings.plan(space, base.optimization.max_epochs)
+    for unfrozen in _searched_layers(base, space):
+        model = dataclasses.replace(base.model, layers_to_unfreeze=unfrozen)
+        config_lib.check_before_training(model)
     return TunerCommand(base, settings, verbosity)
 
 
@@ -66,3 +71,12 @@ def _check_names(argv: Sequence[str]) -> None:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in ELSEWHERE:
             raise ConfigError(f"--{name} is not an option of a search: {ELSEWHERE[name]}.")
+
+
+def _searched_layers(base: Config, space: Space) -> list[str]:
+    """Returns the values of `layers_to_unfreeze` that trials may have; the ends of a range."""
+    for dimension in space.dimensions:
+        if dimension.name == "layers_to_unfreeze":
+            ends = (int(dimension.low), int(dimension.high))
+            return [str(value) for value in dimension.choices or ends]
+    return [base.model.layers_to_unfreeze]

@@ -70,6 +70,14 @@ def test_help_lists_every_option_quickly():
         (["--model_dir=~nobody-here/run"], "model_dir (~nobody-here/run): there is no such user."),
         (["--config_file=absent.json"], "can't read options from absent.json: No such file or"),
         (["--mode=evaluate"], "--mode=evaluate needs a finished run; give"),
+        (["--weights=absent.h5"], "weights file absent.h5 does not exist; give --weights=PATH"),
+        (["--weights=absent.pt"], "must be imagenet, none, a .weights.h5, .h5 or .keras file, or"),
+        (["--weights=tests"], "weights (tests) has no best.keras: no run has finished there."),
+        (["--weights="], "weights () must be"),
+        (["--layers_to_unfreeze=20"], "layers_to_unfreeze (20) exceeds the 19 layers of vgg16;"),
+        (["--backbone=small_cnn"], "small_cnn has no ImageNet weights; give --weights=none"),
+        (["--weights=none"], "on a random, frozen vgg16; give --layers_to_unfreeze=all, or other"),
+        (["--weights=none", "--mode=benchmark"], "on a random, frozen vgg16;"),
         (
             ["--mode=evaluate", "--model_dir=x", "--neurons=9"],
             "neurons cannot be changed after training;",
@@ -259,7 +267,7 @@ def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_pa
     assert line.startswith("trainer: ImageNet weights of vgg16 can't be downloaded")
     assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in line
     assert "--weights=PATH" in line
-    assert "--weights=none" in line
+    assert "--weights=none --layers_to_unfreeze=all" in line
 
 
 @pytest.mark.parametrize("content", ["nothing", "a corrupt zip"])
@@ -271,7 +279,8 @@ def test_a_bad_archive_is_reported_with_exit_code_1(command, tmp_path, content):
             archive.writestr("chest_xray/train/NORMAL/IM-0001-0001.jpeg", b"x" * 1000)
         whole = (manual / "archive.zip").read_bytes()
         (manual / "archive.zip").write_bytes(whole[:500])
-    result = command(f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", "--weights=none")
+    random = ("--weights=none", "--layers_to_unfreeze=all")
+    result = command(f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", *random)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "trainer: " in result.stderr

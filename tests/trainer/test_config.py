@@ -77,6 +77,22 @@ def test_bad_values_are_named_with_their_limits(values, message):
         Config.from_flat(values)
 
 
+def test_a_run_opens_where_its_weights_file_is_not():
+    assert Config.from_flat({"weights": "/absent/best.keras"}).model.weights.startswith("/absent")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backbone": "small_cnn", "weights": "none"},  # It has no others, and is for trying.
+        {"backbone": "vgg16", "weights": "none", "layers_to_unfreeze": "all"},
+        {"backbone": "vgg16", "layers_to_unfreeze": "19"},
+    ],
+)
+def test_what_can_train_passes_the_check_before_training(options):
+    config_lib.check_before_training(Config.from_flat(options).model)
+
+
 def test_a_number_of_layers_may_be_a_number_in_json():
     assert Config.from_flat({"layers_to_unfreeze": 4}).model.layers_to_unfreeze == "4"
 

@@ -138,6 +138,11 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
             f"--mode=benchmark compares with plain Keras, which runs without {listed}; leave it "
             "out."
         )
+    if options.weights_path(config.model.weights).suffix == ".keras":
+        raise ConfigError(
+            f"--mode=benchmark compares with plain Keras, which takes no backbone out of "
+            f"{config.model.weights}; give a .weights.h5 file of the backbone."
+        )
     if context.num_replicas > 1:
         raise ConfigError(
             f"--mode=benchmark compares on one device, not on {context.num_replicas} replicas; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer")
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
-from trainer.models import precision
+from trainer.models import precision, saved
 from trainer.runs import evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
@@ -123,7 +124,7 @@ def _train_in(
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
-    directory.save_model(setup.network.whole)
+    directory.save_model(functools.partial(saved.save, setup.network))
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
     batches = setup.feed.evaluation_batches(evaluated.SPLIT)
@@ -150,7 +151,7 @@ def _announce(
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory}")
-    for reason in filter(None, reasons):
+    for reason in filter(None, (*reasons, network.origin)):
         console.say(reason)
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(

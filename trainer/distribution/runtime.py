@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import pathlib
 import signal
 from typing import TYPE_CHECKING
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
 """Device files of the chips of a TPU VM: up to v4, and from v5e on."""
 TPU_TIMEOUT_S = 5
+_ROUNDING = (
+    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "TF_NUM_INTRAOP_THREADS",
+    "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC",
+)  # fmt: skip
+"""Variables with which TensorFlow chooses other kernels, or other numbers of threads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Context:
       strategy: the distribution strategy.
       device: CPU, GPU or TPU.
       steps_per_execution: training steps per call of the compiled loop.
-      reasons: a sentence for each option that was left to `auto`.
+      reasons: a sentence for each option that was left to `auto`, and on the environment.
       default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
         because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
@@ -116,6 +122,7 @@ def build(config: RuntimeOptions) -> Context:
       ConfigError: when options contradict each other or this machine.
       RunError: when a requested device is missing.
     """
+    _set_keras_defaults()
     _limit_threads(config.cpu_threads)
     _allow_open_files()
     if config.deterministic:
@@ -125,15 +132,41 @@ def build(config: RuntimeOptions) -> Context:
     strategy = _build_strategy(name, config)
     device = _device_of(name, config)
     keras.utils.set_random_seed(config.seed)
-    reasons: tuple[str, ...] = ()
+    reasons = _settings_of_environment()
     if config.strategy == "auto":
-        reasons = (f"strategy {name}: the best for this machine ({device}).",)
+        reasons = (*reasons, f"strategy {name}: the best for this machine ({device}).")
     # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
     context = Context(strategy, device, steps_per_execution, reasons)
     if not context.is_chief:
         console.mute()
     return context
+
+
+def _set_keras_defaults() -> None:
+    """Undoes what Keras's configuration file or a notebook has set for all models.
+
+    Raises:
+      ConfigError: when Keras runs on another backend than TensorFlow.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ConfigError(
+            f"Keras was imported with the backend {backend}; unset KERAS_BACKEND, or import "
+            "trainer before keras."
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+def _settings_of_environment() -> tuple[str, ...]:
+    """Returns a sentence if variables of the environment change how TensorFlow rounds."""
+    found = [f"{name}={os.environ[name]}" for name in _ROUNDING if os.environ.get(name)]
+    if not found:
+        return ()
+    return (f"{', '.join(found)}: set in the environment; results may differ by rounding.",)
 
 
 def _limit_threads(count: int) -> None:

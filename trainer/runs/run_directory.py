@@ -6,7 +6,7 @@ metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
 trained_on.json          fingerprint of the data, patients of the training split
-best.keras               the whole model of the best epoch: uint8 images in, probabilities out
+best.keras               the whole model of the best epoch: grey images in, probabilities out
 predictions_<split>.csv  a row per example
 report.json              metrics, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
@@ -38,10 +38,9 @@ from trainer.storage import files, locations, mirror
 from trainer.system import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import filelock
-    import keras
 
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -169,10 +168,10 @@ class RunDirectory:
         """The saved model."""
         return self.path / BEST_MODEL
 
-    def save_model(self, model: keras.Model) -> None:
-        """Saves the whole model, without optimizer."""
+    def save_model(self, save: Callable[[pathlib.Path], None]) -> None:
+        """Saves the model with a function that writes it to a path."""
         with files.replacing(self.best_model, makes_folder=False) as partial:
-            model.save(partial)
+            save(partial)
 
     def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
         """Records the training patients, so that evaluating on them is noticed."""

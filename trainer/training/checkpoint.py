@@ -24,6 +24,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -77,6 +78,8 @@ class Checkpoints:
           num_replicas: number of replicas that train; another number changes how sums round.
         """
         self._folder = folder
+        # Of the others, early stopping's best value starts at infinity.
+        self._trained = [v for v in variables if isinstance(v, keras.Variable) and v.trainable]
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
         self._fingerprint = fingerprint
         self._keep = keep
@@ -117,8 +120,9 @@ class Checkpoints:
         damages: dict[pathlib.Path, str] = {}
         for path in saved_in(self._folder):
             damage = _damage(path)
+            found = None if damage else self._load(path)
+            damage = damage or self._not_finite()
             if damage is None:
-                found = self._load(path)
                 # If kept, they would count as the newest checkpoints and displace good ones.
                 for damaged in damages:
                     shutil.rmtree(damaged, ignore_errors=True)
@@ -159,6 +163,13 @@ class Checkpoints:
         values = tf.train.Checkpoint(values=self._variables)
         values.read(str(path / _VARIABLES)).assert_consumed()
         return _read(path)
+
+    def _not_finite(self) -> str | None:
+        """Returns which of the model's weights are NaN or infinite; None if none is."""
+        for variable in self._trained:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                return f"its weights {variable.path} are not finite"
+        return None
 
 
 def peek(folder: pathlib.Path) -> Checkpoint | None:

@@ -250,6 +250,19 @@ def test_only_damaged_checkpoints_are_an_error(saved):
         Run(saved.parent).saving.restore()
 
 
+def test_weights_that_are_not_finite_count_as_damage(tmp_path, caplog):
+    weight = keras.Variable([1.0], name="kernel")
+    checkpoints = Checkpoints(tmp_path, [weight], "", keep=2)
+    checkpoints.save(Position(1, 0), {})
+    weight.assign([np.nan])
+    checkpoints.save(Position(2, 0), {})
+    found = checkpoints.restore()
+    assert found is not None
+    assert found.position == Position(1, 0)
+    assert weight.numpy() == [1.0]
+    assert "00002-000000 can't be restored: its weights kernel are not finite" in caplog.text
+
+
 def test_other_frozen_weights_are_refused(saved):
     checkpoints = Checkpoints(saved, [], "others", keep=2)
     with pytest.raises(ConfigError, match="belongs to other frozen weights, other images, or"):
