@@ -48,8 +48,8 @@ _CLASSES = {
     "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer"},
     "keras.src.ops.core": {"Cast"},
     "keras.src.ops.numpy": {
-        "Add", "All", "Any", "Equal", "ExpandDims", "GreaterEqual", "Greater", "LessEqual",
-        "LogicalAnd", "LogicalNot", "LogicalOr", "Max", "Multiply", "Round", "Take", "Where",
+        "Add", "All", "Equal", "ExpandDims", "Greater", "GreaterEqual", "LessEqual", "LogicalAnd",
+        "LogicalNot", "LogicalOr", "Matmul", "Max", "Multiply", "Round", "Squeeze", "Take", "Where",
     },
     None: {"__keras_tensor__", "__tensor__"},
 }  # fmt: skip

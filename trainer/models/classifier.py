@@ -82,33 +82,37 @@ def with_checked_input(network: Network) -> keras.Model:
     """
     shape = network.whole.input.shape[1:]
     image = keras.Input(shape, dtype="float32", name="image")
-    grey, factor = _build_check(shape)(image)
-    probabilities = network.head(network.trunk(network.preprocessing(grey), training=False))
+    factor = _build_check(shape)(image)
+    probabilities = network.head(network.trunk(network.preprocessing(image), training=False))
     name = network.whole.name
     return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
 
 
 def _build_check(shape: tuple[int, int, int]) -> keras.Model:
-    """Builds image -> (the same image, 1), which fails or returns NaN for what is not one.
+    """Builds image -> 1 [B, 1]; it fails, or returns NaN, for what the classifier can't judge.
 
     Plain Keras has no assertion. Reading element 1 of a vector of length 1 fails on a CPU, with the
     name of this model in the message; where it doesn't (on a GPU, under XLA), the factor is NaN.
-    A loaded model may be traced for images of any size: only reshaping fails for a wrong one.
+    Keras's own check of the size ends when a loaded model has been traced for images of any size;
+    a matrix product fails for another length. Reshaping would make two images out of one.
     """
     ops = keras.ops
     height, width, _ = shape
     image = keras.Input(shape, dtype="float32", name="image")
-    grey = keras.layers.Reshape(shape, dtype="float32", name="grey")(image)
-    rows = keras.layers.Reshape((height,), dtype="float32", name="rows")(ops.max(grey, (2, 3)))
-    is_grey_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
+    grey = ops.squeeze(image, 3)
+    rows, columns = ops.max(grey, 2), ops.max(grey, 1)
+    nothing = ops.add(
+        ops.matmul(rows, ops.zeros((height, 1))), ops.matmul(columns, ops.zeros((width, 1)))
+    )
+    is_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
     # Divided by 255, an image has fractions and no level above 1; a black one is whole.
-    is_whole = ops.all(ops.equal(grey, ops.round(grey)), (1, 2, 3))
-    is_scaled = ops.logical_and(ops.less_equal(ops.max(rows, 1), 1.0), ops.logical_not(is_whole))
-    is_right = ops.logical_and(ops.all(is_grey_level, (1, 2, 3)), ops.logical_not(is_scaled))
+    is_whole = ops.all(ops.equal(grey, ops.round(grey)), (1, 2))
+    is_levels = ops.logical_or(is_whole, ops.greater(ops.max(rows, 1), 1.0))
+    is_right = ops.logical_and(ops.all(is_level, (1, 2)), is_levels)
     factor = ops.take(ops.ones((1,)), ops.cast(ops.logical_not(is_right), "int32"))
     factor = ops.expand_dims(ops.where(is_right, factor, float("nan")), -1)
     name = f"needs_grey_images_of_{height}x{width}_with_levels_0_to_255"
-    return keras.Model(image, [grey, factor], name=name)
+    return keras.Model(image, ops.add(factor, nothing), name=name)
 
 
 def build_backbone(config: ModelOptions) -> keras.Model:

@@ -101,7 +101,7 @@ def test_a_larger_model_that_contains_all_layers_is_another_one(tmp_path):
     """VGG19 has every layer of VGG16, and three more."""
     vgg19 = keras.applications.VGG19(weights=None, include_top=False, input_shape=(32, 32, 3))
     path = _write(vgg19, tmp_path / "vgg19.weights.h5")
-    with pytest.raises(RunError, match="does not fit vgg16: it also has a layer 'block3_conv4'"):
+    with pytest.raises(RunError, match="does not fit vgg16: it also has a layer 'block._conv4'"):
         _build(backbone="vgg16", weights=str(path))
 
 
