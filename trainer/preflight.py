@@ -17,14 +17,13 @@ from trainer.system import environment
 
 if TYPE_CHECKING:
     from trainer.config import Config
-    from trainer.options import DataOptions, ModelOptions
+    from trainer.options import DataOptions
 
 LOADING = "loading TensorFlow ..."
 TRAINING = ("train", "benchmark", "search")
 """Commands that train on a data set."""
 NEW_RUNS = "runs"
 """Where a run without a name gets its directory."""
-SUFFIXES = (".keras", ".h5")
 FINISHED = "best.keras"
 
 
@@ -68,8 +67,6 @@ def check(mode: str, config: Config) -> None:
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index; --local_workers=2 tries it here."
         )
-    if mode in TRAINING:
-        _check_weights(config.model)
     if mode in (*TRAINING, "evaluate"):
         _check_data(config.data)
     if locations.is_url(config.model_dir):
@@ -78,20 +75,6 @@ def check(mode: str, config: Config) -> None:
         _check_new_run(config)
     if mode == "evaluate":
         _check_finished(config)
-
-
-def _check_weights(model: ModelOptions) -> None:
-    if model.weights == "imagenet" and model.backbone == "small_cnn":
-        raise ConfigError("small_cnn has no ImageNet weights; give --weights=none.")
-    if model.weights in ("imagenet", "none"):
-        return
-    path = pathlib.Path(model.weights).expanduser()
-    if not path.is_file():
-        raise RunError(f"weights file {path} does not exist; give --weights=PATH of one that does.")
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"weights ({path}) must be a .weights.h5, .h5 or .keras file.")
-    with path.open("rb"):  # Raises for a file that may not be read.
-        pass
 
 
 def _check_data(data: DataOptions) -> None:

@@ -65,8 +65,7 @@ def test_the_environment_and_the_file_of_keras_change_nothing(backend, tmp_path)
         capture_output=True, text=True, check=True, env=os.environ | env,
     )  # fmt: skip
     assert "TF_ENABLE_ONEDNN_OPTS=0: set in the environment; results may differ" in result.stdout
-    assert result.stdout.endswith("tensorflow float32
-")
+    assert result.stdout.endswith("tensorflow float32\n")
 
 
 def test_the_seed_decides_the_weights():
