@@ -1,4 +1,4 @@
-"""The saved model: what it takes and refuses, who can load it, and files that only look like one."""
+"""The saved model: what it takes and refuses, who can load it, and forged files."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def test_a_zip_bomb_is_refused(path, tmp_path):
 def test_an_archive_that_is_cut_off_is_refused(path, tmp_path, share):
     content = path.read_bytes()
     (tmp_path / "best.keras").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(RunError, match="is not a readable model: it is not a .keras archive"):
+    with pytest.raises(RunError, match=r"is not a readable model: it is not a \.keras archive"):
         saved.load(tmp_path / "best.keras")
 
 

@@ -101,7 +101,7 @@ def test_a_larger_model_that_contains_all_layers_is_another_one(tmp_path):
     """VGG19 has every layer of VGG16, and three more."""
     vgg19 = keras.applications.VGG19(weights=None, include_top=False, input_shape=(32, 32, 3))
     path = _write(vgg19, tmp_path / "vgg19.weights.h5")
-    with pytest.raises(RunError, match="does not fit vgg16: it also has a layer 'block._conv4'"):
+    with pytest.raises(RunError, match=r"does not fit vgg16: it also has a layer 'block._conv4'"):
         _build(backbone="vgg16", weights=str(path))
 
 
@@ -117,7 +117,7 @@ def test_layers_of_another_shape_are_named(tmp_path):
         input_shape=(32, 32, 1)
     )
     path = _write(backbone, tmp_path / "grey.weights.h5")
-    with pytest.raises(RunError, match="its layer 'block1_conv' has weights of .*3, 3, 1, 16"):
+    with pytest.raises(RunError, match=r"its layer 'block1_conv' has weights of .*3, 3, 1, 16"):
         _build(weights=str(path))
 
 
