@@ -1,4 +1,4 @@
-"""The saved model: what it takes and refuses, who loads it, and files that only look like one."""
+"""The saved model: what it takes and refuses, who can load it, and forged files."""
 
 from __future__ import annotations
 
