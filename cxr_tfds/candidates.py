@@ -49,16 +49,19 @@ def choose(path: epath.Path) -> Candidate:
     if not path.is_dir():
         return _require_images(_zip_file(path), path)
     tree = _candidate(path)
-    readable, damaged = _zips(tree)
+    readable, unreadable = _zips(tree)
+    unreadable += tuple(
+        f"{_name(path / entry.path)} {entry.problem}." for entry in tree.entries if entry.is_folder
+    )
     zips = [found for found in readable if found.images]
     if zips:
-        return _preferred(zips, tree, damaged)
-    if not tree.images and damaged:
-        raise SourceError(damaged[0])
+        return _preferred(zips, tree, unreadable)
+    if not tree.images and unreadable:
+        raise SourceError(unreadable[0])
     _check_depth(tree)
     if not tree.images and readable:
         return _require_images(readable[0], readable[0].root)
-    return dataclasses.replace(_require_images(tree, path), beside=damaged)
+    return dataclasses.replace(_require_images(tree, path), beside=unreadable)
 
 
 def _candidate(root: epath.Path) -> Candidate:
@@ -82,15 +85,15 @@ def _zip_file(path: epath.Path) -> Candidate:
 
 
 def _zips(tree: Candidate) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Returns the zips in the folder itself, and what is wrong with those that can't be read."""
-    zips, damaged = [], []
+    """Returns the zips in the folder itself, and a line for each that can't be read."""
+    zips, unreadable = [], []
     for entry in tree.entries:
         if len(entry.parts) == 1 and entry.suffix == ".zip":
             try:
                 zips.append(_candidate(tree.root / entry.path))
             except SourceError as error:
-                damaged.append(str(error))
-    return zips, tuple(damaged)
+                unreadable.append(str(error))
+    return zips, tuple(unreadable)
 
 
 def _preferred(zips: Sequence[Candidate], tree: Candidate, beside: tuple[str, ...]) -> Candidate:
@@ -108,7 +111,9 @@ def _preferred(zips: Sequence[Candidate], tree: Candidate, beside: tuple[str, ..
     if tree.images:
         _check_tree_beside(first, tree)
     zip_names = {found.root.name for found in zips}
-    rest = [entry.path for entry in tree.entries if entry.path not in zip_names]
+    rest = [
+        entry.path for entry in tree.entries if entry.path not in zip_names and not entry.is_folder
+    ]
     if rest:
         counts = listing.count_by_suffix(rest)
         files = text.counted(len(rest), "file")

@@ -100,6 +100,7 @@ def arrange(root: epath.Path, entries: Sequence[listing.FileEntry]) -> Layout:
       SourceError: a folder is neither split nor class, or two different images have one key.
     """
     images, others = find_images(entries)
+    _check_readable(root, images, others)
     _check_folders(root, images, [entry for entry in others if _is_image(entry)])
     first: dict[str, Image] = {}
     copies = []
@@ -112,7 +113,7 @@ def arrange(root: epath.Path, entries: Sequence[listing.FileEntry]) -> Layout:
     return Layout(
         first,
         tuple(copy.entry.path for _, copy in copies),
-        tuple(entry.path for entry in others),
+        tuple(entry.path for entry in others if not entry.is_folder),
     )
 
 
@@ -127,7 +128,11 @@ def is_split_folder(name: str) -> bool:
 
 
 def _is_image(entry: listing.FileEntry) -> bool:
-    return entry.suffix in IMAGE_SUFFIXES and not entry.parts[-1].startswith(".")
+    return (
+        not entry.is_folder
+        and entry.suffix in IMAGE_SUFFIXES
+        and not entry.parts[-1].startswith(".")
+    )
 
 
 def _place(entry: listing.FileEntry) -> Image | None:
@@ -142,6 +147,17 @@ def _place(entry: listing.FileEntry) -> Image | None:
     parent = tuple(folders[: len(names) - 1])
     split = _SPLITS.get(parent[-1].lower()) if parent else None
     return Image(entry, _LABELS[names[-1]], split, etiology, parent)
+
+
+def _check_readable(
+    root: epath.Path, images: Iterable[Image], others: Iterable[listing.FileEntry]
+) -> None:
+    """Refuses a folder of the archive that can't be listed; others can't matter."""
+    parents = {image.parent for image in images}
+    for entry in others:
+        above = {entry.parts[:length] for length in range(len(entry.parts))}
+        if entry.is_folder and (is_archive_folder(entry.parts[-1]) or above & parents):
+            raise SourceError(f"{_name(root / entry.path)} {entry.problem}.")
 
 
 def _check_folders(

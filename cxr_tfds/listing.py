@@ -69,19 +69,21 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file.
+    """One file, or a folder that can't be listed.
 
     Attributes:
       path: relative to the zip or folder, as that spells it.
       size: in bytes, as declared.
       crc: CRC-32 of the contents, if the zip declares it.
-      problem: why the file can't be read, as a predicate; None if it may be.
+      problem: why it can't be read, as a predicate; None if it may be.
+      is_folder: whether it is a folder, of which nothing but the problem is known.
     """
 
     path: str
     size: int
     crc: int | None = None
     problem: str | None = None
+    is_folder: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ def list_files(root: epath.Path) -> list[FileEntry]:
     Leaves out what operating systems add (`__MACOSX/`, `._name`, `.DS_Store`, `Thumbs.db`).
 
     Raises:
-      SourceError: the zip is damaged, or a folder can't be read.
+      SourceError: the zip is damaged.
+      OSError: the root can't be read; a folder below it becomes an entry with the problem.
     """
     entries = _walk(root) if root.is_dir() else _list_zip(root)
     found = (entry for entry in entries if entry.parts and not _is_debris(entry.parts))
@@ -158,19 +161,27 @@ def _walk(root: epath.Path) -> Iterator[FileEntry]:
         if real in seen:
             continue
         seen.add(real)
-        for path in sorted(_children(folder)):
+        try:
+            children = sorted(_children(folder))
+        except OSError as error:
+            if folder == root:
+                raise
+            reason = error.strerror or type(error).__name__
+            name = folder.relative_to(root).as_posix()
+            yield FileEntry(name, 0, problem=f"can't be read: {reason}", is_folder=True)
+            continue
+        for path in children:
             if path.is_dir():
                 (linked if pathlib.Path(path).is_symlink() else pending).append(path)
             else:
                 yield _file(path, root)
 
 
-def _children(folder: epath.Path) -> list[epath.Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SourceError(f"{text.visible(str(folder))} can't be read: {reason}.") from error
+def _children(folder: epath.Path) -> Iterator[epath.Path]:
+    if "://" in str(folder):
+        return folder.iterdir()
+    # On a local disk epath leaves out names that end in "~".
+    return (folder / path.name for path in pathlib.Path(folder).iterdir())
 
 
 def _file(path: epath.Path, root: epath.Path) -> FileEntry:

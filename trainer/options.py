@@ -31,7 +31,7 @@ class DataOptions(option_groups.Group):
     )
     manual_dir: str = option(
         "",
-        "folder with the Kaggle archive (zip or extracted), from which a missing data set is built",
+        "Kaggle's zip, or a folder with it or its files, from which a missing data set is built",
         of_result=False,
     )
     data_dir: str = option(

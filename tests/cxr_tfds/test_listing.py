@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tests.support import radiographs
 from tests.support.radiographs import Files
 
 if TYPE_CHECKING:
-    import pathlib
+    from collections.abc import Callable
 
 NAME = "chest_xray/train/NORMAL/IM-0900-0001.jpeg"
 
@@ -68,14 +69,48 @@ def test_a_member_that_ends_too_soon_is_an_issue_and_no_other_is(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("place", [".", "chest_xray/train", "archive.zip"])
-def test_what_may_not_be_read_is_named(place: str, files: Files, tmp_path: pathlib.Path) -> None:
-    folder = files.extract(tmp_path / "manual")
-    files.zip(folder)
-    (folder / place).chmod(0)
-    with pytest.raises(source.SourceError, match=rf"{(folder / place).name} can't be read: Perm"):
-        source.open_archive(folder)
-    (folder / place).chmod(0o755)
+def test_a_zip_that_may_not_be_read_is_named(manual_dir: pathlib.Path) -> None:
+    (manual_dir / "archive.zip").chmod(0)
+    with pytest.raises(source.SourceError, match=r"archive.zip can't be read: Permission denied"):
+        source.open_archive(manual_dir)
+
+
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[pathlib.Path], pathlib.Path]:
+    """Makes the system refuse to list a folder: root may list any, whatever its mode."""
+    iterdir = pathlib.Path.iterdir
+
+    def forbid(denied: pathlib.Path) -> pathlib.Path:
+        elsewhere = {denied: denied / ("x" * 300)}
+        monkeypatch.setattr(
+            pathlib.Path, "iterdir", lambda path: iterdir(elsewhere.get(path, path))
+        )
+        return denied
+
+    return forbid
+
+
+@pytest.mark.parametrize("place", ["", "chest_xray/train", "chest_xray/test/NORMAL"])
+def test_a_folder_of_the_archive_that_may_not_be_read_is_refused(
+    place: str,
+    files: Files,
+    tmp_path: pathlib.Path,
+    deny: Callable[[pathlib.Path], pathlib.Path],
+) -> None:
+    denied = deny(files.extract(tmp_path) / place)
+    with pytest.raises(source.SourceError, match=f"^{denied}[/x]* can't be read: File name too"):
+        source.open_archive(tmp_path)
+
+
+def test_another_folder_that_may_not_be_read_is_named(
+    files: Files, tmp_path: pathlib.Path, deny: Callable[[pathlib.Path], pathlib.Path]
+) -> None:
+    denied = files.extract(tmp_path) / "lost+found"
+    denied.mkdir()
+    deny(denied)
+    archive = source.open_archive(tmp_path)
+    assert len(archive.records) == 116
+    assert archive.notes()[0] == f"{denied} can't be read: File name too long."
 
 
 @pytest.mark.parametrize("size", [0, 1, 30, 1000, -1, -30])
@@ -109,6 +144,15 @@ def test_two_members_of_one_name_are_refused_or_taken_once(
         archive.writestr("chest_xray/train/NORMAL/IM-0000-0000.jpeg", radiographs.draw(77))
     with pytest.raises(source.SourceError, match="1 pairs of different images"):
         source.open_archive(path)
+
+
+def test_a_folder_whose_name_ends_like_a_backup_is_read(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    moved = Files(
+        {path.replace("chest_xray", "mine~"): data for path, data in files.content.items()}
+    )
+    assert len(source.open_archive(moved.extract(tmp_path)).records) == 116
 
 
 def test_links_to_folders_are_followed_once(files: Files, tmp_path: pathlib.Path) -> None:
