@@ -15,13 +15,10 @@ import io
 import re
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What Pillow may decode. It knows 40 more, and starts Ghostscript for one of them."""
@@ -82,7 +79,7 @@ _LOOK_AHEAD: Final = bytes(8)
 """libjpeg fills its buffer of 64 bits before it decodes the last block."""
 
 
-class DamagedError(ValueError):
+class _DamagedError(ValueError):
     """The file is damaged; the message says how, in words that follow "its"."""
 
 
@@ -119,7 +116,7 @@ def load(data: bytes) -> Image.Image:
         image = _opened(data)
         _check_size(image)
         _decode(image, data)
-    except _Refusal:
+    except _RefusedError:
         raise
     except _UNDECODABLE as error:
         raise ValueError(cannot_decode(error)) from error
@@ -146,7 +143,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     """Reads the markers of a JPEG file, which are in order unless the file is damaged.
 
     Raises:
-      DamagedError: a marker is missing, or is where none can be.
+      ValueError: a marker is missing, or is where none can be.
     """
     frame: tuple[int, int, int] | None = None
     scans = 0
@@ -154,7 +151,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     while True:
         marker = _MARKER.match(data, position)
         if marker is None:
-            raise DamagedError("JPEG markers are damaged or truncated")
+            raise _DamagedError("JPEG markers are damaged or truncated")
         code, start = marker[1][0], marker.end()
         if code == _END_OF_IMAGE:
             break
@@ -165,7 +162,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
             scans += 1
             position = _end_of_scan(data, position)
     if frame is None or not scans:
-        raise DamagedError("JPEG data is missing")
+        raise _DamagedError("JPEG data is missing")
     return Jpeg(*frame, scans=scans, end=marker.start())
 
 
@@ -179,11 +176,11 @@ def _end_of_scan(data: bytes, start: int) -> int:
         if codes[i] not in _RESTARTS:
             return start + int(prefixes[i])
         if codes[i] != _RESTARTS[count % 8]:
-            raise DamagedError("JPEG data lacks a part")
-    raise DamagedError("JPEG data is truncated")
+            raise _DamagedError("JPEG data lacks a part")
+    raise _DamagedError("JPEG data is truncated")
 
 
-class _Refusal(ValueError):
+class _RefusedError(ValueError):
     """A sound file that is not taken."""
 
 
@@ -191,11 +188,11 @@ def _opened(data: bytes) -> Image.Image:
     """Returns the image, not yet decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise _Refusal(_unexpected(data)) from None
+    except UnidentifiedImageError:
+        raise _RefusedError(_unexpected(data)) from None
     # "MPO" is a JPEG with more images behind it, and the name that Pillow gives it.
     if (count := getattr(image, "n_frames", 1)) > 1:
-        raise _Refusal(f"holds {count} images; keep one of them")
+        raise _RefusedError(f"holds {count} images; keep one of them")
     return image
 
 
@@ -216,11 +213,11 @@ def _could_be_expected(data: bytes) -> bool:
 def _check_size(image: Image.Image) -> None:
     size = f"is {image.width} x {image.height}"
     if min(image.size) < MIN_SIDE:
-        raise _Refusal(f"{size}, under {MIN_SIDE} pixels a side")
+        raise _RefusedError(f"{size}, under {MIN_SIDE} pixels a side")
     if max(image.size) > MAX_SIDE:
-        raise _Refusal(f"{size}, over {MAX_SIDE:,} pixels a side")
+        raise _RefusedError(f"{size}, over {MAX_SIDE:,} pixels a side")
     if image.width * image.height > MAX_PIXELS:
-        raise _Refusal(f"{size}, over {MAX_PIXELS // 10**6} million pixels")
+        raise _RefusedError(f"{size}, over {MAX_PIXELS // 10**6} million pixels")
 
 
 def _decode(image: Image.Image, data: bytes) -> None:
@@ -232,7 +229,7 @@ def _decode(image: Image.Image, data: bytes) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
         if set(image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
-            raise _Refusal("has signed or fractional pixels; convert it to 8 bits")
+            raise _RefusedError("has signed or fractional pixels; convert it to 8 bits")
     elif image.format == "PNG":
         _check_png(data)
         bits = data[24]
@@ -242,9 +239,9 @@ def _decode(image: Image.Image, data: bytes) -> None:
 
 def _check_bits(image: Image.Image, bits: int) -> None:
     if bits > 8:
-        raise _Refusal(f"has {bits} bits a channel; convert it to 8 bits")
+        raise _RefusedError(f"has {bits} bits a channel; convert it to 8 bits")
     if image.mode not in _EIGHT_BIT_MODES:
-        raise _Refusal(f"has pixels of mode {image.mode}; convert it to 8 bits")
+        raise _RefusedError(f"has pixels of mode {image.mode}; convert it to 8 bits")
 
 
 def _check_png(data: bytes) -> None:
@@ -254,9 +251,9 @@ def _check_png(data: bytes) -> None:
         length = int.from_bytes(data[position : position + 4], "big")
         start, end = position + 4, position + 8 + length
         if len(data) < end + 4:
-            raise DamagedError("PNG data is truncated")
+            raise _DamagedError("PNG data is truncated")
         if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise DamagedError("PNG data has a wrong checksum")
+            raise _DamagedError("PNG data has a wrong checksum")
         if data[start : start + 4] == b"IEND":
             return
         position = end + 4
@@ -265,7 +262,7 @@ def _check_png(data: bytes) -> None:
 def _decode_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes, jpeg: Jpeg) -> None:
     _check_bits(image, jpeg.bits)
     if jpeg.channels == 4 and "adobe_transform" not in image.info:
-        raise _Refusal("is CMYK without a mark of which end is black; convert it to grey")
+        raise _RefusedError("is CMYK without a mark of which end is black; convert it to grey")
     if jpeg.process in _IN_ONE_PASS and jpeg.scans == 1:
         _decode_to_the_end(image, data, jpeg.end)
     else:
@@ -286,12 +283,12 @@ def _decode_to_the_end(image: JpegImagePlugin.JpegImageFile, data: bytes, end: i
     def read(_: int) -> bytes:
         nonlocal given
         if given == len(parts):
-            raise DamagedError("JPEG data ends before the last pixel")
+            raise _DamagedError("JPEG data ends before the last pixel")
         given += 1
         return parts[given - 1]
 
     # Where an image has this attribute, Pillow reads by it.
-    image.load_read = read  # type: ignore[method-assign]
+    image.load_read = read  # type: ignore[assignment,method-assign]
     image.load()
     if given < len(parts):
-        raise DamagedError("JPEG data goes on after the last pixel")
+        raise _DamagedError("JPEG data goes on after the last pixel")

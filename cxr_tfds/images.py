@@ -35,8 +35,8 @@ JPEG_QUALITY: Final = 95
 # JPEG, because a TFDS feature has one encoding; at this quality pixels change by rounding only.
 _RAW_QUALITY: Final = 100
 MIN_CONTRAST: Final = 16
-"""Grey levels (of 256) between the darkest and the brightest 1 % of an image. Radiographs have 90 or
-more; less is a blank file, or 12 bits that were saved as 8."""
+"""Grey levels (of 256) between the darkest and the brightest 1 % of an image. Radiographs have 90
+or more; less is a blank file, or 12 bits that were saved as 8."""
 # What a zip raises for a member that it can't read.
 _UNREADABLE: Final = (
     OSError,
@@ -60,22 +60,25 @@ class Facts:
       width: in pixels, of the upright image.
       is_rgb_coded: whether the file has colour channels, though the radiograph has no colour.
       content_hash: SHA-256 of the file's bytes.
+      size: of the file in bytes.
     """
 
     height: int
     width: int
     is_rgb_coded: bool
     content_hash: str
+    size: int = 0
 
 
 def inspect(
-    archive: source.Archive, check: Callable[[bytes], None] | None = None
+    archive: source.Archive, check: Callable[[bytes, Image.Image], None] | None = None
 ) -> tuple[dict[str, Facts], list[source.Issue]]:
     """Decodes every image of the archive.
 
     Args:
       archive: where to read them.
-      check: called with the bytes of each good image; what it raises ValueError for is an issue.
+      check: called with the bytes and the upright image of each good file; what it raises
+        ValueError for is an issue.
 
     Returns:
       The facts of each good image by key, and the issues of all others, including those that
@@ -88,14 +91,14 @@ def inspect(
         def examine(record: source.Record) -> Facts | source.Issue:
             try:
                 data = read(record)
-                found = examine_bytes(data)
+                image = _open(data)
                 if check:
-                    check(data)
+                    check(data, image)
             except _UNREADABLE as error:
                 return source.Issue(record.key, file_formats.cannot_decode(error))
             except ValueError as error:
                 return source.Issue(record.key, str(error))
-            return found
+            return _facts(data, image)
 
         for record, result in parallel_map(examine, archive.records):
             if isinstance(result, source.Issue):
@@ -111,12 +114,16 @@ def examine_bytes(data: bytes) -> Facts:
     Raises:
       ValueError: see `decode`.
     """
-    image = _open(data)
+    return _facts(data, _open(data))
+
+
+def _facts(data: bytes, image: Image.Image) -> Facts:
     return Facts(
         height=image.height,
         width=image.width,
         is_rgb_coded=image.mode not in ("1", "L", "LA"),
         content_hash=hashlib.sha256(data).hexdigest(),
+        size=len(data),
     )
 
 
@@ -124,8 +131,8 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
     """Decodes an image file to grey pixels and, where a side is given, stretches them to a square.
 
     Colour channels become luma (ITU-R 601), and an EXIF orientation is applied. Gamma and colour
-    profiles are not: pixels are taken as stored. The filter is bilinear with antialiasing: it widens
-    with the reduction, so that a radiograph of 2,000 pixels does not alias.
+    profiles are not: pixels are taken as stored. The filter is bilinear with antialiasing: it
+    widens with the reduction, so that a radiograph of 2,000 pixels does not alias.
 
     Args:
       data: the whole file, one of `file_formats.FORMATS`.
@@ -195,7 +202,7 @@ def _open(data: bytes) -> Image.Image:
     image = file_formats.load(data)
     if not _is_upright(image):
         image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise ValueError("is partly transparent; remove its transparency")
     if not _has_sampled_contrast(image) and (contrast := _contrast(image)) < MIN_CONTRAST:
         raise ValueError(f"is blank: 98 % of its pixels are within {contrast} of 255 grey levels")

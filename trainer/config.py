@@ -82,7 +82,7 @@ class Config:
             "data_dir": self.data.data_dir,
             "cache_dir": self.features.cache_dir,
         }
-        for name, path in anywhere.items():
+        for name, path in (local | anywhere).items():
             try:
                 locations.check(path)
             except locations.LocationError as error:
