@@ -32,9 +32,10 @@ from typing import TYPE_CHECKING, Final
 
 from etils import epath
 
-from cxr_tfds import candidates, layout, listing, text
-from cxr_tfds.layout import CLASSES, ETIOLOGIES, FOLDERS, IMAGE_SUFFIXES
-from cxr_tfds.listing import HOW_TO_OBTAIN, KAGGLE_DATASET, Issue, SourceError
+from cxr_tfds import text
+from cxr_tfds.archives import candidates, layout, listing
+from cxr_tfds.archives.layout import CLASSES, ETIOLOGIES, FOLDERS, IMAGE_SUFFIXES
+from cxr_tfds.archives.listing import HOW_TO_OBTAIN, KAGGLE_DATASET, Issue, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

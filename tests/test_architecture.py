@@ -32,7 +32,7 @@ LIGHT = [
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
     "cxr_tfds.images", "cxr_tfds.audit",
-    "cxr_tfds.configs",
+    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 

@@ -91,11 +91,6 @@ class Config:
         }
         for name, path in (local | anywhere).items():
             try:
-                pathlib.Path(path).expanduser()
-            except RuntimeError as error:
-                raise ConfigError(f"{name} ({path}): there is no such user.") from error
-        for name, path in anywhere.items():
-            try:
                 locations.check(path)
             except locations.LocationError as error:
                 raise ConfigError(f"{name} ({path}) {error}.") from error

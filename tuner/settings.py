@@ -202,6 +202,10 @@ class Settings(option_groups.Group):
                 f"directory ({self.directory}) must be a local path, or on a file system that all "
                 "hosts mount, not a URL."
             )
+        try:
+            locations.check_local(self.directory)
+        except locations.LocationError as error:
+            raise ConfigError(f"directory ({self.directory}) {error}.") from error
         if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
             raise ConfigError(
                 "precision (auto) is measured on each machine and could differ between workers: "

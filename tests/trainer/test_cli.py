@@ -178,7 +178,7 @@ def early(tmp_path):
         ([], 1, "is not built in"),
         ([], 1, "--recipe=quickstart needs no data."),
         (["--weights=absent.h5"], 2, "weights file absent.h5 does not exist; give --weights=PATH"),
-        (["--weights={here}/a.txt"], 2, "a.txt) must be imagenet, none, a .weights.h5, .h5 or .keras"),
+        (["--weights={here}/a.txt"], 2, "a.txt) must be imagenet, none, a .weights.h5, .h5"),
         (["--backbone=small_cnn"], 2, "small_cnn has no ImageNet weights; give --weights=none "),
         (["--recipe=quickstart", "--model_dir={here}/a.txt"], 1, "a.txt can't be written: it is a"),
         (["--recipe=quickstart", "--model_dir={here}/no", "--resume=must"], 2, "holds no run for"),

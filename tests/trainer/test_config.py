@@ -129,3 +129,12 @@ def test_a_cache_in_a_bucket_has_a_local_folder():
 def test_the_tree_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().model_dir = "elsewhere"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "name", ["model_dir", "data_dir", "manual_dir", "cache_dir", "staging_dir", "weights"]
+)
+@pytest.mark.parametrize("path", ["gs:/bucket/x", "~nobody-of-this-name/x", "s3://bucket/x"])
+def test_every_folder_that_is_neither_local_nor_in_a_bucket_is_refused(name, path):
+    with pytest.raises(ConfigError, match=rf"{name} \({path}\)"):
+        Config.from_flat({name: path})

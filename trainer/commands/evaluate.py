@@ -74,7 +74,10 @@ def _evaluate(config: Config) -> Evaluation:
         finished = trained.require_finished(directory)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
-        data = opening.load(config.data, image_size=model.input.shape[1])
+        is_given = config.data.manual_dir != finished.config.data.manual_dir
+        data = opening.load(
+            config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
+        )
         data.require_image_shape(model.input.shape[1:])
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)

@@ -85,7 +85,9 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     directory, config = resuming.take(config, is_chief=context.is_chief)
     _say_what_is_there(directory, config)
     with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
-        data = opening.load(config.data, config.model.backbone_image_size)
+        data = opening.load(
+            config.data, config.model.backbone_image_size, compares_archive=context.is_chief
+        )
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
 

@@ -12,6 +12,7 @@ import pathlib
 import re
 from typing import Self
 
+_SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "http", "https", "hdfs", "ftp", "file")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
@@ -58,6 +59,24 @@ def check(path: str) -> None:
     """Raises LocationError unless `path` is local or a well-formed `gs://bucket/prefix`."""
     if is_url(path):
         parse(path)
+    else:
+        check_local(path)
+
+
+def check_local(path: str) -> None:
+    """Raises LocationError unless `path` is a path on this machine, `~` or `~user` before it."""
+    scheme, colon, rest = path.partition(":")
+    if is_url(path):
+        raise LocationError("must be a local path, not a URL")
+    if colon and scheme.lower() in _SCHEMES:
+        hint = f"gs://{rest.lstrip('/')}" if scheme.lower() == "gs" else "a local path or gs://…"
+        raise LocationError(f"is neither a local path nor a URL; write {hint}")
+    if "\0" in path:
+        raise LocationError("has a null byte in it")
+    try:
+        pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise LocationError("starts with the home folder of a user that is not known") from error
 
 
 def parse(text: str) -> Url:

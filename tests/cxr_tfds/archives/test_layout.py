@@ -9,7 +9,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from cxr_tfds import layout, source
+from cxr_tfds import source
+from cxr_tfds.archives import layout
 from tests.support import radiographs
 from tests.support.radiographs import Files
 

@@ -10,8 +10,9 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from cxr_tfds import layout, listing, text
-from cxr_tfds.listing import SourceError
+from cxr_tfds import text
+from cxr_tfds.archives import layout, listing
+from cxr_tfds.archives.listing import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

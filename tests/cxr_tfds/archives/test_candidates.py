@@ -8,7 +8,8 @@ import zipfile
 
 import pytest
 
-from cxr_tfds import candidates, source
+from cxr_tfds import source
+from cxr_tfds.archives import candidates
 from tests.support import radiographs
 from tests.support.radiographs import Files
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from etils import epath
 
-from cxr_tfds import images, listing, source
+from cxr_tfds import images, source
+from cxr_tfds.archives import listing
 from tests.support import radiographs
 from tests.support.radiographs import Files
 

@@ -16,8 +16,9 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from cxr_tfds import listing, text
-from cxr_tfds.listing import SourceError
+from cxr_tfds import text
+from cxr_tfds.archives import listing
+from cxr_tfds.archives.listing import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
