@@ -26,13 +26,13 @@ def main(command: flags.TrainerCommand) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    count = command.config.runtime.local_workers
-    if count and not peers.has_cluster():  # With a cluster, this is a worker already.
-        return local_workers.run(sys.argv[1:], count)
     return exits.code_of(NAME, lambda: _run(command))
 
 
 def _run(command: flags.TrainerCommand) -> int:
+    count = command.config.runtime.local_workers
+    if peers.starts_local_workers(count):
+        return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
         outcome = command.mode.run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
