@@ -32,13 +32,13 @@ NAME = "trainer"
 def main(command: flags.TrainerCommand) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
-    count = command.config.runtime.local_workers
-    if count and not peers.has_cluster():  # With a cluster, this is a worker already.
-        return local_workers.run(sys.argv[1:], count)
     return exits.code_of(NAME, lambda: _run(command))
 
 
 def _run(command: flags.TrainerCommand) -> int:
+    count = command.config.runtime.local_workers
+    if peers.starts_local_workers(count):
+        return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)
         console.say(preflight.first_line(command.mode.name, command.config))

@@ -69,6 +69,8 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
     """
     space = settings.space_for(base)
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
+    if role:
+        chief.address_of_environment()  # Wrong, it should not cost the time to open the data.
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return ()

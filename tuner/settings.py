@@ -14,6 +14,7 @@ import pathlib
 
 from trainer import config as config_lib
 from trainer import option_groups, options
+from trainer.distribution import cluster
 from trainer.errors import ConfigError
 from trainer.option_groups import option
 from trainer.storage import locations
@@ -196,6 +197,12 @@ class Settings(option_groups.Group):
             raise ConfigError(
                 "a trial trains on one host; for several hosts, run trials side by side "
                 "(--workers, or KERASTUNER_ORACLE_IP)."
+            )
+        hosts = cluster.of_environment() if base.runtime.strategy == "auto" else None
+        if hosts and hosts.others:
+            raise ConfigError(
+                f"TF_CONFIG names {hosts.size} hosts, and a trial trains on one: unset it, and run "
+                "trials side by side (--workers, or KERASTUNER_ORACLE_IP)."
             )
         if locations.is_url(self.directory):
             raise ConfigError(

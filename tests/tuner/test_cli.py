@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.support import processes
 from trainer.system import exits
 
 
@@ -71,7 +72,39 @@ def test_an_invalid_tf_config_is_reported_before_anything_starts(monkeypatch, tm
     monkeypatch.setenv("TF_CONFIG", "worker:1")
     result = _run("--dataset=phantom", f"--directory={tmp_path}")
     assert result.returncode == 2
-    assert result.stderr.startswith("tuner: TF_CONFIG (worker:1) must be JSON of the form")
+    assert result.stderr.startswith("tuner: TF_CONFIG (worker:1) is not JSON")
+
+
+TWO_HOSTS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TF_CONFIG", TWO_HOSTS, "TF_CONFIG names 2 hosts, and a trial trains on one"),
+        ("KERASTUNER_TUNER_ID", "chief", "KERASTUNER_ORACLE_IP (not set) and KERASTUNER_ORACLE_"),
+        ("KERASTUNER_TUNER_ID", "worker-0", "KERASTUNER_ORACLE_PORT (not set) must name its ch"),
+    ],
+)
+def test_an_environment_of_other_hosts_that_names_no_chief_is_one_line(
+    monkeypatch, tmp_path, name, value, message
+):
+    monkeypatch.setenv(name, value)
+    result = _run("--dataset=phantom", f"--directory={tmp_path}", "--precision=float32")
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_only_this_machine_reaches_a_search_with_workers(command):
+    arguments = [sys.executable, "-m", "tuner", *command(workers=2, max_epochs=9)]
+    with processes.started(arguments, stderr=subprocess.DEVNULL) as search:
+        processes.wait_until(lambda: len(processes.children_of(search.pid)) == 2, 300)
+        found = processes.listeners_of(processes.family_of(search.pid))
+        search.terminate()
+        search.communicate(timeout=300)
+    assert len(found) == 1
+    assert set(found.values()) == {"127.0.0.1"}
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices are not available, or training diverges.
     """
-    if config.runtime.local_workers and not peers.has_cluster():
+    if peers.starts_local_workers(config.runtime.local_workers):
         raise ConfigError(
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
             "trainer` does; leave it out here."

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer.distribution import peers
+from trainer.distribution import cluster, peers
 from trainer.errors import ConfigError, RunError
-from trainer.system import console, sockets, text
+from trainer.system import console, loopback, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ class Context:
       device: CPU, GPU or TPU.
       steps_per_execution: training steps per call of the compiled loop.
       reasons: a sentence for each option that was left to `auto`, and on the environment.
+      hosts: those that train together; None for one host.
       default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
         because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
@@ -57,6 +58,7 @@ class Context:
     device: str
     steps_per_execution: int
     reasons: tuple[str, ...]
+    hosts: cluster.Cluster | None = None
     default_strategy: tf.distribute.Strategy = dataclasses.field(
         default_factory=tf.distribute.get_strategy
     )
@@ -79,15 +81,12 @@ class Context:
     @property
     def worker_index(self) -> int:
         """Index of this worker in the cluster; 0 without one."""
-        return self.strategy.cluster_resolver.task_id if self.is_multi_host else 0
+        return self.hosts.index if self.hosts else 0
 
     @property
     def num_workers(self) -> int:
         """Number of workers in the cluster; 1 without one."""
-        if not self.is_multi_host:
-            return 1
-        resolver = self.strategy.cluster_resolver
-        return resolver.cluster_spec().num_tasks(resolver.task_type)
+        return self.hosts.size if self.hosts else 1
 
     @functools.cached_property
     def any_host(self) -> Callable[[bool], bool]:
@@ -137,7 +136,8 @@ def build(config: RuntimeOptions) -> Context:
         reasons = (*reasons, f"strategy {name}: the best for this machine ({device}).")
     # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
-    context = Context(strategy, device, steps_per_execution, reasons)
+    hosts = cluster.of_environment() if name == "multi_worker" else None
+    context = Context(strategy, device, steps_per_execution, reasons, hosts)
     if not context.is_chief:
         console.mute()
     return context
@@ -213,7 +213,8 @@ def resolve_strategy(config: RuntimeOptions) -> str:
     """Returns the strategy's name, `auto` replaced by what the machine has."""
     if config.strategy != "auto":
         return config.strategy
-    if peers.has_cluster():
+    found = cluster.of_environment()
+    if found and found.others:
         return "multi_worker"
     if tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -259,15 +260,33 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 def _build_multi_worker() -> tf.distribute.Strategy:
-    if not peers.has_cluster():
+    found = cluster.of_environment()
+    if found is None:
         raise ConfigError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index."
         )
+    if found.index == 0 and not peers.is_local_worker():
+        console.say(
+            "TensorFlow's server of each worker listens at its port in TF_CONFIG "
+            f"({found.port} here) on all interfaces, without authentication: run it in a private "
+            "network."
+        )
+    peers.meet(found)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(found.jobs), task_type=found.job, task_id=found.task, rpc_layer="grpc"
+    )
     # The strategy takes SIGTERM as a notice of preemption: its handler does not end the process.
     handler = signal.getsignal(signal.SIGTERM)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except tf.errors.UnknownError as error:
+        if "Could not start gRPC server" not in str(error):
+            raise
+        raise RunError(peers.port_taken(found)) from error
     signal.signal(signal.SIGTERM, handler)
+    if peers.is_local_worker() and loopback.is_possible():  # Where the launcher could not.
+        loopback.confine(os.getpid(), found.port)
     return strategy
 
 
