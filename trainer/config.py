@@ -16,7 +16,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, options, usage
+from trainer import backbones, usage
 from trainer.errors import ConfigError
 from trainer.options import (
     ALL_LAYERS,
@@ -222,8 +222,26 @@ def check_before_training(model: ModelOptions) -> None:
             f"weights (none) with layers_to_unfreeze ({unfrozen}) would train a head on a random, "
             f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
         )
+    if not weights:
+        raise ConfigError("weights () must be imagenet, none, a file or a run directory.")
     if weights not in ("imagenet", "none"):
-        _check_weights_file(options.weights_path(weights))
+        _check_weights_file(weights_path(weights))
+
+
+def weights_path(weights: str) -> pathlib.Path:
+    """Returns the file that `weights` names; of a run directory, its model."""
+    path = pathlib.Path(weights).expanduser()
+    return path / "best.keras" if path.is_dir() else path
+
+
+def absent_weights(path: pathlib.Path) -> str:
+    """Returns the message for a file of weights that isn't there."""
+    if path.parent.is_dir() and path.name == "best.keras":
+        return f"weights ({path.parent}) has no best.keras: no run has finished there."
+    return (
+        f"weights file {path} does not exist; give --weights=PATH of one that does (a run resumes "
+        "with the file that it was started from, or with a copy)."
+    )
 
 
 def _check_weights_file(path: pathlib.Path) -> None:
@@ -233,7 +251,7 @@ def _check_weights_file(path: pathlib.Path) -> None:
             "directory."
         )
     if not path.is_file():
-        raise ConfigError(options.absent_weights(path))
+        raise ConfigError(absent_weights(path))
 
 
 def _text(value: Any) -> str:

@@ -150,22 +150,6 @@ class ModelOptions(option_groups.Group):
         return self.image_size or backbones.REGISTRY[self.backbone].image_size
 
 
-def weights_path(weights: str) -> pathlib.Path:
-    """Returns the file that `weights` names; of a run directory, its model."""
-    path = pathlib.Path(weights).expanduser()
-    return path / "best.keras" if path.is_dir() else path
-
-
-def absent_weights(path: pathlib.Path) -> str:
-    """Returns the message for a file of weights that isn't there."""
-    if path.parent.is_dir() and path.name == "best.keras":
-        return f"weights ({path.parent}) has no best.keras: no run has finished there."
-    return (
-        f"weights file {path} does not exist; give --weights=PATH of one that does (a run resumes "
-        "with the file that it was started from, or with a copy)."
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class OptimizationOptions(option_groups.Group):
     """The optimizer, its learning rate, the loss, and early stopping."""

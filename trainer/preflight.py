@@ -10,7 +10,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from trainer.distribution import peers
+from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.storage import locations
 from trainer.system import environment
@@ -62,7 +62,7 @@ def check(mode: str, config: Config) -> None:
             "TensorFlow is not installed in this environment; install the extra of your machine: "
             'pip install ".[cpu]" (or gpu, tpu).'
         )
-    if config.runtime.strategy == "multi_worker" and not peers.has_cluster():
+    if config.runtime.strategy == "multi_worker" and cluster.of_environment() is None:
         raise ConfigError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index; --local_workers=2 tries it here."
@@ -100,7 +100,9 @@ def _default_data_dir() -> str:
 
 def _check_new_run(config: Config) -> None:
     path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
-    if not peers.has_cluster() and not _can_be_written(path):  # Only one of several hosts writes.
+    if cluster.of_environment() is None and not _can_be_written(
+        path
+    ):  # Only one of several hosts writes.
         raise RunError(
             f"run directory {path} can't be written: Permission denied; name another --model_dir."
         )

@@ -249,12 +249,6 @@ def _last_line(result: subprocess.CompletedProcess[str]) -> str:
     return result.stderr.strip().splitlines()[-1]
 
 
-def test_a_missing_weights_file_is_one_line_and_exit_code_1(command, small):
-    result = command(*small, "--weights=absent.weights.h5")
-    assert result.returncode == 1
-    assert _last_line(result).startswith("trainer: weights file absent.weights.h5 does not exist")
-
-
 @pytest.mark.slow
 def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_path):
     args = [arg for arg in small if "backbone" not in arg]

@@ -25,6 +25,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from trainer import backbones, options
+from trainer import config as config_lib
 from trainer.benchmarks import stages
 from trainer.data import opening, pipeline
 from trainer.distribution import runtime
@@ -138,7 +139,7 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
             f"--mode=benchmark compares with plain Keras, which runs without {listed}; leave it "
             "out."
         )
-    if options.weights_path(config.model.weights).suffix == ".keras":
+    if config_lib.weights_path(config.model.weights).suffix == ".keras":
         raise ConfigError(
             f"--mode=benchmark compares with plain Keras, which takes no backbone out of "
             f"{config.model.weights}; give a .weights.h5 file of the backbone."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from trainer import config as config_lib
 from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
@@ -55,6 +56,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
             "trainer` does; leave it out here."
         )
+    config_lib.check_before_training(config.model)
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:

@@ -70,7 +70,7 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
 
 
 def with_checked_input(network: Network) -> keras.Model:
-    """Returns the form in which a network is saved: it refuses images that it can't judge.
+    """Returns the form in which a network is saved: it refuses images that it can't classify.
 
     It takes float32 instead of uint8. Keras casts what a model is fed, and a model of uint8 would
     see an image in [0, 1] as black, without a word. This one gives every 8-bit image the same
@@ -89,7 +89,7 @@ def with_checked_input(network: Network) -> keras.Model:
 
 
 def _build_check(shape: tuple[int, int, int]) -> keras.Model:
-    """Builds image -> 1 [B, 1]; it fails, or returns NaN, for what the classifier can't judge.
+    """Builds image -> 1 [B, 1]; it fails, or returns NaN, for what the classifier can't take.
 
     Plain Keras has no assertion. Reading element 1 of a vector of length 1 fails on a CPU, with the
     name of this model in the message; where it doesn't (on a GPU, under XLA), the factor is NaN.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from trainer import backbones, options
+from trainer import backbones
+from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
 from trainer.models import archive, stored
 from trainer.system import sockets, text
@@ -61,9 +62,9 @@ def load(backbone: keras.Model, config: ModelOptions) -> Origin:
         return Origin()
     if config.weights == "none":
         return Origin()
-    path = options.weights_path(config.weights)
+    path = config_lib.weights_path(config.weights)
     if not path.is_file():
-        raise RunError(options.absent_weights(path))
+        raise RunError(config_lib.absent_weights(path))
     try:
         with archive.weights(path) as file:
             return _load_file(backbone, config.backbone, path, stored.read(file))

@@ -55,7 +55,7 @@ def model(path):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
-def test_eight_bit_images_are_judged_as_in_training_whatever_holds_them(
+def test_eight_bit_images_are_classified_as_in_training_whatever_holds_them(
     network, model, images, dtype
 ):
     expected = network.whole(images)
@@ -63,7 +63,7 @@ def test_eight_bit_images_are_judged_as_in_training_whatever_holds_them(
     np.testing.assert_array_equal(model(images.astype(dtype)[..., 0]), expected)
 
 
-def test_a_black_image_is_judged(network, model):
+def test_a_black_image_is_classified(network, model):
     black = np.zeros((1, SIZE, SIZE, 1), np.uint8)
     np.testing.assert_array_equal(model(black), network.whole(black))
 
@@ -104,7 +104,7 @@ def test_other_shapes_are_refused_also_after_tracing_for_any_shape(path, shape):
             model.predict(np.ones((count, *shape), np.uint8), verbose=0)
 
 
-def test_a_model_saved_in_16_bits_judges_as_in_training(images, tmp_path):
+def test_a_model_saved_in_16_bits_classifies_as_in_training(images, tmp_path):
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     network = _network()
     saved.save(network, tmp_path / "best.keras")
