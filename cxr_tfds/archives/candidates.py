@@ -82,7 +82,12 @@ def _zip_file(path: epath.Path) -> Candidate:
         )
     if suffix in listing.PACKED_SUFFIXES:
         raise SourceError(_packed(path.name, suffix))
-    return _candidate(path)
+    try:
+        return _candidate(path)
+    except SourceError as error:
+        if suffix == ".zip":
+            raise
+        raise SourceError(f"{_name(path)} is neither a folder nor a zip.") from error
 
 
 def _zips(tree: Candidate) -> tuple[list[Candidate], tuple[str, ...]]:

@@ -122,7 +122,7 @@ def test_an_unfinished_download_is_refused_by_name(tmp_path: pathlib.Path) -> No
             radiographs.draw(0),
             "scan.jpeg is an image, not an archive: give",
         ),
-        ("notes.txt", b"hello", r"notes.txt is damaged \(File is not a zip file\)"),
+        ("notes.txt", b"hello", r"notes.txt is neither a folder nor a zip\."),
         ("empty.zip", b"", r"empty.zip is damaged"),
         ("page.zip", b"<html>log in</html>", r"page.zip is damaged"),
     ],

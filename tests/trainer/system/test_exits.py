@@ -74,7 +74,7 @@ def _of_system(number: int, path: str = "/data/x") -> OSError:
             75,
             "stopped by SIGTERM; the same command resumes from what is saved.",
         ),
-        (_of_system(errno.EACCES, "a\x1b[2Jb"), 1, "a\ufffd[2Jb: Permission denied."),
+        (_of_system(errno.EACCES, "a\x1b[2Jb"), 1, "a\\x1b[2Jb: Permission denied."),
     ],
 )
 def test_what_a_user_can_cause_is_one_line(capsys, error, code, line):
@@ -92,3 +92,16 @@ def test_an_interruption_while_options_are_parsed_is_quiet(capsys):
         exits.parsed("trainer", _raising(KeyboardInterrupt()))
     assert end.value.code == exits.INTERRUPTED
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ConfigError, errors.RunError, OSError], ids=lambda kind: kind.__name__
+)
+def test_an_error_with_a_name_from_elsewhere_has_no_control_characters(error, capsys):
+    def fail():
+        raise error("a\x1b[2J\u202e.jpeg is damaged\nDownload it again.")
+
+    assert exits.code_of("trainer", fail) in (exits.FAILED, exits.USAGE)
+    assert capsys.readouterr().err == (
+        "trainer: a\\x1b[2J\\u202e.jpeg is damaged\nDownload it again.\n"
+    )
