@@ -71,7 +71,7 @@ def define_help(command: str) -> None:
         flag = _printing(kind)()
         flag.allow_override = True
         flags.DEFINE_flag(flag)
-    flags.DEFINE_flag(_Version(command))
+    flags.DEFINE_flag(_VersionFlag(command))
 
 
 def _printing(kind: type[Any]) -> type[Any]:
@@ -90,7 +90,7 @@ def _printing(kind: type[Any]) -> type[Any]:
     return Printing
 
 
-class _Version(flags.BooleanFlag):
+class _VersionFlag(flags.BooleanFlag):
     """--version: prints the version and exits."""
 
     def __init__(self, command: str) -> None:

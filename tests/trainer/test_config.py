@@ -69,7 +69,7 @@ def test_defaults_are_those_of_the_documentation():
         ({"manual_dir": "gs://bucket/zip"}, "manual_dir (gs://bucket/zip) must be a local path"),
         ({"weights": "gs://bucket/x.h5"}, "weights (gs://bucket/x.h5) must be a local path"),
         ({"staging_dir": "gs://bucket/x"}, "staging_dir (gs://bucket/x) must be a local path"),
-        ({"bach_size": 3}, "unknown option bach_size; --help lists them all."),
+        ({"bach_size": 3}, "unknown option bach_size; did you mean batch_size?"),
     ],
 )
 def test_bad_values_are_named_with_their_limits(values, message):
