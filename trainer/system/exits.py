@@ -47,7 +47,7 @@ def code_of(name: str, work: Callable[[], int]) -> int:
         if not reason:
             raise
         code = _fail(name, reason, USAGE if isinstance(error, errors.ConfigError) else FAILED)
-    return OUTPUT_CLOSED if console.is_closed() else code
+    return OUTPUT_CLOSED if console.is_closed() and code not in (FAILED, USAGE) else code
 
 
 def explain(error: Exception) -> str:

@@ -29,12 +29,13 @@ with console.bar(100, "features of train", "img") as bar:
 console.say("done")
 """
 LEAVING = """
-import sys, time
+import sys
 from trainer.system import console, exits, signals
 
 def work():
     with signals.watched():
         console.say("first")
+        sys.stdin.readline()
         with signals.deferred():
             for _ in range(200):
                 console.say("later")
@@ -105,10 +106,13 @@ def test_a_notebook_stream_without_isatty_is_no_terminal(monkeypatch):
 def test_a_run_whose_reader_leaves_saves_and_ends_quietly(tmp_path):
     file = tmp_path / "state"
     with subprocess.Popen(
-        [sys.executable, "-c", LEAVING, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        [sys.executable, "-c", LEAVING, str(file)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
         assert process.stdout.readline() == b"first\n"
         process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 141
     assert file.read_text() == "saved"
