@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import json
 import shutil
 
@@ -30,13 +31,16 @@ def _scores(folder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "trials_of_it"),
-    [("random", 2), pytest.param("hyperband", 6, marks=pytest.mark.slow)],
+    ("size", "trials_of_it"),
+    [
+        ({"algorithm": "random", "max_trials": 2}, 2),
+        pytest.param({"algorithm": "hyperband"}, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_a_search_finds_the_best_and_the_trainer_repeats_it(
-    base, settings, tmp_path, algorithm, trials_of_it
+    base, settings, tmp_path, size, trials_of_it
 ):
-    found = settings(algorithm=algorithm, max_trials=2)
+    found = settings(**size)
     search.run(base, found, [])
     rows = _rows(found.folder)
     assert len(rows) == trials_of_it
@@ -154,9 +158,10 @@ def test_a_model_that_learned_nothing_is_the_best_of_a_worthless_search(base, se
     """A learning rate of 1e-30 leaves the random weights, which predict one class."""
     lazy = settings(search="learning_rate=1e-30", algorithm="grid")
     reasons = search.run(base, lazy, [])
-    assert "is not above the 60.00 %" in reasons[-1]
+    assert "of always predicting" in reasons[-1]
     assert f"DO NOT USE THIS RESULT: {reasons[-1]}" in capsys.readouterr().out
-    assert f"DO NOT USE THIS RESULT: {reasons[-1]}" in (lazy.folder / "report.html").read_text()
+    page = html.unescape((lazy.folder / "report.html").read_text())
+    assert f"DO NOT USE THIS RESULT: {reasons[-1]}" in page
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(base, settings, capsys):
@@ -177,7 +182,7 @@ def test_a_dry_run_measures_a_cut_that_leaves_nothing_to_cache(base, settings, c
 @pytest.mark.slow
 @pytest.mark.parametrize("sized", [{"dry_run": True}, {"budget_minutes": 30.0}])
 @pytest.mark.parametrize(
-    ("options", "space"),
+    ("given", "space"),
     [
         ({"augmentation": "light"}, ""),
         ({"feature_cache": "off"}, ""),
@@ -186,11 +191,11 @@ def test_a_dry_run_measures_a_cut_that_leaves_nothing_to_cache(base, settings, c
     ],
 )
 def test_trials_that_train_on_images_are_measured(
-    base, settings, monkeypatch, capsys, options, space, sized
+    base, settings, monkeypatch, capsys, given, space, sized
 ):
     """The default space on small_cnn has a cut that leaves nothing to cache."""
     monkeypatch.setattr(plan_lib, "MAX_ITERATIONS", 1)
-    tiny = Config.from_flat({**base.to_flat(), **options, "max_epochs": 1})
+    tiny = Config.from_flat({**base.to_flat(), **given, "max_epochs": 1})
     search.run(tiny, settings(search=space, **sized), [])
     out = capsys.readouterr().out
     assert "1 trials of 1 configurations, 1 epochs" in out or "best trial: b0-r0-00" in out
