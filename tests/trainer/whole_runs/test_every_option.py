@@ -192,6 +192,8 @@ def _all_that_keep() -> dict[str, Any]:
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:
+    if _is_base(name, value):
+        return {}
     together = _all_that_keep()
     if together.get(name) == value:
         return together
