@@ -155,7 +155,10 @@ class OptimizationOptions(option_groups.Group):
     """The optimizer, its learning rate, the loss, and early stopping."""
 
     optimizer: str = option(
-        "adam", "Keras optimizer (sgd: with momentum 0.9)", choices=("adam", "adamw", "sgd")
+        "adam",
+        "Keras optimizer; sgd: with momentum 0.9; adamw: the same as adam, as weight_decay is "
+        "decoupled in each",
+        choices=("adam", "adamw", "sgd"),
     )
     learning_rate: float = option(1e-3, "learning rate after warm-up", minimum=0)
     schedule: str = option(

@@ -224,7 +224,7 @@ class RunDirectory:
         try:
             rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
             return [
-                {name: math.nan if value is None else float(value) for name, value in row.items()}
+                {name: math.nan if value is None else value for name, value in row.items()}
                 for row in rows
             ]
         except (OSError, ValueError, AttributeError, TypeError) as error:

@@ -128,7 +128,7 @@ EFFECTS: dict[str, Callable[[Outcome, Outcome], bool]] = {
     "max_epochs": _has_epochs(2),
     "patience": _has_epochs(2),
     "monitor=val_auc": _prints("Best epoch (highest validation ROC-AUC): 1 of 1"),
-    "cache_budget_gb": _prints("more than --cache_budget_gb=0\n"),
+    "cache_budget_gb": _prints("more than --cache_budget_gb=0.\n"),
     "strategy=mirrored": _prints("2 replica(s), float32"),
     "num_logical_devices": _prints("2 replica(s), float32"),
     "precision=auto": _prints("img/s in float32 and at"),
@@ -192,6 +192,8 @@ def _all_that_keep() -> dict[str, Any]:
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:
+    if _is_base(name, value):
+        return {}
     together = _all_that_keep()
     if together.get(name) == value:
         return together
