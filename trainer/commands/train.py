@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from trainer import config as config_lib
 from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
@@ -47,6 +48,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices are not available, or training diverges.
     """
+    config_lib.check_before_training(config.model)
     if config.runtime.local_workers and not peers.has_cluster():
         raise ConfigError(
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
