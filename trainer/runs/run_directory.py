@@ -14,7 +14,7 @@ on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
     run, config = run_directory.take(config, is_chief=True)
     with run:
         run.save_config(config)   # of a new run
-        run.save_model(model)
+        run.save_model(model.save)
         run.sync()                # to the bucket, if it is in one
 """
 
