@@ -212,13 +212,14 @@ def check_before_training(model: ModelOptions) -> None:
             f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
         )
     if weights not in ("imagenet", "none"):
-        _check_weights_file(options.weights_path(weights))
+        _check_weights_file(weights)
 
 
-def _check_weights_file(path: pathlib.Path) -> None:
-    if path.suffix not in (".keras", ".h5"):
+def _check_weights_file(weights: str) -> None:
+    path = options.weights_path(weights)
+    if not weights or path.suffix not in (".keras", ".h5"):
         raise ConfigError(
-            f"weights ({path}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a run "
+            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a run "
             "directory."
         )
     if not path.is_file():

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from trainer.options import ModelOptions
 
 DOWNLOAD_TIMEOUT_S = 30
+RANDOM_AND_FROZEN = (
+    "weights: random, and layers are frozen; --layers_to_unfreeze=all trains them all."
+)
 LAST_LAYER = "probabilities"
 """The name of the head's softmax layer, in every model of the trainer."""
 
@@ -60,7 +63,8 @@ def load(backbone: keras.Model, config: ModelOptions) -> Origin:
         backbone.set_weights(_download_imagenet(config.backbone))
         return Origin()
     if config.weights == "none":
-        return Origin()
+        is_frozen = config.layers_to_unfreeze != options.ALL_LAYERS
+        return Origin(RANDOM_AND_FROZEN if is_frozen else "")
     path = options.weights_path(config.weights)
     if not path.is_file():
         raise RunError(options.absent_weights(path))
