@@ -219,8 +219,8 @@ def _check_weights_file(weights: str) -> None:
     path = options.weights_path(weights)
     if not weights or path.suffix not in (".keras", ".h5"):
         raise ConfigError(
-            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a run "
-            "directory."
+            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a "
+            "run directory."
         )
     if not path.is_file():
         raise ConfigError(options.absent_weights(path))
