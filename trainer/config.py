@@ -222,10 +222,8 @@ def check_before_training(model: ModelOptions) -> None:
             f"weights (none) with layers_to_unfreeze ({unfrozen}) would train a head on a random, "
             f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
         )
-    if not weights:
-        raise ConfigError("weights () must be imagenet, none, a file or a run directory.")
     if weights not in ("imagenet", "none"):
-        _check_weights_file(weights_path(weights))
+        _check_weights_file(weights)
 
 
 def weights_path(weights: str) -> pathlib.Path:
@@ -244,11 +242,12 @@ def absent_weights(path: pathlib.Path) -> str:
     )
 
 
-def _check_weights_file(path: pathlib.Path) -> None:
-    if path.suffix not in (".keras", ".h5"):
+def _check_weights_file(weights: str) -> None:
+    path = weights_path(weights)
+    if not weights or path.suffix not in (".keras", ".h5"):
         raise ConfigError(
-            f"weights ({path}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a run "
-            "directory."
+            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a "
+            "run directory."
         )
     if not path.is_file():
         raise ConfigError(absent_weights(path))

@@ -74,9 +74,8 @@ def _check_names(argv: Sequence[str]) -> None:
 
 
 def _searched_layers(base: Config, space: Space) -> list[str]:
-    """Returns the values of `layers_to_unfreeze` that trials may have; the ends of a range."""
+    """Returns the values of `layers_to_unfreeze` that trials may have."""
     for dimension in space.dimensions:
         if dimension.name == "layers_to_unfreeze":
-            ends = (int(dimension.low), int(dimension.high))
-            return [str(value) for value in dimension.choices or ends]
+            return [str(value) for value in dimension.choices]
     return [base.model.layers_to_unfreeze]

@@ -74,7 +74,7 @@ def test_help_lists_every_option_quickly():
         (["--config_file=absent.json"], "can't read options from absent.json: No such file or"),
         (["--mode=evaluate"], "--mode=evaluate needs a finished run; give"),
         (["--weights=absent.h5"], "weights file absent.h5 does not exist; give --weights=PATH"),
-        (["--weights=absent.pt"], "must be imagenet, none, a .weights.h5, .h5 or .keras file, or"),
+        (["--weights=absent.pt"], "must be imagenet, none, a .weights.h5, .h5 or .keras file,"),
         (["--weights=tests"], "weights (tests) has no best.keras: no run has finished there."),
         (["--weights="], "weights () must be"),
         (["--layers_to_unfreeze=20"], "layers_to_unfreeze (20) exceeds the 19 layers of vgg16;"),

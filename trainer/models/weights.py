@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from trainer import backbones
+from trainer import backbones, options
 from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
 from trainer.models import archive, stored
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from trainer.options import ModelOptions
 
 DOWNLOAD_TIMEOUT_S = 30
+RANDOM_AND_FROZEN = (
+    "weights: random, and layers are frozen; --layers_to_unfreeze=all trains them all."
+)
 LAST_LAYER = "probabilities"
 """The name of the head's softmax layer, in every model of the trainer."""
 
@@ -61,7 +64,8 @@ def load(backbone: keras.Model, config: ModelOptions) -> Origin:
         backbone.set_weights(_download_imagenet(config.backbone))
         return Origin()
     if config.weights == "none":
-        return Origin()
+        is_frozen = config.layers_to_unfreeze != options.ALL_LAYERS
+        return Origin(RANDOM_AND_FROZEN if is_frozen else "")
     path = config_lib.weights_path(config.weights)
     if not path.is_file():
         raise RunError(config_lib.absent_weights(path))

@@ -15,7 +15,7 @@ on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
     run, config = resuming.take(config, is_chief=True)
     with run:
         run.save_config(config)   # of a new run
-        run.save_model(model)
+        run.save_model(model.save)
         run.sync()                # to the bucket, if it is in one
 """
 

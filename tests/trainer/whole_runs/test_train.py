@@ -106,6 +106,16 @@ def test_evaluating_again_gives_the_same_predictions(run_dir, make_config):
     assert (run_dir / "report.json").read_bytes() == before  # What training found stays.
 
 
+def test_a_run_goes_on_from_another_ones_backbone_and_head(run_dir, make_config, capsys):
+    """Without a step, it judges as the other run did."""
+    started = train.train(make_config(weights=str(run_dir), learning_rate=0, max_epochs=1, seed=5))
+    said = f"weights: backbone and head of {run_dir / 'best.keras'}."
+    assert said in capsys.readouterr().out.splitlines()
+    before = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    np.testing.assert_allclose(started.predictions.probabilities, before, atol=1e-5)
+    assert started.config.model.weights == str(run_dir)
+
+
 def test_patients_of_training_are_counted_on_another_data_set(run_dir, make_config, archive):
     """No patient is on two sides of `grouped`; but this model was trained on sides of `paper`."""
     config = make_config(model_dir=str(run_dir), dataset="grouped", manual_dir=str(archive))
