@@ -10,7 +10,9 @@ import time
 import pytest
 
 from tests.support import processes
+from trainer.errors import RunError
 from trainer.system import exits
+from tuner.trials import chief
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,6 +75,16 @@ def test_an_invalid_tf_config_is_reported_before_anything_starts(monkeypatch, tm
     result = _run("--dataset=phantom", f"--directory={tmp_path}")
     assert result.returncode == 2
     assert result.stderr.startswith("tuner: TF_CONFIG (worker:1) is not JSON")
+
+
+def test_a_port_has_one_chief():
+    """By default, gRPC lets a second server share it, and the system divides the calls."""
+    with (
+        chief.serving(None, "127.0.0.1:0") as address,
+        pytest.raises(RunError, match=f"can't listen at {address}: the port is in use"),
+        chief.serving(None, address),
+    ):
+        pass
 
 
 TWO_HOSTS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}'
