@@ -179,12 +179,12 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_damage() -> None:
     assert refusal(radiographs.draw(0) + b"\0" * 100) == ""
 
 
-@pytest.mark.parametrize("size", [512, 4096])
+@pytest.mark.parametrize("size", [512, 1500])
 @pytest.mark.parametrize("way", ["lost", "zeroed", "doubled", "overwritten"])
 @pytest.mark.parametrize("kind", ["grey", "colour", "rough", "optimized"])
 def test_a_jpeg_that_lost_part_of_its_data_is_refused(kind: str, way: str, size: int) -> None:
     """libjpeg fills the gap with grey, and warns nobody."""
-    data = radiographs.draw(1, size=(400, 300), **JPEGS[kind])
+    data = radiographs.draw(1, size=(800, 600), **JPEGS[kind])
     start = len(data) // 2
     part = data[start : start + size]
     damaged = {
