@@ -79,7 +79,7 @@ _LOOK_AHEAD: Final = bytes(8)
 """libjpeg fills its buffer of 64 bits before it decodes the last block."""
 
 
-class _DamagedError(ValueError):
+class _CorruptError(ValueError):
     """The file is damaged; the message says how, in words that follow "its"."""
 
 
@@ -151,7 +151,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     while True:
         marker = _MARKER.match(data, position)
         if marker is None:
-            raise _DamagedError("JPEG markers are damaged or truncated")
+            raise _CorruptError("JPEG markers are damaged or truncated")
         code, start = marker[1][0], marker.end()
         if code == _END_OF_IMAGE:
             break
@@ -162,7 +162,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
             scans += 1
             position = _end_of_scan(data, position)
     if frame is None or not scans:
-        raise _DamagedError("JPEG data is missing")
+        raise _CorruptError("JPEG data is missing")
     return Jpeg(*frame, scans=scans, end=marker.start())
 
 
@@ -176,8 +176,8 @@ def _end_of_scan(data: bytes, start: int) -> int:
         if codes[i] not in _RESTARTS:
             return start + int(prefixes[i])
         if codes[i] != _RESTARTS[count % 8]:
-            raise _DamagedError("JPEG data lacks a part")
-    raise _DamagedError("JPEG data is truncated")
+            raise _CorruptError("JPEG data lacks a part")
+    raise _CorruptError("JPEG data is truncated")
 
 
 class _RefusedError(ValueError):
@@ -251,9 +251,9 @@ def _check_png(data: bytes) -> None:
         length = int.from_bytes(data[position : position + 4], "big")
         start, end = position + 4, position + 8 + length
         if len(data) < end + 4:
-            raise _DamagedError("PNG data is truncated")
+            raise _CorruptError("PNG data is truncated")
         if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise _DamagedError("PNG data has a wrong checksum")
+            raise _CorruptError("PNG data has a wrong checksum")
         if data[start : start + 4] == b"IEND":
             return
         position = end + 4
@@ -283,7 +283,7 @@ def _decode_to_the_end(image: JpegImagePlugin.JpegImageFile, data: bytes, end: i
     def read(_: int) -> bytes:
         nonlocal given
         if given == len(parts):
-            raise _DamagedError("JPEG data ends before the last pixel")
+            raise _CorruptError("JPEG data ends before the last pixel")
         given += 1
         return parts[given - 1]
 
@@ -291,4 +291,4 @@ def _decode_to_the_end(image: JpegImagePlugin.JpegImageFile, data: bytes, end: i
     image.load_read = read  # type: ignore[assignment,method-assign]
     image.load()
     if given < len(parts):
-        raise _DamagedError("JPEG data goes on after the last pixel")
+        raise _CorruptError("JPEG data goes on after the last pixel")
