@@ -179,7 +179,7 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_damage() -> None:
     assert refusal(radiographs.draw(0) + b"\0" * 100) == ""
 
 
-@pytest.mark.parametrize("size", [512, 4096])
+@pytest.mark.parametrize("size", [512, 1500])
 @pytest.mark.parametrize("way", ["lost", "zeroed", "doubled", "overwritten"])
 @pytest.mark.parametrize("kind", ["grey", "colour", "rough", "optimized"])
 def test_a_jpeg_that_lost_part_of_its_data_is_refused(kind: str, way: str, size: int) -> None:
