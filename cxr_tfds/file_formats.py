@@ -79,11 +79,7 @@ _LOOK_AHEAD: Final = bytes(8)
 """libjpeg fills its buffer of 64 bits before it decodes the last block."""
 
 
-<<<<<<< HEAD
-class _DamagedImageError(ValueError):
-=======
 class _CorruptError(ValueError):
->>>>>>> h-pixels
     """The file is damaged; the message says how, in words that follow "its"."""
 
 
@@ -155,11 +151,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     while True:
         marker = _MARKER.match(data, position)
         if marker is None:
-<<<<<<< HEAD
-            raise _DamagedImageError("JPEG markers are damaged or truncated")
-=======
             raise _CorruptError("JPEG markers are damaged or truncated")
->>>>>>> h-pixels
         code, start = marker[1][0], marker.end()
         if code == _END_OF_IMAGE:
             break
@@ -170,11 +162,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
             scans += 1
             position = _end_of_scan(data, position)
     if frame is None or not scans:
-<<<<<<< HEAD
-        raise _DamagedImageError("JPEG data is missing")
-=======
         raise _CorruptError("JPEG data is missing")
->>>>>>> h-pixels
     return Jpeg(*frame, scans=scans, end=marker.start())
 
 
@@ -188,13 +176,8 @@ def _end_of_scan(data: bytes, start: int) -> int:
         if codes[i] not in _RESTARTS:
             return start + int(prefixes[i])
         if codes[i] != _RESTARTS[count % 8]:
-<<<<<<< HEAD
-            raise _DamagedImageError("JPEG data lacks a part")
-    raise _DamagedImageError("JPEG data is truncated")
-=======
             raise _CorruptError("JPEG data lacks a part")
     raise _CorruptError("JPEG data is truncated")
->>>>>>> h-pixels
 
 
 class _RefusedError(ValueError):
@@ -268,15 +251,9 @@ def _check_png(data: bytes) -> None:
         length = int.from_bytes(data[position : position + 4], "big")
         start, end = position + 4, position + 8 + length
         if len(data) < end + 4:
-<<<<<<< HEAD
-            raise _DamagedImageError("PNG data is truncated")
-        if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise _DamagedImageError("PNG data has a wrong checksum")
-=======
             raise _CorruptError("PNG data is truncated")
         if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):
             raise _CorruptError("PNG data has a wrong checksum")
->>>>>>> h-pixels
         if data[start : start + 4] == b"IEND":
             return
         position = end + 4
@@ -306,11 +283,7 @@ def _decode_to_the_end(image: JpegImagePlugin.JpegImageFile, data: bytes, end: i
     def read(_: int) -> bytes:
         nonlocal given
         if given == len(parts):
-<<<<<<< HEAD
-            raise _DamagedImageError("JPEG data ends before the last pixel")
-=======
             raise _CorruptError("JPEG data ends before the last pixel")
->>>>>>> h-pixels
         given += 1
         return parts[given - 1]
 
@@ -318,8 +291,4 @@ def _decode_to_the_end(image: JpegImagePlugin.JpegImageFile, data: bytes, end: i
     image.load_read = read  # type: ignore[assignment,method-assign]
     image.load()
     if given < len(parts):
-<<<<<<< HEAD
-        raise _DamagedImageError("JPEG data goes on after the last pixel")
-=======
         raise _CorruptError("JPEG data goes on after the last pixel")
->>>>>>> h-pixels
