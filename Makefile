@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 TPU_BIN := .venv-tpu/bin
 
-.PHONY: demo test check test-slow test-long tpu-check-small tpu-check lock clean
+.PHONY: demo test check test-slow test-long test-versions tpu-check-small tpu-check lock clean
 
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
@@ -58,5 +58,39 @@ lock:
 	cp requirements.lock requirements-tpu-aot.lock
 	$(LOCK) --extra tpu-aot --output-file requirements-tpu-aot.lock
 
+# The quick tests under each Python that we support, with the locked packages, and under the oldest
+# Python with the lowest and with the newest releases that pyproject.toml allows. Needs uv, which
+# finds these Pythons or fetches them. Other releases deprecate other things, so only here such a
+# warning isn't an error.
+ENVIRONMENTS := 3.12 3.13 lowest newest
+test-versions: test $(ENVIRONMENTS:%=test-in-%)
+
+.PRECIOUS: .venv-3.%
+test-in-%: .venv-%
+	$</bin/python $(PYTEST) -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+	  -W ignore::FutureWarning
+
+.venv-3.%: requirements.lock
+	uv venv --quiet --clear --python 3.$* $@
+	$(INSTALL)
+
+.venv-lowest .venv-newest: pyproject.toml
+	uv venv --quiet --clear --python 3.11 $@
+	uv pip compile --quiet --resolution=$(RESOLUTION) --python-version 3.11 --extra cpu --extra dev \
+	  --output-file $@/requirements.txt $<
+	$(INSTALL)
+
+.venv-lowest: RESOLUTION := lowest-direct
+.venv-newest: RESOLUTION := highest
+.venv-lowest .venv-newest: LIST = $@/requirements.txt
+LIST = requirements.lock
+define INSTALL
+(uv pip install --quiet --python $@ --no-deps --requirement $(LIST) \
+  && uv pip install --quiet --python $@ --no-deps --editable . \
+  && uv pip check --quiet --python $@) \
+  || (rm -rf $@; exit 1)
+touch $@
+endef
+
 clean:
-	rm -rf .venv .venv-tpu build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

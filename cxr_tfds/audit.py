@@ -14,6 +14,7 @@ import argparse
 import collections
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from absl.flags import argparse_flags
 from etils import epath
 from PIL import Image
 
-from cxr_tfds import images, protocols, source
+from cxr_tfds import images, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,8 +62,9 @@ class Findings:
     Attributes:
       images: number of images by folder and class.
       sizes: [smallest, median, largest] height and width of each class, in pixels.
-      issues: bad files, one line each.
-      ignored: files in class folders without an image suffix.
+      notes: a line for everything that is left out or seems to be missing.
+      issues: what is wrong with bad files.
+      ignored: paths of files that are not read.
       rgb_coded: keys of images with colour channels.
       duplicates: groups of keys with the same bytes.
       near_duplicates: pairs of keys whose images look the same but differ in their bytes.
@@ -71,7 +73,8 @@ class Findings:
 
     images: dict[str, dict[str, int]]
     sizes: dict[str, dict[str, list[int]]]
-    issues: list[str]
+    notes: list[str]
+    issues: list[source.Issue]
     ignored: list[str]
     rgb_coded: list[str]
     duplicates: list[list[str]]
@@ -93,7 +96,8 @@ def audit(archive: source.Archive, protocol_names: Iterable[str]) -> Findings:
     return Findings(
         images=_count(records),
         sizes=_measure(records, facts),
-        issues=[str(issue) for issue in sorted(issues)],
+        notes=archive.notes(),
+        issues=sorted(issues),
         ignored=list(archive.ignored),
         rgb_coded=[record.key for record in records if facts[record.key].is_rgb_coded],
         duplicates=_find_duplicates(hashes),
@@ -112,14 +116,15 @@ def format_table(findings: Findings) -> str:
         lines.append(f"{side:12}" + "".join(f"{'–'.join(map(str, cell)):>16}" for cell in cells))
     lines += [
         f"bad files                     {len(findings.issues):,}",
-        *(f"  {issue}" for issue in findings.issues),
-        f"ignored files                 {len(findings.ignored):,}",
+        *(f"  {line}" for line in source.summarize(findings.issues)),
+        f"files not read                {len(findings.ignored):,}",
         f"RGB-coded                     {len(findings.rgb_coded):,}",
         f"groups of identical files     {len(findings.duplicates):,}",
-        *(f"  {' = '.join(keys)}" for keys in findings.duplicates),
+        *(f"  {' = '.join(map(text.visible, keys))}" for keys in findings.duplicates),
         f"near-duplicate pairs          {len(findings.near_duplicates):,}",
-        *(f"  {' ~ '.join(keys)}" for keys in findings.near_duplicates),
+        *(f"  {' ~ '.join(map(text.visible, keys))}" for keys in findings.near_duplicates),
         *(f"{name:10}{_format_leak(leak)}" for name, leak in findings.leaks.items()),
+        *findings.notes,
     ]
     return "\n".join(lines)
 
@@ -215,7 +220,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--manual_dir", required=True, help="folder with the archive, zipped or extracted"
+        "--manual_dir", required=True, help="the zip, or the folder with the zip or its files"
     )
     parser.add_argument("--json", help="also write the findings to this file")
     parser.add_argument(
@@ -234,11 +239,32 @@ def main(arguments: argparse.Namespace) -> int:
     except source.SourceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{format_table(findings)}\n")
-    if arguments.json:
-        value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
-        epath.Path(arguments.json).write_text(json.dumps(value, indent=2) + "\n")
+    try:
+        _write(findings, arguments.json)
+    except OSError as error:
+        sys.stderr.write(
+            f"{text.visible(str(arguments.json))} can't be written: {error.strerror}\n"
+        )
+        return 1
+    _print(format_table(findings))
     return 0 if findings.is_sound else 1
+
+
+def _write(findings: Findings, path: str | None) -> None:
+    if path:
+        value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
+        epath.Path(path).write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _print(table: str) -> None:
+    """Prints also where the terminal lacks a character, or its reader has left."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        sys.stdout.write(f"{table}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 -- What is left goes there at the exit.
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

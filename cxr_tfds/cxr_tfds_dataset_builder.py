@@ -11,24 +11,32 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import difflib
+import importlib
 import io
 import itertools
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from absl import app, logging
 from tensorflow_datasets.core.utils import shard_utils
 
-from cxr_tfds import configs, images, phantom, protocols, source
+from cxr_tfds import configs, images, origin, phantom, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from PIL import Image
 
 NUM_SHARDS: Final = 16
 """Shards of every split. By default TFDS would write the resized records to one shard, which limits
 parallel reading; and a job on N hosts needs at least N shards of every split that it reads."""
 _BEAM_CHUNK: Final = 64
+_IN_PYTHON: Final = """
+From Python: config = tfds.download.DownloadConfig(manual_dir=FOLDER), then
+tfds.load("cxr_tfds/…", download_and_prepare_kwargs={"download_config": config})"""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -51,6 +59,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # The caller's own download config; set when the build starts.
     _download_config = tfds.download.DownloadConfig()
 
+    def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
+        # TFDS's own error names no config where none is close.
+        if isinstance(builder_config, str):
+            _require_config(builder_config.split(":")[0])
+        return super()._create_builder_config(builder_config, version)
+
     def _info(self) -> tfds.core.DatasetInfo:
         side = self.builder_config.image_size
         return self.dataset_info_from_configs(
@@ -72,6 +86,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             license="CC BY 4.0",
             metadata=tfds.core.MetadataDict(),
         )
+
+    def download_and_prepare(self, **arguments: Any) -> None:
+        """Builds the data set as TFDS does, see there.
+
+        Raises:
+          WriteError: the records can't be written.
+        """
+        try:
+            super().download_and_prepare(**arguments)
+        except (OSError, RuntimeError) as error:  # TFDS packs TensorFlow's errors in RuntimeErrors.
+            cause = _first_cause(error)
+            if not isinstance(
+                cause, OSError | importlib.import_module("tensorflow").errors.OpError
+            ):
+                raise
+            raise WriteError(
+                f"cxr_tfds/{self.builder_config.name} can't be built in {self.data_dir} "
+                f"({str(cause).splitlines()[0]}); make room there and allow writing, or give "
+                "another --data_dir."
+            ) from error
 
     def _download_and_prepare(
         self, dl_manager: Any, download_config: tfds.download.DownloadConfig
@@ -109,19 +143,29 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self.builder_config.is_phantom:
             return _PhantomEncoder(phantom.records()), _phantom_facts()
         archive = self._open_archive(dl_manager)
-        facts, issues = images.inspect(archive)
+        keeps_bytes = self.builder_config.image_size is None
+        facts, issues = images.inspect(archive, _require_equal_decoders if keeps_bytes else None)
         source.require_clean(issues, archive.root)
         return _ArchiveEncoder(archive, self.builder_config.image_size), facts
 
     def _open_archive(self, dl_manager: Any) -> source.Archive:
+        archive = source.open_archive(self._find_manual_dir(dl_manager))
+        for note in archive.notes():
+            logging.warning("%s: %s", text.visible(archive.root), note)
+        return archive
+
+    def _find_manual_dir(self, dl_manager: Any) -> Any:
+        # The caller's own, which may be a zip: TFDS would refuse a file, in words of its own.
+        if self._download_config.manual_dir is not None:
+            return self._download_config.manual_dir
         try:
-            return source.open_archive(dl_manager.manual_dir)
-        except (AssertionError, NotADirectoryError) as error:
+            return dl_manager.manual_dir
+        except (AssertionError, OSError) as error:
             # TFDS raises these for a missing or empty folder, and for a file in its place.
             problem = str(error).split(". ")[0]
-        if self._download_config.manual_dir is None and source.has_kaggle_credentials():
-            return source.open_archive(_download_from_kaggle(dl_manager))
-        raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}")
+        if source.has_kaggle_credentials():
+            return _download_from_kaggle(dl_manager)
+        raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}{_IN_PYTHON}")
 
     def _describe(
         self,
@@ -139,6 +183,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "protocol": config.protocol,
             "image_size": config.image_size,
             "is_phantom": config.is_phantom,
+            "archive_digest": origin.digest({key: fact.size for key, fact in facts.items()}),
             "test_images_sharing_a_patient_with_train": shared(records, splits),
             "validation_images_sharing_a_patient_with_train": shared(
                 records, splits, held_out="validation"
@@ -151,6 +196,56 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             },
             "rgb_coded_images": sum(fact.is_rgb_coded for fact in facts.values()),
         }
+
+
+class WriteError(OSError):
+    """The records can't be written; the message says why and what to do."""
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+class _PlainEnd(app.ExceptionHandler):
+    """Lets a command such as `tfds build` end with our message, without 40 lines of TFDS above it.
+
+    absl calls it for an error that ends a command; in a notebook or script nothing changes.
+    """
+
+    def wants(self, exc: BaseException) -> bool:
+        return isinstance(exc, source.SourceError | WriteError)
+
+    def handle(self, exc: BaseException) -> None:  # noqa: ARG002 -- absl's signature.
+        # The error can't be stopped here; Python shows it by this hook, and exits with code 1.
+        sys.excepthook = lambda _, error, __: print(error, file=sys.stderr)  # noqa: T201
+
+
+app.install_exception_handler(_PlainEnd())
+
+
+def _require_config(name: str) -> None:
+    names = [row.name for row in configs.ROWS]
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise source.SourceError(
+            f"cxr_tfds has no config {name!r}.{hint} It has {', '.join(names)}."
+        )
+
+
+def _require_equal_decoders(data: bytes, image: Image.Image) -> None:
+    """Raises ValueError unless TensorFlow decodes bytes that are kept to the pixels of Pillow."""
+    if not images.keeps_bytes(data):
+        return
+    tf = importlib.import_module("tensorflow")  # Needed for `_raw` alone.
+    try:
+        pixels = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE").numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(f"cannot be decoded by TensorFlow ({error.message})") from error
+    if not np.array_equal(pixels[..., 0], np.asarray(image)):
+        raise ValueError("is decoded to different pixels by Pillow and TensorFlow; save it anew")
 
 
 class _ShardConfig(shard_utils.ShardConfig):
@@ -252,8 +347,9 @@ def _download_from_kaggle(dl_manager: Any) -> Any:
     try:
         return dl_manager.download_kaggle_data(source.KAGGLE_DATASET)
     except (RuntimeError, ValueError) as error:
+        reason = text.visible(str(error).partition("\n")[0])
         raise source.SourceError(
-            f"The kaggle command failed ({str(error).splitlines()[0]}).\n"
+            f"The kaggle command failed ({reason}).\n"
             "If it is not installed, run `pip install kaggle`. To do without it:\n"
             f"{source.HOW_TO_OBTAIN}"
         ) from error

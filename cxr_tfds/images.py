@@ -21,34 +21,26 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from cxr_tfds import source
+from cxr_tfds import file_formats, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-MIN_SIDE: Final = 32
-"""Smaller images are stray thumbnails, in which no lung is visible."""
 JPEG_QUALITY: Final = 95
 # About 283 originals have colour channels. In the `_raw` configs they, and any PNG, become grey
 # JPEG, because a TFDS feature has one encoding; at this quality pixels change by rounding only.
 _RAW_QUALITY: Final = 100
-# Eight bits per channel. Pillow would clip 16-bit pixels instead of scaling them.
-_EIGHT_BIT_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
-# What Pillow raises for a file that it can't decode.
-_UNDECODABLE: Final = (
-    OSError,
-    SyntaxError,  # A broken PNG.
-    ValueError,
-    Image.DecompressionBombError,
-    zlib.error,
-)
+MIN_CONTRAST: Final = 16
+"""Grey levels (of 256) between the darkest and the brightest 1 % of an image. Radiographs have 90
+or more; less is a blank file, or 12 bits that were saved as 8."""
 # What a zip raises for a member that it can't read.
 _UNREADABLE: Final = (
     OSError,
+    EOFError,
     zipfile.BadZipFile,
     zlib.error,
     RuntimeError,  # An encrypted member.
@@ -64,20 +56,29 @@ class Facts:
     """What decoding a file reveals.
 
     Attributes:
-      height: in pixels, as stored.
-      width: in pixels, as stored.
+      height: in pixels, of the upright image.
+      width: in pixels, of the upright image.
       is_rgb_coded: whether the file has colour channels, though the radiograph has no colour.
       content_hash: SHA-256 of the file's bytes.
+      size: of the file in bytes.
     """
 
     height: int
     width: int
     is_rgb_coded: bool
     content_hash: str
+    size: int = 0
 
 
-def inspect(archive: source.Archive) -> tuple[dict[str, Facts], list[source.Issue]]:
+def inspect(
+    archive: source.Archive, check: Callable[[bytes, Image.Image], None] | None = None
+) -> tuple[dict[str, Facts], list[source.Issue]]:
     """Decodes every image of the archive.
+
+    Args:
+      archive: where to read them.
+      check: called with the bytes and the upright image of each good file; what it raises
+        ValueError for is an issue.
 
     Returns:
       The facts of each good image by key, and the issues of all others, including those that
@@ -89,11 +90,15 @@ def inspect(archive: source.Archive) -> tuple[dict[str, Facts], list[source.Issu
 
         def examine(record: source.Record) -> Facts | source.Issue:
             try:
-                return examine_bytes(read(record))
+                data = read(record)
+                image = _open(data)
+                if check:
+                    check(data, image)
             except _UNREADABLE as error:
-                return source.Issue(record.key, _cannot_decode(error))
+                return source.Issue(record.key, file_formats.cannot_decode(error))
             except ValueError as error:
                 return source.Issue(record.key, str(error))
+            return _facts(data, image)
 
         for record, result in parallel_map(examine, archive.records):
             if isinstance(result, source.Issue):
@@ -109,32 +114,36 @@ def examine_bytes(data: bytes) -> Facts:
     Raises:
       ValueError: see `decode`.
     """
-    image = _open(data)
+    return _facts(data, _open(data))
+
+
+def _facts(data: bytes, image: Image.Image) -> Facts:
     return Facts(
         height=image.height,
         width=image.width,
         is_rgb_coded=image.mode not in ("1", "L", "LA"),
         content_hash=hashlib.sha256(data).hexdigest(),
+        size=len(data),
     )
 
 
 def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
     """Decodes an image file to grey pixels and, where a side is given, stretches them to a square.
 
-    Colour channels become luma (ITU-R 601), transparency is dropped, an EXIF orientation is not
-    applied. The filter is bilinear with antialiasing: it widens with the reduction, so that a
-    radiograph of 2,000 pixels does not alias.
+    Colour channels become luma (ITU-R 601), and an EXIF orientation is applied. Gamma and colour
+    profiles are not: pixels are taken as stored. The filter is bilinear with antialiasing: it
+    widens with the reduction, so that a radiograph of 2,000 pixels does not alias.
 
     Args:
-      data: the whole file: JPEG, PNG or another format that Pillow reads.
+      data: the whole file, one of `file_formats.FORMATS`.
       side: height and width of the result in pixels; None: the image's own.
 
     Returns:
-      (H, W) uint8, row 0 at the top and column 0 at the left of the image as stored; 0 is black.
+      (H, W) uint8, row 0 at the top and column 0 at the left of the upright image; 0 is black.
 
     Raises:
-      ValueError: the file is empty, can't be decoded, has under `MIN_SIDE` pixels a side, or has
-        more than eight bits a channel. The message is a clause whose subject is the file.
+      ValueError: the file can't be used as `file_formats.load` says, is partly transparent, or has
+        less contrast than `MIN_CONTRAST`. The message is a clause whose subject is the file.
     """
     grey = _open(data).convert("L")
     if side is not None:
@@ -148,11 +157,20 @@ def encode_resized(data: bytes, side: int) -> bytes:
 
 
 def encode_original(data: bytes) -> bytes:
-    """Returns a grey JPEG unchanged, and anything else as a near-lossless grey JPEG."""
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format == "JPEG" and image.mode == "L":
-            return data
-    return encode_jpeg(decode(data), _RAW_QUALITY)
+    """Returns what a `_raw` record stores of a file: its own bytes, or its pixels as grey JPEG."""
+    return data if keeps_bytes(data) else encode_jpeg(decode(data), _RAW_QUALITY)
+
+
+def keeps_bytes(data: bytes) -> bool:
+    """Whether a `_raw` record can store the bytes of a good file as they are.
+
+    TensorFlow decodes them in training. It knows fewer kinds of JPEG than Pillow, and no EXIF
+    orientation.
+    """
+    if not file_formats.is_grey_huffman_jpeg(data):
+        return False
+    with Image.open(io.BytesIO(data), formats=file_formats.FORMATS) as image:
+        return _is_upright(image)
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
@@ -180,20 +198,29 @@ def parallel_map(function: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[
 
 
 def _open(data: bytes) -> Image.Image:
-    """Returns the image, decoded to its last row, or raises ValueError as `decode` says."""
-    if not data:
-        raise ValueError("is empty")
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except _UNDECODABLE as error:
-        raise ValueError(_cannot_decode(error)) from error
-    if min(image.size) < MIN_SIDE:
-        raise ValueError(f"is {image.width} x {image.height}, under {MIN_SIDE} pixels a side")
-    if image.mode not in _EIGHT_BIT_MODES:
-        raise ValueError(f"has pixels of mode {image.mode}; convert it to 8 bits")
+    """Returns the image, upright, or raises ValueError as `decode` says."""
+    image = file_formats.load(data)
+    if not _is_upright(image):
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise ValueError("is partly transparent; remove its transparency")
+    if not _has_sampled_contrast(image) and (contrast := _contrast(image)) < MIN_CONTRAST:
+        raise ValueError(f"is blank: 98 % of its pixels are within {contrast} of 255 grey levels")
     return image
 
 
-def _cannot_decode(error: BaseException) -> str:
-    return f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
+def _is_upright(image: Image.Image) -> bool:
+    return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+
+
+def _has_sampled_contrast(image: Image.Image) -> bool:
+    """Whether 256 pixels prove the contrast. Counting all of them costs a sixth of the decoding."""
+    sample = sorted(image.resize((16, 16), Image.Resampling.NEAREST).convert("L").tobytes())
+    return sample[-26] - sample[25] >= MIN_CONTRAST
+
+
+def _contrast(image: Image.Image) -> int:
+    """Returns how many levels lie between the darkest and the brightest 1 % of the pixels."""
+    shares = np.cumsum(image.convert("L").histogram()) / (image.width * image.height)
+    low, high = np.searchsorted(shares, (0.01, 0.99))
+    return int(high - low)

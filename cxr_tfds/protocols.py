@@ -41,14 +41,10 @@ def assign(
       content_hashes: maps the key of each record to a hash of its file's bytes.
 
     Raises:
-      SourceError: a split would be empty, or the protocol needs a folder that is missing.
+      SourceError: a split would lack a class, or the protocol needs a folder that is missing.
     """
     splits = PROTOCOLS[protocol](records, content_hashes)
-    if missing := sorted(set(SPLITS) - set(splits.values())):
-        raise source.SourceError(
-            f"Protocol {protocol} leaves {' and '.join(missing)} empty: "
-            f"{len(records)} images are too few."
-        )
+    _check_classes(protocol, records, splits)
     return splits
 
 
@@ -103,6 +99,17 @@ PROTOCOLS: Final[dict[str, Callable[[Sequence[source.Record], Mapping[str, str]]
 }
 
 
+_WAYS_OUT: Final = {
+    "grouped": "Add images of other patients of that class, or use paper, which splits by image.",
+    "paper": "Add images of that class.",
+    "official": (
+        "Add images of other patients of that class to the test folder or, for the other splits, "
+        "to train; or use grouped or paper, which need no test folder."
+    ),
+}
+"""By protocol: what helps where a split lacks a class."""
+
+
 def shared_patient_images(
     records: Iterable[source.Record], splits: Mapping[str, str], *, held_out: str = "test"
 ) -> int:
@@ -125,6 +132,33 @@ def fingerprint(splits: Mapping[str, str], content_hashes: Mapping[str, str], *c
     for key in sorted(splits):
         digest.update(f"\n{key}\t{content_hashes[key]}\t{splits[key]}".encode())
     return digest.hexdigest()
+
+
+def _check_classes(
+    protocol: str, records: Sequence[source.Record], splits: Mapping[str, str]
+) -> None:
+    """Refuses a split that lacks a class: no metric of it would mean anything."""
+    images = collections.Counter((splits[record.key], record.label) for record in records)
+    lacking = {
+        name: [label for label in source.CLASSES if not images[name, label]] for name in SPLITS
+    }
+    if not any(lacking.values()):
+        return
+    named = ", ".join(
+        f"{name} without {' and '.join(labels)}" for name, labels in lacking.items() if labels
+    )
+    counts = "; ".join(
+        f"{name} {', '.join(f'{images[name, label]:,} {label}' for label in source.CLASSES)}"
+        for name in SPLITS
+    )
+    patients = collections.Counter(
+        label for _, label in {(record.patient_id, record.label) for record in records}
+    )
+    people = ", ".join(f"{patients[label]:,} {label}" for label in source.CLASSES)
+    raise source.SourceError(
+        f"Protocol {protocol} leaves {named} (images: {counts}; patients: {people}). "
+        f"{_WAYS_OUT[protocol]}"
+    )
 
 
 def _group(records: Iterable[source.Record], content_hashes: Mapping[str, str]) -> list[_Group]:

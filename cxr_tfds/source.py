@@ -20,9 +20,9 @@ patients is harmless, splitting one leaks.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
-import fnmatch
 import os
 import pathlib
 import re
@@ -30,58 +30,52 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Final
 
-from absl import logging
 from etils import epath
+
+from cxr_tfds import text
+from cxr_tfds.archives import candidates, layout, listing
+from cxr_tfds.archives.layout import CLASSES, ETIOLOGIES, FOLDERS, IMAGE_SUFFIXES
+from cxr_tfds.archives.listing import HOW_TO_OBTAIN, KAGGLE_DATASET, Issue, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-CLASSES: Final = ("NORMAL", "PNEUMONIA")
-ETIOLOGIES: Final = ("normal", "bacteria", "virus")
-FOLDERS: Final = ("train", "val", "test")
-IMAGE_SUFFIXES: Final = (".jpeg", ".jpg", ".png")
+__all__ = [
+    "CLASSES",
+    "ETIOLOGIES",
+    "FOLDERS",
+    "HOW_TO_OBTAIN",
+    "IMAGE_SUFFIXES",
+    "KAGGLE_DATASET",
+    "Archive",
+    "Issue",
+    "Record",
+    "SourceError",
+    "has_kaggle_credentials",
+    "open_archive",
+    "parse_name",
+    "require_clean",
+    "summarize",
+]
 
-KAGGLE_DATASET: Final = "paultimothymooney/chest-xray-pneumonia"
-HOW_TO_OBTAIN: Final = f"""\
-Download archive.zip from https://www.kaggle.com/datasets/{KAGGLE_DATASET}
-(or ChestXRay2017.zip from Mendeley Data, doi 10.17632/rscbjbr9sj) into a folder of its own, and
-give that folder as --manual_dir. Extracting the zip is optional."""
-
-# Kaggle's web page, its command line and Mendeley name the archive differently. Other zips in the
-# folder are ignored.
-_ZIP_PATTERNS: Final = ("archive*.zip", "chest-xray-pneumonia*.zip", "chestxray2017*.zip")
-# How many folders may lie between manual_dir and train/, as in <download>/chest_xray/chest_xray/.
-_MAX_DEPTH: Final = 4
-_DEBRIS: Final = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# Images in each class folder of the two archives: (NORMAL, PNEUMONIA).
+_COUNTS: Final = {
+    "Kaggle": {"train": (1_341, 3_875), "val": (8, 8), "test": (234, 390)},
+    "Mendeley": {"train": (1_349, 3_883), "test": (234, 390)},
+}
+_TOTAL: Final = 5_856
+_UNKNOWN_NAME: Final = "has a name that follows neither Kaggle's nor Mendeley's scheme"
+_NAMES: Final = """\
+Etiology and patient are read from the names: IM-0115-0001.jpeg is a NORMAL image of patient 0115,
+person1_bacteria_2.jpeg and person1_virus_6.jpeg are PNEUMONIA images of patient 1, and Mendeley
+writes NORMAL-, BACTERIA- or VIRUS-1003233-0001.jpeg. Other names can't be read yet; renaming such
+files to one of these schemes is the way to use them."""
+_NAMED_ISSUES, _LISTED_ISSUES = 5, 50
 
 # One Kaggle file, person447_virus_921_1, has an extra number.
-_PERSON = re.compile(r"(?P<patient>person\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?")
-_IM = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d+)(-\d+)+")
-_MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+")
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Issue:
-    """What is wrong with one file; `problem` is a predicate such as "is empty"."""
-
-    key: str
-    problem: str
-
-    def __str__(self) -> str:
-        """Returns one line."""
-        return f"{self.key}: {self.problem}"
-
-
-class SourceError(ValueError):
-    """The archive is missing, incomplete or damaged. The message says what to do about it.
-
-    Attributes:
-      issues: one per bad file, sorted; empty if the error concerns the archive as a whole.
-    """
-
-    def __init__(self, message: str, issues: Iterable[Issue] = ()) -> None:
-        super().__init__(message)
-        self.issues = tuple(sorted(issues))
+_PERSON = re.compile(r"(?P<patient>person\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.ASCII)
+_IM = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d+)(-\d+)+", re.ASCII)
+_MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,19 +114,25 @@ class Archive:
     Attributes:
       root: the zip file, or the folder that holds the extracted tree.
       records: sorted by key.
-      issues: image files whose name follows no known scheme or contradicts their folder.
-      ignored: files in class folders without an image suffix.
+      issues: image files whose name follows no known scheme or contradicts their folder, and those
+        that can't be read.
+      ignored: paths of files that are not read: those without an image suffix, and images that are
+        in no class folder.
+      copies: paths of images with the key and the contents of a record.
+      beside: one line for each other thing in the folder that is not read.
     """
 
     root: str
     records: tuple[Record, ...]
     issues: tuple[Issue, ...]
     ignored: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def is_zip(self) -> bool:
         """Whether `root` is a zip file."""
-        return self.root.lower().endswith(".zip")
+        return epath.Path(self.root).is_file()
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Callable[[Record], bytes]]:
@@ -140,32 +140,47 @@ class Archive:
         root = epath.Path(self.root)
         if self.is_zip:
             with root.open("rb") as file, zipfile.ZipFile(file) as archive:
-                yield lambda record: archive.read(record.path)
+                yield lambda record: _read_member(archive, record.path)
         else:
             yield lambda record: (root / record.path).read_bytes()
+
+    def notes(self) -> list[str]:
+        """Returns a line for everything that is left out or seems to be missing."""
+        notes = list(self.beside)
+        if self.copies:
+            notes.append(
+                f"Left out, because another image has the same name and contents: "
+                f"{text.counted(len(self.copies), 'image')}, {text.some(self.copies)}."
+            )
+        if self.ignored:
+            notes.append(
+                f"Not read, because not {'/'.join(IMAGE_SUFFIXES)} in a folder NORMAL or "
+                f"PNEUMONIA: {text.counted(len(self.ignored), 'file')} "
+                f"({listing.count_by_suffix(self.ignored)}), {text.some(self.ignored)}."
+            )
+        return notes + _missing(self.records)
 
 
 def open_archive(manual_dir: epath.PathLike) -> Archive:
     """Finds the archive in `manual_dir` and lists its images without decoding any.
 
-    A zip takes precedence over an extracted tree beside it, which may be incomplete.
+    What counts is what is inside: a zip may have any name, and zips without chest X-rays don't
+    matter. A zip is preferred to an extracted tree beside it that has no other images.
 
     Args:
-      manual_dir: the zip, a folder that holds it, or a folder with the extracted tree, at most four
-        levels down.
+      manual_dir: the zip, a folder that holds it, or a folder with the extracted tree at any depth.
 
     Raises:
-      SourceError: there is no archive or more than one, it is damaged, or a class folder is empty.
+      SourceError: there is no archive or more than one, it is damaged, has folders that are not
+        understood, or lacks a class.
     """
-    folder = epath.Path(manual_dir).expanduser()
-    root = _find_zip(folder) or folder
-    paths = _list_zip(root) if root.suffix.lower() == ".zip" else _list_tree(root)
-    archive = _read_paths(str(root), paths)
-    _check_completeness(archive)
-    if archive.ignored:
-        names = ", ".join(archive.ignored)
-        logging.warning("Ignored files without a suffix %s: %s", "/".join(IMAGE_SUFFIXES), names)
-    return archive
+    path = epath.Path(manual_dir).expanduser()
+    try:
+        return _open(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links.
+        place = getattr(error, "filename", None) or path
+        reason = getattr(error, "strerror", None) or text.visible(str(error))
+        raise SourceError(f"{text.visible(str(place))} can't be read: {reason}.") from error
 
 
 def parse_name(stem: str) -> tuple[str, str]:
@@ -180,23 +195,48 @@ def parse_name(stem: str) -> tuple[str, str]:
         return "normal", match["patient"]
     if match := _MENDELEY.fullmatch(stem):
         return match["etiology"].lower(), f"patient-{match['number']}"
-    raise ValueError("has a name that follows neither Kaggle's nor Mendeley's scheme")
+    raise ValueError(_UNKNOWN_NAME)
 
 
 def require_clean(issues: Sequence[Issue], root: str) -> None:
-    """Rejects an archive with bad files; the message lists them all and says what to do.
+    """Rejects an archive with bad files; the message says what is wrong and what to do.
 
     Raises:
       SourceError: there is at least one issue.
     """
-    if issues:
-        listing = "\n".join(f"  {issue}" for issue in sorted(issues))
-        raise SourceError(
-            f"{len(issues)} bad file(s) in {root}:\n{listing}\n"
-            "Nothing was built. Download the archive again; or extract it, delete or correct these "
-            "files, and give the extracted folder as --manual_dir.",
-            issues,
-        )
+    if not issues:
+        return
+    lines = [f"  {line}" for line in summarize(issues)]
+    if len(lines) > _LISTED_ISSUES:
+        more = len(lines) - _LISTED_ISSUES
+        lines[_LISTED_ISSUES:] = [f"  and {more:,} more, which python -m cxr_tfds.audit lists"]
+    if any(issue.problem == _UNKNOWN_NAME for issue in issues):
+        lines.append(_NAMES)
+    listed = "\n".join(lines)
+    raise SourceError(
+        f"{len(issues)} bad file(s) in {text.visible(root)}:\n{listed}\n"
+        "Nothing was built. Download the archive again; or extract it, delete or correct these "
+        "files, and give the extracted folder as --manual_dir.",
+        issues,
+    )
+
+
+def summarize(issues: Iterable[Issue]) -> list[str]:
+    """Returns a line for each issue, but one for all files that share a problem if they are many.
+
+    With own names, every file of an archive has the same problem.
+    """
+    keys: dict[str, list[str]] = collections.defaultdict(list)
+    for issue in sorted(issues):
+        keys[issue.problem].append(issue.key)
+    lines = []
+    for problem, members in keys.items():
+        if len(members) > _NAMED_ISSUES:
+            named = text.some(members)
+            lines.append(f"each of {len(members):,} files {text.visible(problem)}: {named}")
+        else:
+            lines += [str(Issue(key, problem)) for key in members]
+    return sorted(lines)
 
 
 def has_kaggle_credentials() -> bool:
@@ -205,109 +245,62 @@ def has_kaggle_credentials() -> bool:
     return by_environment or epath.Path("~/.kaggle/kaggle.json").expanduser().exists()
 
 
-def _find_zip(folder: epath.Path) -> epath.Path | None:
-    if not folder.exists():
-        raise SourceError(f"{folder} does not exist.\n{HOW_TO_OBTAIN}")
-    if not folder.is_dir():
-        return folder
-    zips = sorted(path for path in folder.iterdir() if _is_our_zip(path.name))
-    if len(zips) > 1:
-        names = ", ".join(path.name for path in zips)
-        raise SourceError(
-            f"{folder} contains {len(zips)} archives ({names}). Keep only one of them."
-        )
-    return zips[0] if zips else None
-
-
-def _is_our_zip(name: str) -> bool:
-    return any(fnmatch.fnmatch(name.lower(), pattern) for pattern in _ZIP_PATTERNS)
-
-
-def _list_zip(path: epath.Path) -> list[str]:
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return [info.filename for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
-        raise SourceError(f"{path} is damaged ({error}). Download it again.") from error
-
-
-def _list_tree(root: epath.Path) -> list[str]:
-    # manual_dir may be `chest_xray/` itself or a folder above it; epath has no recursive glob.
-    patterns = (
-        f"{'*/' * depth}{folder}/{label}/*"
-        for depth in range(_MAX_DEPTH + 1)
-        for folder in FOLDERS
-        for label in CLASSES
-    )
-    return [
-        path.relative_to(root).as_posix() for pattern in patterns for path in root.glob(pattern)
-    ]
-
-
-def _read_paths(root: str, paths: Iterable[str]) -> Archive:
+def _open(path: epath.Path) -> Archive:
+    if not path.exists():
+        raise SourceError(f"{text.visible(str(path))} does not exist.\n{HOW_TO_OBTAIN}")
+    found = candidates.choose(path)
+    arranged = layout.arrange(found.root, found.entries)
     records: list[Record] = []
     issues: list[Issue] = []
-    ignored: list[str] = []
-    for key, path in _outermost_copies(paths).items():
+    for key, image in arranged.images.items():
         try:
-            records.append(_parse_path(key, path))
-        except _NotAnImageError:
-            ignored.append(key)
+            records.append(_record(key, image))
         except ValueError as error:
             issues.append(Issue(key, str(error)))
-    return Archive(
-        root,
+    archive = Archive(
+        str(found.root),
         tuple(sorted(records, key=lambda record: record.key)),
         tuple(sorted(issues)),
-        tuple(sorted(ignored)),
+        tuple(sorted(arranged.ignored)),
+        arranged.copies,
+        found.beside,
     )
+    _check_completeness(archive)
+    return archive
 
 
-def _outermost_copies(paths: Iterable[str]) -> dict[str, str]:
-    """Maps `folder/class/name` to its path; of nested copies (Kaggle ships some), the outermost."""
-    copies: dict[str, str] = {}
-    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        parts = pathlib.PurePosixPath(path).parts
-        if len(parts) >= 3 and _is_class_folder(parts[-3], parts[-2]) and not _is_debris(parts):
-            copies.setdefault("/".join(parts[-3:]), path)
-    return copies
+def _read_member(archive: zipfile.ZipFile, path: str) -> bytes:
+    try:
+        return archive.read(path)
+    except (EOFError, KeyError, OverflowError, struct.error) as error:
+        # A damaged member, too; its other errors are BadZipFile and OSError.
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _is_class_folder(folder: str, label: str) -> bool:
-    return folder in FOLDERS and label in CLASSES
-
-
-def _is_debris(parts: Sequence[str]) -> bool:
-    # Hidden files are the operating system's (.DS_Store, ._IM-0115-0001.jpeg). `parts` starts below
-    # manual_dir, so it may itself lie in a hidden folder.
-    return parts[-1].startswith(".") or any(part in _DEBRIS for part in parts)
-
-
-class _NotAnImageError(Exception):
-    """The file has no image suffix."""
-
-
-def _parse_path(key: str, path: str) -> Record:
-    _, label, file_name = key.split("/")
-    name = pathlib.PurePosixPath(file_name)
-    if name.suffix.lower() not in IMAGE_SUFFIXES:
-        raise _NotAnImageError
-    etiology, patient_id = parse_name(name.stem)
-    if (etiology == "normal") != (label == "NORMAL"):
-        raise ValueError(f"is in folder {label}, but its name says {etiology}")
-    return Record(key, label, etiology, patient_id, path)
+def _record(key: str, image: layout.Image) -> Record:
+    """Raises ValueError, with a predicate, if the file can't be read or its name is wrong."""
+    if image.entry.problem:
+        raise ValueError(image.entry.problem)
+    stem = pathlib.PurePosixPath(image.entry.parts[-1]).stem
+    etiology, patient_id = parse_name(stem)
+    if (etiology == "normal") != (image.label == "NORMAL"):
+        raise ValueError(f"is in folder {image.label}, but its name says {etiology}")
+    if image.etiology not in (None, etiology):
+        raise ValueError(f"is in folder {image.etiology}, but its name says {etiology}")
+    return Record(key, image.label, etiology, patient_id, image.entry.path)
 
 
 def _check_completeness(archive: Archive) -> None:
     """Raises SourceError if train, or any other folder that is present, lacks a class."""
     seen = {tuple(key.split("/")[:2]) for key in _keys(archive)}
-    if not seen:
-        raise SourceError(f"{archive.root} contains no chest X-rays.\n{HOW_TO_OBTAIN}")
     folders = {folder for folder, _ in seen} | {"train"}
     wanted = {(folder, label) for folder in folders for label in CLASSES}
     if missing := sorted("/".join(pair) for pair in wanted - seen):
+        found = text.counted(sum(1 for _ in _keys(archive)), "image")
+        others = listing.count_by_suffix(archive.ignored) or "none"
         raise SourceError(
-            f"{archive.root} contains no images in {', '.join(missing)}. The archive is "
+            f"{text.visible(archive.root)} contains no images in {', '.join(missing)} ({found} in "
+            f"the other class folders; files that are not read: {others}). The archive is "
             "incomplete: download or extract it again."
         )
 
@@ -315,3 +308,26 @@ def _check_completeness(archive: Archive) -> None:
 def _keys(archive: Archive) -> Iterator[str]:
     yield from (record.key for record in archive.records)
     yield from (issue.key for issue in archive.issues)
+
+
+def _missing(records: Iterable[Record]) -> list[str]:
+    """Returns a line if these images can only be a part of Kaggle's or Mendeley's archive."""
+    publishers = {"Mendeley" if r.patient_id.startswith("patient-") else "Kaggle" for r in records}
+    if len(publishers) != 1:
+        return []
+    (publisher,) = publishers
+    found = collections.Counter((record.folder, record.label) for record in records)
+    whole = {
+        (folder, label): count
+        for folder, counts in _COUNTS[publisher].items()
+        for label, count in zip(CLASSES, counts, strict=True)
+    }
+    if any(count > whole.get(place, 0) for place, count in found.items()) or found == whole:
+        return []
+    named = "; ".join(
+        f"{folder} {label} has {found[folder, label]:,} of {count:,}"
+        for (folder, label), count in whole.items()
+        if found[folder, label] < count
+    )
+    missing = f"{_TOTAL - found.total():,} of the {_TOTAL:,} images"
+    return [f"{missing} of {publisher}'s archive are missing: {named}."]

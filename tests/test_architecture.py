@@ -28,11 +28,12 @@ MODULES = [
     if not module.name.endswith(("__main__", "tpu.aot"))  # Needs an extra; has tests of its own.
 ]
 LIGHT = [
-    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__",
+    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.preflight",
+    "trainer.usage", "trainer.system.environment",
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
     "cxr_tfds.images", "cxr_tfds.audit",
-    "cxr_tfds.configs",
+    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 
@@ -52,7 +53,7 @@ def test_every_flag_in_the_documentation_exists():
     known = {field.name for _, field in config.fields()}
     known |= {field.name for field in settings.fields()} | {"timed_only"}
     known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
-    known |= {"config", "beam_pipeline_options"}  # Of `tfds build`.
+    known |= {"config", "imports", "beam_pipeline_options"}  # Of `tfds build`.
     known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.
     # Of gcloud and kubectl.
     known |= {"zone", "accelerator-type", "version", "spot", "quiet", "follow", "selector"}

@@ -29,15 +29,15 @@ from tests.support import runs, simulated_search
 from trainer import flags
 from trainer.config import Config
 from trainer.data import opening
-from trainer.distribution import peers
+from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import metrics, predictions, report
 from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions
-from trainer.runs import run_directory, trained
+from trainer.runs import resuming, run_directory, trained
 from trainer.storage import documents, files
-from trainer.training import callbacks
+from trainer.training import callbacks, checkpoint, metrics_log
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Position
 from tuner import identity
@@ -97,23 +97,37 @@ def _read_run(folder: Path) -> Sequence[Callable[[], Any]]:
 
 
 def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
-    run = trained.open_run(folder)
-    return (lambda: run.history, lambda: (run.training_patients, run.data_fingerprint))
+    return (
+        lambda: trained.open_run(folder).history,
+        lambda: (trained.open_run(folder).training_patients, trained.open_run(folder).config),
+        lambda: trained.open_run(folder).data_fingerprint,
+    )
+
+
+def _make_longer_run(folder: Path) -> None:
+    _make_run(folder)
+    (folder / "changes.jsonl").write_text('{"epochs": 1, "changes": {"max_epochs": [2, 3]}}\n')
+
+
+def _lengthen(folder: Path) -> None:
+    config = runs.small_config(folder / "data", folder, model_dir=str(folder), max_epochs=9)
+    run_directory.RunDirectory(folder).save_config(config)
 
 
 def _read_evaluation(folder: Path) -> None:
+    trained.last_evaluation(run_directory.RunDirectory(folder))
     run = trained.open_run(folder)
     assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
 
 
 def _take(config: Config) -> None:
-    directory, _ = run_directory.take(config, is_chief=True)
+    directory, _ = resuming.take(config, is_chief=True)
     directory.release()
 
 
 def _checkpoints(folder: Path) -> tuple[callbacks.Checkpointing, Any]:
     variables = [tf.Variable([0.0, 0.0]), tf.Variable(0.0)]
-    log = callbacks.MetricsLog(folder / "metrics.jsonl")
+    log = metrics_log.MetricsLog(folder / "metrics.jsonl")
     recoveries = callbacks.Recoveries(variables[1])
     checkpoints = Checkpoints(folder / "checkpoints", variables, "frozen", keep=2)
     options = Config().checkpoints
@@ -121,7 +135,7 @@ def _checkpoints(folder: Path) -> tuple[callbacks.Checkpointing, Any]:
 
 
 def _make_checkpoint(folder: Path) -> None:
-    states = {"MetricsLog": ROWS[:1], "Recoveries": 0}
+    states = {"MetricsLog": ROWS[:1], "Recoveries": 0, "EarlyStopping": {"best": 0.5, "wait": 1}}
     _checkpoints(folder)[1].save(Position(1, 0), states)
 
 
@@ -137,6 +151,8 @@ def _read_checkpoint(folder: Path) -> None:
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
         manifest.write_text(json.dumps(document))
+    if (found := checkpoint.peek(folder / "checkpoints")) is not None:
+        callbacks.is_exhausted(found, patience=1)
     _checkpoints(folder)[0].restore()
 
 
@@ -165,7 +181,7 @@ def _read_search(folder: Path) -> None:
     identity.agree(settings, found)
     search = simulated_search.SimulatedSearch(folder, settings, SPACE)
     plan = simulated_search.PLAN
-    read = outcomes.Reader(SPACE, settings, plan, {}, 0.0)(search.oracle.trials.values())
+    read = outcomes.Reader(SPACE, settings, plan, {}, 0.0, {})(search.oracle.trials.values())
     leaderboard.write(read, settings.folder / "leaderboard.csv")
     page.write(read, settings.folder / "report.html")
     search.ask("worker-0")
@@ -218,7 +234,7 @@ def _read_options(folder: Path) -> Sequence[Callable[[], Any]]:
     return (
         lambda: Config.from_flat(flags.load_options(folder / "options.json")),
         lambda: Space.load(folder / "space.json").check(Config()),
-        lambda: peers.others_of(documents.read_text(folder / "cluster.json", way_out="")),
+        lambda: cluster.parse(documents.read_text(folder / "cluster.json", way_out="")),
     )
 
 
@@ -249,6 +265,7 @@ def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], 
 
 KINDS = {
     "options": Kind(_make_run, ("config.json",), _read_run),
+    "changes": Kind(_make_longer_run, ("changes.jsonl", "config.json"), _one(_lengthen)),
     "training data": Kind(_make_run, ("trained_on.json",), _read_facts),
     "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
     "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),

@@ -22,7 +22,7 @@ from PIL import Image
 from cxr_tfds import images, source
 from tests.support import radiographs
 from trainer import config, flags, topologies
-from trainer.distribution import peers
+from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import predictions
 from trainer.features import shard_files, store
@@ -106,8 +106,9 @@ def test_search_spaces(text):
 @many(150)
 @hypothesis.given(strategies.text(max_size=30) | JSON.map(json.dumps))
 def test_clusters(text):
-    others, message = attempt(ConfigError, peers.others_of, text)
-    assert isinstance(others, dict) or "TF_CONFIG" in message
+    found, message = attempt(ConfigError, cluster.parse, text)
+    assert found is None or found.size > found.index
+    assert not message or "TF_CONFIG" in message
 
 
 @many(150)

@@ -15,6 +15,8 @@ not need it.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from trainer.errors import ConfigError, RunError
     from trainer.runs.evaluated import Evaluation
     from trainer.runs.trained import Run, open_run
+
+# Keras chooses its backend when it is first imported, by this variable or its configuration file.
+# If it has been imported already, `trainer.distribution.runtime` checks its choice.
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 __all__ = [
     "Config",

@@ -1,20 +1,27 @@
 """Trains, evaluates and checks chest X-ray classifiers on frozen Keras backbones.
 
 python -m trainer --manual_dir=FOLDER --backbone=vgg16
+python -m trainer --recipe=quickstart      # without any data
 """
 
 from __future__ import annotations
 
-import os
+import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from absl import app, logging
-from absl import flags as absl_flags
+if not __package__:  # `python trainer`: modules of ours would hide others of the same name.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-from trainer import flags
-from trainer.distribution import local_workers, peers
-from trainer.system import exits, signals
+from trainer.system import environment
+
+with environment.required("trainer"):
+    from absl import app, logging
+    from absl import flags as absl_flags
+
+    from trainer import flags, preflight
+    from trainer.distribution import local_workers, peers
+    from trainer.system import console, exits, signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,15 +32,19 @@ NAME = "trainer"
 def main(command: flags.TrainerCommand) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    count = command.config.runtime.local_workers
-    if count and not peers.has_cluster():  # With a cluster, this is a worker already.
-        return local_workers.run(sys.argv[1:], count)
     return exits.code_of(NAME, lambda: _run(command))
 
 
 def _run(command: flags.TrainerCommand) -> int:
+    count = command.config.runtime.local_workers
+    if peers.starts_local_workers(count):
+        return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
+        preflight.check(command.mode.name, command.config)
+        console.say(preflight.first_line(command.mode.name, command.config))
+        if moved := preflight.moved_cache(command.config):
+            console.say(moved)
+        environment.quiet_tensorflow()
         outcome = command.mode.run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE
 
@@ -43,6 +54,9 @@ def _parse(argv: Sequence[str]) -> flags.TrainerCommand:
 
 
 if __name__ == "__main__":
+    environment.prepare()
+    environment.prepare_home()
+    console.share_terminal()
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.
     absl_flags.adopt_module_key_flags(flags)

@@ -2,7 +2,7 @@
 
 A row names a constructor with the signature of those in `keras.applications`. The same module must
 have a `preprocess_input`: `classifier.build` derives the input scaling from it. A new backbone
-therefore takes one new row, which the conformance tests then cover.
+therefore takes one new row, which the conformance tests then check and cover.
 
     backbones.REGISTRY["vgg16"].load_constructor()      # keras.applications.vgg16.VGG16
 """
@@ -24,12 +24,18 @@ class Backbone:
     Attributes:
       module: the module to import.
       constructor: the name of the constructor in this module.
+      num_layers: number of its layers, the limit of `layers_to_unfreeze`.
+      landmark: a layer with weights that none of the others has, by which a file is recognized.
       image_size: side (px) of the square images that the pretrained weights were trained on.
+      is_pretrained: whether there are ImageNet weights.
     """
 
     module: str
     constructor: str
+    num_layers: int
+    landmark: str
     image_size: int = 224
+    is_pretrained: bool = True
 
     def load_constructor(self) -> Callable[..., Any]:
         """Returns the constructor; imports Keras."""
@@ -42,16 +48,24 @@ class Backbone:
 
 REGISTRY: dict[str, Backbone] = {
     # The paper's backbones.
-    "vgg16": Backbone("keras.applications.vgg16", "VGG16"),
+    "vgg16": Backbone("keras.applications.vgg16", "VGG16", 19, "block5_conv3"),
     "inception_resnet_v2": Backbone(
-        "keras.applications.inception_resnet_v2", "InceptionResNetV2", 299
+        "keras.applications.inception_resnet_v2", "InceptionResNetV2", 780, "conv_7b", 299
     ),
-    "mobilenet_v2": Backbone("keras.applications.mobilenet_v2", "MobileNetV2"),
+    "mobilenet_v2": Backbone("keras.applications.mobilenet_v2", "MobileNetV2", 154, "Conv_1"),
     # Common choices today.
-    "xception": Backbone("keras.applications.xception", "Xception", 299),
-    "densenet121": Backbone("keras.applications.densenet", "DenseNet121"),
-    "efficientnet_v2_b0": Backbone("keras.applications.efficientnet_v2", "EfficientNetV2B0"),
-    "convnext_tiny": Backbone("keras.applications.convnext", "ConvNeXtTiny"),
+    "xception": Backbone("keras.applications.xception", "Xception", 132, "block14_sepconv2", 299),
+    "densenet121": Backbone(
+        "keras.applications.densenet", "DenseNet121", 427, "conv5_block16_2_conv"
+    ),
+    "efficientnet_v2_b0": Backbone(
+        "keras.applications.efficientnet_v2", "EfficientNetV2B0", 270, "block6h_project_conv"
+    ),
+    "convnext_tiny": Backbone(
+        "keras.applications.convnext", "ConvNeXtTiny", 133, "convnext_tiny_stem_conv"
+    ),
     # Without pretrained weights: trains on `phantom` from random ones.
-    "small_cnn": Backbone("trainer.models.small_cnn", "SmallCNN", 128),
+    "small_cnn": Backbone(
+        "trainer.models.small_cnn", "SmallCNN", 9, "block4_conv", 128, is_pretrained=False
+    ),
 }

@@ -16,9 +16,10 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import option_groups
+from trainer import backbones, usage
 from trainer.errors import ConfigError
 from trainer.options import (
+    ALL_LAYERS,
     BenchmarkOptions,
     CheckpointOptions,
     DataOptions,
@@ -28,13 +29,17 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
-from trainer.system import text
+from trainer.system import environment, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
+
+LENGTHS = ("max_epochs", "patience", "schedule_epochs")
+"""Options that decide when training ends. A run continues with others, if they leave the
+learning rates of its epochs as they were."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +81,8 @@ class Config:
         for name, path in local.items():
             if locations.is_url(path):
                 raise ConfigError(
-                    f"{name} ({path}) must be a local path; only model_dir, data_dir and cache_dir "
-                    "may be in a bucket."
+                    f"{name} ({text.visible(path):.200}) must be a local path; only model_dir, "
+                    "data_dir and cache_dir may be in a bucket."
                 )
         anywhere = {
             "model_dir": self.model_dir,
@@ -85,12 +90,11 @@ class Config:
             "cache_dir": self.features.cache_dir,
         }
         for name, path in (local | anywhere).items():
-            _require_possible(name, path)
-        for name, path in anywhere.items():
             try:
                 locations.check(path)
             except locations.LocationError as error:
-                raise ConfigError(f"{name} ({path}) {error}.") from error
+                shown = text.visible(path)
+                raise ConfigError(f"{name} ({shown:.200}) {error}.") from error
 
     @property
     def cache_root(self) -> pathlib.Path:
@@ -98,7 +102,7 @@ class Config:
         path = self.features.cache_dir
         if locations.is_url(path):
             return locations.parse(path).folder_in(self.data.staging_root)
-        return pathlib.Path(path or "~/.cache/cxr-trainer").expanduser()
+        return pathlib.Path(path).expanduser() if path else environment.cache_folder()
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
@@ -107,13 +111,10 @@ class Config:
         Raises:
           ConfigError: for an unknown name or an invalid value.
         """
-        unknown = sorted(set(values) - {field.name for _, field in fields()} - {"model_dir"})
-        if unknown:
-            listed = text.one_line(", ".join(unknown))
-            raise ConfigError(f"unknown option {listed:.200}; --help lists them all.")
+        check_names(values)
         model_dir = values.get("model_dir", "")
         if not isinstance(model_dir, str):
-            raise ConfigError(f"model_dir must be of type str, not {model_dir!r:.80}.")
+            raise ConfigError(f"model_dir ({text.shown(model_dir)}) must be text.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -169,6 +170,14 @@ class Config:
         )
 
 
+def check_names(values: Iterable[str]) -> None:
+    """Raises ConfigError for a name that is no option's, and names the nearest."""
+    known = [*(field.name for _, field in fields()), "model_dir"]
+    for name in sorted(set(values) - set(known)):
+        hint = usage.nearest_option(name, known) or "; --help lists them all."
+        raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")
+
+
 def check_after_training(given: Mapping[str, Any]) -> None:
     """Raises ConfigError for an option that can't be changed after training.
 
@@ -185,14 +194,64 @@ def check_after_training(given: Mapping[str, Any]) -> None:
         raise ConfigError("a trained model is used on one host; leave out --local_workers.")
 
 
-def _require_possible(name: str, path: str) -> None:
-    """Raises ConfigError for a path that the system can't be asked for."""
-    if not option_groups.is_possible_path(path):
-        raise ConfigError(f"{name} ({path!r:.200}) has characters that no path can have.")
-    try:
-        pathlib.Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{name} ({path!r:.200}): {error}; give the whole path.") from error
+def check_before_training(model: ModelOptions) -> None:
+    """Checks what would end a run only after TensorFlow has loaded, or make it worthless.
+
+    Not when a config is created: a finished run must open where its weights file is not.
+
+    Raises:
+      ConfigError: for weights that don't exist or can't be, for more layers than the backbone has,
+        and for a frozen backbone with random weights.
+    """
+    row, weights, unfrozen = (
+        backbones.REGISTRY[model.backbone],
+        model.weights,
+        model.layers_to_unfreeze,
+    )
+    if unfrozen != ALL_LAYERS and int(unfrozen) > row.num_layers:
+        raise ConfigError(
+            f"layers_to_unfreeze ({unfrozen}) exceeds the {row.num_layers} layers of "
+            f"{model.backbone}; '{ALL_LAYERS}' unfreezes them all."
+        )
+    if weights == "imagenet" and not row.is_pretrained:
+        raise ConfigError(
+            f"{model.backbone} has no ImageNet weights; give --weights=none "
+            f"--layers_to_unfreeze={ALL_LAYERS}."
+        )
+    if weights == "none" and row.is_pretrained and unfrozen != ALL_LAYERS:
+        raise ConfigError(
+            f"weights (none) with layers_to_unfreeze ({unfrozen}) would train a head on a random, "
+            f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
+        )
+    if weights not in ("imagenet", "none"):
+        _check_weights_file(weights)
+
+
+def weights_path(weights: str) -> pathlib.Path:
+    """Returns the file that `weights` names; of a run directory, its model."""
+    path = pathlib.Path(weights).expanduser()
+    return path / "best.keras" if path.is_dir() else path
+
+
+def absent_weights(path: pathlib.Path) -> str:
+    """Returns the message for a file of weights that isn't there."""
+    if path.parent.is_dir() and path.name == "best.keras":
+        return f"weights ({path.parent}) has no best.keras: no run has finished there."
+    return (
+        f"weights file {path} does not exist; give --weights=PATH of one that does (a run resumes "
+        "with the file that it was started from, or with a copy)."
+    )
+
+
+def _check_weights_file(weights: str) -> None:
+    path = weights_path(weights)
+    if not weights or path.suffix not in (".keras", ".h5"):
+        raise ConfigError(
+            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a "
+            "run directory."
+        )
+    if not path.is_file():
+        raise ConfigError(absent_weights(path))
 
 
 def _text(value: Any) -> str:

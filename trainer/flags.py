@@ -8,6 +8,7 @@ Values come from these sources, each overriding the one before: the defaults; `-
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib.resources
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors, option_groups
+from trainer import errors, option_groups, usage
 from trainer.storage import documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+EXAMPLE = 'such as {"max_epochs": 5}'
+OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The only place.
 
 
@@ -39,12 +42,14 @@ class Mode:
       help: a clause for --help.
       needs_run: whether the mode uses the finished run in --model_dir, with the options of this
         run.
+      trains: whether the mode trains from --weights.
     """
 
     name: str
     module: str
     help: str
     needs_run: bool = False
+    trains: bool = False
 
     def run(self, config: config_lib.Config) -> Any:
         """Runs the mode. Only now TensorFlow is imported: --help and usage errors stay fast."""
@@ -54,14 +59,16 @@ class Mode:
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("train", "trainer.commands.train", "train a model and evaluate it"),
+        Mode("train", "trainer.commands.train", "train a model and evaluate it", trains=True),
         Mode(
             "evaluate",
             "trainer.commands.evaluate",
             "evaluate the trained model in --model_dir, optionally on another --dataset",
             needs_run=True,
         ),
-        Mode("benchmark", "trainer.benchmarks.race", "time training against plain Keras"),
+        Mode(
+            "benchmark", "trainer.benchmarks.race", "time training against plain Keras", trains=True
+        ),
         Mode(
             "selfcheck",
             "trainer.commands.selfcheck",
@@ -76,6 +83,10 @@ MODES = {
 }
 
 
+OF_FILES = ("recipe", "config_file")
+"""Flags that name a set of options."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainerCommand:
     """The parsed command line: the options of a run, and what to do with them."""
@@ -87,25 +98,25 @@ class TrainerCommand:
 
 def define() -> None:
     """Defines the flags of `python -m trainer`."""
+    usage.define_help("trainer")
     define_options()
     flags.DEFINE_string(
         "model_dir",
         "",
         "run directory, local or gs://…; empty: a new runs/<dataset>-<backbone>-<time>",
     )
-    flags.DEFINE_enum(
-        "mode",
-        "train",
-        list(MODES),
-        "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values()),
-    )
+    modes = "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values())
+    define_option("mode", "train", option_groups.Option(modes, choices=tuple(MODES)))
 
 
 def define_options() -> None:
     """Defines a flag for every option of a run, and --recipe and --config_file."""
     for _, field in config_lib.fields():
         define_option(field.name, field.default, field.metadata["option"])
-    flags.DEFINE_enum("recipe", None, _recipes(), "named set of options; other flags override it")
+    recipes = option_groups.Option(
+        "named set of options; other flags override it", choices=tuple(_recipes())
+    )
+    define_option("recipe", None, recipes)
     flags.DEFINE_string(
         "config_file",
         None,
@@ -118,6 +129,8 @@ def define_option(name: str, default: Any, option: option_groups.Option) -> None
     """Defines the flag of one option. Config checks its limits, also for options from a file."""
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)
+        # absl joins the choices without a space, and then breaks the line within one of them.
+        _FLAGS[name].help = f"<{' | '.join(option.choices)}>: {option.help}"
     elif isinstance(default, bool):
         flags.DEFINE_boolean(name, default, option.help)
     elif isinstance(default, int):
@@ -135,9 +148,11 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
       ConfigError: for an unknown flag, an invalid value or an unreadable file.
       RunError: when options are in a bucket that can't be read.
     """
-    given = _parse([*_option_names(), "model_dir"], argv)
+    given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
+    if mode.trains:
+        config_lib.check_before_training(config.model)
     return TrainerCommand(mode, config, _verbosity())
 
 
@@ -157,18 +172,26 @@ def parse_options(
       ConfigError: for an unknown flag, an invalid value or an unreadable file.
       RunError: when options are in a bucket that can't be read.
     """
-    config = _config_of(_parse(_option_names(), argv))
+    config = _config_of(_parse(_option_names(), argv, others))
     return config, {name: _FLAGS[name].value for name in others}, _verbosity()
 
 
-def _parse(names: Sequence[str], argv: Sequence[str]) -> dict[str, Any]:
-    """Parses the command line; returns the values of those flags of `names` that are on it."""
+def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
+    """Parses the command line; returns the values of those flags of `names` that are on it.
+
+    Args:
+      names: the flags whose values are wanted.
+      argv: the whole command line.
+      others: the command's other flags, which may have been meant by an unknown name.
+    """
+    own = [*names, *others, *OF_FILES]
     try:
-        rest = _FLAGS(list(argv))[1:]
+        # absl's short name of --help is ?; that of every other program is h.
+        rest = _FLAGS(["--help" if argument == "-h" else argument for argument in argv])[1:]
     except flags.Error as error:
-        raise errors.ConfigError(" ".join(str(error).split())) from error
+        raise errors.ConfigError(usage.explain(error, _FLAGS, own)) from error
     if rest:
-        raise errors.ConfigError(f"unexpected argument {rest[0]!r}; options start with --.")
+        raise errors.ConfigError(usage.unexpected(rest[0], _FLAGS, own))
     # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 
@@ -191,7 +214,7 @@ def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
 
 def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
     """Returns the config of the finished run in --model_dir, overridden by the given flags."""
-    for name in ("recipe", "config_file"):
+    for name in OF_FILES:
         if _FLAGS[name].value:
             raise errors.ConfigError(
                 f"--mode={mode.name} uses the run's own options; leave out --{name}."
@@ -201,25 +224,28 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     config_lib.check_after_training(given)
-    path = f"{given['model_dir'].rstrip('/')}/config.json"
-    values = _load(path, "restore it from a copy")
-    try:
-        saved = config_lib.Config.from_flat(values)
-    except errors.ConfigError as error:
-        raise errors.RunError(
-            f"{path} is damaged ({text.one_line(str(error))}); restore it from a copy."
-        ) from error
-    return saved.for_finished_run(given)
+    folder = given["model_dir"].rstrip("/") or "/"
+    if not locations.is_url(folder) and not _has_options(folder):
+        raise errors.ConfigError(usage.no_run_at(folder))
+    return _load_saved(f"{folder}/config.json").for_finished_run(given)
+
+
+def _has_options(folder: str) -> bool:
+    return (_local(folder) / "config.json").exists()
 
 
 def _option_names() -> list[str]:
     return [field.name for _, field in config_lib.fields()]
 
 
-def _load_remote_options(path: str, way_out: str) -> dict[str, Any]:
-    """Reads options from a bucket."""
+@contextlib.contextmanager
+def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the local path of a file of options; downloads it from a bucket if need be."""
+    if not locations.is_url(str(path)):
+        yield _local(path)
+        return
     try:
-        url = locations.parse(path)
+        url = locations.parse(str(path))
     except locations.LocationError as error:
         raise errors.ConfigError(f"{path} {error}.") from error
     # Imported only here: Google's client library takes most of a second to import.
@@ -228,9 +254,16 @@ def _load_remote_options(path: str, way_out: str) -> dict[str, Any]:
     if stored is None:
         raise errors.ConfigError(f"can't read options from {path}: there is no such object.")
     with tempfile.TemporaryDirectory() as folder:
-        local = pathlib.Path(folder) / "config.json"
-        files.download(stored, local)
-        return _load(local, way_out)
+        copy = pathlib.Path(folder) / "config.json"
+        files.download(stored, copy)
+        yield copy
+
+
+def _local(path: str | pathlib.Path) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # "~user/x", and there is no such user.
+        raise errors.ConfigError(f"can't read options from {path}: {error}.") from error
 
 
 def _recipes() -> list[str]:
@@ -252,29 +285,47 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       path: a local file, or an object in a bucket (`gs://…`).
 
     Raises:
-      ConfigError: when the file is missing or is not a JSON object.
+      ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
       RunError: when the bucket can't be read.
     """
+    with _on_disk(path) as file:
+        try:
+            content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
+        except documents.DocumentError as error:
+            raise errors.ConfigError(_unread(path, error)) from error
     try:
-        return _load(path, "give a JSON object of options, such as the config.json of a run")
-    except documents.DocumentError as error:
-        raise errors.ConfigError(str(error)) from error
-
-
-def _load(path: str | pathlib.Path, way_out: str) -> dict[str, Any]:
-    if locations.is_url(str(path)):
-        return _load_remote_options(str(path), way_out)
+        values = documents.parse(content)
+    except ValueError as error:
+        raise errors.ConfigError(_not_json(path, error)) from error
+    if not isinstance(values, dict):
+        raise errors.ConfigError(f"{path} must hold one JSON object of options, {EXAMPLE}.")
     try:
-        return documents.load(_local(path), dict[str, Any], way_out=way_out)
-    except documents.DocumentError as error:
-        if not error.is_missing:
-            raise
-        reason = os.strerror(errno.ENOENT)
-        raise errors.ConfigError(f"can't read options from {path}: {reason}.") from error
+        config_lib.check_names(values)
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{path}: {error}") from error
+    return values
 
 
-def _local(path: str | pathlib.Path) -> pathlib.Path:
+def _load_saved(path: str) -> config_lib.Config:
+    """Reads the options of a run; no user writes them, so that a fault in them is damage."""
+    way_out = "restore it from a copy"
+    with _on_disk(path) as file:
+        values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
     try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError as error:  # "~user/x", and there is no such user.
-        raise errors.ConfigError(f"can't read options from {path}: {error}.") from error
+        return config_lib.Config.from_flat(values)
+    except errors.ConfigError as error:
+        reason = text.one_line(str(error)).rstrip(".")
+        raise errors.RunError(f"{path} is damaged ({reason}); {way_out}.") from error
+
+
+def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
+    if error.is_missing:
+        return f"can't read options from {path}: {os.strerror(errno.ENOENT)}."
+    return str(error)
+
+
+def _not_json(path: str | pathlib.Path, error: ValueError) -> str:
+    kind = pathlib.Path(path).suffix.lstrip(".").lower()
+    if kind in OTHER_FORMATS:
+        return f"{path} is {kind.upper()}; options are read from JSON, {EXAMPLE}."
+    return f"{path} {text.one_line(str(error))}; options are a JSON object, {EXAMPLE}."

@@ -14,10 +14,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.system import text
+
+KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+"""What a value of each type is called in messages."""
 
 _MAX_EXACT = 2**63
 
@@ -45,11 +53,11 @@ class Option:
         kind = type(default)
         # bool is a subclass of int: without the second half, True would pass for a batch size.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise ConfigError(f"{name} must be of type {kind.__name__}, not {value!r:.80}.")
-        if isinstance(value, str) and not is_possible_path(value):
-            raise ConfigError(f"{name} ({value!r:.80}) has characters that no path can have.")
+            raise ConfigError(f"{name} ({text.shown(value)}) must be {KINDS[kind]}.")
+        if isinstance(value, str) and not text.is_os_string(value):
+            raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} ({value}) must be one of {', '.join(self.choices)}.")
+            raise ConfigError(f"{name} ({text.visible(value):.80}) {self.wanted_choice(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
         if self.minimum is not None and value < self.minimum:
@@ -57,16 +65,10 @@ class Option:
         if self.below is not None and value >= self.below:
             raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
 
-
-def is_possible_path(text: str) -> bool:
-    """Whether the system can be asked for a file of this name: it has no NUL, and can be encoded.
-
-    JSON can hold others, such as half a surrogate pair.
-    """
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
+    def wanted_choice(self, value: str) -> str:
+        """Returns the end of a sentence that lists the choices, and names the nearest."""
+        hint = text.nearest(value, self.choices) or "."
+        return f"must be one of {', '.join(self.choices)}{hint}"
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:

@@ -14,7 +14,7 @@ from cxr_tfds import configs
 from trainer import backbones, option_groups, topologies
 from trainer.errors import ConfigError
 from trainer.option_groups import option
-from trainer.system import sockets
+from trainer.system import environment, sockets
 
 DATASETS = tuple(row.name for row in configs.ROWS)
 MONITORS = ("val_loss", "val_auc")
@@ -31,13 +31,11 @@ class DataOptions(option_groups.Group):
     )
     manual_dir: str = option(
         "",
-        "folder with the Kaggle archive (zip or extracted), from which a missing data set is built",
+        "Kaggle's zip, or a folder with it or its files, from which a missing data set is built",
         of_result=False,
     )
     data_dir: str = option(
-        "",
-        "TFDS data directory, local or gs://…; empty: TFDS's default",
-        of_result=False,
+        "", "TFDS data directory, local or gs://…; empty: TFDS's default", of_result=False
     )
     stage_data: bool = option(
         True,
@@ -85,7 +83,9 @@ class DataOptions(option_groups.Group):
     @property
     def staging_root(self) -> pathlib.Path:
         """The local folder for copies of data in object storage."""
-        return pathlib.Path(self.staging_dir or "~/.cache/cxr-trainer/staging").expanduser()
+        if self.staging_dir:
+            return pathlib.Path(self.staging_dir).expanduser()
+        return environment.cache_folder() / "staging"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ class ModelOptions(option_groups.Group):
     )
     weights: str = option(
         "imagenet",
-        "initial weights of the backbone: imagenet, none (random), or the path of a .weights.h5, "
-        ".h5 or .keras file",
+        "initial weights: imagenet, none (random), the path of a .weights.h5, .h5 or .keras file "
+        "with the backbone in it, or a run directory, whose trained head is also taken if it fits",
         of_result=False,
     )
     image_size: int = option(
@@ -157,7 +157,10 @@ class OptimizationOptions(option_groups.Group):
     """The optimizer, its learning rate, the loss, and early stopping."""
 
     optimizer: str = option(
-        "adam", "Keras optimizer (sgd: with momentum 0.9)", choices=("adam", "adamw", "sgd")
+        "adam",
+        "Keras optimizer; sgd: with momentum 0.9; adamw: the same as adam, as weight_decay is "
+        "decoupled in each",
+        choices=("adam", "adamw", "sgd"),
     )
     learning_rate: float = option(1e-3, "learning rate after warm-up", minimum=0)
     schedule: str = option(
@@ -174,9 +177,7 @@ class OptimizationOptions(option_groups.Group):
         0, "epochs in which the learning rate rises linearly from 0", minimum=0
     )
     weight_decay: float = option(
-        0.0,
-        "decoupled weight decay; biases and normalization parameters are excluded",
-        minimum=0,
+        0.0, "decoupled weight decay; biases and normalization parameters are excluded", minimum=0
     )
     global_clipnorm: float = option(
         0.0, "clip the gradients to this global norm; 0: no clipping", minimum=0
@@ -195,7 +196,12 @@ class OptimizationOptions(option_groups.Group):
         "class weights in the training loss; balanced: inversely proportional to class frequency",
         choices=("none", "balanced"),
     )
-    max_epochs: int = option(30, "maximum number of epochs", minimum=1)
+    max_epochs: int = option(
+        30,
+        "maximum number of epochs; a finished run continues to a larger one, unless its "
+        "learning rate decays over max_epochs",
+        minimum=1,
+    )
     monitor: str = option(
         "val_loss",
         "metric that decides the best epoch and early stopping: lowest validation loss or highest "
@@ -203,7 +209,10 @@ class OptimizationOptions(option_groups.Group):
         choices=MONITORS,
     )
     patience: int = option(
-        5, "epochs without improvement of monitor after which training stops", minimum=0
+        5,
+        "epochs without improvement of monitor after which training stops; a run that stopped so "
+        "continues with a larger one",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
@@ -224,6 +233,11 @@ class OptimizationOptions(option_groups.Group):
     def horizon(self) -> int:
         """The length of the learning rate schedule in epochs."""
         return self.schedule_epochs or self.max_epochs
+
+    @property
+    def decay_epochs(self) -> int:
+        """The epoch at whose end the learning rate has decayed to 0; 0: it does not decay."""
+        return 0 if self.schedule == "constant" else self.horizon
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +322,8 @@ class RuntimeOptions(option_groups.Group):
     )
     deterministic: bool = option(
         default=False,
-        help_text="use deterministic GPU operations, which are slower; CPU operations always are",
+        help_text="use only TensorFlow's deterministic operations, which are slower, most of all "
+        "on a GPU; on a CPU, runs repeat to the bit without them too; the two differ by rounding",
         of_result=False,
     )
     seed: int = option(
@@ -352,10 +367,7 @@ class CheckpointOptions(option_groups.Group):
         of_result=False,
     )
     checkpoint_every_steps: int = option(
-        0,
-        "steps between checkpoints within an epoch; 0: not by steps",
-        minimum=0,
-        of_result=False,
+        0, "steps between checkpoints within an epoch; 0: not by steps", minimum=0, of_result=False
     )
     keep_checkpoints: int = option(
         2,

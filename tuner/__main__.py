@@ -6,17 +6,24 @@ Every flag of the trainer sets that option of all trials, unless --search names 
 from __future__ import annotations
 
 import importlib
-import os
+import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from absl import app, logging
-from absl import flags as absl_flags
+if not __package__:  # `python tuner`: modules of ours would hide others of the same name.
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-from trainer import flags as trainer_flags
-from trainer.distribution import peers
-from trainer.system import exits, signals
-from tuner import flags
+from trainer.system import environment
+
+with environment.required("tuner"):
+    from absl import app, logging
+    from absl import flags as absl_flags
+
+    from trainer import flags as trainer_flags
+    from trainer import preflight
+    from trainer.distribution import peers
+    from trainer.system import console, exits, signals
+    from tuner import flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,16 +34,23 @@ NAME = "tuner"
 def main(command: flags.TunerCommand) -> int:
     """Runs the search and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return exits.code_of(NAME, lambda: _run(command))
 
 
 def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
+        preflight.check("search", command.base)
+        console.say(
+            f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
+            f"{command.settings.folder}; {preflight.LOADING}"
+        )
+        if moved := preflight.moved_cache(command.base):
+            console.say(moved)
+        environment.quiet_tensorflow()
         # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
         search = importlib.import_module("tuner.search")
-        search.run(command.base, command.settings, sys.argv[1:])
-    return exits.DONE
+        reasons = search.run(command.base, command.settings, sys.argv[1:])
+    return exits.DO_NOT_USE if reasons else exits.DONE
 
 
 def parse(argv: Sequence[str]) -> flags.TunerCommand:
@@ -45,6 +59,9 @@ def parse(argv: Sequence[str]) -> flags.TunerCommand:
 
 
 if __name__ == "__main__":
+    environment.prepare()
+    environment.prepare_home()
+    console.share_terminal()
     flags.define()
     # absl's --help lists only the flags of the main module, and `__main__` defines none.
     absl_flags.adopt_module_key_flags(trainer_flags)

@@ -18,7 +18,7 @@ import tuner
 from trainer import config as config_lib
 from trainer.errors import ConfigError
 from trainer.storage import documents, files
-from trainer.system import console
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FILE = "search.json"
 SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
 """Settings that determine which trials a search has; others, such as `workers`, may change."""
+GROWING = ("hyperband_iterations", "max_trials")
+"""Those of them that may be raised later: the trials so far are the first of the larger search."""
 
 
 class _SavedIdentity(TypedDict):
@@ -66,10 +68,14 @@ def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict
 def load(settings: Settings) -> dict[str, Any] | None:
     """Returns the saved identity of a search; None for a new search.
 
+    A search without a trial is new: its first command may have failed for one of its options.
+
     Raises:
       RunError: when the file can't be read.
     """
     path = settings.folder / FILE
+    if not any(settings.folder.glob("trial_*")):
+        return None
     way_out = "restore it from a copy, or choose another --project_name"
     try:
         return documents.load(path, _SavedIdentity, way_out=way_out)
@@ -80,13 +86,13 @@ def load(settings: Settings) -> dict[str, Any] | None:
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
-    """Saves the identity of a new search; of a resumed one, checks that it has not changed.
+    """Saves the identity of a new search; of a resumed one, checks that it has at most grown.
 
     Returns:
       The time at which the search began, in seconds since 1970.
 
     Raises:
-      ConfigError: when it has changed, with the differences.
+      ConfigError: when it has shrunk or changed otherwise, with the differences.
       RunError: when the saved identity can't be read.
     """
     saved = load(settings)
@@ -95,8 +101,10 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
         files.save_json(settings.folder / FILE, {**identity, "began": began})
         return began
     changed = [name for name in identity if identity[name] != saved.get(name)]
-    if changed:
-        shown = documents.shown
+    if changed and set(changed) <= set(GROWING):
+        _grow(settings, saved, identity, changed)
+    elif changed:
+        shown = text.shown
         listed = ", ".join(f"{n} {shown(saved.get(n))} -> {shown(identity[n])}" for n in changed)
         raise ConfigError(
             f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
@@ -104,6 +112,26 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
         )
     console.say(f"resuming the search in {settings.folder}.")
     return float(saved["began"])
+
+
+def _grow(
+    settings: Settings, saved: dict[str, Any], identity: dict[str, Any], changed: list[str]
+) -> None:
+    """Saves the new size of a search.
+
+    Raises:
+      ConfigError: when it is smaller than before.
+    """
+    for name in changed:
+        before, now = saved.get(name), identity[name]
+        if not isinstance(before, int) or now < before:
+            raise ConfigError(
+                f"{name} ({now}) is less than the {text.shown(before)} of the search in "
+                f"{settings.folder}, which can only grow; give as many or more, or choose "
+                "another --project_name."
+            )
+        console.say(f"the search in {settings.folder} goes on: {name} {before} -> {now}.")
+    files.save_json(settings.folder / FILE, {**saved, **{n: identity[n] for n in changed}})
 
 
 def _hash_of_sources() -> str:

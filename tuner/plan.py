@@ -48,9 +48,20 @@ class Bracket:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The brackets of a search."""
+    """The brackets of a search.
+
+    Attributes:
+      brackets: of all iterations, one after the other; every iteration has the same.
+      iterations: number of times that all brackets run.
+    """
 
     brackets: tuple[Bracket, ...]
+    iterations: int = 1
+
+    @property
+    def iteration(self) -> Plan:
+        """The plan of one iteration."""
+        return Plan(self.brackets[: len(self.brackets) // self.iterations])
 
     @property
     def num_trials(self) -> int:
@@ -117,7 +128,7 @@ def hyperband(max_epochs: int, factor: int, iterations: int = 1) -> Plan:
         )
         for last in reversed(range(rungs_most))
     )
-    return Plan(brackets * iterations)
+    return Plan(brackets * iterations, iterations)
 
 
 def flat(trials: int, epochs: int) -> Plan:

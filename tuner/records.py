@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
 from trainer.errors import RunError
 from trainer.evaluation import history
@@ -67,27 +67,46 @@ def of_curve(
     Args:
       curve: one row of metrics per epoch, as in `metrics.jsonl`.
       epochs: last epoch of the trial; rows after it belong to a later rung.
-      objective: name of the metric that is the score.
+      objective: name of the metric that is the score; missing, null, NaN and infinite values are
+        undefined, and never the best.
       seconds: duration of the trial.
     """
     rows = list(curve[:epochs])
     if len(rows) < epochs:
         raise ValueError(f"a trial of {epochs} epochs has a history of only {len(rows)} epochs.")
-    values = {name: [row[name] for row in rows] for name in (objective,)}
+    values = {objective: [_number(row, objective) for row in rows]}
     best = history.best_epoch(values, objective)
     if best is None:
-        return TrialRecord(
-            reason=f"diverged: {objective} is NaN or infinite in every epoch", seconds=seconds
-        )
-    score = float(rows[best - 1][objective])
-    return TrialRecord(score, best, epochs, round(seconds, 3), "", rows)
+        return TrialRecord(reason=_why_undefined(rows, objective), seconds=seconds, curve=rows)
+    return TrialRecord(values[objective][best - 1], best, epochs, round(seconds, 3), "", rows)
+
+
+def is_defined(score: object) -> TypeGuard[float]:
+    """Whether a score is a finite number: only then a trial has completed, and can be the best."""
+    return isinstance(score, int | float) and math.isfinite(score)
+
+
+def _number(row: Mapping[str, float | None], name: str) -> float:
+    """Returns a metric of an epoch; NaN if it is missing or null, as an undefined metric may be."""
+    value = row.get(name)
+    return math.nan if value is None else float(value)
+
+
+def _why_undefined(rows: Sequence[Mapping[str, float]], objective: str) -> str:
+    """Returns the reason of a trial whose objective has no finite value in any epoch."""
+    if not any(objective in row for row in rows):
+        return f"undefined: {objective} is not among the metrics of any epoch"
+    if any(math.isfinite(_number(row, "val_loss")) for row in rows):
+        return f"undefined: {objective} has no value in any epoch, but val_loss has"
+    return f"diverged: {objective} is NaN or infinite in every epoch"
 
 
 def save(folder: pathlib.Path, record: TrialRecord) -> None:
     """Writes a record atomically; NaN and infinite values become null."""
     document = dataclasses.asdict(record)
+    document["score"] = record.score if is_defined(record.score) else None
     document["curve"] = [
-        {name: value if math.isfinite(value) else None for name, value in row.items()}
+        {name: value if is_defined(value) else None for name, value in row.items()}
         for row in record.curve
     ]
     files.save_json(folder / RESULT, document)

@@ -7,30 +7,35 @@ search.run(base, settings, argv)
   oracle.json, trial_*/   KerasTuner's state, and a record of each trial
   runs/                   checkpoints and history of each configuration
   leaderboard.csv  report.html  best_config.json  tensorboard/
-  refit/                  runs of the best configuration, with --refit_best
+  refit/<trial>/          runs of the best trial's configuration, with --refit_best
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m tuner")
+
 import contextlib
 import dataclasses
 import os
+import shlex
 import threading
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
 from trainer.system import console
-from tuner import budget, identity, refit
+from tuner import budget, identity, notices, refit
 from tuner.oracles import algorithms
-from tuner.reports import board, hparams, leaderboard, outcomes, page
+from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.trials import chief, estimate, features, hypermodel, tasks, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import pathlib
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trainer.config import Config
     from tuner.oracles.durable import DurableOracle
@@ -40,66 +45,120 @@ if TYPE_CHECKING:
     from tuner.space import Space
 
 REFRESH_S = 1.0
+LEADERBOARD, PAGE, BEST_CONFIG = "leaderboard.csv", "report.html", "best_config.json"
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
 """Options that the report lists."""
 
 
-def run(base: Config, settings: Settings, argv: Sequence[str]) -> None:
-    """Runs or resumes a search, and writes its results.
+def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...]:
+    """Runs, resumes or extends a search, and writes its results.
 
     Args:
       base: config of every trial, apart from the searched options.
       settings: of the search.
       argv: the command line, which is passed on to workers.
 
+    Returns:
+      Why the result must not be used, which the console and the page say too; empty if it may, and
+      of a worker or a dry run.
+
     Raises:
       ConfigError: when options contradict each other, or differ from the search to resume.
-      RunError: when data or weights can't be loaded, no trial gets a score, or too many trials in
-        a row fail for the same reason.
+      RunError: when data or weights can't be loaded, or too many trials in a row fail for the same
+        reason after others had a score.
     """
     space = settings.space_for(base)
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
+    if role:
+        chief.address_of_environment()  # Wrong, it should not cost the time to open the data.
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
-        return
+        return ()
     workspace = tasks.Workspace(base)  # Uses all CPUs: features are computed before workers start.
     choice = precision.choose(base, workspace.context)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
         console.say(choice.reason)
     with _locked(settings, is_dry=settings.dry_run):
-        _search(workspace, settings, space, argv)
+        return _search(workspace, settings, space, argv)
 
 
 def _search(
     workspace: tasks.Workspace, settings: Settings, space: Space, argv: Sequence[str]
-) -> None:
+) -> tuple[str, ...]:
     if settings.budget_minutes:
         settings = _sized(workspace, settings, space)
     base = workspace.base
     plan = settings.plan(space, base.optimization.max_epochs)
+    for line in notices.of(base, settings, space, plan):
+        console.say(line)
     configs = features.configs_for(base, space, settings.objective)
     if settings.dry_run:
         console.say(estimate.measure(workspace, configs).to_text(plan, settings.workers))
-        return
+        return ()
     fingerprint = workspace.data(base).fingerprint
     began = identity.agree(settings, identity.of(base, settings, space, fingerprint))
-    if not _has_remote_workers():
-        features.prepare(workspace, configs)
     oracle = _load_oracle(settings, space, plan)
-    read = _results_reader(oracle, base, settings, space, plan, began)
-    show_progress = _progress_board(read, settings, plan)
-    console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
+    counts = _class_counts(workspace)
+    read = _results_reader(oracle, base, settings, space, plan, began, counts)
+    is_over = oracle.is_over
+    if is_over:
+        _say_finished(read(), settings, can_grow=plan.num_configurations < space.size)
+    else:
+        _require_objective(settings, counts)
+        if not _has_remote_workers():
+            features.prepare(workspace, configs)
+        console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
     try:
-        _run_trials(oracle, workspace, settings, space, argv, show_progress)
+        if not is_over:
+            show_progress = _progress_board(read, settings, plan)
+            _run_trials(oracle, workspace, settings, space, argv, show_progress)
     finally:
         _write(read(), settings, base)
-    if oracle.stopped_because:
-        raise RunError(
-            f"the search ended early: {oracle.stopped_because}. See {settings.folder}/report.html "
-            "for all failures."
+    _end_early(oracle, read(), settings)
+    return _conclude(read(), settings)
+
+
+def _class_counts(workspace: tasks.Workspace) -> dict[str, int]:
+    """Returns the number of validation examples of each class, by name."""
+    data = workspace.data(workspace.base)
+    label = data.table("validation").label
+    return {name: int((label == n).sum()) for n, name in enumerate(data.class_names)}
+
+
+def _require_objective(settings: Settings, class_counts: Mapping[str, int]) -> None:
+    """Raises ConfigError when no trial can have a score."""
+    reason = verdict.undefined(settings.objective, class_counts)
+    if reason:
+        raise ConfigError(
+            f"{reason}; build the data set with examples of every class in every split, or give "
+            "--objective=val_loss."
         )
-    _conclude(read(), settings)
+
+
+def _say_finished(found: SearchResults, settings: Settings, *, can_grow: bool) -> None:
+    trials = formats.counted(len(found.finished), "trial")
+    console.say(f"the search is finished: {trials}; its page is {settings.folder / PAGE}.")
+    if can_grow:
+        size = "hyperband_iterations" if settings.algorithm == "hyperband" else "max_trials"
+        console.say(f"with a larger --{size}, it goes on.")
+
+
+def _end_early(oracle: DurableOracle, found: SearchResults, settings: Settings) -> None:
+    """Says that a search has ended early.
+
+    Raises:
+      RunError: if some trial had a score: the search is not done, and its result not worthless.
+    """
+    if not oracle.stopped_because:
+        return
+    line = (
+        f"the search ended early: {oracle.stopped_because}. See {settings.folder / PAGE} for all "
+        "failures."
+    )
+    if found.best is not None:
+        raise RunError(line)
+    console.say(line)
 
 
 def _has_remote_workers() -> bool:
@@ -122,10 +181,11 @@ def _results_reader(
     space: Space,
     plan: Plan,
     began: float,
+    class_counts: Mapping[str, int],
 ) -> Callable[[], SearchResults]:
     """Returns a function that reads the results so far."""
     facts = {name: str(base.to_flat()[name]) for name in FACTS}
-    reader = outcomes.Reader(space, settings, plan, facts, began)
+    reader = outcomes.Reader(space, settings, plan, facts, began, class_counts)
     return lambda: reader(list(oracle.trials.values()))
 
 
@@ -256,28 +316,59 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
-    console.say(f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}.")
-    return dataclasses.replace(settings, hyperband_iterations=iterations)
+    reason = "the largest that fits" if saved is None else "the size that the search began with"
+    console.say(
+        f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}, {reason}."
+    )
+    return dataclasses.replace(settings, budget_minutes=0.0, hyperband_iterations=iterations)
 
 
 def _write(found: SearchResults, settings: Settings, base: Config) -> None:
     """Writes the results of a search, finished or not."""
-    leaderboard.write(found, settings.folder / "leaderboard.csv")
-    page.write(found, settings.folder / "report.html")
+    leaderboard.write(found, settings.folder / LEADERBOARD)
+    _write_page(found, settings)
     hparams.write(found, settings.folder / "tensorboard")
     best = found.best
     if best is not None:
         config = tasks.config_to_repeat(base, best.values, settings.objective, best.epochs)
-        files.save_json(settings.folder / "best_config.json", config.to_flat())
+        files.save_json(settings.folder / BEST_CONFIG, config.to_flat())
 
 
-def _conclude(found: SearchResults, settings: Settings) -> None:
+def _write_page(found: SearchResults, settings: Settings) -> SearchResults:
+    """Writes the page, with what the guard says of the runs of --refit_best; returns both."""
+    if found.best is not None:
+        warnings = refit.warnings(settings, found.best.trial_id)
+        found = dataclasses.replace(found, refit_warnings=warnings)
+    page.write(found, settings.folder / PAGE)
+    return found
+
+
+def _conclude(found: SearchResults, settings: Settings) -> tuple[str, ...]:
+    """Prints the best trial, where the results are, and why they must not be used, if so."""
+    best, folder = found.best, settings.folder
+    if best is not None and settings.refit_best:
+        refit.run(folder / BEST_CONFIG, settings, best.trial_id)
+        found = _write_page(found, settings)
+    elif best is not None:
+        found = dataclasses.replace(found, refit_warnings=refit.warnings(settings, best.trial_id))
+    console.say("\n".join(_closing(found, folder)))
+    reasons = verdict.reasons(found)
+    for reason in reasons:
+        console.say(verdict.warning(reason, colour=console.wants_colour()))
+    return reasons
+
+
+def _closing(found: SearchResults, folder: pathlib.Path) -> Iterator[str]:
     best = found.best
-    if best is None:
-        raise RunError(f"no trial completed with a score; {settings.folder}/report.html lists why.")
-    values = ", ".join(f"{name} {value}" for name, value in best.values.items())
-    console.say(f"best: {settings.objective} {best.score:.4f} after {best.epochs} epochs: {values}")
-    path = settings.folder / "best_config.json"
-    console.say(f"to train and evaluate it: python -m trainer --config_file={path}")
-    if settings.refit_best:
-        refit.run(path, settings)
+    if best is not None:
+        yield (
+            f"best trial: {best.trial_id}, {found.objective} {formats.score(best.score)} after "
+            f"{formats.counted(best.epochs, 'epoch')}: {formats.values(best.values)}"
+        )
+    yield f"leaderboard: {folder / LEADERBOARD}"
+    yield f"page: {folder / PAGE}"
+    if best is not None:
+        path = folder / BEST_CONFIG
+        yield f"best configuration: {path}"
+        command = shlex.join(["python", "-m", "trainer", f"--config_file={path}"])
+        yield f"to train and evaluate it: {command}"

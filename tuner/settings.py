@@ -14,6 +14,7 @@ import pathlib
 
 from trainer import config as config_lib
 from trainer import option_groups, options
+from trainer.distribution import cluster
 from trainer.errors import ConfigError
 from trainer.option_groups import option
 from trainer.storage import locations
@@ -21,6 +22,16 @@ from tuner import plan as plan_lib
 from tuner.space import Space
 
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
+_SIZE_OF_HYPERBAND = ("factor", "hyperband_iterations", "budget_minutes")
+UNUSED = {
+    "hyperband": ("max_trials",),
+    "random": _SIZE_OF_HYPERBAND,
+    "bayesian": _SIZE_OF_HYPERBAND,
+    "grid": (*_SIZE_OF_HYPERBAND, "search_seed"),
+}
+"""Options that an algorithm has no use for; giving one is refused, as it must be a mistake."""
+NEEDS = {"trial_memory_gb": "isolate_trials", "refit_seeds": "refit_best"}
+"""Options that do nothing without a switch, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +67,21 @@ class Settings(option_groups.Group):
         minimum=2,
     )
     hyperband_iterations: int = option(
-        1, "number of times to run all of Hyperband's brackets", minimum=1
+        1,
+        "number of times to run all of Hyperband's brackets, which can be raised later",
+        minimum=1,
     )
     max_trials: int = option(
         30,
-        "maximum number of trials of a random, Bayesian or grid search; Hyperband's number "
-        "follows from max_epochs, factor and hyperband_iterations",
+        "maximum number of trials of a random, Bayesian or grid search, which can be raised later; "
+        "Hyperband's number follows from max_epochs, factor and hyperband_iterations",
         minimum=1,
     )
     budget_minutes: float = option(
         0.0,
         "run the largest Hyperband that is expected to finish within this many minutes, "
-        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration, "
-        "and hyperband_iterations is ignored; 0: no budget",
+        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration; "
+        "0: no budget",
         minimum=0,
     )
     search_seed: int = option(
@@ -122,10 +135,32 @@ class Settings(option_groups.Group):
             raise ConfigError(
                 f"project_name ({self.project_name}) must be a directory name without a slash."
             )
-        if self.budget_minutes and self.algorithm != "hyperband":
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Raises ConfigError for an option whose value would change nothing."""
+        given = {f.name: getattr(self, f.name) for f in fields()}
+        changed = {f.name for f in fields() if given[f.name] != f.default}
+        for name in UNUSED[self.algorithm]:
+            if name in changed:
+                size = (
+                    "max_epochs, factor and hyperband_iterations"
+                    if self.algorithm == "hyperband"
+                    else "max_trials"
+                )
+                raise ConfigError(
+                    f"{name} ({given[name]:g}) has no effect with --algorithm={self.algorithm}, "
+                    f"whose size follows from {size}; leave it out."
+                )
+        for name, switch in NEEDS.items():
+            if name in changed and not given[switch]:
+                raise ConfigError(
+                    f"{name} ({given[name]:g}) needs --{switch}; add it, or leave {name} out."
+                )
+        if self.budget_minutes and "hyperband_iterations" in changed:
             raise ConfigError(
-                f"budget_minutes ({self.budget_minutes:g}) needs --algorithm=hyperband, not "
-                f"{self.algorithm}, whose size is --max_trials."
+                f"hyperband_iterations ({self.hyperband_iterations}) and budget_minutes "
+                f"({self.budget_minutes:g}) both set the size of the search; give one of them."
             )
 
     @property
@@ -153,16 +188,31 @@ class Settings(option_groups.Group):
             else Space.parse(self.search)
         )
         space.check(base)
+        if base.checkpoints.resume != "auto":
+            raise ConfigError(
+                f"resume ({base.checkpoints.resume}) has no effect on a search, which always "
+                "resumes; leave it out, or choose a new --project_name."
+            )
         if base.runtime.strategy == "multi_worker" or base.runtime.local_workers:
             raise ConfigError(
                 "a trial trains on one host; for several hosts, run trials side by side "
                 "(--workers, or KERASTUNER_ORACLE_IP)."
+            )
+        hosts = cluster.of_environment() if base.runtime.strategy == "auto" else None
+        if hosts and hosts.others:
+            raise ConfigError(
+                f"TF_CONFIG names {hosts.size} hosts, and a trial trains on one: unset it, and run "
+                "trials side by side (--workers, or KERASTUNER_ORACLE_IP)."
             )
         if locations.is_url(self.directory):
             raise ConfigError(
                 f"directory ({self.directory}) must be a local path, or on a file system that all "
                 "hosts mount, not a URL."
             )
+        try:
+            locations.check_local(self.directory)
+        except locations.LocationError as error:
+            raise ConfigError(f"directory ({self.directory}) {error}.") from error
         if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
             raise ConfigError(
                 "precision (auto) is measured on each machine and could differ between workers: "
@@ -182,11 +232,9 @@ class Settings(option_groups.Group):
         """
         if self.algorithm == "hyperband":
             return plan_lib.hyperband(max_epochs, self.factor, self.hyperband_iterations)
-        count = self.max_trials
         if self.algorithm == "grid":
             next(space.grid())  # Raises for a continuous dimension.
-            count = int(min(count, space.size))
-        return plan_lib.flat(count, max_epochs)
+        return plan_lib.flat(int(min(self.max_trials, space.size)), max_epochs)
 
 
 def fields() -> tuple[dataclasses.Field[object], ...]:

@@ -188,6 +188,18 @@ class Space:
         for dimension in self.dimensions:
             for value in dimension.choices or (dimension.low, dimension.high):
                 with_value(base, {dimension.name: dimension.canonical(value)})
+        self._check_effect(base)
+
+    def _check_effect(self, base: config_lib.Config) -> None:
+        """Raises ConfigError for a dimension that changes no trial: a head without layers."""
+        names = {dimension.name for dimension in self.dimensions}
+        if base.model.dense_layers or "dense_layers" in names:
+            return
+        for name in sorted(names & {"neurons", "dropout"}):
+            raise ConfigError(
+                f"search ({name}) changes nothing with --dense_layers=0; leave out one of them, or "
+                "search dense_layers too."
+            )
 
     def __str__(self) -> str:
         """Returns the space as --search spells it."""

@@ -55,7 +55,7 @@ def test_rgb_coded_and_ignored_files_are_named(files: Files, tmp_path: pathlib.P
     files.content["chest_xray/train/NORMAL/notes.txt"] = b""
     findings = findings_for(files, tmp_path)
     assert findings.rgb_coded == ["train/NORMAL/IM-0003-0006.jpeg"]
-    assert findings.ignored == ["train/NORMAL/notes.txt"]
+    assert findings.ignored == ["chest_xray/train/NORMAL/notes.txt"]
 
 
 def test_exact_and_near_duplicates_are_told_apart(files: Files, tmp_path: pathlib.Path) -> None:
@@ -115,6 +115,39 @@ def test_command_fails_without_an_archive_in_one_message(tmp_path: pathlib.Path)
     assert result.returncode == 1
     assert "contains no chest X-rays" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_command_says_what_is_missing_and_counts_own_names_in_one_line(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    files.content = {path.replace("person", "mine"): data for path, data in files.content.items()}
+    result = run(f"--manual_dir={files.zip(tmp_path)}", "--protocol=grouped")
+    assert result.returncode == 1
+    assert "bad files                     68\n  each of 68 files has a name that" in result.stdout
+    assert "Protocol grouped leaves train without PNEUMONIA, validation" in result.stdout
+    assert "5,808 of the 5,856 images of Kaggle's archive are missing: " in result.stdout
+
+
+def test_command_refuses_a_report_that_cannot_be_written_in_one_line(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "no" / "report.json"
+    result = run(f"--manual_dir={manual_dir}", f"--json={path}", "--protocol=grouped")
+    assert result.returncode == 1
+    assert result.stderr == f"{path} can't be written: No such file or directory\n"
+
+
+def test_names_reach_the_terminal_without_control_characters(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    files.content |= {
+        "chest_xray/train/NORMAL/\x1b[2Ja.jpeg": radiographs.draw(0),
+        "chest_xray/\u202egpj.exe": b"",
+    }
+    result = run(f"--manual_dir={files.zip(tmp_path)}", "--protocol=grouped")
+    assert r"train/NORMAL/\x1b[2Ja.jpeg: has a name" in result.stdout
+    assert r"chest_xray/\u202egpj.exe" in result.stdout
+    assert not {"\x1b", "\u202e"} & set(result.stdout + result.stderr)
 
 
 def test_command_needs_a_folder() -> None:

@@ -1,19 +1,23 @@
+"""The records that the builder writes, and what describes them."""
+
 from __future__ import annotations
 
+import io
 import json
-import os
 import pathlib
-import stat
 import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import ExifTags, Image
 
 import cxr_tfds
-from cxr_tfds import configs, protocols, source
+from cxr_tfds import configs, cxr_tfds_dataset_builder, images, origin, protocols, source
+from tests.cxr_tfds.builds import build, read
 from tests.support import radiographs
 from tests.support.radiographs import Files
 
@@ -27,35 +31,11 @@ pytestmark = [
 ROOT = pathlib.Path(cxr_tfds.__file__).parents[1]
 
 
-def build(
-    config: str, manual_dir: pathlib.Path | None, data_dir: pathlib.Path, **kwargs: Any
-) -> tfds.core.DatasetBuilder:
-    builder = tfds.builder(f"cxr_tfds/{config}", data_dir=data_dir)
-    manual = {"manual_dir": manual_dir} if manual_dir else {}
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**manual, **kwargs))
-    return builder
-
-
-def read(builder: tfds.core.DatasetBuilder, split: str = "all") -> dict[str, dict[str, Any]]:
-    """File name to example."""
-    examples = tfds.as_numpy(builder.as_dataset(split=split))
-    return {example["file_name"].decode(): example for example in examples}
-
-
 @pytest.fixture(scope="module")
 def grouped(
     example_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tfds.core.DatasetBuilder:
     return build("grouped", example_dir, tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def damaged_dir(files: Files, tmp_path: pathlib.Path) -> pathlib.Path:
-    files.content |= {
-        "chest_xray/train/NORMAL/IM-0000-0000.jpeg": b"",
-        "chest_xray/train/PNEUMONIA/IM-0777-0001.jpeg": radiographs.draw(3),
-    }
-    return files.zip(tmp_path / "manual")
 
 
 class TestCxrTfds(tfds.testing.DatasetBuilderTestCase):
@@ -203,97 +183,6 @@ def test_building_asks_no_bucket(
     build("official", example_dir, tmp_path)
 
 
-@pytest.mark.parametrize("exists_before", [True, False])
-def test_bad_files_fail_the_build_once_and_leave_no_records(
-    exists_before: bool, damaged_dir: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    data_dir = tmp_path / "data"
-    if exists_before:
-        data_dir.mkdir()
-    with pytest.raises(source.SourceError) as caught:
-        build("grouped", damaged_dir, data_dir)
-    assert [issue.key for issue in caught.value.issues] == [
-        "train/NORMAL/IM-0000-0000.jpeg",
-        "train/PNEUMONIA/IM-0777-0001.jpeg",
-    ]
-    assert not list(data_dir.rglob("*1.0.0*"))
-    assert not list(data_dir.rglob("*.tfrecord*"))
-
-
-def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathlib.Path) -> None:
-    kept = {path: data for path, data in files.content.items() if "/test/" not in path}
-    with pytest.raises(source.SourceError, match="needs Kaggle's test folder"):
-        build("official", Files(kept).zip(tmp_path / "manual"), tmp_path / "data")
-
-
-def test_an_absent_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(source.SourceError, match="does not exist or is empty"):
-        build("grouped", tmp_path / "nowhere", tmp_path / "data")
-
-
-def test_an_empty_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "manual").mkdir()
-    with pytest.raises(source.SourceError, match=r"(?s)is empty\..*Download archive.zip"):
-        build("grouped", tmp_path / "manual", tmp_path / "data")
-
-
-def test_a_file_as_manual_dir_is_refused(manual_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(source.SourceError, match="Download archive"):
-        build("grouped", manual_dir / "archive.zip", tmp_path / "data")
-
-
-@pytest.fixture
-def kaggle_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """An executable in the place of Kaggle's, and credentials for it."""
-    command = tmp_path / "bin" / "kaggle"
-    command.parent.mkdir()
-    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
-    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
-    monkeypatch.setenv("KAGGLE_KEY", "0")
-    return command
-
-
-def write_script(path: pathlib.Path, body: str) -> None:
-    path.write_text(f"#!{sys.executable}\nimport shutil, sys\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def test_without_manual_dir_the_kaggle_command_downloads(
-    kaggle_command: pathlib.Path, manual_dir: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    # kaggle datasets download --path FOLDER paultimothymooney/chest-xray-pneumonia
-    name = "sys.argv[4] + '/chest-xray-pneumonia.zip'"
-    write_script(kaggle_command, f"shutil.copy({str(manual_dir / 'archive.zip')!r}, {name})")
-    builder = build("grouped", None, tmp_path / "data")
-    assert builder.info.splits["test"].num_examples == 28
-
-
-def test_the_default_manual_folder_is_read_before_kaggle_is_asked(
-    kaggle_command: pathlib.Path, files: Files, tmp_path: pathlib.Path
-) -> None:
-    write_script(kaggle_command, "sys.exit(1)")
-    files.zip(tmp_path / "data" / "downloads" / "manual")
-    builder = build("grouped", None, tmp_path / "data")
-    assert builder.info.splits["test"].num_examples == 28
-
-
-def test_a_failing_kaggle_command_names_the_ways_out(
-    kaggle_command: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    write_script(kaggle_command, "sys.exit(1)")
-    with pytest.raises(source.SourceError, match=r"(?s)pip install kaggle.*Download archive.zip"):
-        build("grouped", None, tmp_path / "data")
-
-
-def test_without_manual_dir_and_credentials_the_error_says_what_to_download(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("KAGGLE_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(source.SourceError, match=source.KAGGLE_DATASET):
-        build("grouped", None, tmp_path / "data")
-
-
 @pytest.mark.parametrize(
     "imports",
     [
@@ -347,3 +236,62 @@ def test_beam_builds_the_same_examples(
         assert all(
             np.array_equal(expected[name]["image"], actual[name]["image"]) for name in expected
         )
+
+
+def test_archives_are_told_apart_by_names_and_sizes(
+    grouped: tfds.core.DatasetBuilder, files: Files, tmp_path: pathlib.Path
+) -> None:
+    recorded = grouped.info.metadata["archive_digest"]
+    same = source.open_archive(files.extract(tmp_path / "same"))
+    assert origin.digest(origin.sizes(same)) == recorded
+    files.content["chest_xray/train/NORMAL/IM-0000-0000.jpeg"] += b"\0"
+    other = source.open_archive(files.zip(tmp_path / "other"))
+    assert origin.digest(origin.sizes(other)) != recorded
+
+
+ORIENTED = Image.Exif()
+ORIENTED[ExifTags.Base.Orientation] = 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "PNG"},
+        {"format": "TIFF"},
+        {"format": "BMP"},
+        {"format": "WEBP", "lossless": True},
+        {"mode": "RGB"},
+        {"mode": "CMYK"},
+        {"progressive": True},
+        {"restart_marker_blocks": 3},
+        {"exif": ORIENTED},
+        {"exif": ORIENTED, "mode": "RGB"},
+    ],
+)
+def test_every_original_is_stored_as_tensorflow_reads_it(options: dict[str, Any]) -> None:
+    data = radiographs.draw(0, size=(96, 64), **options)
+    stored = images.encode_original(data)
+    pixels = pipeline_pixels(stored)
+    assert np.abs(pixels - images.decode(data).astype(int)).max() <= 3
+    np.testing.assert_array_equal(pixels, images.decode(stored))
+
+
+def pipeline_pixels(jpeg: bytes) -> np.ndarray:
+    decoded = tf.io.decode_jpeg(jpeg, channels=1, dct_method="INTEGER_ACCURATE")
+    return decoded.numpy()[..., 0].astype(int)
+
+
+def test_bytes_that_tensorflow_decodes_to_other_pixels_are_refused() -> None:
+    check = cxr_tfds_dataset_builder._require_equal_decoders
+    data, other = (radiographs.draw(seed, size=(96, 64)) for seed in (0, 1))
+    check(data, Image.open(io.BytesIO(data)))
+    with pytest.raises(ValueError, match="different pixels by Pillow and TensorFlow"):
+        check(data, Image.open(io.BytesIO(other)))
+    check(radiographs.draw(0, mode="RGB"), Image.open(io.BytesIO(other)))  # Not kept.
+
+
+def test_a_zip_as_manual_dir_gives_the_same_records(
+    grouped: tfds.core.DatasetBuilder, manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    other = build("grouped", manual_dir / "archive.zip", tmp_path / "data")
+    assert other.info.metadata["fingerprint"] == grouped.info.metadata["fingerprint"]

@@ -136,6 +136,10 @@ def full_counts() -> list[source.Record]:
     return [record_for(key) for key in normal + ill]
 
 
+def moved_to_test(records: Sequence[source.Record]) -> list[source.Record]:
+    return [record_for(record.key.replace("train/", "test/")) for record in records]
+
+
 def count(records: Sequence[source.Record], splits: Mapping[str, str], name: str) -> dict[str, int]:
     return dict(collections.Counter(r.label for r in records if splits[r.key] == name))
 
@@ -188,8 +192,50 @@ def test_official_without_a_test_folder_is_refused() -> None:
 
 def test_too_few_patients_for_three_splits_are_refused() -> None:
     records = [record_for(f"train/NORMAL/IM-0001-{i:04d}.jpeg") for i in range(8)]
-    with pytest.raises(source.SourceError, match="leaves test and validation empty: 8 images"):
+    records += [record_for(f"train/PNEUMONIA/person{i}_virus_{i}.jpeg") for i in range(8)]
+    message = (
+        r"grouped leaves validation without NORMAL, test without NORMAL \(images: train 8 NORMAL, "
+        r"5 PNEUMONIA; validation 0 NORMAL, 1 PNEUMONIA; test 0 NORMAL, 2 PNEUMONIA; "
+        r"patients: 1 NORMAL, 8 PNEUMONIA\)\. Add images of other patients"
+    )
+    with pytest.raises(source.SourceError, match=message):
         protocols.assign("grouped", records, distinct(records))
+
+
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+@pytest.mark.parametrize("label", source.CLASSES)
+@pytest.mark.parametrize("folder", ["train", "test"])
+def test_a_split_without_a_class_is_refused_by_every_protocol(
+    protocol: str, label: str, folder: str
+) -> None:
+    records = [
+        record
+        for record in [*full_counts()[::50], *moved_to_test(full_counts()[1::50])]
+        if record.label != label or (protocol == "official" and record.folder != folder)
+    ]
+    with pytest.raises(source.SourceError, match=f"without {label}"):
+        protocols.assign(protocol, records, distinct(records))
+
+
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+@settings
+@hypothesis.given(archive=archives())
+def test_every_split_has_every_class(
+    protocol: str, archive: tuple[list[source.Record], dict[str, str]]
+) -> None:
+    splits = assign_or_assume(protocol, *archive)
+    found = {(splits[record.key], record.label) for record in archive[0]}
+    assert found == {(name, label) for name in protocols.SPLITS for label in source.CLASSES}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_protocol_splits_one_or_two_images_of_a_class(count: int) -> None:
+    records = full_counts()[::50]
+    few = [record for record in records if record.label == "NORMAL"][:count]
+    records = few + [record for record in records if record.label == "PNEUMONIA"]
+    for protocol in ("grouped", "paper"):
+        with pytest.raises(source.SourceError, match="without NORMAL"):
+            protocols.assign(protocol, records, distinct(records))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def test_other_files_in_class_folders_are_ignored_but_named(
     files: Files, tmp_path: pathlib.Path
 ) -> None:
     files.content["chest_xray/train/NORMAL/notes.txt"] = b"seen"
-    assert source.open_archive(files.zip(tmp_path)).ignored == ("train/NORMAL/notes.txt",)
+    assert source.open_archive(files.zip(tmp_path)).ignored == (
+        "chest_xray/train/NORMAL/notes.txt",
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,9 +124,12 @@ def test_an_empty_folder_is_refused_with_what_to_download(tmp_path: pathlib.Path
         source.open_archive(tmp_path)
 
 
-def test_two_archives_are_refused(files: Files, manual_dir: pathlib.Path) -> None:
-    files.zip(manual_dir, "chest-xray-pneumonia.zip")
-    with pytest.raises(source.SourceError, match="Keep only one of them"):
+def test_two_zips_of_different_images_are_refused_by_name(
+    files: Files, manual_dir: pathlib.Path
+) -> None:
+    files.content["chest_xray/train/NORMAL/IM-0900-0001.jpeg"] = radiographs.draw(1)
+    files.zip(manual_dir, "another.zip")
+    with pytest.raises(source.SourceError, match=r"\(another.zip, archive.zip\)\. Keep only one"):
         source.open_archive(manual_dir)
 
 

@@ -55,7 +55,7 @@ class SimulatedSearch:
         records.save(self.oracle.trial_folder(trial.trial_id), record)
         self.oracle.end_trial(trial)
 
-    def run(self, generator: random.Random | None = None, fails=lambda _: "") -> dict:
+    def run(self, generator: random.Random | None = None, fails=lambda _: "", score=_score) -> dict:
         """Runs to the end, with workers finishing in random order; returns `scores`."""
         generator = generator or random.Random(0)
         while True:
@@ -64,7 +64,7 @@ class SimulatedSearch:
             if not self.held and statuses.STOPPED in states.values():
                 return self.scores()
             name = generator.choice(sorted(self.held))
-            self.end(name, reason=fails(self.held[name].hyperparameters.values))
+            self.end(name, score, fails(self.held[name].hyperparameters.values))
 
     def scores(self) -> dict:
         trials = self.oracle.trials.values()

@@ -42,9 +42,9 @@ def test_defaults_are_those_of_the_documentation():
     ("values", "message"),
     [
         ({"batch_size": 0}, "batch_size (0) must be at least 1."),
-        ({"batch_size": "many"}, "batch_size must be of type int, not 'many'."),
-        ({"batch_size": True}, "batch_size must be of type int, not True."),
-        ({"use_all_samples": 1}, "use_all_samples must be of type bool, not 1."),
+        ({"batch_size": "many"}, 'batch_size ("many") must be a whole number.'),
+        ({"batch_size": True}, "batch_size (true) must be a whole number."),
+        ({"use_all_samples": 1}, "use_all_samples (1) must be true or false."),
         ({"dropout": 1.0}, "dropout (1.0) must be less than 1."),
         ({"learning_rate": float("nan")}, "learning_rate (nan) must be finite."),
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
@@ -69,12 +69,28 @@ def test_defaults_are_those_of_the_documentation():
         ({"manual_dir": "gs://bucket/zip"}, "manual_dir (gs://bucket/zip) must be a local path"),
         ({"weights": "gs://bucket/x.h5"}, "weights (gs://bucket/x.h5) must be a local path"),
         ({"staging_dir": "gs://bucket/x"}, "staging_dir (gs://bucket/x) must be a local path"),
-        ({"bach_size": 3}, "unknown option bach_size; --help lists them all."),
+        ({"bach_size": 3}, "unknown option bach_size; did you mean batch_size?"),
     ],
 )
 def test_bad_values_are_named_with_their_limits(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         Config.from_flat(values)
+
+
+def test_a_run_opens_where_its_weights_file_is_not():
+    assert Config.from_flat({"weights": "/absent/best.keras"}).model.weights.startswith("/absent")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backbone": "small_cnn", "weights": "none"},  # It has no others, and is for trying.
+        {"backbone": "vgg16", "weights": "none", "layers_to_unfreeze": "all"},
+        {"backbone": "vgg16", "layers_to_unfreeze": "19"},
+    ],
+)
+def test_what_can_train_passes_the_check_before_training(options):
+    config_lib.check_before_training(Config.from_flat(options).model)
 
 
 def test_a_number_of_layers_may_be_a_number_in_json():
@@ -113,3 +129,12 @@ def test_a_cache_in_a_bucket_has_a_local_folder():
 def test_the_tree_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().model_dir = "elsewhere"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "name", ["model_dir", "data_dir", "manual_dir", "cache_dir", "staging_dir", "weights"]
+)
+@pytest.mark.parametrize("path", ["gs:/bucket/x", "~nobody-of-this-name/x", "s3://bucket/x"])
+def test_every_folder_that_is_neither_local_nor_in_a_bucket_is_refused(name, path):
+    with pytest.raises(ConfigError, match=rf"{name} \({path}\)"):
+        Config.from_flat({name: path})

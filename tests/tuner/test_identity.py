@@ -14,6 +14,13 @@ from tuner.space import Space
 SPACE = Space.parse("neurons=8|16")
 
 
+@pytest.fixture
+def trial(settings) -> None:
+    """A search is one that resumes only once it has a trial."""
+    (settings().folder / "trial_b0-r0-00").mkdir(parents=True)
+
+
+@pytest.mark.usefixtures("trial")
 def test_a_search_resumes_with_the_time_it_began(settings, capsys):
     found = identity.of(Config(), settings(), SPACE, "data")
     began = identity.agree(settings(), found)
@@ -29,6 +36,7 @@ def test_a_search_resumes_with_the_time_it_began(settings, capsys):
         ({"base": {"dropout": 0.25}}, "dropout 0.5 -> 0.25"),
     ],
 )
+@pytest.mark.usefixtures("trial")
 def test_another_search_is_refused_with_the_difference(settings, change, difference):
     identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
     base = Config.from_flat(change.get("base", {}))
@@ -39,6 +47,7 @@ def test_another_search_is_refused_with_the_difference(settings, change, differe
     assert f"({difference}); choose another" in str(refusal.value)
 
 
+@pytest.mark.usefixtures("trial")
 def test_options_that_affect_no_result_may_change(settings):
     identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
     faster = settings(workers=2, isolate_trials=True)
@@ -50,9 +59,30 @@ def test_the_base_value_of_a_searched_option_does_not_matter(settings):
     assert found == identity.of(Config(), settings(), SPACE, "data")
 
 
+@pytest.mark.parametrize("name", identity.GROWING)
+@pytest.mark.usefixtures("trial")
+def test_a_search_may_grow_and_never_shrinks(settings, capsys, name):
+    def grown(size):
+        return settings(**({"algorithm": "random"} if name == "max_trials" else {}), **{name: size})
+
+    def agree(size):
+        return identity.agree(grown(size), identity.of(Config(), grown(size), SPACE, "data"))
+
+    began = agree(4)
+    assert agree(7) == began
+    assert f"goes on: {name} 4 -> 7." in capsys.readouterr().out
+    assert agree(7) == began
+    assert f"resuming the search in {settings().folder}." in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=rf"{name} \(5\) is less than the 7 of the search"):
+        agree(5)
+    other = identity.of(Config.from_flat({"dropout": 0.25}), grown(9), SPACE, "data")
+    with pytest.raises(ConfigError, match=rf"holds another search \(.*{name} 7 -> 9"):
+        identity.agree(grown(9), other)
+
+
+@pytest.mark.usefixtures("trial")
 def test_a_damaged_identity_is_reported_with_its_path(settings):
     path = settings().folder / identity.FILE
-    path.parent.mkdir()
     path.write_text("{half")
     with pytest.raises(RunError, match=r"search\.json can't be read .* restore it from a copy"):
         identity.load(settings())
@@ -64,3 +94,12 @@ def test_a_new_search_has_no_identity_yet(settings):
     saved = json.loads((settings().folder / identity.FILE).read_text())
     assert saved["began"] == began
     assert saved["space"] == str(SPACE)
+
+
+def test_a_search_without_a_trial_may_change(settings, capsys):
+    """A command that failed before its first trial must not refuse the corrected one."""
+    identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
+    identity.agree(settings(), identity.of(Config(), settings(), Space.parse("dropout"), "data"))
+    saved = json.loads((settings().folder / identity.FILE).read_text())
+    assert saved["space"] == "dropout=0:0.6:0.1"
+    assert capsys.readouterr().out == ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer.system import sockets
+from trainer.system import exits, sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def _finish(arguments: list[str], log: Path) -> None:
     with _start(arguments, log) as process:
-        assert process.wait(TIMEOUT_S) == 0, log.read_text()
+        assert process.wait(TIMEOUT_S) in exits.TRAINED, log.read_text()
 
 
 def _children(pid: int) -> list[int]:
@@ -66,12 +66,30 @@ def test_kills_change_nothing(command, tmp_path, workers):
                 kills += 1
                 if victim == process.pid:
                     process.wait()
-        assert process.returncode in {0, -signal.SIGKILL}, log.read_text()
-        if process.returncode == 0:
+        assert process.returncode in {*exits.TRAINED, -signal.SIGKILL}, log.read_text()
+        if process.returncode in exits.TRAINED:
             break
     _finish(arguments, log)
     assert kills >= min(KILLS, 5), log.read_text()
     assert _board(killed) == _board(tmp_path / "calm")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_kill_within_what_was_added_changes_nothing(command, tmp_path, workers):
+    options = {"workers": workers, "max_epochs": 3, "cpu_threads": 1}
+    folder, log = tmp_path / "grown", tmp_path / "grown.log"
+    _finish(command(project_name="whole", hyperband_iterations=2, **options), tmp_path / "log")
+    _finish(command(project_name="grown", **options), log)
+    arguments = command(project_name="grown", hyperband_iterations=2, **options)
+    with _start(arguments, log) as process:
+        while not list(folder.glob("trial_b2-*/result.json")):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.kill()
+    assert not list(folder.glob("trial_b3-*/result.json"))
+    _finish(arguments, log)
+    assert _board(folder) == _board(tmp_path / "whole")
 
 
 def _makes_progress(process: subprocess.Popen[bytes], folder: Path) -> bool:
@@ -137,6 +155,6 @@ def test_workers_on_several_hosts(command, tmp_path):
         chief.kill()
         chief.wait()
         with begin("chief") as again:
-            assert again.wait(TIMEOUT_S) == 0, (tmp_path / "chief.log").read_text()
+            assert again.wait(TIMEOUT_S) in exits.TRAINED, (tmp_path / "chief.log").read_text()
         assert second.wait(TIMEOUT_S) == 0, (tmp_path / "worker-b.log").read_text()
     assert len(_board(tmp_path / "s")) == 6

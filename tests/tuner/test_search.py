@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from trainer.commands import train
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.runs import run_directory
+from tuner import plan as plan_lib
 from tuner import search
 from tuner.trials import features, tasks
 
@@ -29,13 +31,16 @@ def _scores(folder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "trials_of_it"),
-    [("random", 2), pytest.param("hyperband", 6, marks=pytest.mark.slow)],
+    ("size", "trials_of_it"),
+    [
+        ({"algorithm": "random", "max_trials": 2}, 2),
+        pytest.param({"algorithm": "hyperband"}, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_a_search_finds_the_best_and_the_trainer_repeats_it(
-    base, settings, tmp_path, algorithm, trials_of_it
+    base, settings, tmp_path, size, trials_of_it
 ):
-    found = settings(algorithm=algorithm, max_trials=2)
+    found = settings(**size)
     search.run(base, found, [])
     rows = _rows(found.folder)
     assert len(rows) == trials_of_it
@@ -58,7 +63,7 @@ def test_a_finished_search_is_not_repeated(base, settings, capsys):
     before = {p: p.stat().st_mtime_ns for p in settings().folder.glob("trial_*/result.json")}
     search.run(base, settings(), [])
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert "resuming the search" in capsys.readouterr().out
+    assert "the search is finished" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -115,11 +120,48 @@ def test_failures_have_reasons_and_other_trials_complete(base, settings):
 
 
 @pytest.mark.slow
-def test_a_search_of_failures_ends_early_and_says_why(base, settings):
-    wild = settings(search="learning_rate=1e30|2e30|3e30", max_consecutive_failed_trials=2)
+def test_failures_after_a_score_end_the_search_early_with_an_error(base, settings):
+    wild = settings(
+        search="learning_rate=1e-3|1e30|2e30|3e30",
+        max_consecutive_failed_trials=2,
+        algorithm="grid",
+    )
     with pytest.raises(RunError, match="2 trials in a row failed for the same reason"):
         search.run(Config.from_flat({**base.to_flat(), "optimizer": "sgd"}), wild, [])
-    assert len(_rows(wild.folder)) == 2
+    assert len(_rows(wild.folder)) == 3
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_and_equals_the_larger_one(base, settings, capsys):
+    small, large, whole = (
+        settings(algorithm="random", max_trials=size, project_name=name)
+        for size, name in ((1, "grown"), (2, "grown"), (2, "whole"))
+    )
+    search.run(base, small, [])
+    finished = next(small.folder.glob("trial_*/result.json"))
+    before = finished.stat().st_mtime_ns
+    search.run(base, large, [])
+    search.run(base, whole, [])
+    assert _scores(large.folder) == _scores(whole.folder)
+    assert finished.stat().st_mtime_ns == before
+    assert f"{large.folder} goes on: max_trials 1 -> 2." in capsys.readouterr().out
+    search.run(base, large, [])
+    out = capsys.readouterr().out
+    assert f"the search is finished: 2 trials; its page is {large.folder}/report.html." in out
+    assert "searching" not in out
+    with pytest.raises(ConfigError, match=r"max_trials \(1\) is less than the 2 of the search"):
+        search.run(base, small, [])
+
+
+@pytest.mark.slow
+def test_a_model_that_learned_nothing_is_the_best_of_a_worthless_search(base, settings, capsys):
+    """A learning rate of 1e-30 leaves the random weights, which predict one class."""
+    lazy = settings(search="learning_rate=1e-30", algorithm="grid")
+    reasons = search.run(base, lazy, [])
+    assert "of always predicting" in reasons[-1]
+    assert f"DO NOT USE THIS RESULT: {reasons[-1]}" in capsys.readouterr().out
+    page = html.unescape((lazy.folder / "report.html").read_text())
+    assert f"DO NOT USE THIS RESULT: {reasons[-1]}" in page
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(base, settings, capsys):
@@ -137,14 +179,53 @@ def test_a_dry_run_measures_a_cut_that_leaves_nothing_to_cache(base, settings, c
     assert "2 trials of 2 configurations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sized", [{"dry_run": True}, {"budget_minutes": 30.0}])
+@pytest.mark.parametrize(
+    ("given", "space"),
+    [
+        ({"augmentation": "light"}, ""),
+        ({"feature_cache": "off"}, ""),
+        ({"layers_to_unfreeze": "all"}, "neurons=8|16"),
+        ({}, ""),
+    ],
+)
+def test_trials_that_train_on_images_are_measured(
+    base, settings, monkeypatch, capsys, given, space, sized
+):
+    """The default space on small_cnn has a cut that leaves nothing to cache."""
+    monkeypatch.setattr(plan_lib, "MAX_ITERATIONS", 1)
+    tiny = Config.from_flat({**base.to_flat(), **given, "max_epochs": 1})
+    search.run(tiny, settings(search=space, **sized), [])
+    out = capsys.readouterr().out
+    assert "1 trials of 1 configurations, 1 epochs" in out or "best trial: b0-r0-00" in out
+
+
 @pytest.mark.long
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
     assert (
-        "budget: Hyperband with max_epochs 3, hyperband_iterations 10." in capsys.readouterr().out
+        "budget: Hyperband with max_epochs 3, hyperband_iterations 10, the largest that fits."
+        in capsys.readouterr().out
     )
     with pytest.raises(ConfigError, match="is too little"):
         search.run(base, settings(budget_minutes=0.001), [])
+
+
+def test_a_second_search_in_one_directory_is_refused(settings):
+    with (
+        search._locked(settings(), is_dry=False),
+        pytest.raises(RunError, match=r"another process is running the search in .*/s; stop it"),
+    ):
+        search._locked(settings(), is_dry=False)
+
+
+@pytest.mark.slow
+def test_more_layers_than_the_backbone_has_are_refused_before_a_trial(base, settings):
+    deep = settings(search="layers_to_unfreeze=2|99", algorithm="grid")
+    with pytest.raises(ConfigError, match=r"layers_to_unfreeze \(99\)"):
+        search.run(base, deep, [])
+    assert not list(deep.folder.glob("trial_*"))
 
 
 def test_cuts_whose_features_exceed_the_cache_are_refused(base, settings):

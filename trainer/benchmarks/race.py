@@ -12,6 +12,9 @@ scaled to all images.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=benchmark")
+
 import dataclasses
 import functools
 import json
@@ -22,12 +25,13 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from trainer import backbones, options
+from trainer import config as config_lib
 from trainer.benchmarks import stages
 from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
-from trainer.runs import run_directory
+from trainer.runs import resuming, run_directory
 from trainer.storage import files, locations
 from trainer.system import console, exits, processes
 
@@ -135,6 +139,11 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
             f"--mode=benchmark compares with plain Keras, which runs without {listed}; leave it "
             "out."
         )
+    if config_lib.weights_path(config.model.weights).suffix == ".keras":
+        raise ConfigError(
+            f"--mode=benchmark compares with plain Keras, which takes no backbone out of "
+            f"{config.model.weights}; give a .weights.h5 file of the backbone."
+        )
     if context.num_replicas > 1:
         raise ConfigError(
             f"--mode=benchmark compares on one device, not on {context.num_replicas} replicas; "
@@ -154,7 +163,7 @@ def _unfrozen(config: Config) -> int:
 def _create_folder(config: Config) -> pathlib.Path:
     if locations.is_url(config.model_dir):
         raise ConfigError(f"--mode=benchmark needs a local model_dir, not {config.model_dir}.")
-    folder = pathlib.Path(config.model_dir or run_directory.new_name("benchmark", config))
+    folder = pathlib.Path(config.model_dir or resuming.new_name("benchmark", config))
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():
         raise ConfigError(f"model_dir ({folder}) already contains a benchmark; give another one.")

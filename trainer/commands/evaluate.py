@@ -6,7 +6,11 @@ evaluation.guard_fired        # the model must not be used
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=evaluate")
+
 import contextlib
+import datetime
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -56,7 +60,10 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
 def run(config: Config) -> Evaluation:
     """Evaluates for the command line, and prints the report."""
     evaluation = _evaluate(config)
-    console.say(evaluation.report.to_text(colour=console.wants_colour()))
+    colour = console.wants_colour()
+    console.say(evaluation.report.to_text(colour=colour))
+    place = f"{config.model_dir.rstrip('/')}/{evaluation.folder.name}"
+    console.say(evaluated.ending(evaluation, place, colour=colour))
     return evaluation
 
 
@@ -67,7 +74,10 @@ def _evaluate(config: Config) -> Evaluation:
         finished = trained.require_finished(directory)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
-        data = opening.load(config.data, image_size=model.input.shape[1])
+        is_given = config.data.manual_dir != finished.config.data.manual_dir
+        data = opening.load(
+            config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
+        )
         data.require_image_shape(model.input.shape[1:])
         folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
         with data.reading():
@@ -100,6 +110,7 @@ def facts_of(config: Config, context: runtime.Context, command: str) -> dict[str
     """Returns the facts for the report that are needed to repeat the run."""
     return {
         "command": command,
+        "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "config": config.to_flat(),
         "device": context.device,
         "replicas": context.num_replicas,

@@ -10,6 +10,9 @@ gradients are not summed over replicas, for example, weights move by a fraction 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=selfcheck")
+
 import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any

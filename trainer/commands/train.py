@@ -6,22 +6,27 @@ run.metrics.roc_auc
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer")
+
+import functools
 import time
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from trainer import config as config_lib
 from trainer.commands import evaluate
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
-from trainer.models import precision
-from trainer.runs import evaluated, run_directory, trained
+from trainer.models import precision, saved
+from trainer.runs import evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals
-from trainer.training import fitting
+from trainer.training import callbacks, checkpoint, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,23 +51,32 @@ def train(config: Config, *, show_report: bool = False) -> Run:
       ConfigError: when options contradict each other, the data or the machine.
       RunError: when data, weights or devices are not available, or training diverges.
     """
-    if config.runtime.local_workers and not peers.has_cluster():
+    if peers.starts_local_workers(config.runtime.local_workers):
         raise ConfigError(
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
             "trainer` does; leave it out here."
         )
+    config_lib.check_before_training(config.model)
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:
-        console.say(str(evaluation))
+        _print(run_path, evaluation)
     return trained.open_run(run_path, staging_dir=config.data.staging_dir)
 
 
 def run(config: Config) -> Evaluation:
     """Trains for the command line, and prints the report."""
-    _, evaluation = _train(config)
-    console.say(evaluation.report.to_text(colour=console.wants_colour()))
+    run_path, evaluation = _train(config)
+    _print(run_path, evaluation)
     return evaluation
+
+
+def _print(run_path: str, evaluation: Evaluation) -> None:
+    """Prints the text report, and below it the headline and the paths: the end of a long output."""
+    colour = console.wants_colour()
+    console.say(evaluation.report.to_text(colour=colour))
+    model = run_directory.BEST_MODEL
+    console.say(evaluated.ending(evaluation, run_path, [model], colour=colour))
 
 
 def _train(config: Config) -> tuple[str, Evaluation]:
@@ -70,11 +84,34 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     start = time.monotonic()
     context = runtime.build(config.runtime)
     context.check_batch_size(config.data.batch_size)
-    directory, config = run_directory.take(config, is_chief=context.is_chief)
+    directory, config = resuming.take(config, is_chief=context.is_chief)
+    _say_what_is_there(directory, config)
     with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
-        data = opening.load(config.data, config.model.backbone_image_size)
+        data = opening.load(
+            config.data, config.model.backbone_image_size, compares_archive=context.is_chief
+        )
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
+
+
+def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:
+    """Says at once whether a finished run is there; `fit` says where an unfinished one resumes."""
+    evaluation = trained.last_evaluation(directory)
+    state = checkpoint.peek(directory.checkpoints) if evaluation else None
+    if evaluation is None or state is None:
+        return
+    epochs, limit = state.position.epoch, config.optimization.max_epochs
+    rules = config.optimization
+    is_over = callbacks.is_exhausted(state, rules.patience) or epochs >= limit
+    then = (
+        "nothing is trained, and its model is evaluated again"
+        if is_over
+        else f"it continues to at most {limit} epochs"
+    )
+    console.say(
+        f"{directory} holds a run that finished after {evaluation.epochs} epoch(s)"
+        f"{evaluation.when}: {then}."
+    )
 
 
 def _train_in(
@@ -91,7 +128,7 @@ def _train_in(
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
-    directory.save_model(setup.network.whole)
+    directory.save_model(functools.partial(saved.save, setup.network))
     patients = frozenset(data.table("train").patient_id.tolist())
     directory.save_trained_on(data.fingerprint, patients)
     batches = setup.feed.evaluation_batches(evaluated.SPLIT)
@@ -118,7 +155,7 @@ def _announce(
     sizes = ", ".join(f"{data.num_examples(s):,} {s}" for s in ("train", "validation", "test"))
     trainable = sum(int(np.prod(w.shape)) for w in network.whole.trainable_weights)
     console.say(f"run directory: {directory}")
-    for reason in filter(None, reasons):
+    for reason in filter(None, (*reasons, network.origin)):
         console.say(reason)
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(
@@ -126,4 +163,5 @@ def _announce(
         f"{trainable:,} trainable; {num_replicas} replica(s), "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    console.say(setup.feed.reason)
+    for sentence in (setup.feed.reason, *setup.notes):
+        console.say(sentence)

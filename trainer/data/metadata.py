@@ -9,13 +9,14 @@ metadata.check(folder, "grouped")        # of <data_dir>/cxr_tfds/grouped/1.0.0
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict
 
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
 from tensorflow_datasets.core import naming
 
 import cxr_tfds
+from trainer.data import provenance
 from trainer.errors import DiskError
 from trainer.storage import documents, locations
 from trainer.system import text
@@ -23,10 +24,8 @@ from trainer.system import text
 if TYPE_CHECKING:
     import pathlib
 
-INFO, METADATA = "dataset_info.json", "metadata.json"
+METADATA = "metadata.json"
 MAX_EXAMPLES: Final = 10**9
-REFUSED: Final = (json_format.Error, ValueError, RecursionError, AssertionError)
-"""What TFDS raises for files that it can't read."""
 _NAME, _FORMAT = "cxr_tfds", "tfrecord"
 
 
@@ -39,6 +38,7 @@ class Metadata(TypedDict):
     """What the builder stores beside the records; reports copy the rest of it."""
 
     fingerprint: Annotated[documents.Name, _require_hash]
+    archive_digest: NotRequired[str]
 
 
 def check(folder: pathlib.Path, config: str) -> None:
@@ -51,7 +51,7 @@ def check(folder: pathlib.Path, config: str) -> None:
     Raises:
       DiskError: when a file is damaged, or describes another data set.
     """
-    way_out = f"remove {folder} and build it again"
+    way_out = "remove the folder and build it again"
     try:
         _check(folder, config, way_out)
     except documents.DocumentError as error:
@@ -59,7 +59,7 @@ def check(folder: pathlib.Path, config: str) -> None:
 
 
 def _check(folder: pathlib.Path, config: str, way_out: str) -> None:
-    path = folder / INFO
+    path = folder / provenance.LAST_FILE
     documents.load(path, dict[str, Any], way_out=way_out)
     documents.load(folder / METADATA, Metadata, way_out=way_out)
     try:
@@ -81,20 +81,20 @@ def _require_ours(info: Any, config: str) -> None:
     found = (info.name, info.config_name, info.version, info.file_format or _FORMAT)
     expected = (_NAME, config, str(cxr_tfds.Builder.VERSION), _FORMAT)
     if found != expected:
-        raise ValueError(f"it describes {documents.shown(found)}, not {expected}")
+        raise ValueError(f"it describes {text.shown(found)}, not {expected}")
     names = [split.name for split in info.splits]
     if len(set(names)) < len(names) or "train" not in names:
-        raise ValueError(f"its splits are {documents.shown(names)}")
+        raise ValueError(f"its splits are {text.shown(names)}")
 
 
 def _require_plain(split: Any) -> None:
     """Raises ValueError for a split whose name or files TFDS would look for elsewhere."""
     locations.require_name(split.name)
     if not re.fullmatch(r"\w+", split.name):
-        raise ValueError(f"it has a split {documents.shown(split.name)}")
+        raise ValueError(f"it has a split {text.shown(split.name)}")
     template = split.filepath_template
     if template not in ("", naming.DEFAULT_FILENAME_TEMPLATE):
-        raise ValueError(f"split {split.name} has files named {documents.shown(template)}")
+        raise ValueError(f"split {split.name} has files named {text.shown(template)}")
     lengths = list(split.shard_lengths)
     if min(lengths, default=0) < 0 or not 0 <= sum(lengths) < MAX_EXAMPLES or split.num_bytes < 0:
-        raise ValueError(f"split {split.name} has files of {documents.shown(lengths)} examples")
+        raise ValueError(f"split {split.name} has files of {text.shown(lengths)} examples")

@@ -16,7 +16,7 @@ from tensorflow_datasets.core.utils import file_utils
 
 import cxr_tfds
 from cxr_tfds import source
-from trainer.data import data_service, metadata, pipeline
+from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
 from trainer.system import text
@@ -24,23 +24,26 @@ from trainer.system import text
 if TYPE_CHECKING:
     from trainer.options import DataOptions
 
-_LAST_FILE = metadata.INFO
-"""TFDS writes this file last: if it exists, the data set is complete."""
 
-
-def load(config: DataOptions, image_size: int) -> pipeline.Data:
+def load(config: DataOptions, image_size: int, *, compares_archive: bool = True) -> pipeline.Data:
     """Opens the data set, and builds it first if the config names its source.
 
     Args:
       config: which data set, and how to read it.
       image_size: side (px) of the images that the backbone takes, see `describe`.
+      compares_archive: whether records that are built must be of the archive in manual_dir; false
+        on all hosts but one, and for a manual_dir that only comes from a finished run.
 
     Raises:
-      RunError: when it is not built and can't be built, or --data_service does not answer.
+      RunError: when it is not built and can't be built, is damaged, was built from another archive,
+        or --data_service does not answer.
     """
     if config.data_service:
         data_service.require(config.data_service)
-    return _reading(_open(config), config, image_size)
+    builder = _open(config)
+    if config.manual_dir and compares_archive:
+        provenance.require_same_archive(builder, config)
+    return _reading(builder, config, image_size)
 
 
 def describe(config: DataOptions, image_size: int) -> pipeline.Data:
@@ -83,15 +86,25 @@ def _builder(config: DataOptions, root: object) -> Any:
         _, folder = file_utils.get_data_dir_and_dataset_dir(
             data_dir, "cxr_tfds", config.dataset, cxr_tfds.Builder.VERSION
         )
-        if (pathlib.Path(folder) / _LAST_FILE).exists():
+        if (pathlib.Path(folder) / provenance.LAST_FILE).exists():
             metadata.check(pathlib.Path(folder), config.dataset)
     try:
-        return tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
-    except metadata.REFUSED as error:
-        raise DiskError(
-            f"cxr_tfds/{config.dataset} can't be opened in {data_dir} "
-            f"({text.one_line(text.first_line(error))}); remove it there, and build it again."
-        ) from error
+        builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+        is_described = not builder.is_prepared() or "fingerprint" in builder.info.metadata
+    except Exception as error:  # TFDS trusts the files that it reads.
+        reason = text.one_line(text.first_line(error))
+        raise _damaged(config, data_dir, reason) from error
+    if not is_described:
+        raise _damaged(config, data_dir, "its metadata.json has no fingerprint")
+    return builder
+
+
+def _damaged(config: DataOptions, data_dir: str | None, reason: str) -> DiskError:
+    folder = f"{data_dir or tfds.core.constants.DATA_DIR}/cxr_tfds/{config.dataset}"
+    return DiskError(
+        f"the description of the data set in {folder} can't be read ({reason}); remove the folder "
+        "and build it again."
+    )
 
 
 def _open_in_place(config: DataOptions, url: locations.Url) -> Any:
@@ -114,12 +127,12 @@ def _open_staged(config: DataOptions, url: locations.Url) -> Any:
     # Runs that share the staging folder download once: the others wait here and find the copy.
     lock = filelock.FileLock(folder.parent / ".staging.lock")
     with lock, mirror.Mirror(part, folder, shared=True) as copy:
-        if copy.has(_LAST_FILE):  # Without it, the build in the bucket is not finished.
+        if copy.has(provenance.LAST_FILE):  # Without it, the build in the bucket is not finished.
             copy.restore()
         if not _builder(config, root).is_prepared():
             shutil.rmtree(folder, ignore_errors=True)
         builder = _prepared(config, root)
-        copy.sync(then=[folder / _LAST_FILE])
+        copy.sync(then=[folder / provenance.LAST_FILE])
     return builder
 
 
@@ -128,10 +141,13 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
     builder = _builder(config, root)
     if builder.is_prepared():
         return builder
+    provenance.require_no_nesting(builder, config)
     if not config.manual_dir and config.dataset != "phantom":
+        seen = provenance.explain_absence(builder)
         raise RunError(
-            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. Give --manual_dir, "
-            "the folder with the Kaggle archive, or the --data_dir that `tfds build cxr_tfds "
+            f"cxr_tfds/{config.dataset} is not built in {builder.data_dir}. "
+            f"{f'{seen} Otherwise give' if seen else 'Give'} --manual_dir, the folder with the "
+            "Kaggle archive, or the --data_dir that `tfds build cxr_tfds "
             f"--config={config.dataset}` wrote to."
         )
     manual_dir = str(pathlib.Path(config.manual_dir).expanduser()) if config.manual_dir else None
@@ -146,6 +162,8 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
-    except (source.SourceError, OSError) as error:
+    except source.SourceError as error:
         raise RunError(str(error)) from error
+    except OSError as error:
+        raise DiskError(str(error)) from error
     return builder

@@ -184,9 +184,9 @@ class Data:
         etiologies = np.array(features["etiology"].names)
         return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
 
-    def class_counts(self) -> list[int]:
-        """Returns the number of training examples of each class."""
-        return np.bincount(self.table("train").label, minlength=len(self.class_names)).tolist()
+    def class_counts(self, split: str = "train") -> list[int]:
+        """Returns the number of examples of each class in a split."""
+        return np.bincount(self.table(split).label, minlength=len(self.class_names)).tolist()
 
     def training_rows(self, epoch: int, seed: int) -> np.ndarray:
         """Returns the rows of the training table that an epoch uses, in order, [steps * B]."""

@@ -3,7 +3,8 @@
     exit_code = local_workers.run(["--recipe=quickstart", "--local_workers=2"], count=2)
 
 Each worker is a process with its own TF_CONFIG, as on a cluster. The chief's output is passed on;
-other workers' errors are shown with their index. The first worker that fails stops all.
+other workers' errors are shown with their index. The first worker that fails stops all. Nothing but
+this machine reaches their servers (`loopback`).
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from trainer.distribution import peers
-from trainer.system import exits, sockets
+from trainer.distribution import cluster, peers
+from trainer.system import exits, loopback, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ENDED = (*exits.TRAINED, exits.STOPPED)
+ENDED = (*exits.TRAINED, exits.STOPPED, exits.OUTPUT_CLOSED)
 """Exit codes of a worker that did not fail."""
 GRACE_S = 30
 """Time for workers to save and end by themselves, before they are killed."""
 POLL_S = 0.1
 LINES = 20
 """How many lines from the end of a failed worker's error output are shown."""
+OPEN = (
+    "TensorFlow's servers of the local workers listen on all interfaces, without authentication, "
+    "{how_long}: {reason}. Run it where nobody else reaches this machine."
+)
 
 
 class LocalWorker:
@@ -42,7 +47,12 @@ class LocalWorker:
         self.index = index
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer", *argv],
-            env=os.environ | {peers.CLUSTER: json.dumps(task), peers.LAUNCHER: str(os.getpid())},
+            env={
+                "NCCL_SOCKET_IFNAME": "lo",  # NCCL would listen at this machine's own address.
+                **os.environ,
+                cluster.VARIABLE: json.dumps(task),
+                peers.LAUNCHER: str(os.getpid()),
+            },
             stdout=None if index == 0 else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -72,9 +82,13 @@ def run(argv: Sequence[str], count: int) -> int:
     A worker that was killed counts as failed with 1. One that ended because a signal stopped this
     process counts as failed with 128 plus the signal's number, as in a shell.
     """
-    addresses = [f"127.0.0.1:{port}" for port in sockets.free_ports(count)]
+    ports = sockets.free_ports(count)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
     workers = [LocalWorker(index, addresses, argv) for index in range(count)]
-    with _forwarded_signals(workers) as received:
+    pids = [worker.process.pid for worker in workers]
+    _warn_if_open(pids[0])
+    confining = loopback.confining(dict(zip(pids, ports, strict=True)))
+    with _forwarded_signals(workers) as received, confining:
         while _are_running(workers) and not received:
             time.sleep(POLL_S)
         failed = _first_failed(workers)
@@ -85,6 +99,17 @@ def run(argv: Sequence[str], count: int) -> int:
         _wait_or_kill(workers)
         code = next((c for w in (failed, *workers) if w and (c := w.process.returncode)), 0)
     return _exit_code(code, was_stopped=bool(received))
+
+
+def _warn_if_open(pid: int) -> None:
+    """Says so in one line where the network can reach the workers."""
+    if not loopback.is_possible():
+        reason = "this system can't bind a socket to the loopback interface (Linux 5.7 can)"
+        sys.stderr.write(f"trainer: {OPEN.format(how_long='while they run', reason=reason)}\n")
+    elif not loopback.reaches(pid):
+        reason = "this system lets no process restrict another's sockets (pidfd_getfd)"
+        how_long = "for the moment in which they meet"
+        sys.stderr.write(f"trainer: {OPEN.format(how_long=how_long, reason=reason)}\n")
 
 
 def _are_running(workers: Sequence[LocalWorker]) -> bool:

@@ -15,26 +15,28 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.storage import documents
-from trainer.system import signals, sockets, text
+from trainer.system import signals, sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from trainer import config as config_lib
 
-CLUSTER = "TF_CONFIG"
 LAUNCHER = "CXR_TRAINER_LAUNCHER"
 """Variable with the process ID of the launcher, in the workers that --local_workers starts."""
 DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
 """Interval of the probes, and time-out of each."""
+MEET_S = 0.2
+"""Interval at which a host looks for those that have not started yet."""
 
 _parted = threading.Event()
 
@@ -50,7 +52,8 @@ def watched(config: config_lib.Config) -> Iterator[None]:
     """
     runtime, service = config.runtime, config.data.data_service
     trains_with_others = runtime.strategy in ("auto", "multi_worker")
-    others = others_of(os.environ.get(CLUSTER) or "{}") if trains_with_others else {}
+    found = cluster.of_environment() if trains_with_others else None
+    others = found.others if found else {}
     if service:
         others[DISPATCHER] = service
     if not others:
@@ -74,52 +77,73 @@ def watched(config: config_lib.Config) -> Iterator[None]:
         part()
 
 
-def has_cluster() -> bool:
-    """Whether TF_CONFIG names a cluster; some platforms leave it empty."""
+def is_local_worker() -> bool:
+    """Whether --local_workers started this process."""
+    return LAUNCHER in os.environ
+
+
+def starts_local_workers(count: int) -> bool:
+    """Whether this process is to start `count` workers, instead of being one.
+
+    Raises:
+      ConfigError: when TF_CONFIG names other hosts already.
+    """
+    if not count or is_local_worker():
+        return False
+    found = cluster.of_environment()
+    if found and found.others:
+        raise ConfigError(
+            f"local_workers ({count}) starts a cluster on this machine, and TF_CONFIG names one of "
+            f"{found.size} hosts already: leave one of them out."
+        )
+    return True
+
+
+def meet(mine: cluster.Cluster) -> None:
+    """Waits until every other host has started; `watched` ends a wait that is too long.
+
+    TensorFlow would wait for them without an end, and meanwhile hold Python's lock: no thread could
+    watch the time, and no signal would stop this process. So the hosts meet here first, at the port
+    that TensorFlow's server takes next.
+
+    Raises:
+      RunError: when this host's port is taken.
+    """
+    missing = mine.others
+    with _greeting(mine):
+        while missing:
+            missing = {n: a for n, a in missing.items() if not sockets.answers(a, PROBE_S)}
+            time.sleep(MEET_S if missing else 0)
+
+
+@contextlib.contextmanager
+def _greeting(mine: cluster.Cluster) -> Iterator[None]:
+    """Listens at this host's port, so that the others see that it has started."""
+    host = "127.0.0.1" if is_local_worker() else ""
+    is_dual = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_dual else socket.AF_INET
     try:
-        return bool(documents.parse(os.environ.get(CLUSTER) or "{}").get("cluster"))
-    except (ValueError, AttributeError):
-        return True  # It was meant to name a cluster; `watched` reports what is wrong with it.
+        listener = socket.create_server(
+            (host, mine.port), family=family, dualstack_ipv6=is_dual, backlog=mine.size
+        )
+    except OSError as error:
+        raise RunError(port_taken(mine)) from error
+    with listener:
+        yield
+
+
+def port_taken(mine: cluster.Cluster) -> str:
+    """Returns the message about a port that another process has."""
+    way = "run the command again" if is_local_worker() else "name another port in TF_CONFIG"
+    return (
+        f"{mine.name} can't listen at port {mine.port}: another process has it, perhaps one that "
+        f"an earlier run has left; end that one, or {way}."
+    )
 
 
 def part() -> None:
     """Stops watching: no host waits for another any more."""
     _parted.set()
-
-
-def others_of(cluster: str) -> dict[str, str]:
-    """Returns the addresses of the other workers, by their names in the cluster (`worker 1`).
-
-    Raises:
-      ConfigError: when the text is not a valid TF_CONFIG.
-    """
-    try:
-        parsed = documents.parse(cluster)
-        addresses = {
-            f"{job} {index}": address
-            for job, tasks in parsed.get("cluster", {}).items()
-            for index, address in enumerate(tasks)
-        }
-        me = parsed.get("task", {})
-        if addresses:  # TensorFlow allows a job `chief`; here worker 0 is the chief already.
-            _require_worker(parsed["cluster"], me)
-        addresses.pop(f"{me.get('type')} {me.get('index')}", None)
-        for address in addresses.values():
-            sockets.parse(address)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG ({text.one_line(cluster):.300}) must be JSON of the form "
-            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}; '
-            "worker 0 acts as the chief."
-        ) from error
-    return addresses
-
-
-def _require_worker(cluster: Mapping[str, Sequence[str]], task: Mapping[str, object]) -> None:
-    if set(cluster) != {"worker"} or task.get("type") != "worker":
-        raise ValueError("not all are workers")
-    if task.get("index") not in range(len(cluster["worker"])):
-        raise ValueError("this process is none of them")
 
 
 def explanation(name: str, address: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import pathlib
 import signal
 from typing import TYPE_CHECKING
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer.distribution import peers
+from trainer.distribution import cluster, peers
 from trainer.errors import ConfigError, RunError
-from trainer.system import console, sockets, text
+from trainer.system import console, loopback, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
 """Device files of the chips of a TPU VM: up to v4, and from v5e on."""
 TPU_TIMEOUT_S = 5
+_ROUNDING = (
+    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "TF_NUM_INTRAOP_THREADS",
+    "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC",
+)  # fmt: skip
+"""Variables with which TensorFlow chooses other kernels, or other numbers of threads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Context:
       strategy: the distribution strategy.
       device: CPU, GPU or TPU.
       steps_per_execution: training steps per call of the compiled loop.
-      reasons: a sentence for each option that was left to `auto`.
+      reasons: a sentence for each option that was left to `auto`, and on the environment.
+      hosts: those that train together; None for one host.
       default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
         because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
@@ -51,6 +58,7 @@ class Context:
     device: str
     steps_per_execution: int
     reasons: tuple[str, ...]
+    hosts: cluster.Cluster | None = None
     default_strategy: tf.distribute.Strategy = dataclasses.field(
         default_factory=tf.distribute.get_strategy
     )
@@ -73,15 +81,12 @@ class Context:
     @property
     def worker_index(self) -> int:
         """Index of this worker in the cluster; 0 without one."""
-        return self.strategy.cluster_resolver.task_id if self.is_multi_host else 0
+        return self.hosts.index if self.hosts else 0
 
     @property
     def num_workers(self) -> int:
         """Number of workers in the cluster; 1 without one."""
-        if not self.is_multi_host:
-            return 1
-        resolver = self.strategy.cluster_resolver
-        return resolver.cluster_spec().num_tasks(resolver.task_type)
+        return self.hosts.size if self.hosts else 1
 
     @functools.cached_property
     def any_host(self) -> Callable[[bool], bool]:
@@ -116,6 +121,7 @@ def build(config: RuntimeOptions) -> Context:
       ConfigError: when options contradict each other or this machine.
       RunError: when a requested device is missing.
     """
+    _set_keras_defaults()
     _limit_threads(config.cpu_threads)
     _allow_open_files()
     if config.deterministic:
@@ -125,15 +131,42 @@ def build(config: RuntimeOptions) -> Context:
     strategy = _build_strategy(name, config)
     device = _device_of(name, config)
     keras.utils.set_random_seed(config.seed)
-    reasons: tuple[str, ...] = ()
+    reasons = _settings_of_environment()
     if config.strategy == "auto":
-        reasons = (f"strategy {name}: the best for this machine ({device}).",)
+        reasons = (*reasons, f"strategy {name}: the best for this machine ({device}).")
     # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
-    context = Context(strategy, device, steps_per_execution, reasons)
+    hosts = cluster.of_environment() if name == "multi_worker" else None
+    context = Context(strategy, device, steps_per_execution, reasons, hosts)
     if not context.is_chief:
         console.mute()
     return context
+
+
+def _set_keras_defaults() -> None:
+    """Undoes what Keras's configuration file or a notebook has set for all models.
+
+    Raises:
+      ConfigError: when Keras runs on another backend than TensorFlow.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ConfigError(
+            f"Keras was imported with the backend {backend}; unset KERAS_BACKEND, or import "
+            "trainer before keras."
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+def _settings_of_environment() -> tuple[str, ...]:
+    """Returns a sentence if variables of the environment change how TensorFlow rounds."""
+    found = [f"{name}={os.environ[name]}" for name in _ROUNDING if os.environ.get(name)]
+    if not found:
+        return ()
+    return (f"{', '.join(found)}: set in the environment; results may differ by rounding.",)
 
 
 def _limit_threads(count: int) -> None:
@@ -180,7 +213,8 @@ def resolve_strategy(config: RuntimeOptions) -> str:
     """Returns the strategy's name, `auto` replaced by what the machine has."""
     if config.strategy != "auto":
         return config.strategy
-    if peers.has_cluster():
+    found = cluster.of_environment()
+    if found and found.others:
         return "multi_worker"
     if tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -226,15 +260,33 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 def _build_multi_worker() -> tf.distribute.Strategy:
-    if not peers.has_cluster():
+    found = cluster.of_environment()
+    if found is None:
         raise ConfigError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
             "workers' addresses and this worker's index."
         )
+    if found.index == 0 and not peers.is_local_worker():
+        console.say(
+            "TensorFlow's server of each worker listens at its port in TF_CONFIG "
+            f"({found.port} here) on all interfaces, without authentication: run it in a private "
+            "network."
+        )
+    peers.meet(found)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(found.jobs), task_type=found.job, task_id=found.task, rpc_layer="grpc"
+    )
     # The strategy takes SIGTERM as a notice of preemption: its handler does not end the process.
     handler = signal.getsignal(signal.SIGTERM)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except tf.errors.UnknownError as error:
+        if "Could not start gRPC server" not in str(error):
+            raise
+        raise RunError(peers.port_taken(found)) from error
     signal.signal(signal.SIGTERM, handler)
+    if peers.is_local_worker() and loopback.is_possible():  # Where the launcher could not.
+        loopback.confine(os.getpid(), found.port)
     return strategy
 
 

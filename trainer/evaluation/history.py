@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation ROC-AUC"}
 """The criterion for the best epoch, by monitored metric."""
+UNDEFINED = "undefined"
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
 
@@ -76,10 +77,16 @@ def curves(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequen
 def span(values: Sequence[float]) -> str:
     """Returns the paper's summary of a curve, `(min: 0.123, max: 0.456, cur: 0.234)`.
 
-    NaN is neither minimum nor maximum, unless all values are NaN.
+    NaN is neither minimum nor maximum; where all values are NaN, all three are undefined.
     """
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-    return f"(min: {low:.3f}, max: {high:.3f}, cur: {values[-1]:.3f})"
+    low, high, last = (decimal(value, 3) for value in (low, high, values[-1]))
+    return f"(min: {low}, max: {high}, cur: {last})"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """Formats a metric; one that is None or NaN is undefined."""
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def is_better(monitor: str, value: float, than: float) -> bool:

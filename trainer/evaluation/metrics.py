@@ -11,7 +11,6 @@ not be used. No metric here is taken from Keras's logs, which are in `history`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import sklearn.metrics
+
+from trainer.evaluation import history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,8 @@ class Metrics:
     A ratio is undefined when its denominator is zero: `sensitivity` without a positive example,
     `ppv` without a positive prediction, and so on. `roc_auc`, `pr_auc` and `mcc` need both classes;
     `roc_auc`, `pr_auc`, `brier` and `log_loss` need finite probabilities. `macro_recall` is the
-    mean over the classes that occur, whereas the classification report counts an absent class as 0.
+    mean over the classes that occur. In the classification report, a mean of precisions or F1 is
+    undefined if that of a class that occurs is.
 
     Attributes:
       class_names: Negative class, positive class.
@@ -239,17 +241,54 @@ def _confusion_matrix(predictions: Predictions) -> tuple[tuple[int, ...], ...]:
 
 
 def _classification_report(predictions: Predictions) -> tuple[dict[str, Any], str]:
-    """Returns scikit-learn's report as a dictionary and as text."""
-    report = functools.partial(
-        sklearn.metrics.classification_report,
+    """Returns scikit-learn's report as a dictionary and as text; None where it is undefined."""
+    names = predictions.class_names
+    found = sklearn.metrics.classification_report(
         predictions.label,
         predictions.predicted,
-        labels=range(len(predictions.class_names)),
-        target_names=predictions.class_names,
-        digits=4,
-        zero_division=0,
+        labels=range(len(names)),
+        target_names=names,
+        output_dict=True,
+        zero_division=np.nan,
     )
-    return report(output_dict=True), report()
+    report = {
+        title: _defined(row) if isinstance(row, dict) else row for title, row in found.items()
+    }
+    for title in ("macro avg", "weighted avg"):
+        # scikit-learn leaves out what is undefined: a class that is never predicted would not
+        # lower the mean precision. Recall is the mean over the classes that occur.
+        for name in ("precision", "f1-score"):
+            if any(report[of][name] is None for of in names if report[of]["support"]):
+                report[title][name] = None
+    return report, _report_text(report, names)
+
+
+def _defined(row: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in row.items()}
+
+
+def _report_text(report: dict[str, Any], names: Sequence[str]) -> str:
+    """Formats the report as scikit-learn does, with four digits; None as undefined."""
+    columns = ("precision", "recall", "f1-score")
+    total = report["macro avg"]["support"]
+    accuracy = ("accuracy", "", "", f"{report['accuracy']:.4f}", f"{total:.0f}")
+    titles = [*names, "macro avg", "weighted avg"]
+    lines = {
+        title: (
+            title,
+            *(history.decimal(report[title][column], 4) for column in columns),
+            f"{report[title]['support']:.0f}",
+        )
+        for title in titles
+    }
+    classes = [lines.pop(name) for name in names]
+    head = ("", *columns, "support")
+    rows: list[Sequence[str]] = [head, (), *classes, (), accuracy, *lines.values()]
+    width = max(map(len, titles))
+    return "".join(
+        f"{row[0]:>{width}} {''.join(f' {cell:>9}' for cell in row[1:])}\n" if row else "\n"
+        for row in rows
+    )
 
 
 def _counts(class_names: Sequence[str], index: npt.NDArray[np.integer[Any]]) -> dict[str, int]:

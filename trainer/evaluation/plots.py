@@ -26,6 +26,7 @@ import numpy.typing as npt
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import metrics
 from trainer.storage import files
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -210,7 +211,7 @@ def _draw_sample(
     title = f"{mark} {names[predicted]} {predictions.score[row]:.3f}\ntrue: {names[true]}"
     axes.set_title(title, color=colour, fontsize=9, fontweight="bold", parse_math=False)
     axes.set_xlabel(
-        _shortened(str(predictions.file_name[row])),
+        _shortened(text.visible(str(predictions.file_name[row]))),
         fontsize=6.5,
         family="DejaVu Sans Mono",
         color=_GREY,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.storage import documents, files
-from trainer.system import text as text_lib
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -94,7 +94,11 @@ class Predictions:
         )
 
     def save_csv(self, path: pathlib.Path) -> None:
-        """Writes the table, with class names, and with probabilities that read back exactly."""
+        """Writes the table, with class names; `load_csv` reads it back exactly.
+
+        A file name or patient that would be a formula gets an apostrophe before it, and a control
+        character is escaped: spreadsheets and terminals open this file.
+        """
         names = np.array(self.class_names)
         rows = zip(
             self.file_name,
@@ -111,8 +115,11 @@ class Predictions:
             partial.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows([*texts, *probabilities] for *texts, probabilities in rows)
+            writer.writerow(map(text.cell, header))
+            writer.writerows(
+                [*(text.cell(str(value)) for value in texts), *probabilities]
+                for *texts, probabilities in rows
+            )
 
     @classmethod
     def load_csv(cls, path: pathlib.Path) -> Predictions:
@@ -124,30 +131,30 @@ class Predictions:
         """
         written = documents.read_text(path, way_out="evaluate again", max_bytes=_MAX_BYTES)
         reader = csv.reader(io.StringIO(written, newline=""))
+        rows: list[list[str]] = []
         try:
-            header = next(reader, [])
+            header = [text.from_cell(name) for name in next(reader, [])]
             class_names = _parse_header(header, path)
-            rows = []
-            for row in reader:
-                rows.append(row)
-                _check_row(row, class_names, f"{path}, row {len(rows)}")
+            for cells in reader:
+                rows.append([text.from_cell(cell) for cell in cells])
+                _check_row(rows[-1], class_names, f"{path}, row {len(rows)}")
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
-        texts = {
+        strings = {
             name: np.array(column, str)
             for name, column in zip(_COLUMNS, columns[: len(_COLUMNS)], strict=True)
         }
         shape = (len(rows), len(class_names))
         predictions = cls(
             class_names=class_names,
-            file_name=texts["file_name"],
-            patient_id=texts["patient_id"],
-            etiology=texts["etiology"],
-            label=np.array([class_names.index(name) for name in texts["label"]], np.int64),
+            file_name=strings["file_name"],
+            patient_id=strings["patient_id"],
+            etiology=strings["etiology"],
+            label=np.array([class_names.index(name) for name in strings["label"]], np.int64),
             probabilities=np.array([row[len(_COLUMNS) :] for row in rows], float).reshape(shape),
         )
-        _check_predicted(predictions, texts["predicted"], path)
+        _check_predicted(predictions, strings["predicted"], path)
         return predictions
 
     def _check_classes(self) -> None:
@@ -188,9 +195,10 @@ class Predictions:
             sums_to_one = np.abs(self.probabilities.sum(axis=1) - 1) <= _TOLERANCE
         wrong = np.flatnonzero(finite & ~(not_negative & sums_to_one))
         if wrong.size:
+            name = text.visible(str(self.file_name[wrong[0]]))
             raise ValueError(
-                f"The outputs for {self.file_name[wrong[0]]!s} are not probabilities that sum to "
-                f"1: {self.probabilities[wrong[0]].tolist()}."
+                f"The outputs for {name} are not probabilities that sum to 1: "
+                f"{self.probabilities[wrong[0]].tolist()}."
             )
 
 
@@ -201,7 +209,7 @@ def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
         name.startswith(_PROBABILITY_PREFIX) for name in names
     ):
         expected = ", ".join([*_COLUMNS, f"{_PROBABILITY_PREFIX}<class>"])
-        found = text_lib.one_line(", ".join(header)) or "none"
+        found = text.one_line(", ".join(header)) or "none"
         raise ValueError(
             f"{path} is not a table of predictions: its columns are {found:.300}, not {expected}, …"
         )
@@ -219,11 +227,11 @@ def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> No
     label = row[_COLUMNS.index("label")]
     if label not in class_names:
         raise ValueError(f"{where}: label {label!r} is not one of {', '.join(class_names)}.")
-    for text in row[len(_COLUMNS) :]:
+    for number in row[len(_COLUMNS) :]:
         try:
-            float(text)
+            float(number)
         except ValueError:
-            raise ValueError(f"{where}: {text!r} is not a probability.") from None
+            raise ValueError(f"{where}: {number!r} is not a probability.") from None
 
 
 def _check_predicted(

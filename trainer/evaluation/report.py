@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import metrics
 from trainer.storage import files
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -85,9 +86,11 @@ class Report:
             _histogram(self.scores),
             _recall_by_etiology(self.scores),
             self._shared_patients(),
-            _warnings(self.scores, colour=colour),
         )
-        return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+        # Class names and facts come from files; colour alone may be a control character.
+        blocks = [text.printable("\n".join(lines)) for lines in sections if lines]
+        warnings = "\n".join(_warnings(self.scores, colour=colour))
+        return "\n\n".join([*blocks, warnings] if warnings else blocks) + "\n"
 
     def save(self, run_dir: pathlib.Path) -> None:
         """Writes `report.json` into the run directory."""
@@ -124,8 +127,10 @@ def _finite_or_none(values: Iterable[float]) -> list[float | None]:
 def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[Sequence[str]]:
     """Yields the best epoch, then the summary of each curve in the format of livelossplot."""
     best = history_lib.best_epoch(history, monitor)
-    if best is not None:
-        yield (f"Best epoch ({history_lib.MEANINGS[monitor]}): {best} of {len(history[monitor])}",)
+    if history.get(monitor):
+        number = history_lib.UNDEFINED if best is None else best
+        meaning, epochs = history_lib.MEANINGS[monitor], len(history[monitor])
+        yield (f"Best epoch ({meaning}): {number} of {epochs}",)
     for title, lines in history_lib.curves(history).items():
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
@@ -141,7 +146,7 @@ def _headline(scores: metrics.Metrics) -> Sequence[str]:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return history_lib.decimal(value, 4)
 
 
 def _table(rows: Iterable[Sequence[object]]) -> list[str]:
@@ -223,5 +228,10 @@ def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
 
 
 def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
-    start, end = (_RED, _RESET) if colour else ("", "")
-    return [f"{start}{DO_NOT_USE} {warning}{end}" for warning in scores.warnings]
+    lines = [f"{DO_NOT_USE} {warning}" for warning in map(text.visible, scores.warnings)]
+    return [red(line) for line in lines] if colour else lines
+
+
+def red(line: str) -> str:
+    """Returns a line with the ANSI codes that make a terminal show it in red."""
+    return f"{_RED}{line}{_RESET}"

@@ -3,7 +3,7 @@
     image [B, H, W, 1] uint8 -> preprocessing -> trunk (backbone, pooling) -> head -> [B, K] float32
 
 Everything between a grey image and class probabilities is part of the model and consists of Keras's
-own layers: a saved model can't be given wrongly scaled images, and it loads without this package.
+own layers: a saved model loads without this package, and refuses wrongly scaled images.
 
     network = classifier.build(config.model, image_shape=(224, 224, 1), num_classes=2)
     network.whole(images)
@@ -31,16 +31,18 @@ class Network:
 
     Attributes:
       whole: [B, H, W, 1] uint8 -> [B, K] float32 probabilities.
-      preprocessing: [B, H, W, 1] uint8 -> [B, S, S, 3] float32, scaled for the backbone.
+      preprocessing: [B, H, W, 1] in 0..255 -> [B, S, S, 3] float32, scaled for the backbone.
       trunk: preprocessed images -> pooled features [B, D]; one graph without nested models, so
         that it can be cut at any layer.
       head: pooled features -> [B, K] float32 probabilities.
+      origin: where the weights come from, a sentence; empty if the option `weights` says it all.
     """
 
     whole: keras.Model
     preprocessing: keras.Model
     trunk: keras.Model
     head: keras.Model
+    origin: str = ""
 
 
 def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: int) -> Network:
@@ -52,18 +54,65 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
       RunError: when the weights can't be loaded or don't fit.
     """
     backbone = build_backbone(config)
-    weights.load(backbone, config)
+    origin = weights.load(backbone, config)
     freeze(backbone, config.layers_to_unfreeze)
     pooled = _pool(config.pooling, backbone.output)
     trunk = keras.Model(backbone.input, pooled, name=config.backbone)
     preprocessing = _build_preprocessing(config, image_shape)
     head = _build_head(config, pooled.shape[-1], num_classes)
+    said = weights.load_head(head, origin)
     image = keras.Input(image_shape, dtype="uint8", name="image")
     # training=False: the backbone's dropout and batch norm stay in inference mode while the model
     # trains. Only so do frozen layers have the same outputs in every epoch.
     probabilities = head(trunk(preprocessing(image), training=False))
     whole = keras.Model(image, probabilities, name=f"{config.backbone}_classifier")
-    return Network(whole, preprocessing, trunk, head)
+    return Network(whole, preprocessing, trunk, head, said)
+
+
+def with_checked_input(network: Network) -> keras.Model:
+    """Returns the form in which a network is saved: it refuses images that it can't classify.
+
+    It takes float32 instead of uint8. Keras casts what a model is fed, and a model of uint8 would
+    see an image in [0, 1] as black, without a word. This one gives every 8-bit image the same
+    probabilities, and fails for other sizes, and for images that are not in 0..255. Training and
+    its evaluation use the network without the check.
+
+    Returns:
+      [B, H, W, 1] -> [B, K] float32 probabilities; it shares the network's variables.
+    """
+    shape = network.whole.input.shape[1:]
+    image = keras.Input(shape, dtype="float32", name="image")
+    factor = _build_check(shape)(image)
+    probabilities = network.head(network.trunk(network.preprocessing(image), training=False))
+    name = network.whole.name
+    return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
+
+
+def _build_check(shape: tuple[int, int, int]) -> keras.Model:
+    """Builds image -> 1 [B, 1]; it fails, or returns NaN, for what the classifier can't take.
+
+    Plain Keras has no assertion. Reading element 1 of a vector of length 1 fails on a CPU, with the
+    name of this model in the message; where it doesn't (on a GPU, under XLA), the factor is NaN.
+    Keras's own check of the size ends when a loaded model has been traced for images of any size;
+    a matrix product fails for another length. Reshaping would make two images out of one.
+    """
+    ops = keras.ops
+    height, width, _ = shape
+    image = keras.Input(shape, dtype="float32", name="image")
+    grey = ops.squeeze(image, 3)
+    rows, columns = ops.max(grey, 2), ops.max(grey, 1)
+    nothing = ops.add(
+        ops.matmul(rows, ops.zeros((height, 1))), ops.matmul(columns, ops.zeros((width, 1)))
+    )
+    is_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
+    # Divided by 255, an image has fractions and no level above 1; a black one is whole.
+    is_whole = ops.all(ops.equal(grey, ops.round(grey)), (1, 2))
+    is_levels = ops.logical_or(is_whole, ops.greater(ops.max(rows, 1), 1.0))
+    is_right = ops.logical_and(ops.all(is_level, (1, 2)), is_levels)
+    factor = ops.take(ops.ones((1,)), ops.cast(ops.logical_not(is_right), "int32"))
+    factor = ops.expand_dims(ops.where(is_right, factor, float("nan")), -1)
+    name = f"needs_grey_images_of_{height}x{width}_with_levels_0_to_255"
+    return keras.Model(image, ops.add(factor, nothing), name=name)
 
 
 def build_backbone(config: ModelOptions) -> keras.Model:
@@ -116,8 +165,7 @@ def _build_preprocessing(config: ModelOptions, image_shape: tuple[int, int, int]
     """
     size = config.backbone_image_size
     scale, offset = input_scaling(config.backbone)
-    image = keras.Input(image_shape, dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(image)
+    x = image = keras.Input(image_shape, dtype="float32", name="image")
     if image_shape[:2] != (size, size):
         # Only ever enlarges: the input pipeline shrinks larger images, with antialiasing, which
         # this layer lacks.

@@ -1,34 +1,102 @@
-"""Loads the saved model of a run with plain Keras.
+"""Saves and loads the model of a run, in a form that plain Keras reads.
 
-model = saved.load(run_dir / "best.keras")
-saved.precision_of(model)                      # "mixed_bfloat16"
+    saved.save(network, run_dir / "best.keras")
+    model = saved.load(run_dir / "best.keras")
+    saved.precision_of(model)                      # "mixed_bfloat16"
+
+A run may come from someone else: `archive` checks the file before Keras builds anything from it.
 """
 
 from __future__ import annotations
 
+import json
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from trainer.errors import RunError
+from trainer.models import archive, classifier
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+
+_NEW_ARGUMENTS = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+}
+"""Arguments of layers and initializers, with their defaults, that Keras 3.13 doesn't know."""
+
+
+def save(network: classifier.Network, path: pathlib.Path) -> None:
+    """Saves a network for every version of Keras that the trainer supports.
+
+    Keras writes every argument of a layer, also those that an older version doesn't know, and that
+    version then refuses the file. Those that have their default are left out.
+    """
+    classifier.with_checked_input(network).save(path)
+    with zipfile.ZipFile(path) as zipped:
+        members = [(info, zipped.read(info)) for info in zipped.infolist()]
+    with zipfile.ZipFile(path, "w") as zipped:
+        for info, content in members:
+            is_config = info.filename == archive.CONFIG
+            zipped.writestr(info, _without_new_arguments(content) if is_config else content)
 
 
 def load(path: pathlib.Path) -> keras.Model:
     """Loads a saved model without executing code from the file.
 
     Raises:
-      RunError: when the file does not exist or can't be read.
+      RunError: when the file does not exist, can't be read, is not a model of the trainer, or has
+        weights that are not finite.
     """
     if not path.is_file():
         raise RunError(f"there is no trained model at {path}; train one, or name its --model_dir.")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is not a readable model: {error}") from error
+        archive.check_model(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras has no error of its own for what a file may hold.
+        raise RunError(f"{path} is not a readable model: {_reason(path, error)}.") from error
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise RunError(
+                f"{path} can't be used: its weights {weight.path} are not finite; restore it from "
+                "a copy, or train again."
+            )
+    return model
+
+
+def _reason(path: pathlib.Path, error: Exception) -> str:
+    version = archive.keras_version(path)
+    if isinstance(error, TypeError | ValueError) and _numbers(version) > _numbers(
+        keras.__version__
+    ):
+        return (
+            f"Keras {version} saved it, and this is Keras {keras.__version__}, which may be too "
+            f"old ({text.first_line(error)})"
+        )
+    return text.first_line(error)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) if part.isdecimal() else 0 for part in version.split(".")[:3]]
+
+
+def _without_new_arguments(config: bytes) -> bytes:
+    def kept(found: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in _NEW_ARGUMENTS or value != _NEW_ARGUMENTS[name]
+        }
+
+    return json.dumps(json.loads(config, object_hook=kept)).encode()
 
 
 def precision_of(model: keras.Model) -> str:

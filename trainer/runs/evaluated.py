@@ -22,6 +22,7 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Sequence
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SPLIT = "test"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
+CURVES, CONFUSION_MATRIX, SAMPLES = "curves.png", "confusion_matrix.png", "samples.png"
 
 
 class _Report(TypedDict):
@@ -73,7 +75,7 @@ class Evaluation:
     def headline(self) -> str:
         """Returns a summary in one line."""
         scores = self.metrics
-        auc = "" if scores.roc_auc is None else f", ROC-AUC {scores.roc_auc:.4f}"
+        auc = f", ROC-AUC {history.decimal(scores.roc_auc, 4)}"
         verdict = f"; {report.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
         accuracy = metrics.percent(scores.accuracy)
         return f"accuracy {accuracy} of {scores.examples} {SPLIT} examples{auc}{verdict}"
@@ -87,6 +89,27 @@ class Evaluation:
         return self.report.to_text(colour=False)
 
 
+def ending(evaluation: Evaluation, place: str, others: Sequence[str] = (), *, colour: bool) -> str:
+    """Returns the last lines of a command: the headline, and what was written.
+
+    Args:
+      evaluation: an evaluation that was saved.
+      place: its folder, as the user names it.
+      others: names of other files that the command wrote there.
+      colour: whether to print the headline of a model that must not be used in red.
+    """
+    headline = evaluation.headline()
+    if colour and evaluation.guard_fired:
+        headline = report.red(headline)
+    names = [*others, REPORT, PREDICTIONS, *_pictures(evaluation)]
+    return "\n".join([headline, "written:", *(f"  {place.rstrip('/')}/{name}" for name in names)])
+
+
+def _pictures(evaluation: Evaluation) -> list[str]:
+    curves = [CURVES] if evaluation.report.history else []
+    return [*curves, CONFUSION_MATRIX, SAMPLES]
+
+
 def save(evaluation: Evaluation, data: Data) -> None:
     """Writes all files of an evaluation into its folder.
 
@@ -98,11 +121,11 @@ def save(evaluation: Evaluation, data: Data) -> None:
     table.save_csv(folder / PREDICTIONS)
     found.save(folder)
     if found.history:
-        plots.save_curves(found.history, folder / "curves.png", found.monitor)
-    plots.save_confusion_matrix(evaluation.metrics, folder / "confusion_matrix.png")
+        plots.save_curves(found.history, folder / CURVES, found.monitor)
+    plots.save_confusion_matrix(evaluation.metrics, folder / CONFUSION_MATRIX)
     rows = predictions.choose_samples(table)
     images = data.images(SPLIT, rows)
-    plots.save_samples(images, table.take(rows), folder / "samples.png")
+    plots.save_samples(images, table.take(rows), folder / SAMPLES)
 
 
 def load(folder: pathlib.Path) -> Evaluation:

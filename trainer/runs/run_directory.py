@@ -1,20 +1,21 @@
 """What a run directory holds, and where.
 
 config.json              the run's options
+changes.jsonl            an object for each time that the run continued with other lengths
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
 trained_on.json          fingerprint of the data, patients of the training split
-best.keras               the whole model of the best epoch: uint8 images in, probabilities out
+best.keras               the whole model of the best epoch: grey images in, probabilities out
 predictions_<split>.csv  a row per example
 report.json              metrics, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
 
-    run, config = run_directory.take(config, is_chief=True)
+    run, config = resuming.take(config, is_chief=True)
     with run:
         run.save_config(config)   # of a new run
-        run.save_model(model)
+        run.save_model(model.save)
         run.sync()                # to the bucket, if it is in one
 """
 
@@ -23,30 +24,29 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import datetime
-import os
+import json
 import pathlib
-import platform
+import re
 import shutil
-import tempfile
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
-import filelock
-
-from trainer.config import Config
+from trainer.config import LENGTHS, Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history
 from trainer.storage import documents, files, locations, mirror
 from trainer.system import console, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    import keras
+    import filelock
 
 
-_LOCK, _OWNER = ".lock", ".owner.json"
+LOCK, OWNER = ".lock", ".owner.json"
+BEST_MODEL = "best.keras"
+CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
+"""The name of a checkpoint: completed epochs, and steps after them."""
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
 
 
@@ -55,14 +55,6 @@ class TrainedOn(TypedDict):
 
     fingerprint: documents.Name
     patients: list[str]
-
-
-class _Owner(TypedDict):
-    """The process that has locked the directory, its host, and since when, in seconds of 1970."""
-
-    process: documents.Count
-    host: str
-    since: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +98,18 @@ class RunDirectory:
         """Releases the lock; removes a folder in which no run has begun."""
         if self.lock is None:
             return
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {_LOCK, _OWNER}:
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {LOCK, OWNER}:
             shutil.rmtree(self.path, ignore_errors=True)
         self.lock.release()
 
     def save_config(self, config: Config) -> None:
-        """Writes the options of a new run, once; from here on, the directory is taken."""
+        """Writes the options of a new run; from here on, the directory is taken.
+
+        Of a run that is there already, only its lengths may have changed: they are replaced, and
+        the change is recorded.
+        """
         if self.config.exists():
+            self._save_lengths(config)
             return
         # The next machine may stage its copies elsewhere.
         here = {"model_dir": str(self), "staging_dir": ""}
@@ -120,6 +117,27 @@ class RunDirectory:
         self.sync()
         if self.mirrored is not None:
             self.mirrored.wait()  # Another run that starts there now is refused.
+
+    def _save_lengths(self, config: Config) -> None:
+        saved = self.load_config()
+        changes = config.changes_from(saved)
+        lengths = {name: changes[name] for name in LENGTHS if name in changes}
+        if not lengths:
+            return
+        entry = {
+            "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "epochs": self.position[0],
+            "changes": lengths,
+            "command": config.command_line(),
+        }
+        path = self.path / "changes.jsonl"
+        limit = documents.LARGE_BYTES
+        exists = path.exists()
+        before = documents.read_text(path, way_out=_WAY_OUT, max_bytes=limit) if exists else ""
+        with files.replacing(path) as partial:
+            partial.write_text(f"{before}{json.dumps(entry)}\n", "utf-8")
+        files.save_json(self.config, saved.to_flat() | {k: new for k, (_, new) in lengths.items()})
+        self.sync()
 
     def sync(self, then: Sequence[pathlib.Path] = ()) -> None:
         """Uploads what has changed, `then` last, in the background."""
@@ -146,6 +164,13 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Completed epochs and steps after them in the newest checkpoint; zeros without one."""
+        names = (path.name for path in self.checkpoints.glob("[0-9]*"))
+        found = [name.split("-") for name in names if CHECKPOINT.fullmatch(name)]
+        return max(((int(epoch), int(step)) for epoch, step in found), default=(0, 0))
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         """TensorBoard's log directory."""
         return self.path / "tensorboard"
@@ -153,12 +178,12 @@ class RunDirectory:
     @property
     def best_model(self) -> pathlib.Path:
         """The saved model."""
-        return self.path / "best.keras"
+        return self.path / BEST_MODEL
 
-    def save_model(self, model: keras.Model) -> None:
-        """Saves the whole model, without optimizer."""
+    def save_model(self, save: Callable[[pathlib.Path], None]) -> None:
+        """Saves the model with a function that writes it to a path."""
         with files.replacing(self.best_model, makes_folder=False) as partial:
-            model.save(partial)
+            save(partial)
 
     def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
         """Records the training patients, so that evaluating on them is noticed."""
@@ -198,9 +223,17 @@ class RunDirectory:
         Raises:
           RunError: when the file can't be read.
         """
-        if not self.metrics.exists():
-            return {}
-        return history.load(self.metrics)
+        rows = self.load_rows()
+        names = [name for name in rows[0] if name != "epoch"] if rows else []
+        return {name: [row[name] for row in rows] for name in names}
+
+    def load_rows(self) -> list[dict[str, float]]:
+        """Returns the history as a row per epoch; NaN where a metric was undefined.
+
+        Raises:
+          RunError: when the file can't be read.
+        """
+        return history.load_rows(self.metrics) if self.metrics.exists() else []
 
     def folder(self, name: str) -> pathlib.Path:
         """Returns a folder of the run, which need not exist.
@@ -212,7 +245,7 @@ class RunDirectory:
         try:
             locations.require_name(name)
         except locations.LocationError as error:
-            raise RunError(f"{documents.shown(name)} {error}; nothing was written.") from error
+            raise RunError(f"{text.shown(name)} {error}; nothing was written.") from error
         path = self.path / name
         if path.is_symlink():
             raise RunError(
@@ -251,127 +284,3 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
         return run
     atexit.register(shutil.rmtree, run.path, ignore_errors=True)
     return RunDirectory(run.path, name=str(run))
-
-
-def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
-    """Locks the directory of a new run, or of one that resumes, until its `with` block ends.
-
-    Workers other than the chief get a temporary directory, which is removed when they exit.
-
-    Returns:
-      The directory, and the config with the precision of the run in it, if there is one.
-
-    Raises:
-      ConfigError: when `resume` forbids it, or the run in it has other options.
-      RunError: when another process has it, or it can't be read or written.
-    """
-    named = dataclasses.replace(
-        config, model_dir=config.model_dir or new_name(config.data.dataset, config)
-    )
-    run = at(named)
-    if is_chief:
-        run = dataclasses.replace(run, lock=_lock(run))
-    try:
-        saved = _load_resumable(run, config)
-    except BaseException:
-        run.release()
-        if run.mirrored is not None:
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
-    if not is_chief:
-        run = _copy(run)
-    return run, config if saved is None else config.with_precision(saved.runtime.precision)
-
-
-def _lock(run: RunDirectory) -> filelock.FileLock:
-    """Locks the directory; the system frees the lock when this process ends, however it ends."""
-    lock = filelock.FileLock(run.path / _LOCK)
-    owner = run.path / _OWNER
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        for folder in (run.checkpoints, run.tensorboard):
-            run.folder(folder.name)
-        lock.acquire(blocking=False)
-        for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
-            shutil.rmtree(partial, ignore_errors=True)
-        files.save_json(
-            owner, {"process": os.getpid(), "host": platform.node(), "since": time.time()}
-        )
-    except filelock.Timeout as error:
-        raise RunError(
-            f"model_dir ({run}) is in use {_describe(owner)}; end it first, or name another."
-        ) from error
-    except OSError as error:
-        raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
-    return lock
-
-
-def _describe(owner: pathlib.Path) -> str:
-    try:
-        found: _Owner = documents.load(owner, _Owner, way_out="remove it")
-    except RunError:
-        return "by another process"
-    minutes = (time.time() - found["since"]) / 60
-    host = text.one_line(found["host"])
-    return f"by process {found['process']} on {host}, for {minutes:.0f} min"
-
-
-def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
-    """Returns the config of the run in the directory, if it may resume; None if there is no run."""
-    if not run.has(run.config.name):
-        if config.checkpoints.resume == "must":
-            raise ConfigError(f"model_dir ({run}) holds no run for --resume=must to resume.")
-        if run.checkpoints.is_dir():  # Their options are unknown.
-            raise RunError(
-                f"{run.config} is missing, but there are checkpoints; restore it from a copy, or "
-                "name another --model_dir."
-            )
-        return None
-    if config.checkpoints.resume == "never":
-        raise ConfigError(
-            f"model_dir ({run}) already holds a run; name another, or resume it with --resume=auto."
-        )
-    if run.mirrored is not None:
-        run.mirrored.restore()
-        _remove_unfinished(run.checkpoints)
-    saved = run.load_config()
-    changes = config.changes_from(saved)
-    if config.runtime.precision == "auto":
-        changes.pop("precision", None)
-    if changes:
-        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
-        raise ConfigError(
-            f"model_dir ({run}) holds a run with other options ({listed}); name another, or undo "
-            "the change."
-        )
-    if run.best_model.exists() and not run.checkpoints.is_dir():
-        raise ConfigError(
-            f"model_dir ({run}) holds a finished run; name another, or evaluate it again with "
-            "--mode=evaluate."
-        )
-    return saved
-
-
-def _remove_unfinished(checkpoints: pathlib.Path) -> None:
-    """Removes checkpoints whose upload was interrupted: the manifest comes last."""
-    for folder in checkpoints.glob("[0-9]*"):
-        if not (folder / "manifest.json").exists():
-            shutil.rmtree(folder)
-
-
-def _copy(run: RunDirectory) -> RunDirectory:
-    """Returns a temporary directory with a copy of the chief's checkpoints."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="cxr-trainer-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    if run.checkpoints.is_dir():
-        ignored = shutil.ignore_patterns(".partial-*")
-        shutil.copytree(run.checkpoints, path / run.checkpoints.name, ignore=ignored)
-    if run.mirrored is not None:
-        shutil.rmtree(run.path, ignore_errors=True)
-    return RunDirectory(path)
-
-
-def new_name(what: str, config: Config) -> str:
-    """Returns a path with the data set, the backbone and the time."""
-    now = datetime.datetime.now().astimezone()
-    return f"runs/{what}-{config.model.backbone}-{now:%Y%m%d-%H%M%S}"

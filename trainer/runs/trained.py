@@ -12,16 +12,20 @@ Every command that uses a trained model starts from a `Run`.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import html
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from trainer import usage
 from trainer.config import Config
 from trainer.errors import RunError
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import evaluated, run_directory
+from trainer.storage import documents
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -130,7 +134,7 @@ class Run:
         figures = {"learning curves": self.plot_history()} if self.history else {}
         if self._is_evaluated:
             figures["confusion matrix"] = plots.draw_confusion_matrix(self.metrics)
-        caption = html.escape(f"{self.path}: {self._headline()}")
+        caption = html.escape(text.printable(f"{self.path}: {self._headline()}"))
         return "\n".join([f"<p>{caption}</p>", *map(_image, figures.values(), figures)])
 
     def _headline(self) -> str:
@@ -209,9 +213,64 @@ def require_finished(directory: RunDirectory) -> Run:
       RunError: when there is none, or it has no model yet.
     """
     if not directory.config.exists():
-        raise RunError(f"there is no run at {directory}; train one, or name its --model_dir.")
+        raise RunError(usage.no_run_at(str(directory)))
     if not directory.best_model.exists():
         raise RunError(
             f"the run at {directory} has no model yet; run its command again to resume it."
         )
+    last = last_evaluation(directory)
+    epochs = len(directory.load_rows()) if last else 0
+    if last and last.epochs < epochs:
+        raise RunError(
+            f"the run at {directory} has continued to {epochs} epochs since its model was saved "
+            f"after {last.epochs}; run its command again to finish it."
+        )
     return Run(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class LastEvaluation:
+    """What a run's last evaluation says about it.
+
+    Attributes:
+      epochs: number of epochs trained by then.
+      date: when it was; empty where the report does not say.
+    """
+
+    epochs: int
+    date: str
+
+    @property
+    def when(self) -> str:
+        """The date as a clause."""
+        return f", evaluated on {self.date}" if self.date else ""
+
+
+class _Facts(TypedDict):
+    """What is read of an evaluation's `run`."""
+
+    date: NotRequired[str]
+
+
+class _Evaluated(TypedDict):
+    """What is read of `report.json` here."""
+
+    history: dict[str, list[documents.Number]]
+    run: _Facts
+
+
+def last_evaluation(directory: RunDirectory) -> LastEvaluation | None:
+    """Returns what `report.json` says; None if it or the model is missing or unreadable."""
+    if not directory.best_model.exists():
+        return None
+    try:
+        found: _Evaluated = documents.load(
+            directory.path / evaluated.REPORT,
+            _Evaluated,
+            way_out="evaluate again",
+            max_bytes=documents.LARGE_BYTES,
+        )
+    except RunError:
+        return None
+    epochs = max(map(len, found["history"].values()), default=0)
+    return LastEvaluation(epochs, text.one_line(found["run"].get("date", ""))[:40])

@@ -20,7 +20,6 @@ import json
 import math
 import os
 import re
-import reprlib
 import stat
 import types
 import typing
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from trainer.errors import RunError
 from trainer.storage import locations
-from trainer.system import text as text_lib
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -43,8 +42,6 @@ MAX_DIGITS = 19
 
 # A string that never ends takes the rest: otherwise each of its quotes would be tried in turn.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 _T = TypeVar("_T")
 
@@ -84,11 +81,6 @@ Name = Annotated[str, locations.require_name]
 Count = Annotated[int, at_least(0)]
 Number = int | float | None
 """A metric: null stands for NaN and infinity, which JSON lacks."""
-
-
-def shown(value: object) -> str:
-    """Returns a value as an error quotes it: short, and without control characters."""
-    return _SHORT.repr(value)
 
 
 def load(
@@ -151,7 +143,7 @@ def _refusing(path: pathlib.Path, way_out: str, *, subject: str = "it") -> Itera
 
 def refused(path: pathlib.Path, problem: str, way_out: str) -> DocumentError:
     """Returns the error about a file; the problem is a sentence, or the system's words."""
-    return DocumentError(f"{text_lib.one_line(str(path))} can't be read ({problem}); {way_out}.")
+    return DocumentError(f"{text.one_line(str(path))} can't be read ({problem}); {way_out}.")
 
 
 def _read(path: pathlib.Path, max_bytes: int) -> bytes:
@@ -177,19 +169,19 @@ def _decode(data: bytes) -> str:
         ) from error
 
 
-def parse(data: bytes | str, *, allows_nan: bool = False) -> Any:
+def parse(data: bytes | str, *, allows_nan: bool = False, max_depth: int = MAX_DEPTH) -> Any:
     """Parses JSON within the limits of depth and of numbers.
 
     Raises:
       ValueError: a clause that says why it can't be parsed.
     """
-    text = data if isinstance(data, str) else _decode(data)
-    if not text.strip():
+    content = data if isinstance(data, str) else _decode(data)
+    if not content.strip():
         raise ValueError("is empty")
-    _require_shallow(text)
+    _require_shallow(content, max_depth)
     try:
         value = json.loads(
-            text,
+            content,
             parse_int=_parse_int,
             parse_float=float if allows_nan else _parse_float,
             parse_constant=float if allows_nan else _refuse_constant,
@@ -197,17 +189,17 @@ def parse(data: bytes | str, *, allows_nan: bool = False) -> Any:
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error})") from error
-    if re.search(r"\\u[dD][89a-fA-F]", text):
+    if re.search(r"\\u[dD][89a-fA-F]", content):
         _require_unicode(value)
     return value
 
 
-def _require_shallow(text: str) -> None:
+def _require_shallow(content: str, max_depth: int) -> None:
     depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
+    for match in _STRING_OR_BRACKET.finditer(content):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+        if depth > max_depth:
+            raise ValueError(f"is nested more than {max_depth} deep")
 
 
 def _parse_int(digits: str) -> int:
@@ -231,7 +223,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"names {shown(twice)} twice")
+        raise ValueError(f"is not JSON ({text.shown(twice)} is given twice)")
     return found
 
 
@@ -241,7 +233,7 @@ def _require_unicode(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"has text that is not Unicode ({shown(error.object[error.start])})"
+            f"has text that is not Unicode ({text.shown(error.object[error.start])})"
         ) from (error)
 
 
@@ -276,11 +268,11 @@ def _of(kind: type, value: Any, where: str, name: str) -> Any:
 
 
 def _has(where: str, value: Any) -> str:
-    return f"has {where} = {shown(value)}" if where else f"has {shown(value)}"
+    return f"has {where} = {text.shown(value)}" if where else f"has {text.shown(value)}"
 
 
 def _at(where: str, name: str) -> str:
-    shortened = name if name.isidentifier() and len(name) < 60 else shown(name)
+    shortened = name if name.isidentifier() and len(name) < 60 else text.shown(name)
     return f"{where}.{shortened}" if where else shortened
 
 

@@ -12,8 +12,11 @@ import pathlib
 import re
 from typing import Self
 
+from trainer.system import text as text_lib
+
 MAX_NAME_BYTES = 255
 """Of a file or folder, on every file system in use."""
+_SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "http", "https", "hdfs", "ftp", "file")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
@@ -60,6 +63,26 @@ def check(path: str) -> None:
     """Raises LocationError unless `path` is local or a well-formed `gs://bucket/prefix`."""
     if is_url(path):
         parse(path)
+    else:
+        check_local(path)
+
+
+def check_local(path: str) -> None:
+    """Raises LocationError unless `path` is a path on this machine, `~` or `~user` before it."""
+    scheme, colon, rest = path.partition(":")
+    if is_url(path):
+        raise LocationError("must be a local path, not a URL")
+    if colon and scheme.lower() in _SCHEMES:
+        hint = f"gs://{rest.lstrip('/')}" if scheme.lower() == "gs" else "a local path or gs://…"
+        raise LocationError(f"is neither a local path nor a URL; write {hint}")
+    if "\0" in path:
+        raise LocationError("has a null byte in it")
+    if not text_lib.is_os_string(path):
+        raise LocationError("has characters that no path can have")
+    try:
+        pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise LocationError("starts with the home folder of a user that is not known") from error
 
 
 def parse(text: str) -> Url:
@@ -70,10 +93,11 @@ def parse(text: str) -> Url:
     """
     scheme, _, rest = text.partition("://")
     if scheme != "gs":
-        raise LocationError(f"has the scheme {scheme}://; local paths and gs:// are supported")
+        shown = text_lib.visible(scheme)
+        raise LocationError(f"has the scheme {shown:.20}://; local paths and gs:// are supported")
     bucket, _, name = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise LocationError(f"has no valid bucket name ({bucket!r}); write gs://BUCKET/PREFIX")
+        raise LocationError(f"has no valid bucket name ({bucket!r:.80}); write gs://BUCKET/PREFIX")
     name = name.removesuffix("/")
     if name:
         _require_plain(name)

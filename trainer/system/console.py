@@ -1,23 +1,33 @@
 """What a run prints for its user: plain lines, and progress bars on a terminal.
 
-Text goes to standard output, bars and library logs to standard error.
+Text goes to standard output, bars and library logs to standard error. Where both are one terminal,
+each line is written above the bars, which are then drawn again: also the lines of libraries, once
+`share_terminal` was called.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 import tqdm
+from absl import logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 LINE_EVERY_S = 60
 
 _muted = False
+_closed = False
+_terminal: TextIO | None = None
+"""Where bars are drawn, if `share_terminal` has put `_AboveBars` in its place."""
 
 
 def mute() -> None:
@@ -44,21 +54,94 @@ def say(text: str = "") -> None:
 
 
 def say_always(text: str = "") -> None:
-    """Prints a line even while this process is silenced."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Prints a line even while this process is silenced.
+
+    If the reader of a pipe is gone, as after `| head -1`, the run is asked to stop, as by SIGTERM:
+    it saves what it has. `is_closed` then says why, and nothing more is printed.
+    """
+    try:
+        with _above_bars():
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        close(sys.stdout)
+        _thread.interrupt_main(signal.SIGTERM)  # This may be another thread.
+
+
+def close(stream: TextIO) -> None:
+    """Sends what is still written to a stream to the null device: its reader is gone."""
+    global _closed  # noqa: PLW0603 -- Standard output is global too.
+    _closed = True
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:  # noqa: PTH123
+        os.dup2(null.fileno(), stream.fileno())
+
+
+def is_closed() -> bool:
+    """Whether the reader of the output has gone."""
+    return _closed
+
+
+@contextlib.contextmanager
+def _above_bars() -> Iterator[None]:
+    """Removes the bars from the terminal within the block."""
+    with (
+        tqdm.tqdm.get_lock(),  # Also released by an exception, which tqdm's own block is not.
+        tqdm.tqdm.external_write_mode(file=_terminal or sys.stderr, nolock=True),
+    ):
+        yield
+
+
+class _AboveBars:
+    """Standard error, for warnings and library logs: writes above the bars on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _above_bars():
+            return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def share_terminal() -> None:
+    """From here on, what Python code writes to standard error leaves bars whole."""
+    global _terminal  # noqa: PLW0603 -- Standard error is global too.
+    if _terminal is None and _is_terminal(sys.stderr):
+        _terminal = sys.stderr
+        sys.stderr = _AboveBars(_terminal)
+        logging.get_absl_handler().python_handler.setStream(sys.stderr)
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal that can move its cursor; a notebook's stream is not."""
+    is_terminal = getattr(stream, "isatty", bool)()
+    return bool(is_terminal) and os.environ.get("TERM") != "dumb"
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal, on which lines can be redrawn."""
+    return _is_terminal(sys.stdout)
 
 
 def wants_colour() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+    """Whether to print in colour: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
 
 
 def bar(total: int, label: str, unit: str) -> Any:
     """Returns a tqdm bar on a terminal, and elsewhere a line every LINE_EVERY_S seconds."""
-    if _muted or sys.stderr.isatty():
+    stream = _terminal or sys.stderr
+    if _muted or _is_terminal(stream):
         return tqdm.tqdm(
-            total=total, desc=label, unit=unit, leave=False, dynamic_ncols=True, disable=_muted
+            total=total,
+            desc=label,
+            unit=unit,
+            leave=False,
+            dynamic_ncols=True,
+            disable=_muted,
+            file=stream,
         )
     return Lines(total, label, unit)
 

@@ -5,10 +5,13 @@ sys.exit(exits.code_of("trainer", lambda: run(command)))
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from trainer import errors
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,8 @@ DO_NOT_USE = 3
 """Done, but a guard fired: the model must not be used."""
 STOPPED, INTERRUPTED = 75, 130
 """After SIGTERM and SIGINT, with everything saved; 75 is EX_TEMPFAIL of sysexits.h."""
+OUTPUT_CLOSED = 141
+"""What a shell shows for a program that SIGPIPE ends; here with everything saved."""
 TRAINED = (DONE, DO_NOT_USE)
 """Exit codes of a finished run."""
 
@@ -25,16 +30,48 @@ _Parsed = TypeVar("_Parsed")
 
 
 def code_of(name: str, work: Callable[[], int]) -> int:
-    """Returns what `work` returns, or prints the error that ended it and returns its code."""
+    """Returns what `work` returns, or prints the error that ended it and returns its code.
+
+    Where the reader of the output has gone, as after `| head -1`, there is nothing to print to.
+    Other errors are our own mistakes: they keep their traceback.
+    """
     try:
-        return work()
-    except errors.ConfigError as error:
-        return _fail(name, error, USAGE)
-    except (errors.RunError, OSError) as error:  # A full disk, a folder without permission.
-        return _fail(name, error, FAILED)
+        code = work()
     except errors.Stopped as stop:
-        reason = f"{stop}; the same command resumes from what is saved."
-        return _fail(name, reason, stop.exit_code)
+        code = stop.exit_code
+        if not console.is_closed():
+            _fail(name, f"{stop}; the same command resumes from what is saved.", code)
+    except Exception as error:
+        is_ours = isinstance(error, errors.ConfigError | errors.RunError)
+        reason = str(error) if is_ours else explain(error)
+        if not reason:
+            raise
+        code = _fail(name, reason, USAGE if isinstance(error, errors.ConfigError) else FAILED)
+    return OUTPUT_CLOSED if console.is_closed() and code not in (FAILED, USAGE) else code
+
+
+def explain(error: Exception) -> str:
+    """Returns a sentence for an error of the system: a disk, permissions, memory; else nothing."""
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return (
+            f"out of memory ({text.first_line(error)}); give a smaller --batch_size, or free "
+            "memory of the device."
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("Could not determine home"):
+        return "the home directory is not known; set HOME, or give full paths."
+    if isinstance(error, UnicodeError):
+        return f"a file or a name is not UTF-8 ({text.first_line(error)})."
+    return ""
+
+
+def _of_system(error: OSError) -> str:
+    path = f"{text.one_line(str(error.filename))}: " if error.filename else ""
+    reason = f"{path}{error.strerror or text.first_line(error)}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason} Free some space; the same command resumes from what is saved."
+    return reason
 
 
 def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
@@ -43,10 +80,13 @@ def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
         return parse()
     except errors.ConfigError as error:
         sys.exit(_fail(name, error, USAGE))
-    except errors.RunError as error:  # A --config_file in a bucket can't be read.
-        sys.exit(_fail(name, error, FAILED))
+    except (errors.RunError, OSError) as error:  # A --config_file in a bucket can't be read.
+        sys.exit(_fail(name, explain(error) or error, FAILED))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _fail(name: str, reason: object, code: int) -> int:
-    sys.stderr.write(f"{name}: {reason}\n")
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"{name}: {text.printable(str(reason))}\n")
     return code

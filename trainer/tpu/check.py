@@ -9,6 +9,9 @@ runs only a part of it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=tpu_check")
+
 import dataclasses
 import importlib
 import math

@@ -1,7 +1,7 @@
-"""Keras callbacks for everything periodic in training: logs, early stopping, checkpoints.
+"""Keras callbacks for everything periodic in training: progress, early stopping, checkpoints.
 
 stopping = EarlyStopping(model, monitor="val_loss", patience=5)
-log = MetricsLog(run_dir / "metrics.jsonl")
+log = metrics_log.MetricsLog(run_dir / "metrics.jsonl")
 saving = Checkpointing(checkpoints, weights, [stopping, log], config.checkpoints)
 driver.fit(..., callbacks=[StopAtDivergence(), Progress(epochs, steps), log, stopping, saving])
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import json
 import math
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -21,7 +20,7 @@ import tensorflow as tf
 
 from trainer.errors import DivergedError
 from trainer.evaluation import history
-from trainer.storage import documents, files
+from trainer.storage import documents
 from trainer.system import console, signals
 from trainer.training.driver import Position
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trainer.options import CheckpointOptions
-    from trainer.training.checkpoint import Checkpoints
+    from trainer.training.checkpoint import Checkpoint, Checkpoints
 
 
 class StatefulCallback(abc.ABC):
@@ -148,9 +147,33 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
             for best, weight in zip(self.variables, self._weights, strict=True):
                 weight.assign(best.numpy())
 
+    @property
+    def reason(self) -> str:
+        """Why training stops here, as a clause; empty if it doesn't."""
+        if not _is_exhausted(self._wait, self._patience):
+            return ""
+        return (
+            f"{self._wait} epoch(s) without a better {self._monitor} (patience {self._patience}; "
+            "with a larger one it continues)"
+        )
+
     def _stop_if_due(self) -> None:
-        if self._wait and self._wait >= self._patience:
+        if self.reason:
             self.model.stop_training = True
+
+
+def _is_exhausted(wait: int, patience: int) -> bool:
+    return 0 < wait >= patience
+
+
+def is_exhausted(found: Checkpoint, patience: int) -> bool:
+    """Whether training had stopped early when a checkpoint was saved.
+
+    Raises:
+      RunError: when the checkpoint does not say.
+    """
+    name = EarlyStopping.__name__
+    return _is_exhausted(found.states({name: EarlyStopping.shape})[name]["wait"], patience)
 
 
 class Recoveries(keras.callbacks.Callback, StatefulCallback):
@@ -308,29 +331,41 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._epochs, self._steps = epochs, steps
         self._clock, self._say = clock, say
-        self._start = 0.0
+        self._epoch_s: list[float] = []
         self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock."""
+        """Forgets the times of epochs before a divergence, from which training returns."""
         del logs
-        self._start = self._clock()
+        self._epoch_s = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Opens the progress bar."""
+        """Opens the progress bar, and starts the clock."""
         del logs
+        self._first_step: int | None = None
+        self._begun = self._trained = self._clock()
         self._bar = console.bar(self._steps, f"epoch {epoch + 1}/{self._epochs}", "step")
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Stores the first step (from 0): a run may resume within an epoch."""
+        del logs
+        if self._first_step is None:
+            self._first_step = batch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar past step `batch` (from 0)."""
         del logs
+        self._trained = self._clock()
         self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Closes the bar and prints the epoch's line."""
         self._bar.close()
-        elapsed_s = self._clock() - self._start
-        left_s = elapsed_s / (epoch + 1) * (self._epochs - epoch - 1)
+        # Of an epoch that was resumed in its middle, this process trained only a share.
+        share = 1 - (self._first_step or 0) / self._steps
+        train_s, validation_s = self._trained - self._begun, self._clock() - self._trained
+        self._epoch_s.append((train_s / share if share else 0.0) + validation_s)
+        left_s = sum(self._epoch_s) / len(self._epoch_s) * (self._epochs - epoch - 1)
         self._say(format_epoch(epoch, self._epochs, logs or {}, left_s))
 
 
@@ -344,7 +379,10 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
       left_s: estimated seconds until the upper limit is reached.
     """
     train, validation = (
-        "  ".join(f"{name} {logs[prefix + name]:.4f}" for name in ("loss", "accuracy", "auc"))
+        "  ".join(
+            f"{name} {history.decimal(logs[prefix + name], 4)}"
+            for name in ("loss", "accuracy", "auc")
+        )
         for prefix in ("", "val_")
     )
     minutes, seconds = divmod(round(left_s), 60)
@@ -353,44 +391,3 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
         f"{logs['examples_per_s']:.0f} img/s  input wait {logs['input_wait']:.0%}  "
         f"at most {minutes}:{seconds:02d} left"
     )
-
-
-class MetricsLog(keras.callbacks.Callback, StatefulCallback):
-    """Writes one JSON object per epoch (counted from 1) to a file.
-
-    Unlike Keras's CSVLogger, it drops rows of epochs after the checkpoint that a run resumes from.
-    """
-
-    shape = list[dict[str, float]]
-
-    def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._path, self._clock = path, clock
-        self._rows: list[dict[str, float]] = []
-        self._start = 0.0
-
-    def state(self) -> list[dict[str, float]]:
-        """Returns the rows so far."""
-        return self._rows
-
-    def restore(self, state: list[dict[str, float]]) -> None:
-        """Restores the rows and rewrites the file, which may have a row of an epoch not saved."""
-        self._rows = list(state)
-        self._write()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock."""
-        del epoch, logs
-        self._start = self._clock()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the epoch's logs, its learning rate and its time, validation included."""
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row = {"epoch": epoch + 1, "learning_rate": rate, **(logs or {})}
-        row["epoch_s"] = round(self._clock() - self._start, 3)
-        self._rows.append(row)
-        self._write()
-
-    def _write(self) -> None:
-        with files.replacing(self._path, makes_folder=False) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in self._rows), "utf-8")

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 import shutil
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from trainer.errors import ConfigError, DiskError, RunError
+from trainer.runs import run_directory
 from trainer.storage import documents, files, locations
 from trainer.system import console, text
 from trainer.training.driver import Position
@@ -41,7 +42,6 @@ _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 _WAY_OUT = "restore it from a copy, or remove this checkpoint"
 _UNREADABLE: Final = (tf.errors.OpError, ValueError, RuntimeError, AssertionError, LookupError)
 """What TensorFlow raises for a file that is not a checkpoint, or is damaged."""
-_FOLDER = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 
 
 class _Manifest(TypedDict):
@@ -102,6 +102,8 @@ class Checkpoints:
           num_replicas: number of replicas that train; another number changes how sums round.
         """
         self._folder = folder
+        # Of the others, early stopping's best value starts at infinity.
+        self._trained = [v for v in variables if isinstance(v, keras.Variable) and v.trainable]
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
         self._fingerprint = fingerprint
         self._keep = keep
@@ -128,7 +130,7 @@ class Checkpoints:
                 "files": checksums,
             }
             files.save_json(partial / _MANIFEST, manifest)
-        for old in self._saved()[self._keep :]:
+        for old in saved_in(self._folder)[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)  # A partly removed one counts as damaged.
         return target / _MANIFEST
 
@@ -140,10 +142,11 @@ class Checkpoints:
           RunError: when there are checkpoints, and all are damaged or of another format.
         """
         damages: dict[pathlib.Path, str] = {}
-        for path in self._saved():
+        for path in saved_in(self._folder):
             damage = _damage(path) or self._misfit(path)
+            found = None if damage else self._load(path)
+            damage = damage or self._not_finite()
             if damage is None:
-                found = self._load(path)
                 # If kept, they would count as the newest checkpoints and displace good ones.
                 for damaged in damages:
                     shutil.rmtree(damaged, ignore_errors=True)
@@ -209,15 +212,35 @@ class Checkpoints:
             raise documents.refused(
                 path, text.one_line(text.first_line(error)), "remove this checkpoint"
             ) from error
-        epoch, step = map(int, path.name.split("-"))
-        return Checkpoint(Position(epoch, step), _load_states(path))
+        return _read(path)
 
-    def _saved(self) -> list[pathlib.Path]:
-        """Returns the checkpoints, newest first."""
-        if not self._folder.is_dir():
-            return []
-        paths = (path for path in self._folder.iterdir() if _FOLDER.fullmatch(path.name))
-        return sorted(paths, reverse=True)
+    def _not_finite(self) -> str | None:
+        """Returns which of the model's weights are NaN or infinite; None if none is."""
+        for variable in self._trained:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                return f"its weights {variable.path} are not finite"
+        return None
+
+
+def peek(folder: pathlib.Path) -> Checkpoint | None:
+    """Reads the newest undamaged checkpoint, but for the variables; None if there is none."""
+    for path in saved_in(folder):
+        if _damage(path) is None:
+            return _read(path)
+    return None
+
+
+def _read(path: pathlib.Path) -> Checkpoint:
+    epoch, step = map(int, path.name.split("-"))
+    return Checkpoint(Position(epoch, step), _load_states(path))
+
+
+def saved_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the checkpoints in a folder, newest first."""
+    if not folder.is_dir():
+        return []
+    paths = (path for path in folder.iterdir() if run_directory.CHECKPOINT.fullmatch(path.name))
+    return sorted(paths, reverse=True)
 
 
 def _damage(path: pathlib.Path) -> str | None:
@@ -235,7 +258,7 @@ def _damage(path: pathlib.Path) -> str | None:
             locations.require_name(name)
             found = _checksum(path / name)
         except (OSError, locations.LocationError):
-            return f"{documents.shown(name)} is missing"
+            return f"{text.shown(name)} is missing"
         if found != checksum:
             return f"{name} differs from what was written"
     return (

@@ -19,11 +19,11 @@ import keras
 import tensorflow as tf
 
 from trainer.distribution import peers
-from trainer.errors import DivergedError, RunError, Stopped
+from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.features import partition
 from trainer.models import classifier, session
 from trainer.system import console, signals
-from trainer.training import callbacks, checkpoint, feeds, optimization
+from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
 from trainer.training.driver import Driver, Position
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class TrainingSetup:
       fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
         data, and whether training uses images or the features of a certain layer.
       steps_per_epoch: number of batches in an epoch.
+      notes: a sentence for each split that lacks a class.
     """
 
     network: classifier.Network
@@ -53,6 +54,7 @@ class TrainingSetup:
     variables: Sequence[Any]
     fingerprint: str
     steps_per_epoch: int
+    notes: tuple[str, ...] = ()
 
 
 def build(config: Config, data: Data, context: Context) -> TrainingSetup:
@@ -65,8 +67,9 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
 
     Raises:
       ConfigError: when an option does not fit the backbone or the data.
-      RunError: when weights can't be loaded or don't fit.
+      RunError: when weights can't be loaded or don't fit, or a class has no training example.
     """
+    notes = _notes_of_classes(data, config.optimization.monitor)
     session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
         network = classifier.build(config.model, data.image_shape, len(data.class_names))
@@ -77,7 +80,27 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
         )
     frozen = partition.weights_hash(network.whole.non_trainable_weights)
     fingerprint = f"{frozen}-{data.fingerprint}-{feed.kind}"
-    return TrainingSetup(network, feed, variables, fingerprint, steps)
+    return TrainingSetup(network, feed, variables, fingerprint, steps, notes)
+
+
+def _notes_of_classes(data: Data, monitor: str) -> tuple[str, ...]:
+    """Says which splits lack a class; raises an error where training then makes no sense."""
+    notes = []
+    for split in ("train", "validation"):
+        counts = data.class_counts(split)
+        lacking = [name for name, count in zip(data.class_names, counts, strict=True) if not count]
+        if not lacking:
+            continue
+        fact = f"the {split} split has no example of {', '.join(lacking)}"
+        if split == "train":
+            raise RunError(f"{fact}, so nothing can be learnt; build the data set with both.")
+        if monitor == "val_auc":
+            raise ConfigError(
+                f"monitor (val_auc) is undefined: {fact}; give --monitor=val_loss, or build the "
+                "data set with both."
+            )
+        notes.append(f"{fact}: its AUC is undefined. The best epoch is that of {monitor}.")
+    return tuple(notes)
 
 
 def fit(
@@ -117,8 +140,8 @@ def fit(
     try:
         with signals.deferred(context.any_host):
             start = found or hooks.saving.save_first()
-            if start != Position() and not is_quiet:
-                console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
+            if not is_quiet:
+                _say_start(start, epochs, hooks.stopping)
             driver = Driver(
                 setup.feed.model, context.strategy, steps_per_execution=context.steps_per_execution
             )
@@ -129,6 +152,13 @@ def fit(
         peers.part()
         raise
     return driver
+
+
+def _say_start(start: Position, epochs: int, stopping: callbacks.EarlyStopping) -> None:
+    if start != Position():
+        console.say(f"resuming after epoch {start.epoch}, step {start.step}.")
+    if stopping.reason and start.epoch < epochs:
+        console.say(f"training stopped early after epoch {start.epoch}: {stopping.reason}.")
 
 
 def _train(
@@ -157,9 +187,10 @@ def _train(
 
 @dataclasses.dataclass(frozen=True)
 class _Callbacks:
-    """The callbacks of a run: all of them in calling order, and the two that `fit` uses itself."""
+    """The callbacks of a run: all of them in calling order, and those that `fit` uses itself."""
 
     all: Sequence[keras.callbacks.Callback]
+    stopping: callbacks.EarlyStopping
     recoveries: callbacks.Recoveries
     saving: callbacks.Checkpointing
 
@@ -176,7 +207,7 @@ def _build_callbacks(
     `shown_epochs` is the upper limit in the progress lines; None: no progress lines.
     """
     model, rules = setup.feed.model, config.optimization
-    log = callbacks.MetricsLog(directory.metrics)
+    log = metrics_log.MetricsLog(directory.metrics)
     stopping = callbacks.EarlyStopping(model, monitor=rules.monitor, patience=rules.patience)
     recoveries = callbacks.Recoveries(model.optimizer.learning_rate_factor)
     checkpoints = checkpoint.Checkpoints(
@@ -199,7 +230,7 @@ def _build_callbacks(
         progress.append(callbacks.Progress(shown_epochs, setup.steps_per_epoch))
     tensorboard = keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False)
     hooks = [callbacks.StopAtDivergence(), *progress, log, tensorboard, stopping, saving]
-    return _Callbacks(hooks, recoveries, saving)
+    return _Callbacks(hooks, stopping, recoveries, saving)
 
 
 def _require_agreement(

@@ -145,6 +145,13 @@ class PositiveAUC(keras.metrics.AUC):
         """Accumulates one batch."""
         super().update_state(y_true, y_pred[:, POSITIVE_CLASS], sample_weight)
 
+    def result(self) -> Any:
+        """Returns the area; NaN where an example of a class is missing: Keras would return 0."""
+        positives = self.true_positives[0] + self.false_negatives[0]
+        negatives = self.true_negatives[0] + self.false_positives[0]
+        is_defined = keras.ops.logical_and(positives > 0, negatives > 0)
+        return keras.ops.where(is_defined, super().result(), np.nan)
+
 
 def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> gradients.GlobalUpdate:
     """Builds the optimizer with its learning-rate schedule, wrapped in a GlobalUpdate.

@@ -116,10 +116,9 @@ def build(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
     if settings.algorithm == "bayesian":
         rung = plan.brackets[0].rungs[0]
         return BayesianOracle(space=space, epochs=rung.epochs, max_trials=rung.trials, **options)
-    is_grid = settings.algorithm == "grid"
     draws = (
-        brackets.Draws.grid(space)
-        if is_grid
-        else brackets.Draws.random(space, settings.search_seed)
+        [brackets.Draws.grid(space)]
+        if settings.algorithm == "grid"
+        else brackets.Draws.of_iterations(space, settings.search_seed, plan)
     )
     return PlannedOracle(schedule=brackets.BracketSchedule(plan, draws, direction), **options)

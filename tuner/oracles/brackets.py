@@ -4,7 +4,7 @@ A trial's id names its slot: `b0-r1-03` is the fourth configuration of bracket 0
 The order in which workers finish changes nothing: configurations are drawn by number, and a rung
 is promoted only when it is complete.
 
-    schedule = brackets.BracketSchedule(plan, brackets.Draws.random(space, seed), "max")
+    schedule = brackets.BracketSchedule(plan, [brackets.Draws.random(space, seed)], "max")
     slot = schedule.next({"b0-r0-00": brackets.TrialOutcome(statuses.COMPLETED, 0.9)})
     schedule.values(slot)      # its configuration; but `next` may also return IDLE or STOPPED
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ import numpy as np
 from tuner import statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tuner.plan import Plan
     from tuner.space import Space
 
+Key = tuple[Any, ...]
 MAX_COLLISIONS = 10_000
 """Repeated draws in a row after which a space counts as exhausted."""
 
@@ -65,9 +67,28 @@ class Draws:
         self._drawn: list[dict[str, Any]] = []
 
     @classmethod
-    def random(cls, space: Space, seed: int) -> Draws:
-        """Samples distinct configurations at random."""
-        return cls(_distinct(space, seed))
+    def random(
+        cls, space: Space, seed: int | list[int], without: frozenset[Key] = frozenset()
+    ) -> Draws:
+        """Samples distinct configurations at random, without those that are named by `key`."""
+        return cls(_distinct(space, seed, set(without)))
+
+    @classmethod
+    def of_iterations(cls, space: Space, seed: int, plan: Plan) -> list[Draws]:
+        """Samples the configurations of each iteration of a plan.
+
+        Each iteration has a random sequence of its own: more iterations change no earlier one,
+        however many failed trials were replaced in that. It leaves out what those before planned.
+        """
+        planned = plan.iteration.num_configurations
+        seen: frozenset[Key] = frozenset()
+        found = []
+        for iteration in range(plan.iterations):
+            draws = cls.random(space, [seed, iteration] if iteration else seed, seen)
+            drawn = (draws.get(number) for number in range(planned))
+            seen |= {key(values) for values in drawn if values is not None}
+            found.append(draws)
+        return found
 
     @classmethod
     def grid(cls, space: Space) -> Draws:
@@ -80,16 +101,19 @@ class Draws:
         return self._drawn[number] if number < len(self._drawn) else None
 
 
-def _distinct(space: Space, seed: int) -> Iterator[dict[str, Any]]:
+def key(values: Mapping[str, Any]) -> Key:
+    """Returns what two equal configurations share."""
+    return tuple(values.values())
+
+
+def _distinct(space: Space, seed: int | list[int], seen: set[Key]) -> Iterator[dict[str, Any]]:
     generator = np.random.default_rng(seed)
-    seen: set[tuple[Any, ...]] = set()
     collisions = 0
     while collisions < MAX_COLLISIONS and len(seen) < space.size:
         values = space.values_at(generator.uniform(size=len(space.dimensions)).tolist())
-        key = tuple(values.values())
-        collisions = collisions + 1 if key in seen else 0
+        collisions = collisions + 1 if key(values) in seen else 0
         if not collisions:
-            seen.add(key)
+            seen.add(key(values))
             yield values
 
 
@@ -104,12 +128,12 @@ class TrialOutcome:
 class BracketSchedule:
     """Assigns the slots of a plan, given the outcomes so far; it has no state of its own."""
 
-    def __init__(self, plan: Plan, draws: Draws, direction: str) -> None:
+    def __init__(self, plan: Plan, draws: Sequence[Draws], direction: str) -> None:
         """Creates the schedule of a plan.
 
         Args:
           plan: brackets and rungs.
-          draws: the configurations, by number.
+          draws: the configurations of each iteration of the plan, by number.
           direction: "max" or "min": which scores are promoted.
         """
         self._plan, self._draws, self._sign = plan, draws, -1 if direction == "max" else 1
@@ -129,7 +153,7 @@ class BracketSchedule:
 
     def values(self, slot: Slot) -> dict[str, Any]:
         """Returns the configuration of a slot, as values by option name."""
-        values = self._draws.get(self._number(slot.bracket, slot.index))
+        values = self._draw(slot.bracket, slot.index)
         if values is None:
             raise ValueError(
                 f"{slot.trial_id} exceeds the number of configurations in the search space."
@@ -165,7 +189,7 @@ class BracketSchedule:
         """Yields the slots that may fill a rung: new draws, or the best of the rung below."""
         if level == 0:
             for index in itertools.count():
-                if self._draws.get(self._number(bracket, index)) is None:
+                if self._draw(bracket, index) is None:
                     return
                 yield Slot(bracket, 0, index)
         below = [
@@ -173,20 +197,23 @@ class BracketSchedule:
             for trial_id, outcome in outcomes.items()
             if outcome.status == statuses.COMPLETED
             and outcome.score is not None
+            and math.isfinite(outcome.score)  # NaN would sort to any place.
             and (slot := Slot.of(trial_id)).bracket == bracket
             and slot.rung == level - 1
         ]
         for _, index in sorted(below):
             yield Slot(bracket, level, index)
 
-    def _number(self, bracket: int, index: int) -> int:
-        """Returns the number of a draw: planned ones first, then replacements of failed trials.
+    def _draw(self, bracket: int, index: int) -> dict[str, Any] | None:
+        """Returns a configuration of a bracket: planned ones first, then for failed trials.
 
-        Replacements alternate between the brackets, so that each bracket's numbers are fixed
-        however many trials fail in the others.
+        Replacements alternate between the brackets of an iteration, so that each bracket's numbers
+        are fixed however many trials fail in the others, and however many iterations follow.
         """
-        planned = self._plan.brackets[bracket].rungs[0].trials
-        if index < planned:
-            return self._plan.first_draw(bracket) + index
-        turn = (index - planned) * len(self._plan.brackets)
-        return self._plan.num_configurations + turn + bracket
+        plan = self._plan.iteration
+        iteration, place = divmod(bracket, len(plan.brackets))
+        planned = plan.brackets[place].rungs[0].trials
+        number = plan.first_draw(place) + index
+        if index >= planned:
+            number = plan.num_configurations + (index - planned) * len(plan.brackets) + place
+        return self._draws[iteration].get(number)

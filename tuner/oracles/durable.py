@@ -143,6 +143,8 @@ class DurableOracle(keras_tuner.Oracle):
         # A kill may fall between the two writes: the trials' own files decide, not oracle.json.
         for path in sorted(folder.glob("trial_*/trial.json")):
             trial = saved.load_trial(path, self.get_space())
+            if trial.status == statuses.COMPLETED and not records.is_defined(trial.score):
+                trial.status, trial.message = statuses.FAILED, _undefined(trial.score)
             self.trials[trial.trial_id] = trial
         path = pathlib.Path(self._get_oracle_fname())
         if path.exists():
@@ -221,8 +223,10 @@ class DurableOracle(keras_tuner.Oracle):
         return max((path.name for path in folder.glob("[0-9]*-[0-9]*")), default="")
 
     def _end(self, trial: trial_lib.Trial, record: records.TrialRecord) -> None:
-        trial.status = statuses.COMPLETED if record.score is not None else statuses.FAILED
-        trial.score, trial.message = record.score, record.reason or None
+        is_defined = records.is_defined(record.score)
+        trial.status = statuses.COMPLETED if is_defined else statuses.FAILED
+        trial.score = record.score if is_defined else None
+        trial.message = record.reason or (None if is_defined else _undefined(record.score))
         trial.best_step = record.best_epoch
         self.end_order.append(trial.trial_id)
         self._stop_at_failures()
@@ -243,6 +247,11 @@ class DurableOracle(keras_tuner.Oracle):
             self.stopped_because = (
                 f"{len(last)} trials in a row failed for the same reason ({last[-1].message})"
             )
+
+
+def _undefined(score: object) -> str:
+    """Returns the reason of a trial that ended without an error, and without a score."""
+    return f"undefined: its score is {score}"
 
 
 def _without_nan(state: Any) -> Any:

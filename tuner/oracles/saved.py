@@ -15,6 +15,7 @@ from keras_tuner.engine import trial as trial_lib
 
 from trainer.errors import RunError
 from trainer.storage import documents
+from trainer.system import text
 from tuner import records, statuses
 from tuner.oracles.brackets import Slot
 
@@ -104,7 +105,7 @@ def _require_values(space: keras_tuner.HyperParameters) -> None:
     for dimension in space.space:
         value = space.values.get(dimension.name)
         if value is None or isinstance(value, str) is not isinstance(dimension.default, str):
-            raise ValueError(f"has {dimension.name} = {documents.shown(value)}")
+            raise ValueError(f"has {dimension.name} = {text.shown(value)}")
 
 
 def load_oracle(path: pathlib.Path, trials: Collection[str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import shutil
 import textwrap
 from typing import TYPE_CHECKING
@@ -73,8 +72,7 @@ class Board:
         """
         self._totals = Totals(planned_trials, planned_epochs, dict(planned_rungs or {}), workers)
         self._objective, self._say = objective, say
-        in_place = console.wants_colour() and os.environ.get("TERM") != "dumb"
-        self._in_place = in_place if is_terminal is None else is_terminal
+        self._in_place = console.is_terminal() if is_terminal is None else is_terminal
         self._logged: set[str] = set()
         self._drawn = ""
 
@@ -125,12 +123,14 @@ def format_line(trial: TrialResult, objective: str) -> str:
     """Returns the log line of a finished trial."""
     took = formats.duration(trial.seconds)
     if trial.status == statuses.FAILED:
-        reason = text.one_line(trial.reason) or "no reason was recorded"
-        return f"trial {trial.trial_id} failed after {took}: {reason}"
+        reason = " ".join(trial.reason.split()) or "no reason was recorded"
+        return text.one_line(f"trial {trial.trial_id} failed after {took}: {reason}")
     epochs = formats.counted(trial.epochs, "epoch")
     score = formats.score(trial.score)
     values = formats.values(trial.values)
-    return f"trial {trial.trial_id}: {objective} {score} after {epochs}, took {took} ({values})"
+    return text.one_line(
+        f"trial {trial.trial_id}: {objective} {score} after {epochs}, took {took} ({values})"
+    )
 
 
 def seconds_left(results: SearchResults, totals: Totals) -> float | None:

@@ -30,15 +30,24 @@ def write(results: SearchResults, path: pathlib.Path) -> None:
       results: The results so far.
       path: The CSV file: UTF-8, lines end with a line feed, scores in full precision.
     """
-    names = [dimension.name for dimension in results.dimensions]
     with (
         files.replacing(path) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_BEFORE, *names, *_AFTER])
-        for rank, trial in _board(results):
-            writer.writerow(_row(rank, trial, names))
+        for row in _rows(results):
+            writer.writerow(map(_cell, row))
+
+
+def _cell(value: object) -> object:
+    """Returns what the CSV file holds for a value: one line, and never a formula."""
+    return text.cell(" ".join(value.split())) if isinstance(value, str) else value
+
+
+def _rows(results: SearchResults) -> Iterator[list[object]]:
+    names = [dimension.name for dimension in results.dimensions]
+    yield [*_BEFORE, *names, *_AFTER]
+    yield from (_row(rank, trial, names) for rank, trial in _board(results))
 
 
 def _board(results: SearchResults) -> Iterator[tuple[int | None, TrialResult]]:
@@ -59,5 +68,5 @@ def _row(rank: int | None, trial: TrialResult, names: list[str]) -> list[object]
         trial.epochs,
         f"{trial.seconds:.1f}",
         *(trial.values[name] for name in names),
-        text.one_line(trial.reason),
+        trial.reason,
     ]

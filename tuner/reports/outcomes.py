@@ -1,6 +1,6 @@
 """Reads the trials of a search from disk into `results.SearchResults`.
 
-read = outcomes.Reader(space, settings, plan, facts, began)
+read = outcomes.Reader(space, settings, plan, facts, began, class_counts)
 read(oracle.trials.values()).best
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import RunError
-from trainer.evaluation import history
+from trainer.runs import run_directory
 from tuner import records, statuses
 from tuner.reports import results
 
@@ -32,6 +32,7 @@ class Reader:
         plan: Plan,
         facts: Mapping[str, str],
         began: float,
+        class_counts: Mapping[str, int],
     ) -> None:
         """Creates a reader for a search.
 
@@ -41,9 +42,10 @@ class Reader:
           plan: of the search.
           facts: about data and model, by name, for the report.
           began: start of the search, in seconds since 1970.
+          class_counts: number of validation examples of each class, by name.
         """
         self._space, self._settings, self._plan = space, settings, plan
-        self._facts, self._began = facts, began
+        self._facts, self._began, self._class_counts = facts, began, class_counts
         self._ended: dict[str, results.TrialResult] = {}
 
     def __call__(self, trials: Iterable[Any]) -> results.SearchResults:
@@ -57,6 +59,7 @@ class Reader:
             trials=found,
             planned_trials=self._plan.num_trials,
             facts=self._facts,
+            class_counts=self._class_counts,
         )
 
     def _read(self, trial: Any) -> results.TrialResult:
@@ -93,6 +96,6 @@ class Reader:
 def _history(folder: pathlib.Path) -> list[dict[str, float]]:
     """Reads the metrics so far of a running configuration, one row per epoch."""
     try:
-        return history.load_rows(folder / "metrics.jsonl")
-    except RunError:  # No epoch has finished, or the file is damaged.
+        return run_directory.RunDirectory(folder).load_rows()
+    except RunError:  # The file is being replaced, or is damaged.
         return []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.storage import files
 from trainer.system.markup import Markup, element
-from tuner.reports import charts, formats, importance
+from tuner.reports import charts, formats, importance, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +51,10 @@ def _page(results: SearchResults) -> str:
 
 
 def _sections(results: SearchResults) -> Iterable[Markup]:
+    yield from (
+        element("p", verdict.warning(reason, colour=False), class_="verdict", role="alert")
+        for reason in verdict.reasons(results)
+    )
     yield _facts(results)
     yield _section("Best configuration", _best(results))
     if results.configurations:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import TYPE_CHECKING
 
-from tuner import statuses
+from tuner import records, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,11 +59,7 @@ class TrialResult:
     @property
     def has_score(self) -> bool:
         """Whether the trial has completed, with a finite score."""
-        return (
-            self.status == statuses.COMPLETED
-            and self.score is not None
-            and math.isfinite(self.score)
-        )
+        return self.status == statuses.COMPLETED and records.is_defined(self.score)
 
     @property
     def epochs_done(self) -> int:
@@ -73,8 +68,8 @@ class TrialResult:
 
     def points(self, key: str) -> list[tuple[int, float]]:
         """Returns (epoch, value) for each epoch in which the metric is finite."""
-        rows = ((int(row["epoch"]), row.get(key, math.nan)) for row in self.curve)
-        return sorted((epoch, float(value)) for epoch, value in rows if math.isfinite(value))
+        rows = ((int(row["epoch"]), row.get(key)) for row in self.curve)
+        return sorted((epoch, float(value)) for epoch, value in rows if records.is_defined(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +84,8 @@ class SearchResults:
       trials: The trials that have started, in any order.
       planned_trials: Number of trials of the whole search.
       facts: Options that identify the search for a reader, such as backbone, by name.
+      class_counts: Number of validation examples of each class, by name; empty if unknown.
+      refit_warnings: What the guard says of the runs of --refit_best, a sentence each.
     """
 
     name: str
@@ -98,6 +95,8 @@ class SearchResults:
     trials: Sequence[TrialResult]
     planned_trials: int
     facts: Mapping[str, str]
+    class_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refit_warnings: Sequence[str] = ()
 
     @functools.cached_property
     def ranked(self) -> Sequence[TrialResult]:

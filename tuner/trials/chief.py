@@ -22,7 +22,7 @@ import grpc
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
 
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.storage import files
 from trainer.system import console, processes, text
 from tuner.trials import worker
@@ -50,7 +50,10 @@ def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
       RunError: when the address can't be bound.
     """
     # KerasTuner's own start_server never returns if a worker was killed.
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    # Without the option, a second chief would share the port, and answer half of the workers.
+    server = grpc.server(
+        concurrent.futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)]
+    )
     servicer = oracle_chief.OracleServicer(oracle)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     host = address.rpartition(":")[0]
@@ -68,11 +71,30 @@ def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
+def address_of_environment() -> str:
+    """Returns the address of the chief, for a search on several hosts.
+
+    Raises:
+      ConfigError: when the environment names no address.
+    """
+    host = os.environ.get("KERASTUNER_ORACLE_IP", "")
+    port = os.environ.get("KERASTUNER_ORACLE_PORT", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(
+            "with KERASTUNER_TUNER_ID, this is a process of a search on several hosts; "
+            f"KERASTUNER_ORACLE_IP ({host or 'not set'}) and KERASTUNER_ORACLE_PORT "
+            f"({port or 'not set'}) must name its chief. Unset all three to search on one host."
+        )
+    return f"{host}:{port}"
+
+
 def serve(oracle: DurableOracle, show_progress: Callable[[], None]) -> None:
     """Serves the oracle until the search is over; workers may join and leave at any time."""
-    address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+    address = address_of_environment()
     with serving(oracle, address):
-        console.say(f"the chief listens at {address}.")
+        console.say(
+            f"the chief listens at {address}, without authentication: run it in a private network."
+        )
         while not oracle.is_over:
             show_progress()
             time.sleep(POLL_S)

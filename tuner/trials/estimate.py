@@ -166,4 +166,4 @@ def _duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min" if minutes else f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes else f"{math.ceil(seconds)} s"

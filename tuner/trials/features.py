@@ -42,11 +42,14 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     """
     built = [workspace.build(config) for config in configs]
     by_position: dict[int, feeds.FeatureFeed] = {}
+    reasons: dict[str, None] = {}  # In order; several cuts may have the same.
     for setup in built:
         if isinstance(setup.feed, feeds.FeatureFeed):
             by_position.setdefault(setup.feed.partition.cut.position, setup.feed)
         else:
-            console.say(setup.feed.reason)
+            reasons[setup.feed.reason] = None
+    for reason in reasons:
+        console.say(reason)
     if not by_position:
         return
     found = list(by_position.values())

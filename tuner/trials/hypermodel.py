@@ -5,6 +5,7 @@ model = FineTuning(workspace, space, "val_auc").build(hp)
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import keras_tuner
@@ -34,6 +35,7 @@ class FineTuning(keras_tuner.HyperModel):
           objective: "val_auc" or "val_loss"; it also selects the best epoch.
         """
         super().__init__()
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
         self.workspace, self._space, self._objective = workspace, space, objective
         self._setup: fitting.TrainingSetup | None = None
 
@@ -73,3 +75,8 @@ class FineTuning(keras_tuner.HyperModel):
         task = tasks.Task(self.config_of(hp), folder, epochs)
         with console.muted():
             return tasks.train(task, self.workspace, self._setup)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    """Drops TensorFlow's advice against tracing a step again: each trial has a step of its own."""
+    return "tf.function retracing" not in record.getMessage()

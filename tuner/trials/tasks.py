@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ import tensorflow as tf
 from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError
-from trainer.evaluation import history
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
 from trainer.system import text
@@ -67,7 +67,12 @@ class Workspace:
 
     @functools.cached_property
     def _opened(self) -> Data:
-        data = opening.load(self.base.data, self.base.model.backbone_image_size)
+        role = os.environ.get("KERASTUNER_TUNER_ID", "chief")
+        data = opening.load(
+            self.base.data,
+            self.base.model.backbone_image_size,
+            compares_archive="chief" in role,
+        )
         return data.without("test")
 
     def data(self, config: Config) -> Data:
@@ -117,7 +122,7 @@ def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> lis
         fitting.fit(
             task.config, workspace.context, setup, directory, until=task.epochs, is_quiet=True
         )
-    return history.load_rows(directory.metrics)
+    return directory.load_rows()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+
 import pytest
 
-from trainer.data import opening
-from trainer.errors import RunError
+from tests.support import radiographs
+from tests.support.radiographs import Files
+from trainer.data import opening, provenance
+from trainer.errors import DiskError, RunError
 from trainer.options import DataOptions
 
 
@@ -23,3 +30,127 @@ def test_an_empty_archive_folder_is_one_error(tmp_path):
     options = DataOptions(manual_dir=str(tmp_path / "manual"), data_dir=str(tmp_path / "data"))
     with pytest.raises(RunError, match="kaggle"):
         opening.load(options, 224)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Records of archive `a`; beside it archives that differ in a name, in a size, in nothing."""
+    folder = tmp_path_factory.mktemp("archives")
+    files = radiographs.kaggle_files()
+    files.zip(folder / "a")
+    files.extract(folder / "a_extracted")
+    first = "chest_xray/train/NORMAL/IM-0000-0000.jpeg"
+    Files(files.content | {first: files.content[first] + b"\0"}).zip(folder / "resaved")
+    Files({path: data for path, data in files.content.items() if path != first}).zip(
+        folder / "shorter"
+    )
+    opening.load(_options(folder, "a"), 224)
+    return folder
+
+
+def _options(folder, name: str, **changes) -> DataOptions:
+    values = {"dataset": "paper", "data_dir": str(folder / "data")}
+    return DataOptions(**values | {"manual_dir": str(folder / name)} | changes)
+
+
+@pytest.mark.parametrize("name", ["a", "a_extracted"])
+def test_records_of_the_named_archive_are_used(archives, name):
+    assert opening.load(_options(archives, name), 224).num_examples("test") == 29
+
+
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("shorter", r"the records have 116 images, the archive 115; train/.*0000.jpeg is only in "),
+        ("resaved", "their files have the same names and different sizes"),
+        ("nowhere", "can't be compared with .* which is built in .*nowhere does not exist"),
+    ],
+)
+def test_records_of_another_archive_are_refused_with_the_difference(archives, name, difference):
+    with pytest.raises(RunError, match=rf"{difference}.*leave --manual_dir out"):
+        opening.load(_options(archives, name), 224)
+    opening.load(_options(archives, name), 224, compares_archive=False)
+
+
+def test_records_that_do_not_name_their_archive_are_used_with_a_line(archives, tmp_path, capsys):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    path = tmp_path / "data/cxr_tfds/paper/1.0.0/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["archive_digest"]
+    path.write_text(json.dumps(metadata))
+    opening.load(_options(archives, "a", data_dir=str(tmp_path / "data")), 224)
+    assert "does not say which archive it was built from" in capsys.readouterr().out
+
+
+def test_an_archive_for_phantoms_is_ignored_aloud(data_dir, tmp_path, capsys):
+    options = DataOptions(dataset="phantom", data_dir=str(data_dir), manual_dir=str(tmp_path))
+    builder = opening.describe(options, 224).builder
+    provenance.require_same_archive(builder, options)
+    assert "is not read: phantom radiographs are drawn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inner", ["cxr_tfds", "cxr_tfds/paper", "cxr_tfds/paper/1.0.0"])
+@pytest.mark.parametrize("manual_dir", ["", "somewhere"])
+def test_a_data_dir_that_is_too_deep_is_refused_with_the_right_one(archives, inner, manual_dir):
+    right = archives / "data"
+    options = DataOptions(dataset="paper", data_dir=str(right / inner), manual_dir=manual_dir)
+    with pytest.raises(RunError, match=rf"give --data_dir={right}\."):
+        opening.load(options, 224)
+    assert not list((right / "cxr_tfds").rglob("cxr_tfds"))
+
+
+def test_a_data_dir_that_is_too_high_is_refused_with_the_right_one(archives):
+    with pytest.raises(RunError, match=rf"built below {archives / 'data'}: give --data_dir="):
+        opening.load(DataOptions(dataset="paper", data_dir=str(archives)), 224)
+
+
+def test_a_data_set_of_another_version_is_named(archives, tmp_path):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    versions = tmp_path / "data" / "cxr_tfds" / "paper"
+    (versions / "1.0.0").rename(versions / "0.9.0")
+    with pytest.raises(RunError, match=r"Version 0\.9\.0 is built there.* needs 1\.0\.0"):
+        opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path / "data")), 224)
+
+
+def test_a_half_built_data_set_is_named(tmp_path):
+    (tmp_path / "cxr_tfds" / "paper" / "incomplete.AAAAAA_1.0.0").mkdir(parents=True)
+    with pytest.raises(RunError, match="A build was stopped there before its end"):
+        opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path)), 224)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json"])
+@pytest.mark.parametrize("content", ["", "garbage", "[]", "{}", "[" * 5000, "\0\xff", '{"a": 1}'])
+def test_a_garbled_description_is_one_line(archives, tmp_path, name, content):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    path = tmp_path / "data/cxr_tfds/paper/1.0.0" / name
+    path.write_bytes(content.encode("latin-1"))
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    with pytest.raises(DiskError, match=r"can't be read \(.*\); remove the folder and build"):
+        opening.load(options, 224)
+
+
+def test_a_folder_that_can_not_be_written_is_one_line(archives, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = _options(archives, "a", data_dir=str(tmp_path / "file" / "data"))
+    with pytest.raises(DiskError, match=r"Not a directory: .*file"):
+        opening.load(options, 224)
+
+
+def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_path):
+    """A limit on the size of files, as the disk's own end needs a disk of its own."""
+    options = f"dataset='paper', data_dir={str(tmp_path)!r}, manual_dir={str(archives / 'a')!r}"
+    code = (
+        "import resource, signal\n"
+        "from trainer.data import opening\n"
+        "from trainer.errors import DiskError\n"
+        "from trainer.options import DataOptions\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "try:\n"
+        f"    opening.load(DataOptions({options}), 224)\n"
+        "except DiskError as error:\n"
+        "    print('told:', error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "told: cxr_tfds/paper can't be built in" in ended.stdout
+    assert not list(tmp_path.rglob("*.tfrecord*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -84,6 +85,27 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
         if text in line:
             return
     raise AssertionError(process.communicate())
+
+
+@pytest.mark.slow
+def test_only_this_machine_reaches_local_workers(command):
+    """TensorFlow's server itself listens on all interfaces."""
+    with processes.started(command("run", *WORKERS, *LONG)) as launcher:
+        _wait_for(launcher, "epoch    1/")
+        family = processes.family_of(launcher.pid)
+        found = processes.listeners_of(family)
+        reached = [
+            (address, port)
+            for address in processes.own_addresses()
+            for port in found
+            if sockets.answers(f"[{address}]:{port}", 5)
+        ]
+        launcher.terminate()
+        _, errors = launcher.communicate(timeout=TIMEOUT_S)
+    assert len(found) == 2
+    assert set(found.values()) == {"lo"}
+    assert reached == []
+    assert "all interfaces" not in errors
 
 
 LONG = ("--max_epochs=9999", "--patience=9999", "--feature_cache=off")
@@ -177,6 +199,30 @@ def test_without_a_launcher_a_lost_worker_is_noticed_by_the_others(command, vict
     assert left.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith(f"trainer: worker {victim} at {addresses[victim]} is lost"), errors
+
+
+@pytest.mark.slow
+def test_a_chief_and_a_worker_give_the_metrics_of_one_device(command, tmp_path):
+    """As Vertex AI and Kubeflow name them."""
+    chief, other = (f"127.0.0.1:{port}" for port in sockets.free_ports(2))
+    jobs = {"chief": [chief], "worker": [other]}
+    flags = ("--strategy=multi_worker", "--feature_cache=off")
+    with contextlib.ExitStack() as stack:
+        hosts = []
+        for job in ("worker", "chief"):
+            cluster = {"cluster": jobs, "task": {"type": job, "index": "0"}, "environment": "cloud"}
+            environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
+            run = processes.started(command("two", *flags), env=environment)
+            hosts.append(stack.enter_context(run))
+        (quiet, _), (said, errors) = (host.communicate(timeout=TIMEOUT_S) for host in hosts)
+    one = _run(command("one", "--feature_cache=off", "--strategy=one_device"))
+    assert [host.returncode for host in hosts] == [one.returncode] * 2, errors
+    assert "run directory" not in quiet
+    assert f"({chief.rpartition(':')[2]} here) on all interfaces" in said
+    for ours, theirs in zip(_history(tmp_path / "one"), _history(tmp_path / "two"), strict=True):
+        assert [theirs[name] for name in NAMES] == pytest.approx(
+            [ours[name] for name in NAMES], abs=1e-4
+        )
 
 
 def test_local_workers_are_a_cluster():

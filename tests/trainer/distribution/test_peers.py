@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -8,8 +11,9 @@ import sys
 
 import pytest
 
+from tests.support import processes
 from trainer.config import Config
-from trainer.distribution import peers
+from trainer.distribution import cluster, peers
 from trainer.errors import ConfigError, RunError, Stopped
 from trainer.system import signals, sockets
 
@@ -23,40 +27,84 @@ def listener():
 
 
 def _cluster(*addresses: str, index: int = 0) -> str:
-    cluster = {"worker": list(addresses)}
-    return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+    workers = {"worker": list(addresses)}
+    return json.dumps({"cluster": workers, "task": {"type": "worker", "index": index}})
 
 
-def test_the_others_are_all_but_this_one():
-    assert peers.others_of(_cluster("a:1", "b:2", "c:3", index=1)) == {
-        "worker 0": "a:1",
-        "worker 2": "c:3",
-    }
-    assert peers.others_of("{}") == {}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x",
-        "[]",
-        '{"cluster": {"worker": ["a:1", "nowhere"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"]}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
-    ],
-)
-def test_an_invalid_tf_config_is_an_error(text):
-    with pytest.raises(ConfigError, match=r"TF_CONFIG \(.*\) must be JSON of the form"):
-        peers.others_of(text)
-
-
-@pytest.mark.parametrize("cluster", ["", "{}", '{"task": {"type": "worker", "index": 0}}'])
-def test_an_empty_tf_config_names_no_cluster(monkeypatch, cluster):
-    monkeypatch.setenv("TF_CONFIG", cluster)
-    assert not peers.has_cluster()
+@pytest.mark.parametrize("text", ["", "{}", '{"task": {"type": "worker", "index": 0}}'])
+def test_an_empty_tf_config_names_no_cluster(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert peers.starts_local_workers(2)
     with peers.watched(Config()):
         pass
+
+
+def test_local_workers_beside_a_cluster_are_an_error(monkeypatch):
+    """They would not start, and nobody would say so."""
+    monkeypatch.setenv("TF_CONFIG", _cluster("a:1", "b:2"))
+    with pytest.raises(
+        ConfigError, match=r"local_workers \(2\) starts a cluster .* one of 2 hosts"
+    ):
+        peers.starts_local_workers(2)
+    monkeypatch.setenv(peers.LAUNCHER, "1")  # A worker that a launcher has started.
+    assert not peers.starts_local_workers(2)
+
+
+def test_hosts_meet_before_they_train():
+    first, second = sockets.free_ports(2)
+    clusters = [
+        cluster.parse(_cluster(f"127.0.0.1:{first}", f"127.0.0.1:{second}", index=index))
+        for index in range(2)
+    ]
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as servers:
+
+        def start(host: cluster.Cluster) -> None:
+            peers.meet(host)  # Then TensorFlow's server takes the port.
+            servers.enter_context(socket.create_server(("127.0.0.1", host.port)))
+
+        for started in [pool.submit(start, host) for host in clusters]:
+            started.result(timeout=60)
+
+
+def test_a_taken_port_is_an_error(listener):
+    port = listener.rpartition(":")[2]
+    with pytest.raises(RunError, match=f"worker 0 can't listen at port {port}: another process"):
+        peers.meet(cluster.parse(_cluster(listener, "127.0.0.1:9")))
+
+
+MEETS = """
+from trainer.config import Config
+from trainer.distribution import cluster, peers
+from trainer.system import signals
+with signals.watched(), peers.watched(Config.from_flat({"worker_timeout_s": 10})):
+    print("waits", flush=True)
+    peers.meet(cluster.of_environment())
+"""
+
+
+@pytest.fixture
+def waiting():
+    """A host that waits for one that never starts."""
+    here, gone = (f"127.0.0.1:{port}" for port in sockets.free_ports(2))
+    environment = os.environ | {"TF_CONFIG": _cluster(here, gone)}
+    with processes.started([sys.executable, "-c", MEETS], env=environment) as process:
+        assert process.stdout.readline() == "waits\n"
+        yield process, gone
+
+
+@pytest.mark.slow
+def test_a_host_that_never_starts_ends_the_others(waiting):
+    process, gone = waiting
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"trainer: worker 1 at {gone} is lost" in errors
+
+
+def test_a_host_that_waits_for_others_can_be_stopped(waiting):
+    process, _ = waiting
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert "Stopped: stopped by SIGTERM" in errors
 
 
 def test_an_error_while_another_worker_is_gone_names_it(monkeypatch, listener):

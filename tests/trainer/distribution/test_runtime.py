@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import keras
@@ -24,6 +27,44 @@ def test_mirrored_takes_the_logical_cpus():
     with pytest.raises(ConfigError, match=r"batch_size \(31\) .* divisible by the 2 replicas"):
         context.check_batch_size(31)
     context.check_batch_size(32)
+
+
+def test_what_a_notebook_or_a_file_has_set_for_keras_is_undone():
+    keras.config.set_floatx("float16")
+    keras.config.set_epsilon(0.5)
+    keras.config.set_image_data_format("channels_first")
+    keras.mixed_precision.set_dtype_policy("float64")
+    runtime.build(RuntimeOptions())
+    assert keras.config.floatx() == "float32"
+    assert keras.config.epsilon() == 1e-7
+    assert keras.config.image_data_format() == "channels_last"
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+
+
+def test_keras_on_another_backend_is_an_error(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ConfigError, match="imported with the backend jax; unset KERAS_BACKEND"):
+        runtime.build(RuntimeOptions())
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "none such"])
+def test_the_environment_and_the_file_of_keras_change_nothing(backend, tmp_path):
+    """A broken choice there would fail at Keras's import, before any check of ours."""
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "jax", "floatx": "float16", "image_data_format": "channels_first"}'
+    )
+    program = (
+        "from trainer.distribution import runtime; from trainer.options import RuntimeOptions; "
+        "print(runtime.build(RuntimeOptions()).reasons); "
+        "import keras; print(keras.backend.backend(), keras.config.floatx())"
+    )
+    env = {"KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path), "TF_ENABLE_ONEDNN_OPTS": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, env=os.environ | env,
+    )  # fmt: skip
+    assert "TF_ENABLE_ONEDNN_OPTS=0: set in the environment; results may differ" in result.stdout
+    assert result.stdout.split()[-2:] == ["tensorflow", "float32"]
 
 
 def test_the_seed_decides_the_weights():

@@ -28,8 +28,12 @@ def test_span_has_the_form_of_the_paper() -> None:
 
 
 def test_span_does_not_take_nan_for_an_extreme() -> None:
-    assert history.span([0.1, 0.2, math.nan]) == "(min: 0.100, max: 0.200, cur: nan)"
-    assert history.span([math.nan]) == "(min: nan, max: nan, cur: nan)"
+    assert history.span([0.1, 0.2, math.nan]) == "(min: 0.100, max: 0.200, cur: undefined)"
+
+
+def test_a_curve_without_a_value_is_undefined() -> None:
+    undefined = "(min: undefined, max: undefined, cur: undefined)"
+    assert history.span([math.nan]) == undefined
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,23 @@ def test_one_class_leaves_undefined_what_needs_two() -> None:
     assert scores.brier == pytest.approx((0.01 + 0.04 + 0.49) / 3)
 
 
+def test_the_classification_report_says_what_is_undefined() -> None:
+    scores = metrics.compute(predictions_of([1, 1, 1], [0.9, 0.8, 0.7]))
+    assert scores.classification_report["NORMAL"] == {
+        "precision": None, "recall": None, "f1-score": None, "support": 0,
+    }  # fmt: skip
+    (line,) = (x for x in scores.classification_report_text.splitlines() if "NORMAL" in x)
+    assert line.split() == ["NORMAL", *["undefined"] * 3, "0"]
+
+
+def test_a_class_that_is_never_predicted_leaves_no_mean_precision() -> None:
+    """scikit-learn would take the mean over the other class alone."""
+    report = metrics.compute(predictions_of([0, 1, 1], [0.6, 0.7, 0.8])).classification_report
+    assert report["NORMAL"]["precision"] is report["macro avg"]["precision"] is None
+    assert report["macro avg"]["recall"] == 0.5
+    assert report["macro avg"]["f1-score"] == pytest.approx(0.4)
+
+
 def test_negatives_alone_leave_undefined_what_needs_a_positive() -> None:
     scores = metrics.compute(predictions_of([0, 0], [0.1, 0.2]))
     assert (scores.sensitivity, scores.ppv, scores.f1) == (None, None, None)

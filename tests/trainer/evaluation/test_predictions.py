@@ -95,6 +95,20 @@ def test_the_table_reads_back_exactly(
     assert_equal(predictions.Predictions.load_csv(path), table)
 
 
+def test_a_file_name_reaches_no_spreadsheet_as_a_formula_and_no_terminal_as_a_control_sequence(
+    tmp_path: pathlib.Path, table: predictions.Predictions
+) -> None:
+    names = table.file_name.astype("U40")
+    names[:2] = "=HYPERLINK(1)\x1b[2J\u202e", "'@SUM"
+    hostile = dataclasses.replace(table, file_name=names)
+    path = tmp_path / "predictions.csv"
+    hostile.save_csv(path)
+    first, second = path.read_text().splitlines()[1:3]
+    assert first.startswith(r"'=HYPERLINK(1)\x1b[2J\u202e,0000,")
+    assert second.startswith("''@SUM,")
+    assert_equal(predictions.Predictions.load_csv(path), hostile)
+
+
 HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
 
 

@@ -216,3 +216,19 @@ def test_a_diverged_run_is_saved(tmp_path: pathlib.Path) -> None:
 def test_the_text_names_the_evaluated_split(split: str) -> None:
     text = report_with(split=split).to_text(colour=False)
     assert text.startswith(f"Split {split}: 1465 examples\n")
+
+
+def test_names_from_files_are_no_control_sequences_in_the_report() -> None:
+    label = np.array([0, 1, 1])
+    table = Predictions(
+        class_names=("NORMAL\x1b[2J", "\u202eB"),
+        file_name=label.astype(str),
+        patient_id=label.astype(str),
+        etiology=np.array(["normal", "virus\x07", "virus\x07"]),
+        label=label,
+        probabilities=np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8]]),
+    )
+    found = report_with(scores=metrics.compute(table), run={"backbone": "\x1b[31m"})
+    shown = found.to_text(colour=False)
+    assert not {"\x1b", "\u202e", "\x07"} & set(shown)
+    assert r"NORMAL\x1b[2J" in shown

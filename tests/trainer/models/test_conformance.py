@@ -11,7 +11,7 @@ from tests.support import devices, radiographs
 from trainer import backbones
 from trainer.data import batches
 from trainer.features import partition
-from trainer.models import classifier, weights
+from trainer.models import classifier, stored, weights
 from trainer.options import ModelOptions, OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
@@ -153,6 +153,15 @@ def test_weights_go_from_one_model_to_another_by_file(name, network, saved):
     for ours, theirs in zip(network.trunk.get_weights(), after, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert any((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+def test_the_registry_knows_its_layers(name, network):
+    """The limit of layers to unfreeze, and the layer by which a file is recognized."""
+    row = backbones.REGISTRY[name]
+    assert len(network.trunk.layers) - 1 == row.num_layers  # One is for pooling.
+    names = {layer.name for layer in stored.weighted_layers(network.trunk)}
+    landmarks = {other for other, its in backbones.REGISTRY.items() if its.landmark in names}
+    assert landmarks == {name}
 
 
 def test_batch_norm_never_trains(network):

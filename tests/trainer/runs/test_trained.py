@@ -15,7 +15,7 @@ import pytest
 from tests.support import runs
 from trainer.commands import evaluate, train
 from trainer.errors import ConfigError, RunError
-from trainer.runs import evaluated, run_directory, trained
+from trainer.runs import evaluated, resuming, trained
 
 
 @pytest.fixture(scope="module")
@@ -191,4 +191,4 @@ def test_a_run_is_not_resumed_through_a_link(copy, tmp_path, name):
     (copy / name).symlink_to(tmp_path, target_is_directory=True)
     config = trained.open_run(copy).config
     with pytest.raises(RunError, match=f"{name} is a link"):
-        run_directory.take(dataclasses.replace(config, model_dir=str(copy)), is_chief=True)
+        resuming.take(dataclasses.replace(config, model_dir=str(copy)), is_chief=True)

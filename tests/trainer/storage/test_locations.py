@@ -38,3 +38,29 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name):
 def test_a_name_elsewhere_is_refused():
     with pytest.raises(locations.LocationError, match=r"'runs/ab/x' is not below gs://hospital"):
         locations.relative_path("runs/ab/x", RUN)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("gs:/bucket/x", "write gs://bucket/x"),
+        ("gs:bucket/x", "write gs://bucket/x"),
+        ("GS:/bucket/x", "write gs://bucket/x"),
+        ("s3:/bucket/x", "a local path or gs://"),
+        ("http:/x", "a local path or gs://"),
+        ("file:/x", "a local path or gs://"),
+        ("s3://bucket/x", "has the scheme s3://"),
+        ("file:///x", "has the scheme file://"),
+        ("~nobody-of-this-name/x", "home folder of a user that is not known"),
+        ("a\0b", "null byte"),
+    ],
+)
+def test_what_is_neither_a_path_nor_an_address_is_refused(path, reason):
+    with pytest.raises(locations.LocationError, match=reason):
+        locations.check(path)
+
+
+@pytest.mark.parametrize("path", ["", "runs/a", "~/runs", "/x/run:1", "C:/x", "gs", "12:30"])
+def test_local_paths_are_taken(path):
+    locations.check(path)
+    locations.check_local(path)

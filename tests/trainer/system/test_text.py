@@ -21,7 +21,7 @@ def test_the_first_line_of_an_error_says_what_it_is(error, line):
 
 
 def test_control_characters_and_undecodable_bytes_are_made_visible():
-    assert text.printable("a\x00b\udcff\tc") == "a\ufffdb\\udcff\tc"
+    assert text.printable("a\x00b\udcff\tc") == "a\\x00b\\udcff\tc"
 
 
 def test_one_line_has_single_spaces():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import keras
 import pytest
 
-from trainer.training import callbacks
+from trainer.runs.run_directory import RunDirectory
+from trainer.training import callbacks, metrics_log
 
 LOGS = {
     "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "val_loss": 0.25, "val_accuracy": 0.875,
@@ -20,13 +22,74 @@ def _attach(callback: keras.callbacks.Callback) -> keras.callbacks.Callback:
     return callback
 
 
-def test_each_epoch_prints_one_line_with_the_time_left():
-    times, lines = iter([100.0, 130.0]), []
-    progress = callbacks.Progress(5, 10, clock=lambda: next(times), say=lines.append)
+class Clock:
+    """Seconds that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _train_epoch(progress, clock, epoch: int, steps: range, *, step_s: float, validation_s: float):
+    progress.on_epoch_begin(epoch)
+    for step in steps:
+        progress.on_train_batch_begin(step)
+        clock.now += step_s
+        progress.on_train_batch_end(step)
+    clock.now += validation_s
+    progress.on_epoch_end(epoch, LOGS)
+
+
+def test_the_time_left_of_a_resumed_run_comes_from_the_epochs_of_this_process():
+    """Epochs of 10 steps of 2 s and a validation of 10 s; the run resumes in its 8th epoch."""
+    clock, lines = Clock(), []
+    clock.now = 1000.0
+    progress = callbacks.Progress(10, 10, clock=clock, say=lines.append)
     progress.on_train_begin()
-    progress.on_epoch_begin(0)
-    progress.on_train_batch_end(9)
-    progress.on_epoch_end(0, LOGS)
+    _train_epoch(progress, clock, 7, range(9, 10), step_s=2, validation_s=10)
+    _train_epoch(progress, clock, 8, range(10), step_s=2, validation_s=10)
+    assert [line.rpartition("at most ")[2] for line in lines] == ["1:00 left", "0:30 left"]
+
+
+def test_after_a_divergence_the_time_left_starts_anew():
+    clock, lines = Clock(), []
+    progress = callbacks.Progress(3, 10, clock=clock, say=lines.append)
+    progress.on_train_begin()
+    _train_epoch(progress, clock, 0, range(10), step_s=100, validation_s=0)
+    progress.on_train_begin()
+    _train_epoch(progress, clock, 0, range(10), step_s=1, validation_s=0)
+    assert lines[-1].endswith("at most 0:20 left")
+
+
+def test_an_undefined_metric_is_printed_as_undefined():
+    line = callbacks.format_epoch(0, 1, LOGS | {"val_auc": math.nan}, 0)
+    assert "accuracy 0.8750  auc undefined" in line
+
+
+def test_an_undefined_metric_is_null_in_the_file(tmp_path):
+    log = _attach(metrics_log.MetricsLog(tmp_path / "metrics.jsonl"))
+    log.on_epoch_end(0, LOGS | {"val_auc": math.nan})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["val_auc"] is None
+    json.dumps(log.state(), allow_nan=False)
+    assert math.isnan(RunDirectory(tmp_path).load_history()["val_auc"][0])
+
+
+def test_an_undefined_metric_is_never_the_best():
+    model = _attach(metrics_log.MetricsLog(None)).model
+    stopping = callbacks.EarlyStopping(model, monitor="val_auc", patience=3)
+    stopping.set_model(model)
+    for epoch, value in enumerate([math.nan, 0.5, math.nan]):
+        stopping.on_epoch_end(epoch, {"val_auc": value})
+    assert stopping.state() == {"best": 0.5, "wait": 1}
+    assert stopping.reason == ""
+
+
+def test_each_epoch_prints_one_line_with_the_time_left():
+    clock, lines = Clock(), []
+    progress = callbacks.Progress(5, 10, clock=clock, say=lines.append)
+    progress.on_train_begin()
+    _train_epoch(progress, clock, 0, range(10), step_s=3, validation_s=0)
     expected = (
         "epoch 1/5  train loss 0.5000  accuracy 0.7500  auc 0.8000  "
         "validation loss 0.2500  accuracy 0.8750  auc 0.9000  "
@@ -36,7 +99,7 @@ def test_each_epoch_prints_one_line_with_the_time_left():
 
 
 def test_metrics_are_appended_as_json_lines(tmp_path):
-    log = _attach(callbacks.MetricsLog(tmp_path / "metrics.jsonl"))
+    log = _attach(metrics_log.MetricsLog(tmp_path / "metrics.jsonl"))
     log.on_epoch_end(0, LOGS)
     log.on_epoch_end(1, LOGS)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

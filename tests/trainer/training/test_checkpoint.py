@@ -16,7 +16,7 @@ from trainer.data import batches
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
-from trainer.training import callbacks, checkpoint, optimization
+from trainer.training import callbacks, checkpoint, metrics_log, optimization
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Driver, Position
 
@@ -66,7 +66,7 @@ class Run:
             x = keras.layers.Dropout(0.5)(x)
             self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
             state = optimization.compile_model(self.model, options, [9, 9], 5)
-        self.log = callbacks.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
+        self.log = metrics_log.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
         stopping = callbacks.EarlyStopping(self.model, monitor="val_loss", patience=patience)
         checkpoints = Checkpoints(
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
@@ -248,6 +248,19 @@ def test_only_damaged_checkpoints_are_an_error(saved):
         RunError, match=r"no checkpoint in .* can be restored \(.*state.json can't be read"
     ):
         Run(saved.parent).saving.restore()
+
+
+def test_weights_that_are_not_finite_count_as_damage(tmp_path, caplog):
+    weight = keras.Variable([1.0], name="kernel")
+    checkpoints = Checkpoints(tmp_path, [weight], "", keep=2)
+    checkpoints.save(Position(1, 0), {})
+    weight.assign([np.nan])
+    checkpoints.save(Position(2, 0), {})
+    found = checkpoints.restore()
+    assert found is not None
+    assert found.position == Position(1, 0)
+    assert weight.numpy() == [1.0]
+    assert "00002-000000 can't be restored: its weights kernel are not finite" in caplog.text
 
 
 def test_other_frozen_weights_are_refused(saved):

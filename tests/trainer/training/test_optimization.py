@@ -166,3 +166,22 @@ def test_the_reported_loss_is_the_plain_log_loss():
     logs = model.test_on_batch(x, y, return_dict=True)
     expected = sklearn.metrics.log_loss(y, np.asarray(model(x), float))
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def _auc(labels, positive) -> float:
+    metric = optimization.PositiveAUC()
+    metric.update_state(np.array(labels), np.stack([1 - np.array(positive), positive], axis=1))
+    return float(metric.result())
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_the_auc_of_one_class_is_undefined(label):
+    assert math.isnan(_auc([label, label], [0.2, 0.7]))
+
+
+def test_the_auc_of_both_classes_is_keras_own():
+    assert _auc([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8]) == pytest.approx(1.0)
+
+
+def test_the_auc_without_an_example_is_undefined():
+    assert math.isnan(float(optimization.PositiveAUC().result()))

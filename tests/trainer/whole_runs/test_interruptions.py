@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import random
 import signal
@@ -71,6 +72,23 @@ def test_ends_at_random_moments_change_nothing(config, whole, tmp_path, views):
             _end(process, WAYS[number % len(WAYS)])
     ended.finish()
     assert ended.outcome() == expected.outcome()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("views", FEEDS)
+def test_deterministic_runs_are_equal_to_the_bit_also_if_one_is_killed(config, tmp_path, views):
+    """Dropout, augmentation and two layers that are not frozen."""
+    options = config(views=views, deterministic=True)
+    whole, killed = Command(options, tmp_path, "whole"), Command(options, tmp_path, "killed")
+    whole.finish()
+    with killed.started() as process:
+        while not list(killed.run.glob("checkpoints/00001-00000[24]")):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.002)
+    assert "resuming after epoch" in killed.finish()
+    assert killed.outcome() == whole.outcome()
+    rows = (killed.run / "metrics.jsonl").read_text().splitlines()
+    assert all(0 < json.loads(row)["input_wait"] < 1 for row in rows)
 
 
 def _end(process: subprocess.Popen[str], way: str) -> None:

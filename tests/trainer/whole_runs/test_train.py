@@ -24,7 +24,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.evaluation.predictions import Predictions
 from trainer.models import classifier, session
 from trainer.options import DataOptions
-from trainer.runs import run_directory
+from trainer.runs import resuming
 from trainer.training import feeds
 
 FILES = {
@@ -104,6 +104,16 @@ def test_evaluating_again_gives_the_same_predictions(run_dir, make_config):
     assert reports[0]["history"] == reports[1]["history"]
     assert reports[0]["shared_patient_images"] == reports[1]["shared_patient_images"]
     assert (run_dir / "report.json").read_bytes() == before  # What training found stays.
+
+
+def test_a_run_goes_on_from_another_ones_backbone_and_head(run_dir, make_config, capsys):
+    """Without a step, it judges as the other run did."""
+    started = train.train(make_config(weights=str(run_dir), learning_rate=0, max_epochs=1, seed=5))
+    said = f"weights: backbone and head of {run_dir / 'best.keras'}."
+    assert said in capsys.readouterr().out.splitlines()
+    before = Predictions.load_csv(run_dir / "predictions_test.csv").probabilities
+    np.testing.assert_allclose(started.predictions.probabilities, before, atol=1e-5)
+    assert started.config.model.weights == str(run_dir)
 
 
 def test_patients_of_training_are_counted_on_another_data_set(run_dir, make_config, archive):
@@ -337,7 +347,7 @@ def test_where_things_are_may_change(run_dir, make_config, tmp_path):
     config = make_config(
         model_dir=str(run_dir), cache_dir=str(tmp_path / "new"), steps_per_execution=3
     )
-    directory, _ = run_directory.take(config, is_chief=True)
+    directory, _ = resuming.take(config, is_chief=True)
     directory.release()
 
 
@@ -361,16 +371,16 @@ def test_a_damaged_config_is_named(make_config, tmp_path):
 
 
 def test_two_processes_never_share_a_run(make_config):
-    directory, _ = run_directory.take(make_config(), is_chief=True)
+    directory, _ = resuming.take(make_config(), is_chief=True)
     with pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on .*, for 0 min"):
-        run_directory.take(make_config(), is_chief=True)
+        resuming.take(make_config(), is_chief=True)
     directory.release()
-    run_directory.take(make_config(), is_chief=True)[0].release()
+    resuming.take(make_config(), is_chief=True)[0].release()
 
 
 def test_a_precision_that_was_measured_is_kept(run_dir, make_config):
     config = make_config(model_dir=str(run_dir), precision="auto")
-    directory, resumed = run_directory.take(config, is_chief=True)
+    directory, resumed = resuming.take(config, is_chief=True)
     directory.release()
     assert resumed.runtime.precision == "float32"
 

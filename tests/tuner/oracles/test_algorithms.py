@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 
 import pytest
@@ -82,3 +84,75 @@ def test_a_space_smaller_than_the_plan_is_searched_whole(tmp_path):
     found = SimulatedSearch(tmp_path, space=Space.parse("neurons=64:256:64,dropout=0|0.5")).run()
     assert len({(v["neurons"], v["dropout"]) for _, _, v in found.values()}) == 8
     assert all(status == statuses.COMPLETED for status, *_ in found.values())
+
+
+@pytest.mark.parametrize("score", [None, math.nan, math.inf])
+@pytest.mark.parametrize("algorithm", ["hyperband", "random", "grid", "bayesian"])
+def test_an_undefined_objective_is_never_best_or_promoted(tmp_path, algorithm, score):
+    """The lowest score beats an undefined one."""
+
+    def wild(values):
+        return score if values["dropout"] > 0.15 else -1.0
+
+    plan = PLAN if algorithm == "hyperband" else plan_lib.flat(6, 4)
+    space = Space.parse("neurons=64:512:64,dropout=0:0.3:0.1")
+    settings = Settings(
+        directory=str(tmp_path), algorithm=algorithm, max_consecutive_failed_trials=99
+    )
+    found = SimulatedSearch(tmp_path, settings, space, plan).run(score=wild)
+    ended = {name: (status, values["dropout"]) for name, (status, _, values) in found.items()}
+    assert all((status == statuses.FAILED) == (rate > 0.15) for status, rate in ended.values())
+    assert {rate > 0.15 for _, rate in ended.values()} == {True, False}
+    assert all(rate <= 0.15 for name, (_, rate) in ended.items() if "-r0-" not in name)
+
+
+def test_a_completed_trial_without_a_score_on_disk_counts_as_failed(tmp_path):
+    search = SimulatedSearch(tmp_path)
+    search.run()
+    path = search.oracle.trial_folder("b0-r0-00") / "trial.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "score": None}))
+    search.restart()
+    trial = search.oracle.trials[state["trial_id"]]
+    assert (trial.status, trial.message) == (statuses.FAILED, "undefined: its score is None")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "small", "large"),
+    [
+        ("random", plan_lib.flat(3, 4), plan_lib.flat(9, 4)),
+        ("grid", plan_lib.flat(3, 4), plan_lib.flat(9, 4)),
+        ("bayesian", plan_lib.flat(3, 4), plan_lib.flat(9, 4)),
+        ("hyperband", plan_lib.hyperband(9, 3), plan_lib.hyperband(9, 3, 3)),
+    ],
+)
+@pytest.mark.parametrize("limit", [380, 10_000])
+def test_a_search_that_goes_on_equals_the_larger_one(tmp_path, algorithm, small, large, limit):
+    """Also with failed trials, whose replacements must not take a later iteration's numbers."""
+
+    def fails(values):
+        return "diverged: the loss is nan" if values["neurons"] > limit else ""
+
+    settings = Settings(
+        directory=str(tmp_path), algorithm=algorithm, max_consecutive_failed_trials=99
+    )
+    space = Space.parse("neurons=64:512:64,dropout=0:0.3:0.1,learning_rate=1e-4|1e-3|1e-2")
+    options = {"settings": settings, "space": space}
+    expected = SimulatedSearch(tmp_path / "whole", plan=large, **options).run(fails=fails)
+    first = SimulatedSearch(tmp_path / "grown", plan=small, **options).run(fails=fails)
+    grown = SimulatedSearch(tmp_path / "grown", plan=large, **options)
+    for _ in range(2):  # Killed within what was added.
+        grown.ask("worker-0")
+        grown.restart()
+    assert grown.run(fails=fails) == expected
+    assert first.items() <= expected.items()
+    assert len(first) < len(expected)
+
+
+def test_iterations_plan_no_configuration_twice(tmp_path):
+    space = Space.parse("neurons=64:512:64,dropout=0:0.3:0.1")
+    options = {"space": space, "plan": plan_lib.hyperband(9, 3, 2)}
+    found = SimulatedSearch(tmp_path, **options).run()
+    first = [v for name, (_, _, v) in found.items() if "-r0-" in name]
+    drawn = {(values["neurons"], values["dropout"]) for values in first}
+    assert len(drawn) == len(first) == 32

@@ -11,7 +11,7 @@ from tuner.space import Space
 
 
 def test_a_trial_that_fails_after_promotion_is_replaced_by_the_next_best():
-    schedule = brackets.BracketSchedule(PLAN, brackets.Draws.random(SPACE, 0), "max")
+    schedule = brackets.BracketSchedule(PLAN, [brackets.Draws.random(SPACE, 0)], "max")
     outcomes = {
         f"b0-r0-{i:02d}": brackets.TrialOutcome(statuses.COMPLETED, score=i / 10) for i in range(9)
     }
@@ -24,7 +24,7 @@ def test_a_trial_that_fails_after_promotion_is_replaced_by_the_next_best():
 
 
 def test_a_rung_waits_for_the_one_below_but_other_brackets_do_not():
-    schedule = brackets.BracketSchedule(PLAN, brackets.Draws.random(SPACE, 0), "max")
+    schedule = brackets.BracketSchedule(PLAN, [brackets.Draws.random(SPACE, 0)], "max")
     outcomes = {
         f"b0-r0-{i:02d}": brackets.TrialOutcome(statuses.COMPLETED, score=i / 10) for i in range(8)
     }

@@ -124,4 +124,4 @@ def test_trials_that_ended_before_a_resume_are_not_logged_again():
 
 def test_a_failure_has_one_line_without_control_characters():
     line = board.format_line(failed("b", "crashed: one\n\x1b[2Jtwo"), "val_auc")
-    assert line == "trial b failed after 8 s: crashed: one \ufffd[2Jtwo"
+    assert line == "trial b failed after 8 s: crashed: one \\x1b[2Jtwo"

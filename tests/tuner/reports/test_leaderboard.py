@@ -56,7 +56,13 @@ def test_two_hundred_trials_are_read_back(tmp_path):
 
 def test_a_reason_that_is_not_valid_unicode_is_escaped(tmp_path):
     text = written(search(failed(reason="failed: \udcff\x00 odd")), tmp_path)
-    assert "failed: \\udcff\ufffd odd" in text
+    assert r"failed: \udcff\x00 odd" in text
+
+
+def test_no_cell_is_a_formula_or_has_control_characters(tmp_path):
+    text = written(search(failed(reason="=cmd|' /C calc'!A0\x1b[2J\u202e")), tmp_path)
+    reason = next(csv.DictReader(text.splitlines()))["reason"]
+    assert reason == r"'=cmd|' /C calc'!A0\x1b[2J\u202e"
 
 
 def test_no_temporary_file_is_left(tmp_path):

@@ -108,3 +108,9 @@ def test_durations_have_their_two_largest_units(seconds, text):
 def test_reports_do_not_load_tensorflow(name):
     code = f"import sys, tuner.reports.{name}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_an_undefined_epoch_is_no_point_of_a_curve(value):
+    found = trial(curve=[{"epoch": 1, "val_auc": 0.5}, {"epoch": 2, "val_auc": value}])
+    assert found.points("val_auc") == [(1, 0.5)]

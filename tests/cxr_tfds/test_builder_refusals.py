@@ -1,0 +1,204 @@
+"""What the builder refuses, what it downloads, and in which words."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+import tensorflow_datasets as tfds
+
+import cxr_tfds
+from cxr_tfds import source
+from tests.cxr_tfds.builds import build
+from tests.support import radiographs
+from tests.support.radiographs import Files
+
+pytestmark = [
+    # TFDS's test case imports Beam, whose Google client misses an optional package of its own.
+    pytest.mark.filterwarnings("ignore:Please install grpcio-status:ImportWarning"),
+    # TFDS reads its info files by a method that protobuf 6 deprecates.
+    pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning"),
+]
+
+ROOT = pathlib.Path(cxr_tfds.__file__).parents[1]
+
+
+@pytest.fixture
+def damaged_dir(files: Files, tmp_path: pathlib.Path) -> pathlib.Path:
+    files.content |= {
+        "chest_xray/train/NORMAL/IM-0000-0000.jpeg": b"",
+        "chest_xray/train/PNEUMONIA/IM-0777-0001.jpeg": radiographs.draw(3),
+    }
+    return files.zip(tmp_path / "manual")
+
+
+@pytest.mark.parametrize("exists_before", [True, False])
+def test_bad_files_fail_the_build_once_and_leave_no_records(
+    exists_before: bool, damaged_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    data_dir = tmp_path / "data"
+    if exists_before:
+        data_dir.mkdir()
+    with pytest.raises(source.SourceError) as caught:
+        build("grouped", damaged_dir, data_dir)
+    assert [issue.key for issue in caught.value.issues] == [
+        "train/NORMAL/IM-0000-0000.jpeg",
+        "train/PNEUMONIA/IM-0777-0001.jpeg",
+    ]
+    assert not list(data_dir.rglob("*1.0.0*"))
+    assert not list(data_dir.rglob("*.tfrecord*"))
+
+
+def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathlib.Path) -> None:
+    kept = {path: data for path, data in files.content.items() if "/test/" not in path}
+    with pytest.raises(source.SourceError, match="needs Kaggle's test folder"):
+        build("official", Files(kept).zip(tmp_path / "manual"), tmp_path / "data")
+
+
+def test_an_absent_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(source.SourceError, match=r"nowhere does not exist\.\nDownload"):
+        build("grouped", tmp_path / "nowhere", tmp_path / "data")
+
+
+def test_an_empty_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "manual").mkdir()
+    with pytest.raises(source.SourceError, match=r"no chest X-rays\.\nDownload archive.zip"):
+        build("grouped", tmp_path / "manual", tmp_path / "data")
+
+
+def test_an_image_as_manual_dir_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "scan.png").write_bytes(radiographs.draw(0, format="PNG"))
+    with pytest.raises(source.SourceError, match=r"scan.png is an image, not an archive"):
+        build("grouped", tmp_path / "scan.png", tmp_path / "data")
+
+
+def test_the_build_says_what_is_missing_and_what_is_not_read(
+    files: Files, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.content["chest_xray/train/NORMAL/\x1b[2J.gif"] = b""
+    build("official", files.zip(tmp_path / "manual"), tmp_path / "data")
+    assert "5,740 of the 5,856 images of Kaggle's archive are missing: train NORMAL" in caplog.text
+    assert r"1 file (1 .gif), chest_xray/train/NORMAL/\x1b[2J.gif" in caplog.text
+
+
+def only_one_normal(folder: pathlib.Path) -> pathlib.Path:
+    """An archive in which a split of every protocol lacks NORMAL."""
+    files = radiographs.kaggle_files()
+    kept = {p: data for p, data in files.content.items() if "NORMAL" not in p and "__MAC" not in p}
+    kept["chest_xray/train/NORMAL/IM-0001-0001.jpeg"] = radiographs.draw(0)
+    kept["chest_xray/test/NORMAL/IM-0002-0001.jpeg"] = radiographs.draw(1)
+    kept["chest_xray/val/NORMAL/IM-0001-0002.jpeg"] = radiographs.draw(2)
+    return Files(kept).zip(folder)
+
+
+@pytest.mark.parametrize("config", ["grouped", "official"])
+def test_a_split_without_a_class_is_refused_and_leaves_no_records(
+    config: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(source.SourceError, match=r"without NORMAL \(images: train .* patients: 2"):
+        build(config, only_one_normal(tmp_path / "manual"), tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))
+
+
+@pytest.mark.slow
+def test_beam_refuses_a_split_without_a_class(tfds_command: str, tmp_path: pathlib.Path) -> None:
+    manual_dir = only_one_normal(tmp_path / "manual")
+    arguments = ["--config=official", f"--manual_dir={manual_dir}", f"--data_dir={tmp_path}"]
+    beam = "--beam_pipeline_options=runner=DirectRunner"
+    command = [tfds_command, "build", "cxr_tfds", *arguments, beam]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode != 0
+    assert "SourceError: Protocol official leaves validation without NORMAL" in result.stderr
+    assert not list(tmp_path.rglob("*.tfrecord*"))
+
+
+@pytest.fixture
+def kaggle_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """An executable in the place of Kaggle's, and credentials for it."""
+    command = tmp_path / "bin" / "kaggle"
+    command.parent.mkdir()
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", "0")
+    return command
+
+
+def write_script(path: pathlib.Path, body: str) -> None:
+    path.write_text(f"#!{sys.executable}\nimport shutil, sys\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_without_manual_dir_the_kaggle_command_downloads(
+    kaggle_command: pathlib.Path, manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    # kaggle datasets download --path FOLDER paultimothymooney/chest-xray-pneumonia
+    name = "sys.argv[4] + '/chest-xray-pneumonia.zip'"
+    write_script(kaggle_command, f"shutil.copy({str(manual_dir / 'archive.zip')!r}, {name})")
+    builder = build("grouped", None, tmp_path / "data")
+    assert builder.info.splits["test"].num_examples == 28
+
+
+def test_the_default_manual_folder_is_read_before_kaggle_is_asked(
+    kaggle_command: pathlib.Path, files: Files, tmp_path: pathlib.Path
+) -> None:
+    write_script(kaggle_command, "sys.exit(1)")
+    files.zip(tmp_path / "data" / "downloads" / "manual")
+    builder = build("grouped", None, tmp_path / "data")
+    assert builder.info.splits["test"].num_examples == 28
+
+
+def test_a_failing_kaggle_command_names_the_ways_out(
+    kaggle_command: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    write_script(kaggle_command, "sys.exit(1)")
+    with pytest.raises(source.SourceError, match=r"(?s)pip install kaggle.*Download archive.zip"):
+        build("grouped", None, tmp_path / "data")
+
+
+def test_without_manual_dir_and_credentials_the_error_says_what_to_download(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAGGLE_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(source.SourceError, match=source.KAGGLE_DATASET):
+        build("grouped", None, tmp_path / "data")
+
+
+def test_an_unknown_config_names_the_nearest(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(source.SourceError, match=r"no config 'groupd'\. Did you mean grouped\?"):
+        tfds.builder("cxr_tfds/groupd", data_dir=tmp_path)
+
+
+def test_the_advice_for_a_missing_archive_has_python_too(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(source.SourceError, match=r"(?s)--manual_dir.*From Python: .*manual_dir="):
+        build("grouped", tmp_path / "nowhere", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["--config=groupd"], ["cxr_tfds has no config 'groupd'. Did you mean grouped?"]),
+        pytest.param(
+            ["--config=grouped", "--manual_dir=/nowhere"],
+            ["Manual directory /nowhere does not exist", *source.HOW_TO_OBTAIN.splitlines()],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--config=phantom", "--data_dir=/proc/nowhere"],
+            ["cxr_tfds/phantom can't be built in /proc/nowhere"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_tfds_build_ends_with_our_lines_alone(
+    arguments: list[str], lines: list[str], tfds_command: str, tmp_path: pathlib.Path
+) -> None:
+    command = [tfds_command, "build", "cxr_tfds", f"--data_dir={tmp_path}", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert all(line in ended.stderr for line in lines)

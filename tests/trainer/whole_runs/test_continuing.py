@@ -1,0 +1,98 @@
+"""Finished runs that are begun again: they continue, or say that there is nothing to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.support import commands, runs
+from trainer.commands import evaluate, train
+from trainer.errors import RunError
+from trainer.runs import trained
+
+STOPS = {"learning_rate": 0.0, "patience": 1, "max_epochs": 9}
+"""Nothing is learnt, so the second epoch is not better than the first, and training stops."""
+
+
+@pytest.fixture(scope="module")
+def short(data_dir, tmp_path_factory):
+    """A finished run of 2 epochs."""
+    folder = tmp_path_factory.mktemp("short")
+    train.run(runs.small_config(data_dir, folder, max_epochs=2))
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(short, tmp_path):
+    return shutil.copytree(short, tmp_path / "run")
+
+
+def _history(run) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in commands.WALL_CLOCK} for row in rows]
+
+
+def test_a_run_that_continues_ends_as_if_it_had_been_longer_from_the_start(
+    copy, make_config, tmp_path, capsys
+):
+    train.run(make_config(max_epochs=4))
+    assert re.search(
+        r"holds a run that finished after 2 epoch\(s\), evaluated on 20.*: it continues to at most "
+        r"4 epochs.\n",
+        capsys.readouterr().out,
+    )
+    train.run(make_config(max_epochs=4, model_dir=str(tmp_path / "whole")))
+    assert _history(copy) == _history(tmp_path / "whole")
+    predictions = [
+        (run / "predictions_test.csv").read_bytes() for run in (copy, tmp_path / "whole")
+    ]
+    assert predictions[0] == predictions[1]
+    assert json.loads((copy / "config.json").read_text())["max_epochs"] == 4
+
+
+def test_a_run_that_stopped_early_says_so_and_continues_with_more_patience(
+    make_config, tmp_path, capsys
+):
+    train.run(make_config(**STOPS))
+    train.run(make_config(**STOPS | {"max_epochs": 12}))
+    assert (
+        "training stopped early after epoch 2: 1 epoch(s) without a better val_loss (patience 1; "
+        "with a larger one it continues)."
+    ) in capsys.readouterr().out
+    train.run(make_config(**STOPS | {"patience": 3}))
+    assert len(_history(tmp_path / "run")) == 4
+
+
+def test_a_finished_run_that_is_repeated_says_so_before_anything_else(copy, make_config, capsys):
+    before = (copy / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    train.run(make_config(max_epochs=2))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"{copy} holds a run that finished after 2 epoch(s), evaluated on 20")
+    assert first.endswith(": nothing is trained, and its model is evaluated again.")
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_continues_is_not_taken_for_a_finished_one(copy):
+    row = (copy / "metrics.jsonl").read_text().splitlines()[-1]
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(
+        RunError, match="has continued to 3 epochs since its model was saved after 2"
+    ):
+        trained.open_run(copy)
+
+
+@pytest.mark.parametrize("mode", [train, evaluate])
+def test_the_last_lines_are_the_headline_and_the_files(copy, make_config, capsys, mode):
+    evaluation = mode.run(make_config(max_epochs=2))
+    *_, text = capsys.readouterr().out.rpartition("\n\n")
+    headline, title, *files = text.splitlines()
+    assert (headline, title) == (evaluation.headline(), "written:")
+    assert {path.strip() for path in files} >= {
+        str(evaluation.folder / name) for name in ("report.json", "predictions_test.csv")
+    }
+    assert all((copy / path.strip()).exists() for path in files)

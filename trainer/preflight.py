@@ -1,0 +1,131 @@
+"""What can be said of a command before TensorFlow is imported, which takes many seconds.
+
+preflight.check("train", config)               # raises what the run would raise later
+console.say(preflight.first_line("train", config))
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from trainer.distribution import cluster
+from trainer.errors import ConfigError, RunError
+from trainer.storage import locations
+from trainer.system import environment
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.options import DataOptions
+
+LOADING = "loading TensorFlow ..."
+TRAINING = ("train", "benchmark", "search")
+"""Commands that train on a data set."""
+NEW_RUNS = "runs"
+"""Where a run without a name gets its directory."""
+FINISHED = "best.keras"
+
+
+def first_line(mode: str, config: Config) -> str:
+    """Returns a line that says what is about to run, and where it writes."""
+    if mode == "train":
+        into = config.model_dir or f"a new folder in {NEW_RUNS}/"
+        return f"train: {subject(config)}, into {into}; {LOADING}"
+    if mode == "evaluate":
+        return f"evaluate: {config.model_dir} on {config.data.dataset}; {LOADING}"
+    return f"{mode}: {config.model.backbone}; {LOADING}"
+
+
+def subject(config: Config) -> str:
+    """Returns what is trained on what."""
+    return f"{config.model.backbone} on {config.data.dataset}"
+
+
+def moved_cache(config: Config) -> str:
+    """Returns a line if the default folder of the cache can't be used; else nothing."""
+    folder = environment.cache_folder()
+    if config.features.cache_dir or not environment.is_makeshift(folder):
+        return ""
+    return f"cache: {folder}, as no home directory can be written; --cache_dir names another."
+
+
+def check(mode: str, config: Config) -> None:
+    """Checks what the file system tells about the options.
+
+    Raises:
+      ConfigError: when options contradict each other, or a run that is there.
+      RunError: when a package, a file or a folder is missing.
+    """
+    if not environment.has_tensorflow():
+        raise RunError(
+            "TensorFlow is not installed in this environment; install the extra of your machine: "
+            'pip install ".[cpu]" (or gpu, tpu).'
+        )
+    if config.runtime.strategy == "multi_worker" and cluster.of_environment() is None:
+        raise ConfigError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
+            "workers' addresses and this worker's index; --local_workers=2 tries it here."
+        )
+    if mode in (*TRAINING, "evaluate"):
+        _check_data(config.data)
+    if locations.is_url(config.model_dir):
+        return
+    if mode == "train":
+        _check_new_run(config)
+    if mode == "evaluate":
+        _check_finished(config)
+
+
+def _check_data(data: DataOptions) -> None:
+    """Checks that the data set is built, or can be: it is drawn, or an archive is named."""
+    if data.manual_dir or data.dataset == "phantom" or locations.is_url(data.data_dir):
+        return
+    named = data.data_dir or _default_data_dir()
+    root = pathlib.Path(named).expanduser()
+    if not locations.is_url(named) and not any(
+        (root / "cxr_tfds" / data.dataset).glob("*/dataset_info.json")
+    ):
+        raise RunError(
+            f"cxr_tfds/{data.dataset} is not built in {root}. Give --manual_dir, the folder with "
+            "the Kaggle archive, or the --data_dir that `tfds build cxr_tfds "
+            f"--config={data.dataset}` wrote to; --recipe=quickstart needs no data."
+        )
+
+
+def _default_data_dir() -> str:
+    """Returns where TFDS looks: its own module imports too much for this."""
+    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+
+def _check_new_run(config: Config) -> None:
+    path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
+    if cluster.of_environment() is None and not _can_be_written(
+        path
+    ):  # Only one of several hosts writes.
+        raise RunError(
+            f"run directory {path} can't be written: Permission denied; name another --model_dir."
+        )
+    has_run = (path / "config.json").exists()
+    if path.exists() and not path.is_dir():
+        raise RunError(f"run directory {path} can't be written: it is a file.")
+    if config.checkpoints.resume == "must" and not has_run:
+        raise ConfigError(f"model_dir ({path}) holds no run for --resume=must to resume.")
+    if config.checkpoints.resume == "never" and has_run:
+        raise ConfigError(
+            f"model_dir ({path}) already holds a run; name another, or resume it with "
+            "--resume=auto."
+        )
+
+
+def _can_be_written(path: pathlib.Path) -> bool:
+    """Whether a folder can be written, or made."""
+    absolute = path.absolute()
+    existing = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+    return os.access(existing, os.W_OK)
+
+
+def _check_finished(config: Config) -> None:
+    path = pathlib.Path(config.model_dir).expanduser()
+    if not (path / FINISHED).exists():
+        raise RunError(f"the run at {path} has no model yet; run its command again to resume it.")

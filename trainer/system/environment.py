@@ -1,0 +1,129 @@
+"""What must be there before a command starts: the interpreter, the packages, the streams.
+
+Imports the standard library alone, and runs in older Pythons: it tells what is missing.
+
+    with environment.required("trainer"):
+        from absl import app      # Missing: one line that says how to activate the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import pathlib
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OLDEST = (3, 11)
+_INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def required(command: str) -> Iterator[None]:
+    """Exits with one line if Python is too old, or if an import in the block fails."""
+    if sys.version_info < OLDEST:
+        running, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST))
+        sys.exit(f"{command}: needs Python {oldest} or newer, not {running}; {_way_out()}.")
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        sys.exit(f"{command}: {sys.executable} has no package {error.name}; {_way_out()}.")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _way_out() -> str:
+    root = pathlib.Path(__file__).resolve().parents[2]
+    if (root / ".venv" / "bin" / "activate").exists():
+        return f"activate the environment: source {root}/.venv/bin/activate"
+    return (
+        "create an environment in the clone and activate it: make .venv && source "
+        '.venv/bin/activate; or install: pip install ".[cpu]" (or gpu, tpu)'
+    )
+
+
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed; does not import it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def prepare() -> None:
+    """Prepares the process of a command: streams that can be written to, and no plot windows.
+
+    A closed standard stream becomes the null device: its number would go to the next file that is
+    opened, and what libraries print would end up in it. Characters that the terminal's encoding
+    lacks are replaced.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number, which is this one.
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 -- For the whole process.
+    if sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # A notebook's value reaches the commands that it starts; Matplotlib refuses what it can't load.
+    os.environ["MPLBACKEND"] = "agg"
+
+
+def prepare_home() -> None:
+    """Gives a user without a home directory one in the temporary folder.
+
+    Libraries would otherwise make a folder named ~ in the working directory.
+    """
+    try:
+        pathlib.Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_private_folder())
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder for what can be computed or downloaded again: ~/.cache/cxr-trainer.
+
+    Where the home directory is unknown or can't be written, as in many containers, it is a folder
+    of this user in the temporary folder.
+    """
+    try:
+        folder = pathlib.Path.home() / ".cache" / "cxr-trainer"
+    except RuntimeError:
+        return _private_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return folder if os.access(existing, os.W_OK) else _private_folder()
+
+
+def is_makeshift(folder: pathlib.Path) -> bool:
+    """Whether a folder is used because there is no home directory that can be written."""
+    return _private_name() in folder.parts
+
+
+def _private_name() -> str:
+    return f"cxr-trainer-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def _private_folder() -> pathlib.Path:
+    """Returns a folder of this user alone: anybody may write to the temporary folder around it."""
+    folder = pathlib.Path(tempfile.gettempdir()) / _private_name()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    is_ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if folder.is_symlink() or not is_ours or (os.name == "posix" and status.st_mode & 0o077):
+        raise PermissionError(errno.EPERM, "belongs to another user, or others may write", folder)
+    return folder
+
+
+def quiet_tensorflow() -> None:
+    """Silences what TensorFlow's C++ code logs below errors, unless the user has set its level.
+
+    Two lines about oneDNN remain: TensorFlow 2.21 writes them while its library is loaded, where no
+    level holds. To drop them, standard error would have to be filtered, and a crash then loses the
+    line that explains it, as on a CPU without AVX.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
