@@ -34,9 +34,6 @@ NUM_SHARDS: Final = 16
 """Shards of every split. By default TFDS would write the resized records to one shard, which limits
 parallel reading; and a job on N hosts needs at least N shards of every split that it reads."""
 _BEAM_CHUNK: Final = 64
-_IN_PYTHON: Final = """
-From Python: config = tfds.download.DownloadConfig(manual_dir=FOLDER), then
-tfds.load("cxr_tfds/…", download_and_prepare_kwargs={"download_config": config})"""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -165,7 +162,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             problem = str(error).split(". ")[0]
         if source.has_kaggle_credentials():
             return _download_from_kaggle(dl_manager)
-        raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}{_IN_PYTHON}")
+        raise source.SourceError(f"{problem}.\n{source.HOW_TO_OBTAIN}")
 
     def _describe(
         self,

@@ -27,7 +27,9 @@ KAGGLE_DATASET: Final = "paultimothymooney/chest-xray-pneumonia"
 HOW_TO_OBTAIN: Final = f"""\
 Download archive.zip from https://www.kaggle.com/datasets/{KAGGLE_DATASET}
 (or ChestXRay2017.zip from Mendeley Data, doi 10.17632/rscbjbr9sj) into a folder of its own, and
-give that folder as --manual_dir. Extracting the zip is optional."""
+give that folder as --manual_dir. Extracting the zip is optional.
+From Python: config = tfds.download.DownloadConfig(manual_dir=FOLDER), then
+tfds.load("cxr_tfds/…", download_and_prepare_kwargs={{"download_config": config}})"""
 MAX_FILE_BYTES: Final = 1 << 28
 """No radiograph has as many; a larger file is refused by its declared size, before it is read."""
 UNFINISHED_SUFFIXES: Final = (".part", ".crdownload", ".download")

@@ -45,9 +45,10 @@ def listeners_of(pids: Sequence[int]) -> dict[int, str]:
     """The TCP ports on which processes listen, each with its interface or else its address."""
     found = {}
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
+        links = [link for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_socket()]
+        for link in links:  # A copy of a pipe would keep it open, and its reader waiting.
             with (
-                contextlib.suppress(OSError),  # It was closed meanwhile, or is no socket.
+                contextlib.suppress(OSError),  # It was closed meanwhile.
                 socket.socket(fileno=loopback._duplicate(pid, int(link.name))) as copy,
             ):
                 if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

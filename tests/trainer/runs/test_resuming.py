@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tests.support import runs
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 from trainer.runs import resuming
 
 
@@ -125,3 +126,11 @@ def test_names_of_the_same_second_are_numbered(tmp_path, monkeypatch):
     names = [resuming._claimed("runs/paper-vgg16-20261128-120000") for _ in range(3)]
     base = "runs/paper-vgg16-20261128-120000"
     assert names == [base, f"{base}-2", f"{base}-3"]
+
+
+def test_two_processes_never_share_a_run(tmp_path):
+    directory, _ = resuming.take(_config(tmp_path), is_chief=True)
+    with pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on .*, for 0 min"):
+        resuming.take(_config(tmp_path), is_chief=True)
+    directory.release()
+    resuming.take(_config(tmp_path), is_chief=True)[0].release()

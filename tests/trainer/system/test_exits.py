@@ -94,9 +94,7 @@ def test_an_interruption_while_options_are_parsed_is_quiet(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "error", [errors.ConfigError, errors.RunError, OSError], ids=lambda kind: kind.__name__
-)
+@pytest.mark.parametrize("error", [errors.ConfigError, errors.RunError])
 def test_an_error_with_a_name_from_elsewhere_has_no_control_characters(error, capsys):
     def fail():
         raise error("a\x1b[2J\u202e.jpeg is damaged\nDownload it again.")

@@ -214,7 +214,7 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
             "can't read options from gs://hospital/no",
         ),
         (["--config_file=gs://absent/x.json"], 2, "can't read options from gs://absent/x.json"),
-        (["--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),
+        (["--dataset=phantom", "--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),
         (["--model_dir=gs://"], 2, "model_dir (gs://) has no valid bucket name ('')"),
     ],
 )

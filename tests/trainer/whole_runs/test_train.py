@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import sys
@@ -107,7 +106,7 @@ def test_evaluating_again_gives_the_same_predictions(run_dir, make_config):
 
 
 def test_a_run_goes_on_from_another_ones_backbone_and_head(run_dir, make_config, capsys):
-    """Without a step, it judges as the other run did."""
+    """Without a step, it predicts as the other run did."""
     started = train.train(make_config(weights=str(run_dir), learning_rate=0, max_epochs=1, seed=5))
     said = f"weights: backbone and head of {run_dir / 'best.keras'}."
     assert said in capsys.readouterr().out.splitlines()
@@ -368,14 +367,6 @@ def test_a_damaged_config_is_named(make_config, tmp_path):
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"config.json can't be read \(.*\); restore it from a copy"):
         train.run(make_config())
-
-
-def test_two_processes_never_share_a_run(make_config):
-    directory, _ = resuming.take(make_config(), is_chief=True)
-    with pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on .*, for 0 min"):
-        resuming.take(make_config(), is_chief=True)
-    directory.release()
-    resuming.take(make_config(), is_chief=True)[0].release()
 
 
 def test_a_precision_that_was_measured_is_kept(run_dir, make_config):
