@@ -104,8 +104,7 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
     if changed and set(changed) <= set(GROWING):
         _grow(settings, saved, identity, changed)
     elif changed:
-        shown = text.shown
-        listed = ", ".join(f"{n} {shown(saved.get(n))} -> {shown(identity[n])}" for n in changed)
+        listed = ", ".join(f"{n} {saved.get(n)!r:.200} -> {identity[n]!r:.200}" for n in changed)
         raise ConfigError(
             f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
             "undo the change."

@@ -159,7 +159,7 @@ def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
     """Raises ConfigError unless the run in the directory may continue with this config."""
     changes = _obstacles(config, saved)
     if changes:
-        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
+        listed = ", ".join(f"{n} {old!r:.200} -> {new!r:.200}" for n, (old, new) in changes.items())
         hint = ""
         if set(changes) <= set(LENGTHS):
             hint = (
