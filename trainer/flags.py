@@ -261,9 +261,10 @@ def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _local(path: str | pathlib.Path) -> pathlib.Path:
     try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError as error:  # "~user/x", and there is no such user.
-        raise errors.ConfigError(f"can't read options from {path}: {error}.") from error
+        locations.check_local(str(path))
+    except locations.LocationError as error:
+        raise errors.ConfigError(f"{text.visible(str(path))} {error}.") from error
+    return pathlib.Path(path).expanduser()
 
 
 def _recipes() -> list[str]:

@@ -208,6 +208,8 @@ def early(tmp_path):
         (["--recipe=quickstart", "--model_dir={here}/no", "--resume=must"], 2, "holds no run for"),
         (["--recipe=quickstart", "--model_dir={here}", "--resume=never"], 2, "already holds a run"),
         (["--mode=evaluate", "--model_dir={here}", "--dataset=phantom"], 1, "has no model yet"),
+        (["--mode=evaluate", "--model_dir=~nobody-x/a"], 2, "~nobody-x/a starts with the ho"),
+        (["--config_file=~nobody-x/a"], 2, "~nobody-x/a starts with the home folder of a user"),
         (["--strategy=multi_worker"], 2, "--strategy=multi_worker needs the environment variable"),
     ],
 )  # fmt: skip

@@ -77,9 +77,9 @@ def test_a_finished_run_that_is_repeated_says_so_before_anything_else(copy, make
 
 
 def test_a_run_that_continues_is_not_taken_for_a_finished_one(copy):
-    row = (copy / "metrics.jsonl").read_text().splitlines()[-1]
+    row = json.loads((copy / "metrics.jsonl").read_text().splitlines()[-1])
     with (copy / "metrics.jsonl").open("a") as file:
-        file.write(row + "\n")
+        file.write(json.dumps(row | {"epoch": 3}) + "\n")
     with pytest.raises(
         RunError, match="has continued to 3 epochs since its model was saved after 2"
     ):
