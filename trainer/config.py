@@ -81,8 +81,8 @@ class Config:
         for name, path in local.items():
             if locations.is_url(path):
                 raise ConfigError(
-                    f"{name} ({path}) must be a local path; only model_dir, data_dir and cache_dir "
-                    "may be in a bucket."
+                    f"{name} ({text.visible(path):.200}) must be a local path; only model_dir, "
+                    "data_dir and cache_dir may be in a bucket."
                 )
         anywhere = {
             "model_dir": self.model_dir,
@@ -93,7 +93,8 @@ class Config:
             try:
                 locations.check(path)
             except locations.LocationError as error:
-                raise ConfigError(f"{name} ({path}) {error}.") from error
+                shown = text.visible(path)
+                raise ConfigError(f"{name} ({shown:.200}) {error}.") from error
 
     @property
     def cache_root(self) -> pathlib.Path:
@@ -174,7 +175,7 @@ def check_names(values: Iterable[str]) -> None:
     known = [*(field.name for _, field in fields()), "model_dir"]
     for name in sorted(set(values) - set(known)):
         hint = usage.nearest_option(name, known) or "; --help lists them all."
-        raise ConfigError(f"unknown option {text.one_line(name)}{hint}")
+        raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")
 
 
 def check_after_training(given: Mapping[str, Any]) -> None:

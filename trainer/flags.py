@@ -8,9 +8,11 @@ Values come from these sources, each overriding the one before: the defaults; `-
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import importlib.resources
-import json
+import os
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -19,11 +21,11 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import errors, option_groups, usage
-from trainer.storage import locations
+from trainer.storage import documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 EXAMPLE = 'such as {"max_epochs": 5}'
 OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
@@ -225,22 +227,25 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
     folder = given["model_dir"].rstrip("/") or "/"
     if not locations.is_url(folder) and not _has_options(folder):
         raise errors.ConfigError(usage.no_run_at(folder))
-    saved = load_options(f"{folder}/config.json")
-    return config_lib.Config.from_flat(saved).for_finished_run(given)
+    return _load_saved(f"{folder}/config.json").for_finished_run(given)
 
 
 def _has_options(folder: str) -> bool:
-    return (pathlib.Path(folder).expanduser() / "config.json").exists()
+    return (_local(folder) / "config.json").exists()
 
 
 def _option_names() -> list[str]:
     return [field.name for _, field in config_lib.fields()]
 
 
-def _load_remote_options(path: str) -> dict[str, Any]:
-    """Reads options from a bucket."""
+@contextlib.contextmanager
+def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the local path of a file of options; downloads it from a bucket if need be."""
+    if not locations.is_url(str(path)):
+        yield _local(path)
+        return
     try:
-        url = locations.parse(path)
+        url = locations.parse(str(path))
     except locations.LocationError as error:
         raise errors.ConfigError(f"{path} {error}.") from error
     # Imported only here: Google's client library takes most of a second to import.
@@ -249,9 +254,16 @@ def _load_remote_options(path: str) -> dict[str, Any]:
     if stored is None:
         raise errors.ConfigError(f"can't read options from {path}: there is no such object.")
     with tempfile.TemporaryDirectory() as folder:
-        local = pathlib.Path(folder) / "config.json"
-        files.download(stored, local)
-        return load_options(local)
+        copy = pathlib.Path(folder) / "config.json"
+        files.download(stored, copy)
+        yield copy
+
+
+def _local(path: str | pathlib.Path) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # "~user/x", and there is no such user.
+        raise errors.ConfigError(f"can't read options from {path}: {error}.") from error
 
 
 def _recipes() -> list[str]:
@@ -263,7 +275,7 @@ def _load_recipe(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     recipe = importlib.resources.files("trainer") / "recipes" / f"{name}.json"
-    return dict(json.loads(recipe.read_text("utf-8")))
+    return dict(documents.parse(recipe.read_text("utf-8")))
 
 
 def load_options(path: str | pathlib.Path) -> dict[str, Any]:
@@ -273,18 +285,17 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       path: a local file, or an object in a bucket (`gs://…`).
 
     Raises:
-      ConfigError: when the file is missing or is not a JSON object.
+      ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
       RunError: when the bucket can't be read.
     """
-    if locations.is_url(str(path)):
-        return _load_remote_options(str(path))
-    file = pathlib.Path(path).expanduser()
+    with _on_disk(path) as file:
+        try:
+            content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
+        except documents.DocumentError as error:
+            raise errors.ConfigError(_unread(path, error)) from error
     try:
-        content = file.read_text("utf-8-sig")  # Windows's editors start a file with a mark.
-        values = json.loads(content, object_pairs_hook=_unique)
-    except OSError as error:
-        raise errors.ConfigError(f"can't read options from {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+        values = documents.parse(content)
+    except ValueError as error:
         raise errors.ConfigError(_not_json(path, error)) from error
     if not isinstance(values, dict):
         raise errors.ConfigError(f"{path} must hold one JSON object of options, {EXAMPLE}.")
@@ -295,17 +306,26 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns an object's members; a name given twice would otherwise lose its first value."""
-    names = [name for name, _ in pairs]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{text.shown(twice[0])} is given twice")
-    return dict(pairs)
+def _load_saved(path: str) -> config_lib.Config:
+    """Reads the options of a run; no user writes them, so that a fault in them is damage."""
+    way_out = "restore it from a copy"
+    with _on_disk(path) as file:
+        values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
+    try:
+        return config_lib.Config.from_flat(values)
+    except errors.ConfigError as error:
+        reason = text.one_line(str(error)).rstrip(".")
+        raise errors.RunError(f"{path} is damaged ({reason}); {way_out}.") from error
 
 
-def _not_json(path: str | pathlib.Path, error: Exception) -> str:
+def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
+    if error.is_missing:
+        return f"can't read options from {path}: {os.strerror(errno.ENOENT)}."
+    return str(error)
+
+
+def _not_json(path: str | pathlib.Path, error: ValueError) -> str:
     kind = pathlib.Path(path).suffix.lstrip(".").lower()
     if kind in OTHER_FORMATS:
         return f"{path} is {kind.upper()}; options are read from JSON, {EXAMPLE}."
-    return f"{path} is not JSON ({text.first_line(error)}); options are a JSON object, {EXAMPLE}."
+    return f"{path} {text.one_line(str(error))}; options are a JSON object, {EXAMPLE}."

@@ -27,6 +27,8 @@ KINDS = {
 }
 """What a value of each type is called in messages."""
 
+_MAX_EXACT = 2**63
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -52,8 +54,10 @@ class Option:
         # bool is a subclass of int: without the second half, True would pass for a batch size.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise ConfigError(f"{name} ({text.shown(value)}) must be {KINDS[kind]}.")
+        if isinstance(value, str) and not text.is_os_string(value):
+            raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} ({value}) {self.wanted_choice(value)}")
+            raise ConfigError(f"{name} ({text.visible(value):.80}) {self.wanted_choice(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
         if self.minimum is not None and value < self.minimum:
@@ -80,6 +84,7 @@ class Group:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(field.default, float) and type(value) is int:
-                value = float(value)  # JSON writers and users write 1 for 1.0.
+                # JSON writers and users write 1 for 1.0. A larger one would overflow.
+                value = float(value) if abs(value) < _MAX_EXACT else math.inf
                 object.__setattr__(self, field.name, value)
             field.metadata["option"].check(field.name, value, field.default)

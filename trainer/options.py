@@ -35,9 +35,7 @@ class DataOptions(option_groups.Group):
         of_result=False,
     )
     data_dir: str = option(
-        "",
-        "TFDS data directory, local or gs://…; empty: TFDS's default",
-        of_result=False,
+        "", "TFDS data directory, local or gs://…; empty: TFDS's default", of_result=False
     )
     stage_data: bool = option(
         True,
@@ -51,7 +49,7 @@ class DataOptions(option_groups.Group):
         of_result=False,
     )
     batch_size: int = option(
-        32, "global batch size: samples per step, over all replicas", minimum=1
+        32, "global batch size: samples per step, over all replicas", minimum=1, below=2**17
     )
     fixed_step_size: int = option(100, "steps per epoch if use_all_samples is false", minimum=1)
     use_all_samples: bool = option(
@@ -111,6 +109,7 @@ class ModelOptions(option_groups.Group):
         "side (px) of the backbone's square input; images are resized to it; 0: the side that the "
         "backbone was pretrained on",
         minimum=0,
+        below=2**13,
     )
     layers_to_unfreeze: str = option(
         "0",
@@ -118,10 +117,13 @@ class ModelOptions(option_groups.Group):
         "batch norm layers always stay frozen",
     )
     neurons: int = option(
-        256, "neurons in each fully connected layer of the head, the softmax excepted", minimum=1
+        256,
+        "neurons in each fully connected layer of the head, the softmax excepted",
+        minimum=1,
+        below=2**17,
     )
     dense_layers: int = option(
-        1, "number of fully connected layers in the head, before the softmax", minimum=0
+        1, "number of fully connected layers in the head, before the softmax", minimum=0, below=100
     )
     dropout: float = option(
         0.5, "dropout rate after each fully connected layer", minimum=0, below=1
@@ -175,9 +177,7 @@ class OptimizationOptions(option_groups.Group):
         0, "epochs in which the learning rate rises linearly from 0", minimum=0
     )
     weight_decay: float = option(
-        0.0,
-        "decoupled weight decay; biases and normalization parameters are excluded",
-        minimum=0,
+        0.0, "decoupled weight decay; biases and normalization parameters are excluded", minimum=0
     )
     global_clipnorm: float = option(
         0.0, "clip the gradients to this global norm; 0: no clipping", minimum=0
@@ -367,10 +367,7 @@ class CheckpointOptions(option_groups.Group):
         of_result=False,
     )
     checkpoint_every_steps: int = option(
-        0,
-        "steps between checkpoints within an epoch; 0: not by steps",
-        minimum=0,
-        of_result=False,
+        0, "steps between checkpoints within an epoch; 0: not by steps", minimum=0, of_result=False
     )
     keep_checkpoints: int = option(
         2,

@@ -8,18 +8,17 @@ began = identity.agree(settings, identity.of(base, settings, space, data.fingerp
 from __future__ import annotations
 
 import hashlib
-import json
 import pathlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import cxr_tfds
 import trainer
 import tuner
 from trainer import config as config_lib
-from trainer.errors import ConfigError, RunError
-from trainer.storage import files
-from trainer.system import console
+from trainer.errors import ConfigError
+from trainer.storage import documents, files
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -31,6 +30,14 @@ SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_tri
 """Settings that determine which trials a search has; others, such as `workers`, may change."""
 GROWING = ("hyperband_iterations", "max_trials")
 """Those of them that may be raised later: the trials so far are the first of the larger search."""
+
+
+class _SavedIdentity(TypedDict):
+    """The identity that is saved: every option, and what is used before all are compared."""
+
+    began: float
+    max_epochs: Annotated[int, documents.at_least(1)]
+    hyperband_iterations: Annotated[int, documents.at_least(1)]
 
 
 def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict[str, Any]:
@@ -69,15 +76,13 @@ def load(settings: Settings) -> dict[str, Any] | None:
     path = settings.folder / FILE
     if not any(settings.folder.glob("trial_*")):
         return None
+    way_out = "restore it from a copy, or choose another --project_name"
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}); restore it from a copy, or choose another "
-            "--project_name."
-        ) from error
+        return documents.load(path, _SavedIdentity, way_out=way_out)
+    except documents.DocumentError as error:
+        if error.is_missing:
+            return None
+        raise
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
@@ -99,7 +104,7 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
     if changed and set(changed) <= set(GROWING):
         _grow(settings, saved, identity, changed)
     elif changed:
-        listed = ", ".join(f"{n} {saved.get(n)!r} -> {identity[n]!r}" for n in changed)
+        listed = ", ".join(f"{n} {saved.get(n)!r:.200} -> {identity[n]!r:.200}" for n in changed)
         raise ConfigError(
             f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
             "undo the change."
@@ -120,8 +125,9 @@ def _grow(
         before, now = saved.get(name), identity[name]
         if not isinstance(before, int) or now < before:
             raise ConfigError(
-                f"{name} ({now}) is less than the {before} of the search in {settings.folder}, "
-                "which can only grow; give as many or more, or choose another --project_name."
+                f"{name} ({now}) is less than the {text.shown(before)} of the search in "
+                f"{settings.folder}, which can only grow; give as many or more, or choose "
+                "another --project_name."
             )
         console.say(f"the search in {settings.folder} goes on: {name} {before} -> {now}.")
     files.save_json(settings.folder / FILE, {**saved, **{n: identity[n] for n in changed}})

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
+from trainer.errors import RunError
 from trainer.evaluation import history
-from trainer.storage import files
+from trainer.storage import documents, files
 
 if TYPE_CHECKING:
     import pathlib
@@ -45,6 +45,18 @@ class TrialRecord:
     reason: str = ""
     curve: Sequence[Mapping[str, float]] = ()
     ended: float = dataclasses.field(default_factory=time.time)
+
+
+class _SavedRecord(TypedDict):
+    """A TrialRecord on disk."""
+
+    score: float | None
+    best_epoch: documents.Count
+    epochs: documents.Count
+    seconds: float
+    reason: str
+    curve: list[dict[str, documents.Number]]
+    ended: float
 
 
 def of_curve(
@@ -102,16 +114,20 @@ def save(folder: pathlib.Path, record: TrialRecord) -> None:
 
 def load(folder: pathlib.Path) -> TrialRecord:
     """Reads a record; an unreadable one counts as a failed trial."""
+    limit, way_out = documents.LARGE_BYTES, "it counts as failed"
     try:
-        found: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
-        names = {field.name for field in dataclasses.fields(TrialRecord)}
-        found["curve"] = [
-            {name: math.nan if value is None else value for name, value in row.items()}
-            for row in found.get("curve", ())
-        ]
-        return TrialRecord(**{name: value for name, value in found.items() if name in names})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return TrialRecord(reason=f"no result: {folder / RESULT} can't be read ({error})")
+        found: _SavedRecord = documents.load(
+            folder / RESULT, _SavedRecord, way_out=way_out, max_bytes=limit
+        )
+    except RunError as error:
+        return TrialRecord(reason=f"no result: {str(error).rstrip('.')}")
+    curve = [
+        {name: documents.finite(value) for name, value in row.items()} for row in found["curve"]
+    ]
+    return TrialRecord(
+        found["score"], found["best_epoch"], found["epochs"], found["seconds"], found["reason"],
+        curve, found["ended"],
+    )  # fmt: skip
 
 
 def cause_of(reason: str) -> str:

@@ -10,18 +10,20 @@ A dimension is the name of a trainer option, with `=low:high`, `=low:high:step`,
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as config_lib
 from trainer.errors import ConfigError
+from trainer.storage import documents
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator, Mapping, Sequence
 
 Value = int | float | str
+_Range = str | int | float | list[int | float | str]
+"""How a file names the values of an option."""
 
 DEFAULTS = {
     "neurons": "64:512:64",
@@ -125,16 +127,15 @@ class Space:
         Raises:
           ConfigError: when the file is missing, or does not hold a valid space.
         """
+        way_out = "give a JSON object of ranges by option name"
         try:
-            found = json.loads(path.expanduser().read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"search_file ({path}) can't be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise ConfigError(f"search_file ({path}) is not JSON: {error}.") from error
-        if not isinstance(found, dict) or not found:
-            raise ConfigError(
-                f"search_file ({path}) must hold a JSON object of ranges by option name."
+            found: dict[str, _Range] = documents.load(
+                path.expanduser(), dict[str, _Range], way_out=way_out
             )
+        except documents.DocumentError as error:
+            raise ConfigError(f"search_file: {error}") from error
+        if not found:
+            raise ConfigError(f"search_file ({path}) names no option; {way_out}.")
         return cls._of(
             (name, "|".join(map(str, value)) if isinstance(value, list) else str(value))
             for name, value in found.items()

@@ -114,12 +114,33 @@ def _assert_one_line(result: subprocess.CompletedProcess[str], code: int, messag
 
 
 @pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[" * 100_000, "it is nested more than 32 deep"),
+        (b"\xff{}", "it is not UTF-8 text"),
+        (b'{"model_dir": "a\\u0000b"}', "model_dir (a\\x00b) has a null byte in it"),
+        (b'{"batch_size": 1000000000000}', "must be less than 131072"),
+        (b'{"\\u001b[2J": 1}', "unknown option"),
+        (b'{"dataset": "\\u001b[2J"}', "must be one of grouped"),
+    ],
+)
+def test_a_forged_run_is_one_line_and_exit_code_1(tmp_path, content, problem):
+    (tmp_path / "config.json").write_bytes(content)
+    result = _run("--mode=evaluate", f"--model_dir={tmp_path}")
+    assert result.returncode == 1
+    assert f"trainer: {tmp_path}/config.json " in result.stderr
+    assert problem in result.stderr
+    assert result.stderr.removesuffix("\n").isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.yaml", "max_epochs: 3\n", 'a.yaml is YAML; options are read from JSON, such as {"max_'),
         ("a.json", "max_epochs: 3\n", "a.json is not JSON (Expecting value: line 1 column 1 (char"),
         ("a.json", "[3]", "a.json must hold one JSON object of options"),
-        ("a.json", "[" * 100_000, "a.json is not JSON (maximum recursion depth exceeded"),
+        ("a.json", "[" * 100_000, "a.json is nested more than 32 deep; options are a JSON object"),
         ("a.json", '{"seed": 1, "seed": 2}', 'is not JSON ("seed" is given twice)'),
         ("a.json", '{"lerning_rate": 1}', "unknown option lerning_rate; did you mean learning_r"),
         ("a.json", '{"lr": 1}', "a.json: unknown option lr; did you mean learning_rate?"),

@@ -79,10 +79,10 @@ def _evaluate(config: Config) -> Evaluation:
             config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
         )
         data.require_image_shape(model.input.shape[1:])
+        folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)
             probabilities = predict(Driver(model, context.strategy), batches, context)
-            folder = directory.path / f"on_{config.data.dataset}_{data.fingerprint[:8]}"
             base = finished.config.for_finished_run({"model_dir": ""})
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)

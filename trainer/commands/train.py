@@ -102,7 +102,7 @@ def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) ->
         return
     epochs, limit = state.position.epoch, config.optimization.max_epochs
     rules = config.optimization
-    is_over = callbacks.is_exhausted(state.callback_states, rules.patience) or epochs >= limit
+    is_over = callbacks.is_exhausted(state, rules.patience) or epochs >= limit
     then = (
         "nothing is trained, and its model is evaluated again"
         if is_over

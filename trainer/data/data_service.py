@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import batches
-from trainer.errors import RunError
+from trainer.errors import DiskError, RunError
 from trainer.system import sockets
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ class Records:
 
 
 def locate(paths: Sequence[str]) -> Records:
-    """Finds the records of TFRecord files by their length fields, without reading their data."""
+    """Finds the records of TFRecord files by their length fields, without reading their data.
+
+    Raises:
+      DiskError: when a file ends within a record.
+    """
     places = [place for path in paths for place in _places(path)]
     path, before, length, after = zip(*places, strict=True)
     return Records(
@@ -73,8 +77,11 @@ def _places(path: str) -> Iterator[tuple[str, int, int, int]]:
         end = 0
         while end < size:
             file.seek(end)
-            (length,) = struct.unpack("<Q", file.read(LENGTH_BYTES))
+            field = file.read(LENGTH_BYTES).ljust(LENGTH_BYTES, b"\xff")  # Cut: as if too long.
+            (length,) = struct.unpack("<Q", field)
             before = end + LENGTH_BYTES + CRC_BYTES
+            if before + length + CRC_BYTES > size:
+                raise DiskError(f"{path} ends within a record; build the data set again.")
             yield path, before, length, size - before - length
             end = before + length + CRC_BYTES
 

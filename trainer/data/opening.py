@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import file_utils
 
-import cxr_tfds  # noqa: F401 -- Registers the data set.
+import cxr_tfds
 from cxr_tfds import source
-from trainer.data import data_service, pipeline, provenance
+from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
 from trainer.system import text
@@ -75,12 +76,24 @@ def _root(config: DataOptions) -> pathlib.Path | None:
 
 
 def _builder(config: DataOptions, root: object) -> Any:
+    """Returns the TFDS builder, which reads what is on disk, once it has been checked.
+
+    Raises:
+      DiskError: when the data set's description is damaged, or is not ours.
+    """
     data_dir = None if root is None else str(root)
+    if not isinstance(root, locations.Url):
+        _, folder = file_utils.get_data_dir_and_dataset_dir(
+            data_dir, "cxr_tfds", config.dataset, cxr_tfds.Builder.VERSION
+        )
+        if (pathlib.Path(folder) / provenance.LAST_FILE).exists():
+            metadata.check(pathlib.Path(folder), config.dataset)
     try:
         builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
         is_described = not builder.is_prepared() or "fingerprint" in builder.info.metadata
     except Exception as error:  # TFDS trusts the files that it reads.
-        raise _damaged(config, data_dir, text.first_line(error)) from error
+        reason = text.one_line(text.first_line(error))
+        raise _damaged(config, data_dir, reason) from error
     if not is_described:
         raise _damaged(config, data_dir, "its metadata.json has no fingerprint")
     return builder

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from trainer.options import DataOptions
 
 
+_PIPELINE = "Iterator::Root"
+"""How TensorFlow begins the place of an error in a tf.data pipeline."""
 SHUFFLE_BUFFER_BYTES = 256 << 20
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 """Images stay encoded through the shuffle: its buffer then takes a tenth of the memory."""
@@ -118,12 +120,22 @@ class Data:
             is_damage = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
             # A file truncated between two records is valid: only TFDS's count of examples shows it.
             is_damage |= "was expected to contain" in error.message
+            # A record whose checksum is right, and whose content is not what the features say.
+            is_damage |= (
+                isinstance(error, tf.errors.InvalidArgumentError) and _PIPELINE in error.message
+            )
             if not is_damage and str(folder) not in error.message:
                 raise
-            raise DiskError(
-                f"{self.builder.info.full_name} can't be read ({text.first_line(error)}); remove "
-                f"{folder} and build it again."
-            ) from error
+            problem = re.split(rf"{_PIPELINE}\S* ", error.message)[-1]
+            raise self._damage(text.first_line(problem)) from error
+        except UnicodeDecodeError as error:  # TensorFlow's own message quotes a damaged record.
+            raise self._damage("a record is not what its features say") from error
+
+    def _damage(self, problem: str) -> DiskError:
+        return DiskError(
+            f"{self.builder.info.full_name} can't be read ({text.one_line(problem):.300}); remove "
+            f"{self.builder.data_dir} and build it again."
+        )
 
     def num_examples(self, split: str) -> int:
         """Returns the number of examples in a split."""
@@ -147,15 +159,29 @@ class Data:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run; tables are small.
     def table(self, split: str) -> Table:
-        """Reads everything but the images of a split."""
+        """Reads everything but the images of a split.
+
+        Raises:
+          DiskError: when a record is not what the features say.
+        """
+        features = self.builder.info.features
         names = ("file_name", "patient_id", "etiology", "label")
         examples = self.read(split)
         rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
         columns = {
             name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
         }
-        strings = {name: columns[name].astype(str) for name in ("file_name", "patient_id")}
-        etiologies = np.array(self.builder.info.features["etiology"].names)
+        for name in ("label", "etiology"):
+            if not np.isin(columns[name], np.arange(len(features[name].names))).all():
+                raise self._damage(f"split {split} has a record whose {name} is none of ours")
+        try:
+            strings = {
+                name: np.array([value.decode("utf-8") for value in columns[name]], str)
+                for name in ("file_name", "patient_id")
+            }
+        except UnicodeDecodeError as error:
+            raise self._damage(f"split {split} has a name that is not UTF-8") from error
+        etiologies = np.array(features["etiology"].names)
         return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
 
     def class_counts(self, split: str = "train") -> list[int]:

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from cxr_tfds import origin, source
 from trainer.errors import RunError
-from trainer.system import console
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +67,13 @@ def _difference(builder: Any, sizes: dict[str, int]) -> str:
     """Says in a clause what the archive has and the records have not, or the other way round."""
     try:
         built = set(_keys(builder))
-    except (tf.errors.OpError, OSError):
+    except (tf.errors.OpError, OSError, ValueError):  # ValueError: a name is none of ours.
         return "the lists of their files differ, and the records can't be read"
     if one_sided := sorted(built ^ sizes.keys()):
         where = "records" if one_sided[0] in built else "archive"
         return (
             f"the records have {len(built):,} images, the archive {len(sizes):,}; "
-            f"{one_sided[0]} is only in the {where}"
+            f"{text.visible(one_sided[0])} is only in the {where}"
         )
     return "their files have the same names and different sizes"
 

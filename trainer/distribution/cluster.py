@@ -17,6 +17,7 @@ import os
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.storage import documents
 from trainer.system import sockets
 
 VARIABLE = "TF_CONFIG"
@@ -111,10 +112,10 @@ def parse(text: str) -> Cluster | None:
 
 def _decoded(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return documents.parse(text)
+    except ValueError as error:
         raise ConfigError(
-            f"TF_CONFIG ({_short(text)}) is not JSON ({error}); it must be of the form {FORM}."
+            f"TF_CONFIG ({_short(text)}) {error}; it must be of the form {FORM}."
         ) from error
 
 

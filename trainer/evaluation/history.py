@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.storage import documents
+
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Mapping, Sequence
 
 MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation ROC-AUC"}
@@ -23,6 +26,35 @@ MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation
 UNDEFINED = "undefined"
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
+
+
+def load_rows(path: pathlib.Path) -> list[dict[str, float]]:
+    """Reads `metrics.jsonl`: a row for each epoch, which begins with `epoch`, counted from 1.
+
+    Raises:
+      RunError: when the file can't be read, or is not such a log.
+    """
+    way_out = "restore it from a copy"
+    read: list[dict[str, documents.Number]] = documents.load_rows(
+        path, dict[str, documents.Number], way_out=way_out
+    )
+    rows = [{name: documents.finite(value) for name, value in row.items()} for row in read]
+    for number, row in enumerate(rows, start=1):
+        if row.get("epoch") != number or row.keys() != rows[0].keys():
+            problem = f"line {number} is not the row of epoch {number}, or has other metrics"
+            raise documents.refused(path, problem, way_out)
+    return rows
+
+
+def load(path: pathlib.Path) -> dict[str, list[float]]:
+    """Reads `metrics.jsonl` as a history: a list of values per metric.
+
+    Raises:
+      RunError: when the file can't be read, or is not such a log.
+    """
+    rows = load_rows(path)
+    names = [name for name in rows[0] if name != "epoch"] if rows else []
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:

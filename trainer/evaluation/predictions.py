@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.storage import files
+from trainer.storage import documents, files
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _COLUMNS = ("file_name", "patient_id", "etiology", "label", "predicted")
 _PROBABILITY_PREFIX = "p_"
 _TOLERANCE = 1e-3  # A float32 softmax sums to 1 within 1e-6; raw logits do not.
+_MAX_BYTES, _MAX_FIELD, _MAX_CLASSES = 128 << 20, 512, 1000
+"""Limits of a table that is read: NumPy pads a column to its longest text, and a confusion matrix
+has a cell for each pair of classes."""
 _Cell = tuple[int, int]  # True class, predicted class.
 
 
@@ -122,14 +126,20 @@ class Predictions:
         """Reads a table that `save_csv` wrote.
 
         Raises:
+          RunError: The file can't be read, or exceeds a limit.
           ValueError: The file is not such a table, or a row is damaged or inconsistent.
         """
-        with path.open(encoding="utf-8", newline="") as file:
-            table = [[text.from_cell(written) for written in row] for row in csv.reader(file)]
-        header, *rows = table or [[]]
-        class_names = _parse_header(header, path)
-        for number, row in enumerate(rows, start=1):
-            _check_row(row, class_names, f"{path}, row {number}")
+        written = documents.read_text(path, way_out="evaluate again", max_bytes=_MAX_BYTES)
+        reader = csv.reader(io.StringIO(written, newline=""))
+        rows: list[list[str]] = []
+        try:
+            header = [text.from_cell(name) for name in next(reader, [])]
+            class_names = _parse_header(header, path)
+            for cells in reader:
+                rows.append([text.from_cell(cell) for cell in cells])
+                _check_row(rows[-1], class_names, f"{path}, row {len(rows)}")
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
         strings = {
             name: np.array(column, str)
@@ -199,11 +209,12 @@ def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
         name.startswith(_PROBABILITY_PREFIX) for name in names
     ):
         expected = ", ".join([*_COLUMNS, f"{_PROBABILITY_PREFIX}<class>"])
+        found = text.one_line(", ".join(header)) or "none"
         raise ValueError(
-            f"{path} is not a table of predictions: its columns are "
-            f"{text.visible(', '.join(header)) or 'none'}, "
-            f"not {expected}, …"
+            f"{path} is not a table of predictions: its columns are {found:.300}, not {expected}, …"
         )
+    if len(names) > _MAX_CLASSES or len(max(names, key=len, default="")) > _MAX_FIELD:
+        raise ValueError(f"{path} has too many classes, or names of them that are too long.")
     return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in names)
 
 
@@ -211,6 +222,8 @@ def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> No
     """Raises ValueError, naming the row, if it can't be parsed."""
     if len(row) != len(_COLUMNS) + len(class_names):
         raise ValueError(f"{where} has {len(row)} fields, not {len(_COLUMNS) + len(class_names)}.")
+    if len(max(row, key=len)) > _MAX_FIELD:
+        raise ValueError(f"{where} has a field of over {_MAX_FIELD} characters.")
     label = row[_COLUMNS.index("label")]
     if label not in class_names:
         raise ValueError(f"{where}: label {label!r} is not one of {', '.join(class_names)}.")

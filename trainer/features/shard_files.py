@@ -47,6 +47,8 @@ SECTIONS = 8
 STALE_S = 3600
 """Writing a shard takes seconds: a partial file this old was left by a process that has ended."""
 KEY_FILE = "key.json"
+MAX_HEADER_BYTES = 1 << 16
+"""More than a `.npy` file ever has before its rows."""
 
 Rows = tuple[int, int]
 """(first row, one past the last row) of a shard."""
@@ -134,7 +136,13 @@ class Entry:
         self._key = key
 
     def begin(self) -> None:
-        """Creates the folder or marks it as used now; removes files that killed processes left."""
+        """Creates the folder or marks it as used now; removes files that killed processes left.
+
+        Raises:
+          DiskError: when the folder is a link: what is written into it would be elsewhere.
+        """
+        if self.folder.is_symlink():
+            raise DiskError(f"{self.folder} is a link; remove it, or give another --cache_dir.")
         files.save_json(self.folder / KEY_FILE, dataclasses.asdict(self._key))
         for partial in self.folder.glob(".partial-*.npy"):
             if time.time() - modified(partial) > STALE_S:
@@ -154,9 +162,9 @@ class Entry:
     def find(self, rows: Rows) -> pathlib.Path | None:
         """Returns the valid file of a shard or None; removes a damaged one and logs a warning."""
         for path in self._files(*rows):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: self._hash(rows))
-            if path.name.split(".")[1] == _short(digest) and self._fits(path, rows):
+            if not path.is_file():
+                raise DiskError(f"{path} is not a regular file; remove it, or clear --cache_dir.")
+            if self._is_intact(path, rows):
                 return path
             logging.warning("Damaged features in %s; they will be computed again.", path)
             path.unlink()
@@ -194,8 +202,8 @@ class Entry:
 
     @staticmethod
     def map(path: pathlib.Path) -> np.ndarray:
-        """Returns a shard as a memory-mapped array."""
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        """Returns a shard as a memory-mapped array; never unpickles anything, as np.load could."""
+        return np.lib.format.open_memmap(path, mode="r")
 
     def _files(self, start: int, stop: int) -> list[pathlib.Path]:
         """Returns the files of a shard: none or one, unless someone copied or renamed files."""
@@ -205,8 +213,21 @@ class Entry:
         """Starts a shard's checksum with its entry and rows, so that a misplaced file fails it."""
         return hashlib.sha256(f"{self.folder.name} {_range(*rows)}".encode())
 
+    def _is_intact(self, path: pathlib.Path, rows: Rows) -> bool:
+        expected = (rows[1] - rows[0]) * self.shards.row_bytes
+        if path.stat().st_size > expected + MAX_HEADER_BYTES:
+            return False
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: self._hash(rows))
+        return path.name.split(".")[1] == _short(digest) and self._fits(path, rows)
+
     def _fits(self, path: pathlib.Path, rows: Rows) -> bool:
-        array, shape = self.map(path), (rows[1] - rows[0], *self.shards.row_shape)
+        try:
+            array, shape = self.map(path), (rows[1] - rows[0], *self.shards.row_shape)
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001 -- A checksum is no secret: the header can be anything.
+            return False
         return array.shape == shape and array.dtype == self.shards.stored_dtype
 
 
@@ -259,14 +280,14 @@ def modified(path: pathlib.Path) -> float:
     """Returns the time when a file was last written; 0 if it does not exist."""
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:  # Perhaps also a link that leads to itself.
         return 0
 
 
 def _size(path: pathlib.Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # Another process has renamed it, or removed it as damaged.
+    except OSError:  # Another process has renamed it, or removed it as damaged.
         return 0
 
 

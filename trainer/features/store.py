@@ -157,7 +157,11 @@ class Cache:
     def _make_room(self, needed_bytes: int) -> None:
         """Removes the least recently used entries until there is room for `needed_bytes` more."""
         with filelock.FileLock(self._root / "eviction.lock"):  # One process at a time.
-            folders = [path for path in self._root.iterdir() if path.is_dir() and not path.suffix]
+            folders = [
+                path
+                for path in self._root.iterdir()
+                if path.is_dir() and not path.is_symlink() and not path.suffix
+            ]
             sizes = {folder: shard_files.stored_bytes(folder) for folder in folders}
             excess = sum(sizes.values()) + needed_bytes - self.budget_bytes
             # A folder without a key is left over from an interrupted removal; it sorts first.

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import pathlib
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import h5py
+
+from trainer.storage import documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,9 +89,7 @@ def check_model(path: pathlib.Path) -> None:
         largest = max((max(found.shape, default=0) for _, found in datasets(file)), default=0)
     with _open_zip(path) as zipped:
         config = _parse(zipped, CONFIG)
-    for depth, value in _values(config):
-        if depth > MAX_DEPTH:
-            raise ValueError(f"its {CONFIG} is nested more than {MAX_DEPTH} deep")
+    for value in _values(config):
         if isinstance(value, dict):
             _check_class(value)
             _check_numbers(value, max(MAX_NUMBER, largest))
@@ -187,23 +186,21 @@ def _parse(zipped: zipfile.ZipFile, name: str) -> Any:
     if zipped.getinfo(name).file_size > MAX_CONFIG_BYTES:
         raise ValueError(f"its {name} has more than {MAX_CONFIG_BYTES >> 20} MiB")
     try:
-        return json.loads(zipped.read(name))
-    except RecursionError as error:
-        raise ValueError(f"its {name} is nested more than {MAX_DEPTH} deep") from error
+        return documents.parse(zipped.read(name), allows_nan=True, max_depth=MAX_DEPTH)
     except ValueError as error:
-        raise ValueError(f"its {name} is not JSON") from error
+        raise ValueError(f"its {name} {error}") from error
 
 
-def _values(tree: Any) -> Iterator[tuple[int, Any]]:
-    """Yields (depth, value) of every value in parsed JSON; not recursive."""
-    pending = [(0, tree)]
+def _values(tree: Any) -> Iterator[Any]:
+    """Yields every value in parsed JSON; not recursive."""
+    pending = [tree]
     while pending:
-        depth, value = pending.pop()
-        yield depth, value
+        value = pending.pop()
+        yield value
         if isinstance(value, dict):
-            pending += [(depth + 1, inner) for inner in value.values()]
+            pending += value.values()
         elif isinstance(value, list):
-            pending += [(depth + 1, inner) for inner in value]
+            pending += value
 
 
 def _check_class(value: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import os
 import pathlib
 import platform
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.models import classifier
-from trainer.storage import files
+from trainer.storage import documents, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,15 @@ MARGIN = 1.15
 """How much faster bfloat16 must be to be chosen: it costs precision, and timings are noisy."""
 TRIAL_BATCH_SIZE = 8
 TRIAL_S = 2.0
+
+
+_Rate = Annotated[float, documents.at_least(0)]
+
+
+class _Measured(TypedDict):
+    """What is read of a file of measured rates: images per second under each policy."""
+
+    images_per_s: dict[str, _Rate]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +134,13 @@ def _digest(key: dict[str, object]) -> str:
 
 def _load(path: pathlib.Path) -> dict[str, float] | None:
     try:
-        rates = json.loads(path.read_text("utf-8"))["images_per_s"]
-        return {policy: float(rates[policy]) for policy in CANDIDATES}
-    except (OSError, ValueError, KeyError, TypeError):  # Never measured, or the file is damaged.
+        found: _Measured = documents.load(path, _Measured, way_out="remove it")
+    except documents.DocumentError as error:
+        if not error.is_missing:
+            logging.warning("%s It is measured again.", error)
         return None
+    rates = found["images_per_s"]
+    return rates if rates.keys() >= set(CANDIDATES) else None
 
 
 def _save(path: pathlib.Path, record: dict[str, object]) -> None:

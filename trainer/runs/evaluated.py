@@ -12,17 +12,17 @@ curves.png  confusion_matrix.png  samples.png
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from trainer.errors import RunError
 from trainer.evaluation import history, metrics, plots, predictions, report
 from trainer.evaluation.predictions import Predictions
+from trainer.storage import documents
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 SPLIT = "test"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
 CURVES, CONFUSION_MATRIX, SAMPLES = "curves.png", "confusion_matrix.png", "samples.png"
+
+
+class _Report(TypedDict):
+    """What is read of `report.json`; its metrics are computed again."""
+
+    split: documents.Name
+    history: dict[str, list[documents.Number]]
+    data: dict[str, Any]
+    run: dict[str, Any]
+    shared_patient_images: documents.Count | None
+    monitor: Annotated[str, documents.one_of(*history.MEANINGS)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,33 +134,34 @@ def load(folder: pathlib.Path) -> Evaluation:
     Raises:
       RunError: when there is no evaluation, or it can't be read.
     """
+    for name in (PREDICTIONS, REPORT):
+        if not (folder / name).exists():
+            raise RunError(
+                f"{folder} has no evaluation ({folder / name} is missing); run its command "
+                "again to finish it, or evaluate it with --mode=evaluate."
+            )
+    document: _Report = documents.load(
+        folder / REPORT, _Report, way_out="evaluate again", max_bytes=documents.LARGE_BYTES
+    )
     try:
         table = Predictions.load_csv(folder / PREDICTIONS)
-        document = json.loads((folder / REPORT).read_text("utf-8"))
-        read = report.Report(
-            split=document["split"],
-            history=_with_nan(document["history"]),
-            scores=metrics.compute(table),
-            data=document["data"],
-            run=document["run"],
-            shared_patient_images=document["shared_patient_images"],
-            monitor=document["monitor"],
-        )
-    except FileNotFoundError as error:
+        scores = metrics.compute(table)
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"{folder} has no evaluation ({error.filename} is missing); run its command "
-            "again to finish it, or evaluate it with --mode=evaluate."
+            f"the evaluation in {folder} can't be read ({text.one_line(str(error))}); evaluate "
+            "again."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"the evaluation in {folder} can't be read ({error}); evaluate again."
-        ) from error
-    return Evaluation(folder, table, read)
-
-
-def _with_nan(history: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
-    """Replaces null by NaN: JSON has neither NaN nor infinity, and the report stores null."""
-    return {
-        name: [math.nan if value is None else value for value in values]
-        for name, values in history.items()
+    curves = {
+        name: [documents.finite(value) for value in values]
+        for name, values in document["history"].items()
     }
+    read = report.Report(
+        split=document["split"],
+        history=curves,
+        scores=scores,
+        data=document["data"],
+        run=document["run"],
+        shared_patient_images=document["shared_patient_images"],
+        monitor=document["monitor"],
+    )
+    return Evaluation(folder, table, read)

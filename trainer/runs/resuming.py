@@ -14,7 +14,6 @@ import atexit
 import dataclasses
 import datetime
 import itertools
-import json
 import os
 import pathlib
 import platform
@@ -22,7 +21,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import filelock
 
@@ -30,11 +29,20 @@ from trainer.config import LENGTHS
 from trainer.errors import ConfigError, RunError
 from trainer.runs import run_directory
 from trainer.runs.run_directory import LOCK, OWNER
-from trainer.storage import files
+from trainer.storage import documents, files
+from trainer.system import text
 
 if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.runs.run_directory import RunDirectory
+
+
+class _Owner(TypedDict):
+    """The process that has locked the directory, its host, and since when, in seconds of 1970."""
+
+    process: documents.Count
+    host: str
+    since: float
 
 
 def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
@@ -92,6 +100,8 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
     owner = run.path / OWNER
     try:
         run.path.mkdir(parents=True, exist_ok=True)
+        for folder in (run.checkpoints, run.tensorboard):
+            run.folder(folder.name)
         lock.acquire(blocking=False)
         for partial in run.checkpoints.glob(".partial-*"):  # Of a process that was killed.
             shutil.rmtree(partial, ignore_errors=True)
@@ -109,11 +119,12 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
 
 def _describe(owner: pathlib.Path) -> str:
     try:
-        found = json.loads(owner.read_text("utf-8"))
-        minutes = (time.time() - found["since"]) / 60
-        return f"by process {found['process']} on {found['host']}, for {minutes:.0f} min"
-    except (OSError, ValueError, KeyError, TypeError):
+        found: _Owner = documents.load(owner, _Owner, way_out="remove it")
+    except RunError:
         return "by another process"
+    minutes = (time.time() - found["since"]) / 60
+    host = text.one_line(found["host"])
+    return f"by process {found['process']} on {host:.80}, for {minutes:.0f} min"
 
 
 def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
@@ -148,7 +159,7 @@ def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
     """Raises ConfigError unless the run in the directory may continue with this config."""
     changes = _obstacles(config, saved)
     if changes:
-        listed = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
+        listed = ", ".join(f"{n} {old!r:.200} -> {new!r:.200}" for n, (old, new) in changes.items())
         hint = ""
         if set(changes) <= set(LENGTHS):
             hint = (

@@ -25,17 +25,17 @@ import atexit
 import dataclasses
 import datetime
 import json
-import math
 import pathlib
 import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from trainer.config import LENGTHS, Config
 from trainer.errors import ConfigError, RunError
-from trainer.storage import files, locations, mirror
-from trainer.system import console
+from trainer.evaluation import history
+from trainer.storage import documents, files, locations, mirror
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,16 @@ if TYPE_CHECKING:
 
 LOCK, OWNER = ".lock", ".owner.json"
 BEST_MODEL = "best.keras"
+CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
+"""The name of a checkpoint: completed epochs, and steps after them."""
+_WAY_OUT = "restore it from a copy, or name another --model_dir"
+
+
+class TrainedOn(TypedDict):
+    """What `trained_on.json` holds: the data's fingerprint, and the patients of its train split."""
+
+    fingerprint: documents.Name
+    patients: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +131,9 @@ class RunDirectory:
             "command": config.command_line(),
         }
         path = self.path / "changes.jsonl"
-        before = path.read_text("utf-8") if path.exists() else ""
+        limit = documents.LARGE_BYTES
+        exists = path.exists()
+        before = documents.read_text(path, way_out=_WAY_OUT, max_bytes=limit) if exists else ""
         with files.replacing(path) as partial:
             partial.write_text(f"{before}{json.dumps(entry)}\n", "utf-8")
         files.save_json(self.config, saved.to_flat() | {k: new for k, (_, new) in lengths.items()})
@@ -155,7 +167,7 @@ class RunDirectory:
     def position(self) -> tuple[int, int]:
         """Completed epochs and steps after them in the newest checkpoint; zeros without one."""
         names = (path.name for path in self.checkpoints.glob("[0-9]*"))
-        found = [name.split("-") for name in names if re.fullmatch(r"\d+-\d+", name)]
+        found = [name.split("-") for name in names if CHECKPOINT.fullmatch(name)]
         return max(((int(epoch), int(step)) for epoch, step in found), default=(0, 0))
 
     @property
@@ -178,13 +190,18 @@ class RunDirectory:
         record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
         files.save_json(self.path / "trained_on.json", record)
 
-    def load_trained_on(self) -> dict[str, Any]:
-        """Returns what `save_trained_on` wrote: `fingerprint` and `patients`.
+    def load_trained_on(self) -> TrainedOn:
+        """Returns what `save_trained_on` wrote.
 
         Raises:
           RunError: when it can't be read.
         """
-        return _load_json(self.path / "trained_on.json")
+        return documents.load(
+            self.path / "trained_on.json",
+            TrainedOn,
+            way_out=_WAY_OUT,
+            max_bytes=documents.LARGE_BYTES,
+        )
 
     def load_config(self) -> Config:
         """Returns the run's options.
@@ -192,12 +209,12 @@ class RunDirectory:
         Raises:
           RunError: when they can't be read.
         """
+        values: dict[str, Any] = documents.load(self.config, dict[str, Any], way_out=_WAY_OUT)
         try:
-            return Config.from_flat(_load_json(self.config))
+            return Config.from_flat(values)
         except ConfigError as error:
             raise RunError(
-                f"{self.config} is damaged ({error}); restore it from a copy, or name another "
-                "--model_dir."
+                f"{self.config} is damaged ({text.one_line(str(error))}); {_WAY_OUT}."
             ) from error
 
     def load_history(self) -> dict[str, list[float]]:
@@ -207,11 +224,8 @@ class RunDirectory:
           RunError: when the file can't be read.
         """
         rows = self.load_rows()
-        try:
-            names = [name for name in rows[0] if name != "epoch"] if rows else []
-            return {name: [row[name] for row in rows] for name in names}
-        except (KeyError, TypeError) as error:
-            raise self._unreadable_history(error) from error
+        names = [name for name in rows[0] if name != "epoch"] if rows else []
+        return {name: [row[name] for row in rows] for name in names}
 
     def load_rows(self) -> list[dict[str, float]]:
         """Returns the history as a row per epoch; NaN where a metric was undefined.
@@ -219,19 +233,25 @@ class RunDirectory:
         Raises:
           RunError: when the file can't be read.
         """
-        if not self.metrics.exists():
-            return []
-        try:
-            rows = [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
-            return [
-                {name: math.nan if value is None else value for name, value in row.items()}
-                for row in rows
-            ]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise self._unreadable_history(error) from error
+        return history.load_rows(self.metrics) if self.metrics.exists() else []
 
-    def _unreadable_history(self, error: Exception) -> RunError:
-        return RunError(f"{self.metrics} can't be read ({error}); restore it from a copy.")
+    def folder(self, name: str) -> pathlib.Path:
+        """Returns a folder of the run, which need not exist.
+
+        Raises:
+          RunError: when `name`, which may come from a file, is not a plain name, or the folder is a
+            link: what is written into it would be elsewhere.
+        """
+        try:
+            locations.require_name(name)
+        except locations.LocationError as error:
+            raise RunError(f"{text.shown(name)} {error}; nothing was written.") from error
+        path = self.path / name
+        if path.is_symlink():
+            raise RunError(
+                f"{path} is a link, and nothing is written through it; replace it by a folder."
+            )
+        return path
 
 
 def at(config: Config) -> RunDirectory:
@@ -264,12 +284,3 @@ def restore(config: Config, *, is_chief: bool) -> RunDirectory:
         return run
     atexit.register(shutil.rmtree, run.path, ignore_errors=True)
     return RunDirectory(run.path, name=str(run))
-
-
-def _load_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}); restore it from a copy, or name another --model_dir."
-        ) from error

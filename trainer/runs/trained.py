@@ -16,8 +16,7 @@ import dataclasses
 import functools
 import html
 import importlib
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from trainer import usage
 from trainer.config import Config
@@ -25,6 +24,7 @@ from trainer.errors import RunError
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import evaluated, run_directory
+from trainer.storage import documents
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Run:
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
     @functools.cached_property
-    def _trained_on(self) -> dict[str, Any]:
+    def _trained_on(self) -> run_directory.TrainedOn:
         return self.directory.load_trained_on()
 
     def __repr__(self) -> str:
@@ -246,13 +246,31 @@ class LastEvaluation:
         return f", evaluated on {self.date}" if self.date else ""
 
 
+class _Facts(TypedDict):
+    """What is read of an evaluation's `run`."""
+
+    date: NotRequired[str]
+
+
+class _Evaluated(TypedDict):
+    """What is read of `report.json` here."""
+
+    history: dict[str, list[documents.Number]]
+    run: _Facts
+
+
 def last_evaluation(directory: RunDirectory) -> LastEvaluation | None:
     """Returns what `report.json` says; None if it or the model is missing or unreadable."""
     if not directory.best_model.exists():
         return None
     try:
-        document = json.loads((directory.path / evaluated.REPORT).read_text("utf-8"))
-        epochs = max(map(len, document["history"].values()), default=0)
-        return LastEvaluation(epochs, str(document["run"].get("date", "")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found: _Evaluated = documents.load(
+            directory.path / evaluated.REPORT,
+            _Evaluated,
+            way_out="evaluate again",
+            max_bytes=documents.LARGE_BYTES,
+        )
+    except RunError:
         return None
+    epochs = max(map(len, found["history"].values()), default=0)
+    return LastEvaluation(epochs, text.one_line(found["run"].get("date", ""))[:40])

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+TAIL_BYTES = 1 << 16
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, makes_folder: bool = True) -> Iterator[pathlib.Path]:
     """Yields a temporary path; what the block writes there is renamed to `path` if it succeeds.
@@ -81,6 +84,13 @@ def require_folder(path: pathlib.Path, cause: Exception | None = None) -> None:
         raise DiskError(
             f"{path} has vanished: it was removed, or its disk was unmounted."
         ) from cause
+
+
+def tail(path: pathlib.Path) -> str:
+    """Returns the end of a text file, however long it is; undecodable bytes are replaced."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return file.read(TAIL_BYTES).decode("utf-8", "replace")
 
 
 def save_json(path: pathlib.Path, value: Any) -> None:

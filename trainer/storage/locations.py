@@ -12,6 +12,10 @@ import pathlib
 import re
 from typing import Self
 
+from trainer.system import text as text_lib
+
+MAX_NAME_BYTES = 255
+"""Of a file or folder, on every file system in use."""
 _SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "http", "https", "hdfs", "ftp", "file")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -73,6 +77,8 @@ def check_local(path: str) -> None:
         raise LocationError(f"is neither a local path nor a URL; write {hint}")
     if "\0" in path:
         raise LocationError("has a null byte in it")
+    if not text_lib.is_os_string(path):
+        raise LocationError("has characters that no path can have")
     try:
         pathlib.Path(path).expanduser()
     except RuntimeError as error:
@@ -87,10 +93,11 @@ def parse(text: str) -> Url:
     """
     scheme, _, rest = text.partition("://")
     if scheme != "gs":
-        raise LocationError(f"has the scheme {scheme}://; local paths and gs:// are supported")
+        shown = text_lib.visible(scheme)
+        raise LocationError(f"has the scheme {shown:.20}://; local paths and gs:// are supported")
     bucket, _, name = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise LocationError(f"has no valid bucket name ({bucket!r}); write gs://BUCKET/PREFIX")
+        raise LocationError(f"has no valid bucket name ({bucket!r:.80}); write gs://BUCKET/PREFIX")
     name = name.removesuffix("/")
     if name:
         _require_plain(name)
@@ -113,8 +120,24 @@ def relative_path(name: str, below: Url) -> pathlib.PurePosixPath:
     return pathlib.PurePosixPath(relative)
 
 
-def _require_plain(name: str) -> None:
-    parts = name.split("/")
+def require_name(name: str) -> None:
+    """Raises LocationError unless a text can only name a file or folder: no path, nothing hidden.
+
+    Whoever writes a file that we read chooses the names in it. All that become part of a path pass
+    here.
+    """
     # On Windows, a colon marks a drive or a file's stream, and a backslash separates folders.
-    if {"", ".", ".."} & set(parts) or re.search(r"[\\:\x00-\x1f\x7f]", name):
-        raise LocationError(f"{name!r} is not a plain relative path")
+    if (
+        name in ("", ".", "..")
+        or re.search(r"[/\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
+        or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES
+    ):
+        raise LocationError("is not a plain name")
+
+
+def _require_plain(name: str) -> None:
+    try:
+        for part in name.split("/"):
+            require_name(part)
+    except LocationError as error:
+        raise LocationError(f"{name!r} is not a plain relative path") from error

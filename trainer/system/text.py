@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from typing import TYPE_CHECKING
 
 from cxr_tfds.text import cell, from_cell, printable, visible
@@ -22,6 +23,7 @@ __all__ = [
     "cell",
     "first_line",
     "from_cell",
+    "is_os_string",
     "nearest",
     "one_line",
     "printable",
@@ -51,6 +53,17 @@ def first_line(error: BaseException | str) -> str:
 def one_line(text: str) -> str:
     """Returns the visible text, with each run of white space replaced by one space."""
     return visible(" ".join(text.split()))
+
+
+def is_os_string(text: str) -> bool:
+    """Whether the system can be given the text: it has no null byte, and can be encoded.
+
+    JSON can hold others, such as half a surrogate pair.
+    """
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import abc
 import contextlib
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import keras
 import numpy as np
@@ -20,15 +20,16 @@ import tensorflow as tf
 
 from trainer.errors import DivergedError
 from trainer.evaluation import history
+from trainer.storage import documents
 from trainer.system import console, signals
 from trainer.training.driver import Position
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from trainer.options import CheckpointOptions
-    from trainer.training.checkpoint import Checkpoints
+    from trainer.training.checkpoint import Checkpoint, Checkpoints
 
 
 class StatefulCallback(abc.ABC):
@@ -36,9 +37,11 @@ class StatefulCallback(abc.ABC):
 
     Attributes:
       variables: the part of the state that consists of tensors.
+      shape: of the rest, a type as `trainer.storage.documents` takes it.
     """
 
     variables: Sequence[Any] = ()
+    shape: ClassVar[Any]
 
     @abc.abstractmethod
     def state(self) -> Any:
@@ -83,12 +86,21 @@ def _reported_loss(model: keras.Model) -> keras.metrics.Metric:
     return [metric for metric in model.metrics if metric.name == "loss"][-1]
 
 
+class _Stopping(TypedDict):
+    """The state of EarlyStopping."""
+
+    best: float | None
+    wait: documents.Count
+
+
 class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
     """Stops after `patience` epochs without improvement, and restores the best epoch's weights.
 
     Keras's own EarlyStopping copies every weight of the model, the frozen ones included, and loses
     its state when the process ends.
     """
+
+    shape = _Stopping
 
     def __init__(self, model: keras.Model, *, monitor: str, patience: int) -> None:
         super().__init__()
@@ -154,13 +166,20 @@ def _is_exhausted(wait: int, patience: int) -> bool:
     return 0 < wait >= patience
 
 
-def is_exhausted(states: Mapping[str, Any], patience: int) -> bool:
-    """Whether training had stopped early when the states of the callbacks were saved."""
-    return _is_exhausted(states[EarlyStopping.__name__]["wait"], patience)
+def is_exhausted(found: Checkpoint, patience: int) -> bool:
+    """Whether training had stopped early when a checkpoint was saved.
+
+    Raises:
+      RunError: when the checkpoint does not say.
+    """
+    name = EarlyStopping.__name__
+    return _is_exhausted(found.states({name: EarlyStopping.shape})[name]["wait"], patience)
 
 
 class Recoveries(keras.callbacks.Callback, StatefulCallback):
     """Counts recoveries from divergence; each one halves the learning rate."""
+
+    shape = documents.Count
 
     def __init__(self, learning_rate_factor: Any) -> None:
         """Starts at 0; `learning_rate_factor` is a variable that multiplies the learning rate."""
@@ -225,8 +244,9 @@ class Checkpointing(keras.callbacks.Callback):
         found = self._checkpoints.restore()
         if found is None:
             return None
-        for name, callback in self._stateful.items():
-            callback.restore(found.callback_states[name])
+        shapes = {name: callback.shape for name, callback in self._stateful.items()}
+        for name, state in found.states(shapes).items():
+            self._stateful[name].restore(state)
         self._steps = found.position.step
         return found.position
 

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import re
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import keras
 import numpy as np
@@ -29,8 +27,9 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.errors import ConfigError, DiskError, RunError
-from trainer.storage import files
-from trainer.system import console
+from trainer.runs import run_directory
+from trainer.storage import documents, files, locations
+from trainer.system import console, text
 from trainer.training.driver import Position
 
 if TYPE_CHECKING:
@@ -40,6 +39,18 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 """Raise it by hand whenever the meaning of a checkpoint changes."""
 _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
+_WAY_OUT = "restore it from a copy, or remove this checkpoint"
+_UNREADABLE: Final = (tf.errors.OpError, ValueError, RuntimeError, AssertionError, LookupError)
+"""What TensorFlow raises for a file that is not a checkpoint, or is damaged."""
+
+
+class _Manifest(TypedDict):
+    """What the checkpoint consists of, and what it belongs to."""
+
+    format_version: int
+    fingerprint: str
+    replicas: Annotated[int, documents.at_least(1)]
+    files: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +59,19 @@ class Checkpoint:
 
     position: Position
     callback_states: Mapping[str, Any]
+
+    def states(self, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the states of the callbacks of these names, if they have the given shapes.
+
+        Raises:
+          RunError: when one has not.
+        """
+        try:
+            return {n: documents.fit(self.callback_states.get(n), shapes[n], n) for n in shapes}
+        except ValueError as error:
+            raise RunError(
+                f"the newest checkpoint {error}; remove it, or give another --model_dir."
+            ) from error
 
 
 class Checkpoints:
@@ -119,7 +143,7 @@ class Checkpoints:
         """
         damages: dict[pathlib.Path, str] = {}
         for path in saved_in(self._folder):
-            damage = _damage(path)
+            damage = _damage(path) or self._misfit(path)
             found = None if damage else self._load(path)
             damage = damage or self._not_finite()
             if damage is None:
@@ -146,8 +170,29 @@ class Checkpoints:
         except tf.errors.OpError as error:  # For example a full disk.
             raise DiskError(f"a checkpoint can't be written: {error.message}.") from error
 
+    def _misfit(self, path: pathlib.Path) -> str | None:
+        """Returns how the variables in a checkpoint differ from ours; None if they fit.
+
+        Without this, TensorFlow would allocate whatever size the file states. Checksums tell of
+        accidents only.
+        """
+        if _load_manifest(path)["fingerprint"] != self._fingerprint:
+            return None  # `_load` says whose it is.
+        prefix = path / _VARIABLES
+        try:
+            shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+        except _UNREADABLE as error:
+            return f"its variables can't be read ({text.one_line(text.first_line(error))})"
+        ours = {
+            f"values/{i}/.ATTRIBUTES/VARIABLE_VALUE": v.shape.as_list()
+            for i, v in enumerate(self._variables)
+        } | {"_CHECKPOINTABLE_OBJECT_GRAPH": []}
+        # A variable that is listed twice is stored once; `assert_consumed` finds what is missing.
+        fits = all(ours.get(name) == shape for name, shape in shapes.items())
+        return None if fits else "its variables have other shapes than this model's"
+
     def _load(self, path: pathlib.Path) -> Checkpoint:
-        manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
+        manifest = _load_manifest(path)
         if manifest["fingerprint"] != self._fingerprint:
             raise ConfigError(
                 f"checkpoint {path} belongs to other frozen weights, other images, or other "
@@ -161,7 +206,12 @@ class Checkpoints:
                 "uninterrupted run up to rounding, not to the bit."
             )
         values = tf.train.Checkpoint(values=self._variables)
-        values.read(str(path / _VARIABLES)).assert_consumed()
+        try:
+            values.read(str(path / _VARIABLES)).assert_consumed()
+        except _UNREADABLE as error:
+            raise documents.refused(
+                path, text.one_line(text.first_line(error)), "remove this checkpoint"
+            ) from error
         return _read(path)
 
     def _not_finite(self) -> str | None:
@@ -182,31 +232,33 @@ def peek(folder: pathlib.Path) -> Checkpoint | None:
 
 def _read(path: pathlib.Path) -> Checkpoint:
     epoch, step = map(int, path.name.split("-"))
-    return Checkpoint(Position(epoch, step), json.loads((path / _STATE).read_text("utf-8")))
+    return Checkpoint(Position(epoch, step), _load_states(path))
 
 
 def saved_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the checkpoints in a folder, newest first."""
     if not folder.is_dir():
         return []
-    paths = (path for path in folder.iterdir() if re.fullmatch(r"\d+-\d+", path.name))
+    paths = (path for path in folder.iterdir() if run_directory.CHECKPOINT.fullmatch(path.name))
     return sorted(paths, reverse=True)
 
 
 def _damage(path: pathlib.Path) -> str | None:
     """Returns what is wrong with a checkpoint; None if it is as it was written."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
-        checksums, version = dict(manifest["files"]), manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{_MANIFEST} is missing or unreadable"
+        manifest = _load_manifest(path)
+        _load_states(path)
+    except documents.DocumentError as error:
+        return str(error).rstrip(".")
+    checksums, version = manifest["files"], manifest["format_version"]
     if version != FORMAT_VERSION:
         return f"its format is {version}, and this version writes {FORMAT_VERSION}"
     for name, checksum in checksums.items():
         try:
+            locations.require_name(name)
             found = _checksum(path / name)
-        except OSError:
-            return f"{name} is missing"
+        except (OSError, locations.LocationError):
+            return f"{text.shown(name)} is missing"
         if found != checksum:
             return f"{name} differs from what was written"
     return (
@@ -214,6 +266,17 @@ def _damage(path: pathlib.Path) -> str | None:
     )
 
 
+def _load_manifest(path: pathlib.Path) -> _Manifest:
+    return documents.load(path / _MANIFEST, _Manifest, way_out=_WAY_OUT)
+
+
+def _load_states(path: pathlib.Path) -> dict[str, Any]:
+    limit = documents.LARGE_BYTES
+    return documents.load(path / _STATE, dict[str, Any], way_out=_WAY_OUT, max_bytes=limit)
+
+
 def _checksum(path: pathlib.Path) -> str:
+    if not path.is_file():  # A pipe would never end.
+        raise FileNotFoundError(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

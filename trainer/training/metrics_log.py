@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from trainer.storage import files
+from trainer.storage import documents, files
 from trainer.training.callbacks import StatefulCallback
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class MetricsLog(keras.callbacks.Callback, StatefulCallback):
 
     Unlike Keras's CSVLogger, it drops rows of epochs after the checkpoint that a run resumes from.
     """
+
+    shape = list[dict[str, documents.Number]]
 
     def __init__(self, path: pathlib.Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

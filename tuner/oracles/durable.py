@@ -13,7 +13,6 @@ chooses the next trial; this class handles lost workers and consecutive failures
 from __future__ import annotations
 
 import functools
-import json
 import math
 import pathlib
 import threading
@@ -25,6 +24,7 @@ from keras_tuner.engine import trial as trial_lib
 
 from trainer.storage import files
 from tuner import records, statuses
+from tuner.oracles import saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,19 +133,24 @@ class DurableOracle(keras_tuner.Oracle):
         files.save_json(pathlib.Path(self._get_oracle_fname()), state)
 
     def reload(self) -> None:
-        """Loads the trials from disk; running ones still belong to their workers."""
+        """Loads the trials from disk; running ones still belong to their workers.
+
+        Raises:
+          RunError: when a file is damaged.
+        """
         folder = pathlib.Path(self._project_dir)
+        saved.require_no_links(folder)
         # A kill may fall between the two writes: the trials' own files decide, not oracle.json.
         for path in sorted(folder.glob("trial_*/trial.json")):
-            trial = trial_lib.Trial.from_state(json.loads(path.read_text("utf-8")))
+            trial = saved.load_trial(path, self.get_space())
             if trial.status == statuses.COMPLETED and not records.is_defined(trial.score):
                 trial.status, trial.message = statuses.FAILED, _undefined(trial.score)
             self.trials[trial.trial_id] = trial
         path = pathlib.Path(self._get_oracle_fname())
         if path.exists():
-            state = json.loads(path.read_text("utf-8"))
-            known = {w: t for w, t in state["ongoing_trials"].items() if t in self.trials}
-            self.set_state({**state, "ongoing_trials": known})
+            state = saved.load_oracle(path, self.trials)
+            # What the search itself determines is not taken from the file.
+            self.set_state({**self.get_state(), **state})
             self._last_checkpoint = dict(state["reached"])
         self.ongoing_trials = {
             worker: trial

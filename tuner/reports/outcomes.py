@@ -97,5 +97,5 @@ def _history(folder: pathlib.Path) -> list[dict[str, float]]:
     """Reads the metrics so far of a running configuration, one row per epoch."""
     try:
         return run_directory.RunDirectory(folder).load_rows()
-    except RunError:  # The file is being replaced.
+    except RunError:  # The file is being replaced, or is damaged.
         return []

@@ -23,7 +23,8 @@ from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
 
 from trainer.errors import ConfigError, RunError
-from trainer.system import console, processes
+from trainer.storage import files
+from trainer.system import console, processes, text
 from tuner.trials import worker
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ class WorkerProcess:
 
     def explain(self) -> str:
         """Returns the last line of the worker's log, and where the log is."""
-        lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
-        return f"worker {self._index}: {lines[-1] if lines else 'no output'} (see {self._log})"
+        lines = files.tail(self._log).strip().splitlines()
+        last = text.one_line(lines[-1]) if lines else "no output"
+        return f"worker {self._index}: {last} (see {self._log})"
 
 
 def supervise(

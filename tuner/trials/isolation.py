@@ -8,7 +8,6 @@ derives a record from its exit code.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -16,12 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from trainer.config import Config
 from trainer.errors import DiskError, Stopped
-from trainer.storage import files
-from trainer.system import console, processes, signals
+from trainer.storage import documents, files
+from trainer.system import console, processes, signals, text
 from tuner import records
 from tuner.trials import tasks
 
@@ -35,6 +34,15 @@ GRACE_S = 30.0
 SHARE = 0.8
 """Fraction of the free memory that all trials together may use by default."""
 TASK, LOG = "task.json", "process.log"
+
+
+class _TaskFile(TypedDict):
+    """What the child process reads of its task."""
+
+    config: dict[str, Any]
+    folder: str
+    epochs: documents.Count
+    objective: str
 
 
 def run(
@@ -84,10 +92,10 @@ def run(
 def free_bytes() -> int:
     """Returns the memory that is available to new processes."""
     try:
-        text = pathlib.Path("/proc/meminfo").read_text("utf-8")
+        status = pathlib.Path("/proc/meminfo").read_text("utf-8")
     except OSError:  # Not Linux.
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
@@ -124,14 +132,14 @@ def _exit_reason(code: int, folder: pathlib.Path) -> str:
 
 
 def _last_line(folder: pathlib.Path) -> str:
-    lines = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    lines = files.tail(folder / LOG).strip().splitlines()
+    return text.one_line(lines[-1]) if lines else "no output"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the task in the folder that argv names, in the child process."""
     folder = pathlib.Path(argv[1])
-    found = json.loads((folder / TASK).read_text("utf-8"))
+    found: _TaskFile = documents.load(folder / TASK, _TaskFile, way_out="run the search again")
     config = Config.from_flat(found["config"])
     task = tasks.Task(config, pathlib.Path(found["folder"]), found["epochs"])
     try:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer.data import opening, pipeline
-from trainer.errors import RunError
+from trainer.errors import DiskError, RunError
 from trainer.options import DataOptions
 
 
@@ -146,3 +148,39 @@ def test_a_batch_larger_than_the_split_is_an_error(open_data):
 def test_a_model_for_another_size_is_refused(open_data):
     with pytest.raises(RunError, match=r"images of shape \(224, 224, 1\), the model takes"):
         open_data().require_image_shape((299, 299, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "problem"),
+    [
+        ("label", "bytes_list", b"x", "Key: label.  ?Data types don't match"),
+        ("label", "int64_list", 99, "a record whose label is none of ours"),
+        ("etiology", "int64_list", -1, "a record whose etiology is none of ours"),
+        ("file_name", "bytes_list", b"\xff\x1b", "a name that is not UTF-8"),
+        ("image", "bytes_list", b"no image", "Unknown image file format"),
+    ],
+)
+def test_a_record_of_right_checksum_and_wrong_content_is_told_in_a_line(
+    data_dir, tmp_path, name, kind, value, problem
+):
+    shutil.copytree(data_dir / "cxr_tfds" / "paper", tmp_path / "cxr_tfds" / "paper")
+    path = str(next(tmp_path.rglob("*-test.tfrecord-00000-*")))
+    examples = [
+        tf.train.Example.FromString(record)
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator()
+    ]
+    with tf.io.TFRecordWriter(path) as writer:
+        for example in examples:
+            example.features.feature[name].Clear()
+            getattr(example.features.feature[name], kind).value[:] = [value]
+            writer.write(example.SerializeToString())
+    data = opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path)), 224)
+    with pytest.raises(DiskError, match=rf"can't be read \(.*{problem}.*\); remove ") as raised:
+        _read_all(data, "test")
+    assert str(raised.value).isprintable()
+
+
+def _read_all(data: pipeline.Data, split: str) -> None:
+    with data.reading():
+        data.table(split)
+        _read(data.evaluation_batches(split, 16))

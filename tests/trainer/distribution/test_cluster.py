@@ -112,7 +112,7 @@ def test_each_mistake_has_its_own_line(jobs, task, message):
     ("text", "message"),
     [
         ("worker:1", r"\(worker:1\) is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested more than 32 deep"),
         ("\x1b[31m", r"\(\?\[31m\) is not JSON"),
         ("[]", r"TF_CONFIG \(\[\]\) is not a mapping"),
         ('{"cluster": {"worker": ["a:1"]}}', "not which task of it this process is"),

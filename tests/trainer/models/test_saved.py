@@ -188,7 +188,7 @@ def test_it_holds_no_argument_that_the_lowest_keras_does_not_know(name, tmp_path
     saved.load(tmp_path / "best.keras")  # Each class is one that `archive` allows.
     config = json.loads(zipfile.ZipFile(tmp_path / "best.keras").read("config.json"))
     unknown = set()
-    for _, value in archive._values(config):
+    for value in archive._values(config):
         described = isinstance(value, dict) and isinstance(value.get("config"), dict)
         found = value if described else {"class_name": "", "config": {}}
         known = set(KNOWN_TO_3_13.get(found["class_name"], "").split())
@@ -272,7 +272,7 @@ HOSTILE = {
     "deep": (_set("config.json", b"[" * 100_000 + b"]" * 100_000), "nested"),
     "rather deep": (_set("config.json", b"[" * 200 + b"]" * 200), "nested"),
     "not JSON": (_set("config.json", b"{"), "not JSON"),
-    "not UTF-8": (_set("config.json", b"\xff\xfe\x00"), "not JSON"),
+    "not UTF-8": (_set("config.json", b"\xff\xfe\x00"), "not UTF-8"),
     "a list": (_set("config.json", b"[]"), "readable"),
     "empty": (_set("config.json", b"{}"), "readable"),
     "large": (_set("config.json", b" " * (17 << 20)), "times its size|MiB"),

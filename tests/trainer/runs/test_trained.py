@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from tests.support import runs
 from trainer.commands import evaluate, train
 from trainer.errors import ConfigError, RunError
-from trainer.runs import evaluated, trained
+from trainer.runs import evaluated, resuming, trained
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,31 @@ def test_a_loss_of_nan_is_read_as_nan(copy):
     document["history"]["loss"][0] = None
     (copy / "report.json").write_text(json.dumps(document))
     assert math.isnan(evaluated.load(copy).report.history["loss"][0])
+
+
+def test_an_evaluation_is_never_written_outside_of_the_run(run, copy, data_dir, tmp_path):
+    """The fingerprint becomes the name of a folder, and comes from a file of the data set."""
+    forged = tmp_path / "data"
+    shutil.copytree(data_dir / "cxr_tfds" / "paper", forged / "cxr_tfds" / "paper")
+    (path,) = forged.rglob("metadata.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "/../../x"}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        RunError, match=r"metadata\.json can't be read .*, which is not a plain name"
+    ):
+        evaluate.evaluate(copy, data_dir=str(forged))
+    assert sorted(tmp_path.rglob("*")) == before
+    folder = copy / f"on_paper_{run.data_fingerprint[:8]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link, and nothing is written through it"):
+        evaluate.evaluate(copy, data_dir=str(data_dir))
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_run_is_not_resumed_through_a_link(copy, tmp_path, name):
+    shutil.rmtree(copy / name)
+    (copy / name).symlink_to(tmp_path, target_is_directory=True)
+    config = trained.open_run(copy).config
+    with pytest.raises(RunError, match=f"{name} is a link"):
+        resuming.take(dataclasses.replace(config, model_dir=str(copy)), is_chief=True)

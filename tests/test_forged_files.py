@@ -1,0 +1,348 @@
+"""Forged files of every kind that is read end in one clear line, and write nowhere else.
+
+Each kind is a folder of valid files and a function that reads them as the product does. A file is
+forged with its structure in mind: any value may become a path, a huge number or a deep nesting, and
+any file a folder, a pipe or a link. 2,000 of them with `-m long`, some of each kind otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies
+
+from cxr_tfds.source import SourceError
+from tests import forgeries
+from tests.support import runs, simulated_search
+from trainer import flags
+from trainer.config import Config
+from trainer.data import opening
+from trainer.distribution import cluster
+from trainer.errors import ConfigError, RunError
+from trainer.evaluation import metrics, predictions, report
+from trainer.features import shard_files, store
+from trainer.models import precision
+from trainer.options import DataOptions
+from trainer.runs import resuming, run_directory, trained
+from trainer.storage import documents, files
+from trainer.training import callbacks, checkpoint, metrics_log
+from trainer.training.checkpoint import Checkpoints
+from trainer.training.driver import Position
+from tuner import identity
+from tuner.reports import leaderboard, outcomes, page
+from tuner.settings import Settings
+from tuner.space import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FEW, MANY = 7, 120
+DEADLINE_MS = 10_000
+ROWS = [{"epoch": n, "loss": 0.5, "val_loss": 0.5 / n, "val_auc": 0.75} for n in (1, 2, 3)]
+HASH = hashlib.sha256(b"data").hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Files that are read together.
+
+    Attributes:
+      make: writes the valid files into an empty folder.
+      forged: patterns of those that are forged, one at a time.
+      reads: returns what reads them, one function for each way; a folder beside must not change.
+    """
+
+    make: Callable[[Path], None]
+    forged: tuple[str, ...]
+    reads: Callable[[Path], Sequence[Callable[[], Any]]]
+
+
+def _make_run(folder: Path) -> None:
+    config = runs.small_config(folder / "data", folder, model_dir=str(folder))
+    directory = run_directory.RunDirectory(folder)
+    directory.save_config(config)
+    directory.save_trained_on(HASH, ["person1", "IM-0001"])
+    directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    directory.best_model.write_bytes(b"")
+    directory.checkpoints.mkdir()
+    table = predictions.Predictions(
+        ("NORMAL", "PNEUMONIA"), np.array(["a.jpeg", "b.jpeg"]), np.array(["IM-1", "person1"]),
+        np.array(["normal", "virus"]), np.array([0, 1]), np.array([[0.75, 0.25], [0.125, 0.875]]),
+    )  # fmt: skip
+    table.save_csv(folder / "predictions_test.csv")
+    history = {name: [row[name] for row in ROWS] for name in ROWS[0] if name != "epoch"}
+    data, facts = {"name": "cxr_tfds/paper", "fingerprint": HASH}, {"config": config.to_flat()}
+    found = report.Report("test", history, metrics.compute(table), data, facts, 0)
+    found.save(folder)
+
+
+def _read_run(folder: Path) -> Sequence[Callable[[], Any]]:
+    return (
+        lambda: trained.open_run(folder).config,
+        lambda: _take(runs.small_config(folder / "data", folder, model_dir=str(folder))),
+        lambda: flags.load_options(folder / "config.json"),
+    )
+
+
+def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
+    return (
+        lambda: trained.open_run(folder).history,
+        lambda: (trained.open_run(folder).training_patients, trained.open_run(folder).config),
+        lambda: trained.open_run(folder).data_fingerprint,
+    )
+
+
+def _make_longer_run(folder: Path) -> None:
+    _make_run(folder)
+    (folder / "changes.jsonl").write_text('{"epochs": 1, "changes": {"max_epochs": [2, 3]}}\n')
+
+
+def _lengthen(folder: Path) -> None:
+    config = runs.small_config(folder / "data", folder, model_dir=str(folder), max_epochs=9)
+    run_directory.RunDirectory(folder).save_config(config)
+
+
+def _read_evaluation(folder: Path) -> None:
+    trained.last_evaluation(run_directory.RunDirectory(folder))
+    run = trained.open_run(folder)
+    assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
+
+
+def _take(config: Config) -> None:
+    directory, _ = resuming.take(config, is_chief=True)
+    directory.release()
+
+
+def _checkpoints(folder: Path) -> tuple[callbacks.Checkpointing, Any]:
+    variables = [tf.Variable([0.0, 0.0]), tf.Variable(0.0)]
+    log = metrics_log.MetricsLog(folder / "metrics.jsonl")
+    recoveries = callbacks.Recoveries(variables[1])
+    checkpoints = Checkpoints(folder / "checkpoints", variables, "frozen", keep=2)
+    options = Config().checkpoints
+    return callbacks.Checkpointing(checkpoints, [], [log, recoveries], options), checkpoints
+
+
+def _make_checkpoint(folder: Path) -> None:
+    states = {"MetricsLog": ROWS[:1], "Recoveries": 0, "EarlyStopping": {"best": 0.5, "wait": 1}}
+    _checkpoints(folder)[1].save(Position(1, 0), states)
+
+
+def _read_checkpoint(folder: Path) -> None:
+    """A forger knows the checksums, too."""
+    for manifest in folder.rglob("manifest.json"):
+        try:
+            document = json.loads(manifest.read_bytes())
+            for name in document["files"]:
+                document["files"][name] = hashlib.sha256(
+                    (manifest.parent / name).read_bytes()
+                ).hexdigest()
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        manifest.write_text(json.dumps(document))
+    if (found := checkpoint.peek(folder / "checkpoints")) is not None:
+        callbacks.is_exhausted(found, patience=1)
+    _checkpoints(folder)[0].restore()
+
+
+SPACE = Space.parse("neurons=64:512:64,learning_rate")
+
+
+def _search(folder: Path) -> tuple[Settings, dict[str, Any]]:
+    settings = Settings(directory=str(folder), project_name="s")
+    return settings, identity.of(Config(), settings, SPACE, HASH)
+
+
+def _make_search(folder: Path) -> None:
+    settings, found = _search(folder)
+    identity.agree(settings, found)
+    search = simulated_search.SimulatedSearch(folder, settings, SPACE)
+    for end in (search.end, search.end, lambda _: None):
+        search.ask("worker-0")
+        end("worker-0")
+    (settings.folder / "runs" / "b0-02").mkdir(parents=True)
+    rows = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (settings.folder / "runs" / "b0-02" / "metrics.jsonl").write_text(rows)
+
+
+def _read_search(folder: Path) -> None:
+    settings, found = _search(folder)
+    identity.agree(settings, found)
+    search = simulated_search.SimulatedSearch(folder, settings, SPACE)
+    plan = simulated_search.PLAN
+    read = outcomes.Reader(SPACE, settings, plan, {}, 0.0, {})(search.oracle.trials.values())
+    leaderboard.write(read, settings.folder / "leaderboard.csv")
+    page.write(read, settings.folder / "report.html")
+    search.ask("worker-0")
+
+
+KEY = shard_files.Key(
+    data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
+    image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
+    precision="float32", dtype="float32", augmentation=None, view=None,
+)  # fmt: skip
+FEATURES = np.arange(160, dtype=np.float32).reshape(40, 4)
+SHARDS = shard_files.Shards(40, (4,), tf.float32)
+
+
+def _read_cache(folder: Path) -> None:
+    """Reads the features; a forger knows how a shard is named, too."""
+    entry = shard_files.Entry(folder, KEY, SHARDS)
+    for path in entry.folder.glob("*-*.npy"):
+        if path.is_file() and path.stat().st_size < 1 << 20:
+            rows = path.name.split(".")[0]
+            digest = hashlib.sha256(f"{KEY.digest} {rows}".encode() + path.read_bytes())
+            path.rename(path.with_name(f"{rows}.{digest.hexdigest()[:16]}.npy"))
+    cache = store.Cache(folder, 1 << 30)
+    found = cache.load_or_compute(KEY, SHARDS, lambda start, stop: [FEATURES[start:stop]])
+    assert [shard.shape for shard in found] == [(40, 4)]
+
+
+def _make_cache(folder: Path) -> None:
+    cache = store.Cache(folder, 1 << 30)
+    cache.load_or_compute(KEY, SHARDS, lambda start, stop: [FEATURES[start:stop]])
+
+
+def _make_rates(folder: Path) -> None:
+    files.save_json(folder / "rates.json", {"images_per_s": {"float32": 9.5, "mixed_bfloat16": 7}})
+
+
+def _read_rates(folder: Path) -> None:
+    found = precision._load(folder / "rates.json")
+    assert found is None or found.keys() >= set(precision.CANDIDATES)
+
+
+def _make_options(folder: Path) -> None:
+    files.save_json(folder / "options.json", Config().to_flat())
+    files.save_json(folder / "space.json", {"neurons": "64:512:64", "batch_size": [16, 32]})
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    files.save_json(folder / "cluster.json", cluster)
+
+
+def _read_options(folder: Path) -> Sequence[Callable[[], Any]]:
+    return (
+        lambda: Config.from_flat(flags.load_options(folder / "options.json")),
+        lambda: Space.load(folder / "space.json").check(Config()),
+        lambda: cluster.parse(documents.read_text(folder / "cluster.json", way_out="")),
+    )
+
+
+def _data_kind(built: Path) -> Kind:
+    records = built / "cxr_tfds" / "phantom" / "1.0.0"
+    names = ("dataset_info.json", "metadata.json", "label.labels.txt", "*.tfrecord-00000-*")
+
+    def make(folder: Path) -> None:
+        shutil.copytree(records, folder / records.relative_to(built))
+
+    def read(folder: Path) -> None:
+        data = opening.load(DataOptions(dataset="phantom", data_dir=str(folder)), 32)
+        run_directory.RunDirectory(folder).folder(f"on_phantom_{data.fingerprint[:8]}")
+        assert data.num_examples("train") >= 0
+        assert data.class_names
+        assert data.card()
+        with data.reading():
+            for split in ("train", "test"):
+                for example in data.read(f"{split}[:2]").take(2):
+                    assert example["image"].shape == ()
+
+    return Kind(make, tuple(f"cxr_tfds/phantom/1.0.0/{name}" for name in names), _one(read))
+
+
+def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], Any]]]:
+    return lambda folder: [lambda: read(folder)]
+
+
+KINDS = {
+    "options": Kind(_make_run, ("config.json",), _read_run),
+    "changes": Kind(_make_longer_run, ("changes.jsonl", "config.json"), _one(_lengthen)),
+    "training data": Kind(_make_run, ("trained_on.json",), _read_facts),
+    "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
+    "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),
+    "predictions": Kind(_make_run, ("predictions_test.csv",), _one(_read_evaluation)),
+    "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
+    "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),
+    "variables": Kind(_make_checkpoint, ("checkpoints/*/variables.*",), _one(_read_checkpoint)),
+    "search": Kind(_make_search, ("s/search.json",), _one(_read_search)),
+    "oracle": Kind(_make_search, ("s/oracle.json",), _one(_read_search)),
+    "trials": Kind(_make_search, ("s/trial_*/trial.json",), _one(_read_search)),
+    "records": Kind(
+        _make_search, ("s/trial_*/result.json", "s/runs/*/*.jsonl"), _one(_read_search)
+    ),
+    "features": Kind(_make_cache, ("*/*.npy", "*/key.json"), _one(_read_cache)),
+    "rates": Kind(_make_rates, ("rates.json",), _one(_read_rates)),
+    "given": Kind(_make_options, ("options.json", "space.json", "cluster.json"), _read_options),
+}
+ERRORS = (ConfigError, RunError, SourceError)
+
+
+def _attempt(read: Callable[[], Any]) -> None:
+    """Reads; what it may say is one short line of printable characters."""
+    try:
+        read()
+    except ERRORS as error:
+        message = str(error)
+        assert message.isprintable(), repr(message)
+        assert len(message) < 1500, message
+
+
+def _snapshot(folder: Path) -> dict[str, Any]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _try(kind: Kind, count: int) -> None:
+    valid = Path(tempfile.mkdtemp())
+    (valid / "target").mkdir()
+    kind.make(valid / "target")
+    for read in kind.reads(shutil.copytree(valid / "target", valid / "copy")):
+        read()  # A valid file is read without an error.
+
+    @hypothesis.settings(max_examples=count, deadline=DEADLINE_MS, derandomize=True, database=None)
+    @hypothesis.given(strategies.integers(0, 2**32))
+    def forged(seed: int) -> None:
+        generator = random.Random(seed)
+        with tempfile.TemporaryDirectory() as place:
+            target, outside = Path(place) / "target", Path(place) / "outside"
+            shutil.copytree(valid / "target", target)
+            outside.mkdir()
+            (outside / "kept").write_text("kept")
+            matches = [sorted(target.glob(pattern)) for pattern in kind.forged]
+            forgeries.forge(generator.choice(list(itertools.chain(*matches))), generator, outside)
+            for read in kind.reads(target):
+                _attempt(read)
+            assert {path.name for path in Path(place).iterdir()} == {"target", "outside"}
+            assert _snapshot(outside) == {str(outside / "kept"): b"kept"}
+
+    try:
+        forged()
+    finally:
+        shutil.rmtree(valid)
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest, phantom_dir: Path) -> Kind:
+    return KINDS.get(request.param) or _data_kind(phantom_dir)
+
+
+ALL = pytest.mark.parametrize("kind", [*KINDS, "data set"], indirect=True)
+
+
+@ALL
+def test_some_forged_files_of_each_kind_are_told_in_a_line(kind):
+    _try(kind, FEW)
+
+
+@ALL
+@pytest.mark.long
+def test_2000_forged_files_are_told_in_a_line(kind):
+    _try(kind, MANY + 10)
