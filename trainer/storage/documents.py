@@ -234,7 +234,7 @@ def _require_unicode(value: Any) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"has text that is not Unicode ({text.shown(error.object[error.start])})"
-        ) from (error)
+        ) from error
 
 
 def fit(value: Any, shape: Any, where: str = "") -> Any:
