@@ -54,7 +54,9 @@ def listeners_of(pids: Sequence[int]) -> dict[int, str]:
                 if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     address, port = copy.getsockname()[:2]
                     device = copy.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
-                    found[port] = device.rstrip(b"\0").decode() or address
+                    # gRPC's sockets are of IPv6 and show an address of IPv4 within it.
+                    shown = address.removeprefix("::ffff:")
+                    found[port] = device.rstrip(b"\0").decode() or shown
     return found
 
 

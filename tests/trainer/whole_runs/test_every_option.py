@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 VALUES: dict[str, tuple[Any, ...]] = {
-    "manual_dir": ("{archive}",), "data_dir": ("{data}",), "staging_dir": ("{new}/staging",),
+    "manual_dir": ("{built_from}",), "data_dir": ("{data}",), "staging_dir": ("{new}/staging",),
     "batch_size": (8,), "fixed_step_size": (2,), "data_service": ("grpc://127.0.0.1:1",),
     "weights": ("imagenet", "none", "{weights}"), "image_size": (48,),
     "layers_to_unfreeze": ("2", "all"), "neurons": (9,), "dense_layers": (0, 2), "dropout": (0.1,),
@@ -201,17 +201,17 @@ def _options(name: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def places(data_dir, phantom_dir, tmp_path_factory) -> dict[str, Path]:
+def places(archive, data_dir, phantom_dir, tmp_path_factory) -> dict[str, Path]:
     """The folders and files that values name."""
     folder = tmp_path_factory.mktemp("every_option")
     config = runs.small_config(data_dir, folder, seed=9)
     weights = folder / "small_cnn.weights.h5"
     keras.utils.set_random_seed(9)
     classifier.build(config.model, (32, 32, 1), 2).trunk.save_weights(weights)
-    archive = radiographs.kaggle_files().zip(folder / "archive")
+    kaggle = radiographs.kaggle_files().zip(folder / "archive")
     copy = shutil.copytree(data_dir, folder / "copy")
     names = {"data": copy, "phantom": phantom_dir, "weights": weights, "new": folder / "new"}
-    return {**names, "archive": archive, "base": folder}
+    return {**names, "archive": kaggle, "built_from": archive, "base": folder}
 
 
 @pytest.fixture(scope="module")
