@@ -241,12 +241,11 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
     try:
         _write(findings, arguments.json)
+        _print(format_table(findings))
     except OSError as error:
-        sys.stderr.write(
-            f"{text.visible(str(arguments.json))} can't be written: {error.strerror}\n"
-        )
+        target = text.visible(str(error.filename or "standard output"))
+        sys.stderr.write(f"{target} can't be written: {error.strerror}\n")
         return 1
-    _print(format_table(findings))
     return 0 if findings.is_sound else 1
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
+from cxr_tfds.archives import listing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,7 +26,7 @@ def sizes(archive: source.Archive) -> dict[str, int]:
     """Returns the size in bytes of every image by its key."""
     root = epath.Path(archive.root)
     if not archive.is_zip:
-        return {record.key: (root / record.path).stat().length for record in archive.records}
+        return {record.key: listing.size_of(root / record.path) for record in archive.records}
     with root.open("rb") as file, zipfile.ZipFile(file) as members:
         return {record.key: members.getinfo(record.path).file_size for record in archive.records}
 

@@ -190,6 +190,8 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
         rest = _FLAGS(["--help" if argument == "-h" else argument for argument in argv])[1:]
     except flags.Error as error:
         raise errors.ConfigError(usage.explain(error, _FLAGS, own)) from error
+    except ValueError as error:  # absl's, for a value after --no….
+        raise errors.ConfigError(f"{text.first_line(error)}.") from error
     if rest:
         raise errors.ConfigError(usage.unexpected(rest[0], _FLAGS, own))
     # Only flags that were given: a default must not override a recipe or a file.

@@ -192,8 +192,16 @@ def _file(path: epath.Path, root: epath.Path) -> FileEntry:
     # A pipe would block whoever reads it, and is a file to epath; a link may lead nowhere.
     if not path.is_file() or (local.exists() and not local.is_file()):
         return FileEntry(name, 0, problem="is not a regular file")
-    size = path.stat().length
+    size = size_of(path)
     return FileEntry(name, size, problem=_size_problem(size))
+
+
+def size_of(path: epath.Path) -> int:
+    """Returns a file's size in bytes."""
+    if "://" in str(path):
+        return path.stat().length
+    # epath also asks for the owner's name, which a container or a network disk may not have.
+    return pathlib.Path(path).stat().st_size
 
 
 def _size_problem(size: int) -> str | None:

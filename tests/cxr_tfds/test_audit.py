@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pathlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,8 +15,6 @@ from cxr_tfds import audit, protocols, source
 from tests.support import radiographs
 
 if TYPE_CHECKING:
-    import pathlib
-
     from tests.support.radiographs import Files
 
 
@@ -135,6 +134,14 @@ def test_command_refuses_a_report_that_cannot_be_written_in_one_line(
     result = run(f"--manual_dir={manual_dir}", f"--json={path}", "--protocol=grouped")
     assert result.returncode == 1
     assert result.stderr == f"{path} can't be written: No such file or directory\n"
+
+
+def test_a_full_disk_below_the_output_is_one_line(manual_dir: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "cxr_tfds.audit", f"--manual_dir={manual_dir}"]
+    with pathlib.Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "standard output can't be written: No space left on device\n"
 
 
 def test_names_reach_the_terminal_without_control_characters(

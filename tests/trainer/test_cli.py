@@ -56,6 +56,7 @@ def test_help_lists_every_option_quickly():
         (["--learning_rate=fast"], "learning_rate (fast) must be a number."),
         (["--learning_rate=nan"], "learning_rate (nan) must be finite."),
         (["--use_all_samples=nein"], "use_all_samples (nein) must be true or false."),
+        (["--nodeterministic=false"], "--nodeterministic=false does not take an argument."),
         (["--batch_size=0"], "batch_size (0) must be at least 1."),
         (["--max_epochs"], "Missing value for flag --max_epochs."),
         (["--optimizer=lion"], "optimizer (lion) must be one of adam, adamw, sgd."),

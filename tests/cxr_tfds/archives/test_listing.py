@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pwd
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 from etils import epath
 
-from cxr_tfds import images, source
+from cxr_tfds import images, origin, source
 from cxr_tfds.archives import listing
 from tests.support import radiographs
 from tests.support.radiographs import Files
@@ -177,6 +178,17 @@ def test_what_is_not_a_regular_file_is_an_issue(files: Files, tmp_path: pathlib.
     issues = source.open_archive(tmp_path).issues
     assert [issue.key[-17:-10] for issue in issues] == ["IM-0900", "IM-0901", "IM-0902"]
     assert {issue.problem for issue in issues} == {"is not a regular file"}
+
+
+def test_files_of_a_user_without_a_name_are_read(
+    files: Files, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    archive = source.open_archive(files.extract(tmp_path))
+    assert len(archive.records) == len(origin.sizes(archive)) > 100
 
 
 def test_a_huge_file_is_an_issue_before_it_is_read(files: Files, tmp_path: pathlib.Path) -> None:
