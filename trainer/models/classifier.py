@@ -20,6 +20,7 @@ import numpy as np
 from trainer import backbones, options
 from trainer.errors import ConfigError
 from trainer.models import weights
+from trainer.system import text
 
 if TYPE_CHECKING:
     from trainer.options import ModelOptions
@@ -126,7 +127,10 @@ def build_backbone(config: ModelOptions) -> keras.Model:
     try:
         return constructor(weights=None, include_top=False, input_shape=(size, size, 3))
     except ValueError as error:
-        raise ConfigError(f"image_size ({size}) does not fit {config.backbone}: {error}") from error
+        own, reason = backbones.REGISTRY[config.backbone].image_size, text.first_line(error)
+        raise ConfigError(
+            f"image_size ({size}) does not fit {config.backbone} ({reason}); its own is {own}."
+        ) from error
 
 
 def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:

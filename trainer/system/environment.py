@@ -95,7 +95,8 @@ def cache_folder() -> pathlib.Path:
         folder = pathlib.Path.home() / ".cache" / "cxr-trainer"
     except RuntimeError:
         return _private_folder()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    # Path.exists() raises in a folder of another user.
+    existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     return folder if os.access(existing, os.W_OK) else _private_folder()
 
 
