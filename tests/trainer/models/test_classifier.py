@@ -45,7 +45,9 @@ def test_unfreezing_more_layers_than_exist_is_an_error():
 
 
 def test_an_image_size_that_does_not_fit_is_an_error():
-    with pytest.raises(ConfigError, match=r"image_size \(8\) does not fit vgg16 .*at least 32.*own is 224"):
+    with pytest.raises(
+        ConfigError, match=r"image_size \(8\) does not fit vgg16 .*at least 32.*own is 224"
+    ):
         classifier.build(_config(backbone="vgg16", image_size=8), (32, 32, 1), 2)
 
 
