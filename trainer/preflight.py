@@ -62,11 +62,8 @@ def check(mode: str, config: Config) -> None:
             "TensorFlow is not installed in this environment; install the extra of your machine: "
             'pip install ".[cpu]" (or gpu, tpu).'
         )
-    if config.runtime.strategy == "multi_worker" and cluster.of_environment() is None:
-        raise ConfigError(
-            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
-            "workers' addresses and this worker's index; --local_workers=2 tries it here."
-        )
+    if config.runtime.strategy == "multi_worker":
+        cluster.require()
     if mode in (*TRAINING, "evaluate"):
         _check_data(config.data)
     if locations.is_url(config.model_dir):

@@ -96,6 +96,21 @@ def of_environment() -> Cluster | None:
     return parse(os.environ.get(VARIABLE) or "{}")
 
 
+def require() -> Cluster:
+    """Returns the cluster of the environment.
+
+    Raises:
+      ConfigError: when nothing names one, or TF_CONFIG is wrong.
+    """
+    found = of_environment()
+    if found is None:
+        raise ConfigError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
+            "workers' addresses and this worker's index; --local_workers=2 tries it here."
+        )
+    return found
+
+
 def parse(text: str) -> Cluster | None:
     """Returns the cluster that a TF_CONFIG names, or None where it names no host.
 

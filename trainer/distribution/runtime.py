@@ -260,12 +260,7 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 def _build_multi_worker() -> tf.distribute.Strategy:
-    found = cluster.of_environment()
-    if found is None:
-        raise ConfigError(
-            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names the "
-            "workers' addresses and this worker's index."
-        )
+    found = cluster.require()
     if found.index == 0 and not peers.is_local_worker():
         console.say(
             "TensorFlow's server of each worker listens at its port in TF_CONFIG "
