@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 BY_CASE = ("test_conformance.py", "tpu/test_tracing.py", "test_interruptions.py")
 """Files whose tests share what is made for their first parameter, as a backbone, and no more."""
-FIRST = ("test_search", "test_train", "test_checkpoint", "test_driver", "test_cli", "test_builder")
+FIRST = (
+    "test_every_option",
+    "test_search",
+    "test_train",
+    "test_checkpoint",
+    "test_driver",
+    "test_cli",
+    "test_builder",
+)
 """Files that take longest."""
 
 
