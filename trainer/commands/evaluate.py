@@ -79,6 +79,7 @@ def _evaluate(config: Config) -> Evaluation:
             config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
         )
         data.require_image_shape(model.input.shape[1:])
+        data.require_classes(model.output.shape[-1])
         folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)

@@ -101,6 +101,15 @@ class Data:
                 f"takes {tuple(shape)}; give a --dataset with images of that size or larger."
             )
 
+    def require_classes(self, count: int) -> None:
+        """Raises RunError unless a model with so many outputs tells these classes apart."""
+        if len(self.class_names) != count:
+            raise RunError(
+                f"{self.builder.info.full_name} has {len(self.class_names)} classes "
+                f"({', '.join(self.class_names)}), the model has {count} outputs; restore the "
+                "run's own best.keras from a copy, or train on this data."
+            )
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Turns TensorFlow's errors about unreadable records into errors that name the remedy.

@@ -25,6 +25,9 @@ from trainer.system import text
 if TYPE_CHECKING:
     from trainer.options import ModelOptions
 
+POOLINGS = {"flatten": "flatten", "average_pool": "avg", "average_max_pool": "avgmax"}
+"""The value of the option by the name of the trunk's last layer, which tells it in a saved model."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:

@@ -2,6 +2,7 @@
 
     saved.save(network, run_dir / "best.keras")
     model = saved.load(run_dir / "best.keras")
+    saved.require_built_by(model, config.model, run_dir / "best.keras")
     saved.precision_of(model)                      # "mixed_bfloat16"
 
 A run may come from someone else: `archive` checks the file before Keras builds anything from it.
@@ -22,6 +23,8 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+
+    from trainer.options import ModelOptions
 
 _NEW_ARGUMENTS = {
     "input_axes": None,
@@ -70,6 +73,49 @@ def load(path: pathlib.Path) -> keras.Model:
                 "a copy, or train again."
             )
     return model
+
+
+def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Path) -> None:
+    """Checks that a saved model is one of a run with these options: a file can be of another run.
+
+    Raises:
+      RunError: when it has another backbone, image size, pooling or head, or is not the trainer's.
+    """
+    try:
+        found = _built_with(model)
+    except (ValueError, AttributeError, IndexError, TypeError) as error:
+        raise RunError(
+            f"{path} is not a model of the trainer: it has no backbone with a head; restore the "
+            "run's own file from a copy, or train again."
+        ) from error
+    wanted = {
+        "backbone": options.backbone,
+        "image_size": options.backbone_image_size,
+        "pooling": options.pooling,
+        "dense_layers": options.dense_layers,
+        "neurons": options.neurons if options.dense_layers else None,
+    }
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise RunError(
+                f"{path} is of another run than config.json beside it: its {name} is "
+                f"{text.visible(str(found[name])):.80}, not {value}; restore the wrong one of the "
+                "two from a copy, or train again."
+            )
+
+
+def _built_with(model: keras.Model) -> dict[str, Any]:
+    """Returns the options that a model of the trainer shows."""
+    head = model.get_layer("head")
+    _, _, trunk, *_ = (layer for layer in model.layers if layer is not head)
+    dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
+    return {
+        "backbone": trunk.name,
+        "image_size": trunk.input.shape[1],
+        "pooling": classifier.POOLINGS.get(trunk.layers[-1].name, trunk.layers[-1].name),
+        "dense_layers": len(dense) - 1,
+        "neurons": dense[0].units if dense[1:] else None,
+    }
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:

@@ -78,11 +78,14 @@ class Run:
         """The model of the best epoch: uint8 images [B, H, W, 1] -> probabilities [B, K].
 
         Raises:
-          RunError: when the file can't be read.
+          RunError: when the file can't be read, or is of another run.
         """
         # Keras and TensorFlow take seconds to import, and metrics and plots need neither.
         saved = importlib.import_module("trainer.models.saved")
-        return saved.load(self.directory.best_model)
+        path = self.directory.best_model
+        model: keras.Model = saved.load(path)
+        saved.require_built_by(model, self.config.model, path)
+        return model
 
     @property
     def data_fingerprint(self) -> str:

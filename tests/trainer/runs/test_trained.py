@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from tests.support import runs
 from trainer.commands import evaluate, train
 from trainer.errors import ConfigError, RunError
+from trainer.models import classifier, saved
 from trainer.runs import evaluated, resuming, trained
 
 
@@ -156,6 +158,40 @@ def test_a_run_without_an_epoch_has_an_empty_history(copy):
 def test_an_unreadable_model_is_an_error(copy):
     (copy / "best.keras").write_bytes(b"")
     with pytest.raises(RunError, match="is not a readable model"):
+        _ = trained.open_run(copy).model
+
+
+MISTAKEN = {
+    "backbone": ("mobilenet_v2", "its backbone is mobilenet_v2, not small_cnn"),
+    "image_size": (48, "its image_size is 48, not 32"),
+    "pooling": ("avgmax", "its pooling is avgmax, not avg"),
+    "dense_layers": (2, "its dense_layers is 2, not 1"),
+    "neurons": (9, "its neurons is 9, not 8"),
+}
+
+
+@pytest.mark.parametrize("option", MISTAKEN)
+def test_a_model_of_another_run_is_refused_by_what_tells_them_apart(run, copy, option):
+    value, reason = MISTAKEN[option]
+    options = dataclasses.replace(run.config.model, **{option: value})
+    network = classifier.build(options, (32, 32, 1), 2)
+    saved.save(network, copy / "best.keras")
+    with pytest.raises(RunError, match=f"another run than config.json .*: {reason}; restore"):
+        _ = trained.open_run(copy).model
+    with pytest.raises(RunError, match=f"another run than config.json .*: {reason}; restore"):
+        evaluate.evaluate(copy)
+
+
+def test_a_model_of_other_classes_is_refused(run, copy):
+    saved.save(classifier.build(run.config.model, (32, 32, 1), 3), copy / "best.keras")
+    with pytest.raises(RunError, match=r"has 2 classes \(NORMAL, PNEUMONIA\), .* 3 outputs; rest"):
+        evaluate.evaluate(copy)
+
+
+def test_a_model_that_is_not_the_trainers_is_refused(copy):
+    layers = [keras.Input((32, 32, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    keras.Sequential(layers).save(copy / "best.keras")
+    with pytest.raises(RunError, match="is not a model of the trainer: it has no backbone"):
         _ = trained.open_run(copy).model
 
 
