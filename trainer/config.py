@@ -14,9 +14,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, usage
+from trainer import backbones, option_groups, usage
 from trainer.errors import ConfigError
 from trainer.options import (
     ALL_LAYERS,
@@ -32,10 +33,13 @@ from trainer.storage import locations
 from trainer.system import environment, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
+
+WANTED = "a trainer.Config; trainer.Config.from_flat makes one of options by name"
+"""What an argument that is none should be."""
 
 LENGTHS = ("max_epochs", "patience", "schedule_epochs")
 """Options that decide when training ends. A run continues with others, if they leave the
@@ -43,7 +47,7 @@ learning rates of its epochs as they were."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(option_groups.Named):
     """The options of one training run. Equal configs and equal data give equal results.
 
     config = trainer.Config.from_flat({"dataset": "phantom", "max_epochs": 5})
@@ -59,8 +63,30 @@ class Config:
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
     model_dir: str = ""
 
+    @classmethod
+    def _hint_for(cls, name: str) -> str:
+        """Answers an option's name with its group, which is the field."""
+        for group, members in _groups():
+            if name in [field.name for field in members]:
+                kind = group.default_factory.__name__
+                return (
+                    f'; give {group.name}={kind}({name}=...), or Config.from_flat({{"{name}": '
+                    "...})."
+                )
+        return super()._hint_for(name)
+
     def __post_init__(self) -> None:
-        """Checks options of different groups against each other."""
+        """Checks the groups' types, and options of different groups against each other.
+
+        Raises:
+          ConfigError: for a value of another type, or options that exclude each other.
+        """
+        for group, _ in _groups():
+            kind: Any = group.default_factory
+            wanted = f"{kind.__name__} of trainer.options; Config.from_flat takes options by name"
+            option_groups.require(group.name, getattr(self, group.name), kind, wanted)
+        object.__setattr__(self, "model_dir", option_groups.plain(self.model_dir))
+        option_groups.require("model_dir", self.model_dir, str, "text or a path")
         self._check_paths()
         if self.features.views and self.features.feature_cache == "off":
             raise ConfigError(
@@ -112,9 +138,6 @@ class Config:
           ConfigError: for an unknown name or an invalid value.
         """
         check_names(values)
-        model_dir = values.get("model_dir", "")
-        if not isinstance(model_dir, str):
-            raise ConfigError(f"model_dir ({text.shown(model_dir)}) must be text.")
         return cls(
             **{
                 group.name: group.default_factory(
@@ -122,7 +145,7 @@ class Config:
                 )
                 for group, members in _groups()
             },
-            model_dir=model_dir,
+            model_dir=values.get("model_dir", ""),
         )
 
     def to_flat(self) -> dict[str, Any]:
@@ -132,6 +155,7 @@ class Config:
 
     def changes_from(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Returns the changed options that affect results: name -> (other's value, ours)."""
+        option_groups.require("other", other, Config, WANTED)
         ours, theirs = self.to_flat(), other.to_flat()
         names = [f.name for _, f in fields() if f.metadata["option"].of_result]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
@@ -143,7 +167,9 @@ class Config:
           base: leave out options that have the same value as here; None: the defaults.
           **others: flags that are not options of a run, such as `mode`.
         """
-        ours, theirs = self.to_flat(), (base or Config()).to_flat()
+        base = Config() if base is None else base
+        option_groups.require("base", base, Config, WANTED)
+        ours, theirs = self.to_flat(), base.to_flat()
         changed = {name: value for name, value in ours.items() if value != theirs[name]}
         flags = [f"--{name}={_text(value)}" for name, value in {**others, **changed}.items()]
         return shlex.join(["python", "-m", "trainer", *flags])
@@ -170,12 +196,20 @@ class Config:
         )
 
 
-def check_names(values: Iterable[str]) -> None:
+def check_names(values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a name that is no option's, and names the nearest."""
+    _require_mapping(values)
     known = [*(field.name for _, field in fields()), "model_dir"]
-    for name in sorted(set(values) - set(known)):
+    for name in sorted(set(values) - set(known), key=str):
+        if not isinstance(name, str):
+            raise ConfigError(f"unknown option {text.shown(name)}; an option's name is text.")
         hint = usage.nearest_option(name, known) or "; --help lists them all."
         raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")
+
+
+def _require_mapping(values: Any) -> None:
+    wanted = 'a dict of options by name, such as {"max_epochs": 5}'
+    option_groups.require("options", values, Mapping, wanted)
 
 
 def check_after_training(given: Mapping[str, Any]) -> None:
@@ -183,6 +217,7 @@ def check_after_training(given: Mapping[str, Any]) -> None:
 
     A trained model is used as it is: these options would have no effect.
     """
+    _require_mapping(given)
     kept = {"model", "optimization", "features"}
     fixed = {field.name for group, field in fields() if group in kept} | {"precision"}
     for name in given:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+import os
+import sys
+from typing import Any, Self
 
 from trainer.errors import ConfigError
 from trainer.system import text
@@ -28,6 +30,7 @@ KINDS = {
 """What a value of each type is called in messages."""
 
 _MAX_EXACT = 2**63
+"""Integers are below it: a file of options with a larger one isn't read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +63,12 @@ class Option:
             raise ConfigError(f"{name} ({text.visible(value):.80}) {self.wanted_choice(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
+        shown = text.shown(value)  # Python refuses to print an integer of 5,000 digits.
         if self.minimum is not None and value < self.minimum:
-            raise ConfigError(f"{name} ({value}) must be at least {self.minimum:g}.")
-        if self.below is not None and value >= self.below:
-            raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
+            raise ConfigError(f"{name} ({shown}) must be at least {self.minimum:g}.")
+        below = _MAX_EXACT if kind is int and self.below is None else self.below
+        if below is not None and value >= below:
+            raise ConfigError(f"{name} ({shown}) must be less than {below:g}.")
 
     def wanted_choice(self, value: str) -> str:
         """Returns the end of a sentence that lists the choices, and names the nearest."""
@@ -76,15 +81,67 @@ def option(default: Any, help_text: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={"option": Option(help_text, **limits)})
 
 
-class Group:
-    """A group of options, checked when it is created."""
+class Named:
+    """A dataclass that names the nearest field where one is unknown, as in Config(models=...)."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        """Raises ConfigError for an unknown field; `__init__` of the dataclass does the rest."""
+        del args
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in named:
+            if name not in known:
+                shown, hint = text.one_line(name), cls._hint_for(name)
+                raise ConfigError(f"{cls.__name__} has no field {shown:.80}{hint}")
+        return super().__new__(cls)
+
+    @classmethod
+    def _hint_for(cls, name: str) -> str:
+        """Returns the end of the sentence about an unknown field."""
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return text.nearest(name, known) or f"; its fields are {', '.join(known):.200}."
+
+
+class Group(Named):
+    """A group of options, converted and checked when it is created."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for the first option with an invalid value."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+            value = plain(getattr(self, field.name))
             if isinstance(field.default, float) and type(value) is int:
                 # JSON writers and users write 1 for 1.0. A larger one would overflow.
                 value = float(value) if abs(value) < _MAX_EXACT else math.inf
-                object.__setattr__(self, field.name, value)
+            object.__setattr__(self, field.name, value)
             field.metadata["option"].check(field.name, value, field.default)
+
+
+def plain(value: Any) -> Any:
+    """Returns a path as text, and a NumPy scalar as Python's number: what JSON can hold.
+
+    A 16- or 32-bit float becomes the decimal that it prints: np.float32(1e-3) is 0.001, as on the
+    command line, and not 0.0010000000474974513. Anything else is returned as it is.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    numpy = sys.modules.get("numpy")  # Without it, no value is NumPy's.
+    if numpy is not None and isinstance(value, numpy.generic):
+        value = float(str(value)) if isinstance(value, numpy.floating) else value.item()
+    # Members of an enumeration are texts or numbers, too.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return value if isinstance(value, bool) else int(value)
+    return float(value) if isinstance(value, float) else value
+
+
+def require(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
+    """Raises ConfigError unless an argument of the Python API has the type that it needs.
+
+    Args:
+      name: of the argument.
+      value: what was given.
+      kind: the type.
+      wanted: what the type is called, and how to get one, a clause.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} ({text.shown(value)}) must be {wanted}.")

@@ -14,7 +14,7 @@ from cxr_tfds import configs
 from trainer import backbones, option_groups, topologies
 from trainer.errors import ConfigError
 from trainer.option_groups import option
-from trainer.system import environment, sockets
+from trainer.system import environment, sockets, text
 
 DATASETS = tuple(row.name for row in configs.ROWS)
 MONITORS = ("val_loss", "val_auc")
@@ -138,11 +138,13 @@ class ModelOptions(option_groups.Group):
     def __post_init__(self) -> None:
         """Checks the limits of the options, and `layers_to_unfreeze`."""
         # A JSON file may have the number 4 where the command line has the text "4".
-        object.__setattr__(self, "layers_to_unfreeze", str(self.layers_to_unfreeze))
+        unfrozen = option_groups.plain(self.layers_to_unfreeze)
+        if type(unfrozen) is int:
+            object.__setattr__(self, "layers_to_unfreeze", text.shown(unfrozen))
         super().__post_init__()
         if self.layers_to_unfreeze != ALL_LAYERS and not self.layers_to_unfreeze.isdecimal():
             raise ConfigError(
-                f"layers_to_unfreeze ({self.layers_to_unfreeze}) must be a number of layers, "
+                f"layers_to_unfreeze ({self.layers_to_unfreeze:.80}) must be a number of layers, "
                 f"0 or more, or '{ALL_LAYERS}'."
             )
 

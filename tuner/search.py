@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from trainer import config as config_lib
+from trainer import option_groups
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
@@ -31,17 +34,16 @@ from trainer.system import console
 from tuner import budget, identity, notices, refit
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
+from tuner.settings import Settings
 from tuner.trials import chief, estimate, features, hypermodel, tasks, worker
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from trainer.config import Config
     from tuner.oracles.durable import DurableOracle
     from tuner.plan import Plan
     from tuner.reports.results import SearchResults
-    from tuner.settings import Settings
     from tuner.space import Space
 
 REFRESH_S = 1.0
@@ -67,6 +69,8 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
       RunError: when data or weights can't be loaded, or too many trials in a row fail for the same
         reason after others had a score.
     """
+    option_groups.require("base", base, Config, config_lib.WANTED)
+    option_groups.require("settings", settings, Settings, "a tuner.settings.Settings")
     space = settings.space_for(base)
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
     if role:

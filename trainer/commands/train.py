@@ -17,7 +17,9 @@ import keras
 import numpy as np
 
 from trainer import config as config_lib
+from trainer import option_groups
 from trainer.commands import evaluate
+from trainer.config import Config
 from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
@@ -31,7 +33,6 @@ from trainer.training import callbacks, checkpoint, fitting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.config import Config
     from trainer.runs.evaluated import Evaluation
 
 
@@ -48,9 +49,10 @@ def train(config: Config, *, show_report: bool = False) -> Run:
       show_report: whether to print the text report at the end, as `print(run.evaluation)` does.
 
     Raises:
-      ConfigError: when options contradict each other, the data or the machine.
+      ConfigError: for another type, or when options contradict each other, the data or the machine.
       RunError: when data, weights or devices are not available, or training diverges.
     """
+    option_groups.require("config", config, Config, config_lib.WANTED)
     if peers.starts_local_workers(config.runtime.local_workers):
         raise ConfigError(
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "

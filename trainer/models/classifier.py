@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trainer.options import ModelOptions
 
 POOLINGS = {"flatten": "flatten", "average_pool": "avg", "average_max_pool": "avgmax"}
-"""The value of the option by the name of the trunk's last layer, which tells it in a saved model."""
+"""The option's value by the name of the trunk's last layer, which tells it in a saved model."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,9 @@ import html
 import importlib
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from trainer import usage
+from trainer import option_groups, usage
 from trainer.config import Config
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import evaluated, run_directory
@@ -52,6 +52,8 @@ class Run:
     """
 
     def __init__(self, directory: RunDirectory) -> None:
+        wanted = "a RunDirectory; trainer.open_run opens the run in a folder"
+        option_groups.require("directory", directory, run_directory.RunDirectory, wanted)
         self.directory = directory
 
     @property
@@ -205,7 +207,9 @@ def open_run(model_dir: str | pathlib.Path, *, staging_dir: str = "") -> Run:
       ConfigError: when `model_dir` is not a valid address.
       RunError: when it holds no finished run, or can't be read.
     """
-    config = Config.from_flat({"model_dir": str(model_dir), "staging_dir": staging_dir})
+    config = Config.from_flat({"model_dir": model_dir, "staging_dir": staging_dir})
+    if not config.model_dir:
+        raise ConfigError("model_dir is empty; name the run's directory.")
     return require_finished(run_directory.restore(config, is_chief=False))
 
 

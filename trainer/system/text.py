@@ -79,9 +79,13 @@ def _letters(word: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Returns a value as JSON has it, for a message: on one line, and not too long."""
+    """Returns a value as JSON has it, for a message: on one line, and not too long.
+
+    Of a value that JSON can't hold, its type is named.
+    """
     try:
-        line = printable(json.dumps(value, ensure_ascii=False, default=repr))
-    except (RecursionError, ValueError):
-        line = f"a {type(value).__name__}"
+        line = printable(json.dumps(value, ensure_ascii=False))
+    except (RecursionError, TypeError, ValueError):
+        kind = type(value).__name__
+        line = f"{'an' if kind[:1].lower() in tuple('aeiou') else 'a'} {kind}"
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
