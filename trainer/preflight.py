@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
+from trainer.runs import claims
 from trainer.storage import locations
 from trainer.system import environment
 
@@ -24,7 +25,6 @@ TRAINING = ("train", "benchmark", "search")
 """Commands that train on a data set."""
 NEW_RUNS = "runs"
 """Where a run without a name gets its directory."""
-FINISHED = "best.keras"
 
 
 def first_line(mode: str, config: Config) -> str:
@@ -103,16 +103,15 @@ def _check_new_run(config: Config) -> None:
         raise RunError(
             f"run directory {path} can't be written: Permission denied; name another --model_dir."
         )
-    has_run = (path / "config.json").exists()
+    has_run = (path / claims.CONFIG).exists()
     if path.exists() and not path.is_dir():
         raise RunError(f"run directory {path} can't be written: it is a file.")
     if config.checkpoints.resume == "must" and not has_run:
-        raise ConfigError(f"model_dir ({path}) holds no run for --resume=must to resume.")
+        raise ConfigError(claims.nothing_to_resume(path))
     if config.checkpoints.resume == "never" and has_run:
-        raise ConfigError(
-            f"model_dir ({path}) already holds a run; name another, or resume it with "
-            "--resume=auto."
-        )
+        raise ConfigError(claims.already_a_run(path))
+    if config.model_dir and not has_run:
+        claims.require_free_for_run(config, claims.entries(path))
 
 
 def _can_be_written(path: pathlib.Path) -> bool:
@@ -124,5 +123,5 @@ def _can_be_written(path: pathlib.Path) -> bool:
 
 def _check_finished(config: Config) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
-    if not (path / FINISHED).exists():
-        raise RunError(f"the run at {path} has no model yet; run its command again to resume it.")
+    if not (path / claims.BEST_MODEL).exists():
+        raise RunError(claims.no_model_yet(path))

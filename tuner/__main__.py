@@ -40,6 +40,7 @@ def main(command: flags.TunerCommand) -> int:
 def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
         preflight.check("search", command.base)
+        command.settings.require_free_folder()
         console.say(
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
             f"{command.settings.folder}; {preflight.LOADING}"

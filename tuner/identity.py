@@ -19,13 +19,13 @@ from trainer import config as config_lib
 from trainer.errors import ConfigError
 from trainer.storage import documents, files
 from trainer.system import console, text
+from tuner.settings import FILE
 
 if TYPE_CHECKING:
     from trainer.config import Config
     from tuner.settings import Settings
     from tuner.space import Space
 
-FILE = "search.json"
 SETTINGS = ("algorithm", "objective", "factor", "hyperband_iterations", "max_trials", "search_seed")
 """Settings that determine which trials a search has; others, such as `workers`, may change."""
 GROWING = ("hyperband_iterations", "max_trials")

@@ -65,13 +65,15 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
       of a worker or a dry run.
 
     Raises:
-      ConfigError: when options contradict each other, or differ from the search to resume.
+      ConfigError: when options contradict each other, or differ from the search to resume,
+        or its directory holds other files.
       RunError: when data or weights can't be loaded, or too many trials in a row fail for the same
         reason after others had a score.
     """
     option_groups.require("base", base, Config, config_lib.WANTED)
     option_groups.require("settings", settings, Settings, "a tuner.settings.Settings")
     space = settings.space_for(base)
+    settings.require_free_folder()
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
     if role:
         chief.address_of_environment()  # Wrong, it should not cost the time to open the data.

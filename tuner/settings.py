@@ -11,16 +11,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import shlex
 
 from trainer import config as config_lib
 from trainer import option_groups, options
 from trainer.distribution import cluster
 from trainer.errors import ConfigError
 from trainer.option_groups import option
+from trainer.runs import claims
 from trainer.storage import locations
 from tuner import plan as plan_lib
 from tuner.space import Space
 
+FILE = "search.json"
+"""The identity of a search; a folder that has it is a search."""
+OF_SEARCH = (
+    FILE, "oracle.json", "trial_*/", "runs/", "leaderboard.csv", "report.html", "best_config.json",
+    "tensorboard/", "refit/", "images/",
+)  # fmt: skip
+"""What a search and its benchmark write, as patterns."""
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 _SIZE_OF_HYPERBAND = ("factor", "hyperband_iterations", "budget_minutes")
 UNUSED = {
@@ -172,6 +181,13 @@ class Settings(option_groups.Group):
     def folder(self) -> pathlib.Path:
         """The search's directory, which holds everything that it writes."""
         return pathlib.Path(self.directory).expanduser() / self.project_name
+
+    def require_free_folder(self) -> None:
+        """Raises ConfigError if the directory of a new search holds files of something else."""
+        if not (self.folder / FILE).exists():
+            way_out = f"--project_name={shlex.quote(f'{self.project_name}-2')}"
+            found = claims.entries(self.folder)
+            claims.require_free("project_name", str(self.folder), found, OF_SEARCH, way_out)
 
     def space_for(self, base: config_lib.Config) -> Space:
         """Returns the search space.

@@ -9,6 +9,7 @@ import pytest
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from tuner import identity
+from tuner.settings import Settings
 from tuner.space import Space
 
 SPACE = Space.parse("neurons=8|16")
@@ -103,3 +104,18 @@ def test_a_search_without_a_trial_may_change(settings, capsys):
     saved = json.loads((settings().folder / identity.FILE).read_text())
     assert saved["space"] == "dropout=0:0.6:0.1"
     assert capsys.readouterr().out == ""
+
+
+def test_a_directory_of_other_files_is_no_search(tmp_path):
+    settings = Settings(directory=str(tmp_path), project_name="a b")
+    settings.require_free_folder()
+    (settings.folder / "trial_1").mkdir(parents=True)
+    (settings.folder / "worker-0.log").write_text("")
+    settings.require_free_folder()
+    (settings.folder / "main.py").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"holds other files \(main.py\); .* --project_name='a b-"
+    ):
+        settings.require_free_folder()
+    (settings.folder / "search.json").write_text("{}")
+    settings.require_free_folder()

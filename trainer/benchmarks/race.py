@@ -31,7 +31,7 @@ from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
-from trainer.runs import resuming, run_directory
+from trainer.runs import claims, resuming, run_directory
 from trainer.storage import files, locations
 from trainer.system import console, exits, processes
 
@@ -167,6 +167,7 @@ def _create_folder(config: Config) -> pathlib.Path:
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():
         raise ConfigError(f"model_dir ({folder}) already contains a benchmark; give another one.")
+    claims.require_free("model_dir", str(folder), claims.entries(folder), own=())
     (folder / "cache").mkdir(parents=True)
     console.say(f"benchmark: {folder}")
     return folder

@@ -27,7 +27,7 @@ import filelock
 
 from trainer.config import LENGTHS
 from trainer.errors import ConfigError, RunError
-from trainer.runs import run_directory
+from trainer.runs import claims, run_directory
 from trainer.runs.run_directory import LOCK, OWNER
 from trainer.storage import documents, files
 from trainer.system import text
@@ -54,7 +54,8 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
       The directory, and the config with the precision of the run in it, if there is one.
 
     Raises:
-      ConfigError: when `resume` forbids it, or the run in it has other options.
+      ConfigError: when `resume` forbids it, the run in it has other options, or the files in it
+        are no run's.
       RunError: when another process has it, or it can't be read or written.
     """
     named = config
@@ -64,6 +65,8 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
         name = _claimed(name) if is_chief else f"{name}-{uuid.uuid4().hex}"
         named = dataclasses.replace(config, model_dir=name)
     run = run_directory.at(named)
+    if not run.has(claims.CONFIG):
+        claims.require_free_for_run(named, run.entries())
     if is_chief:
         run = dataclasses.replace(run, lock=_lock(run))
     try:
@@ -131,7 +134,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
     """Returns the config of the run in the directory, if it may resume; None if there is no run."""
     if not run.has(run.config.name):
         if config.checkpoints.resume == "must":
-            raise ConfigError(f"model_dir ({run}) holds no run for --resume=must to resume.")
+            raise ConfigError(claims.nothing_to_resume(run))
         if run.checkpoints.is_dir():  # Their options are unknown.
             raise RunError(
                 f"{run.config} is missing, but there are checkpoints; restore it from a copy, or "
@@ -139,9 +142,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
             )
         return None
     if config.checkpoints.resume == "never":
-        raise ConfigError(
-            f"model_dir ({run}) already holds a run; name another, or resume it with --resume=auto."
-        )
+        raise ConfigError(claims.already_a_run(run))
     if run.mirrored is not None:
         run.mirrored.restore()
         _remove_unfinished(run.checkpoints)

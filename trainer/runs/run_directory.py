@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 from trainer.config import LENGTHS, Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history
+from trainer.runs import claims
 from trainer.storage import documents, files, locations, mirror
 from trainer.system import console, text
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 
 LOCK, OWNER = ".lock", ".owner.json"
-BEST_MODEL = "best.keras"
+BEST_MODEL = claims.BEST_MODEL
 CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 """The name of a checkpoint: completed epochs, and steps after them."""
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
@@ -148,10 +149,14 @@ class RunDirectory:
         """Whether a file of the run exists, locally or in the bucket."""
         return self.mirrored.has(name) if self.mirrored else (self.path / name).exists()
 
+    def entries(self) -> list[str]:
+        """Returns the names in the directory, those of folders with a slash at the end."""
+        return self.mirrored.entries() if self.mirrored else claims.entries(self.path)
+
     @property
     def config(self) -> pathlib.Path:
         """The run's options; a folder that has it is a run directory."""
-        return self.path / "config.json"
+        return self.path / claims.CONFIG
 
     @property
     def metrics(self) -> pathlib.Path:

@@ -23,7 +23,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import metrics, plots, report
 from trainer.evaluation.predictions import Predictions
-from trainer.runs import evaluated, run_directory
+from trainer.runs import claims, evaluated, run_directory
 from trainer.storage import documents
 from trainer.system import text
 
@@ -222,9 +222,7 @@ def require_finished(directory: RunDirectory) -> Run:
     if not directory.config.exists():
         raise RunError(usage.no_run_at(str(directory)))
     if not directory.best_model.exists():
-        raise RunError(
-            f"the run at {directory} has no model yet; run its command again to resume it."
-        )
+        raise RunError(claims.no_model_yet(directory))
     last = last_evaluation(directory)
     epochs = len(directory.load_rows()) if last else 0
     if last and last.epochs < epochs:

@@ -113,6 +113,11 @@ class Mirror:
         """Whether the bucket has a file of the folder."""
         return self.folder / name in self._stored
 
+    def entries(self) -> list[str]:
+        """Returns the names at the top of the prefix, those of folders with a slash at the end."""
+        paths = [path.relative_to(self.folder).parts for path in self._stored]
+        return sorted({f"{first}{'/' if rest else ''}" for first, *rest in paths})
+
     def restore(self) -> int:
         """Downloads files that are missing or differ in the folder; returns the number of bytes.
 

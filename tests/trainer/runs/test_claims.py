@@ -1,0 +1,116 @@
+"""Which folders a run takes: an empty or absent one, its own, and not another's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from tests.support import runs
+from trainer import preflight
+from trainer.errors import ConfigError
+from trainer.runs import claims, resuming
+from trainer.storage import mirror
+
+OTHERS = {
+    "sources": ["pyproject.toml", "src/main.py"],
+    "a home": [".bashrc", "Documents/letter.txt"],
+    "images": ["IM-0001.jpeg"],
+    "runs": ["a/config.json", "b/config.json"],
+    "a data set": ["cxr_tfds/grouped/1.0.0/features.json"],
+    "a name with a line break": ["a\nb"],
+}
+HARMLESS = {
+    "nothing": [],
+    "hidden files": [".gitkeep", ".cache/x"],
+    "a disk's own folder": ["lost+found/x"],
+    "logs": ["train.log", "slurm-17.out", "logs/a/b"],
+    "options and notes": ["options.json", "README.md", "submit.sh"],
+    "an earlier start's": ["tensorboard/x", "changes.jsonl"],
+    "what options name": ["data/x", "cache/x", "zip.zip", "weights.h5"],
+}
+
+
+def _fill(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    return sorted(folder.rglob("*"))
+
+
+def _config(folder, **options):
+    named = {"cache_dir": str(folder / "cache"), "manual_dir": str(folder / "zip.zip")}
+    return runs.small_config(folder / "data", folder, **{
+        **named, "model_dir": str(folder), "weights": str(folder / "weights.h5"), **options
+    })  # fmt: skip
+
+
+def _take(config):
+    resuming.take(config, is_chief=True)[0].release()
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path, kind):
+    before = _fill(tmp_path, OTHERS[kind])
+    for check in (_take, preflight._check_new_run):
+        with pytest.raises(ConfigError, match="holds other files") as raised:
+            check(_config(tmp_path))
+        assert str(raised.value).endswith(f"such as --model_dir={tmp_path}/run.")
+        assert "\n" not in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_is_harmless_is_passed_by(tmp_path, kind):
+    _fill(tmp_path, HARMLESS[kind])
+    preflight._check_new_run(_config(tmp_path))
+    _take(_config(tmp_path))
+
+
+def test_a_run_resumes_whatever_is_beside_it(tmp_path):
+    directory, config = resuming.take(_config(tmp_path), is_chief=True)
+    with directory:
+        directory.save_config(config)
+    _fill(tmp_path, OTHERS["sources"])
+    preflight._check_new_run(_config(tmp_path))
+    _take(_config(tmp_path))
+
+
+def test_only_some_of_many_files_are_named(tmp_path):
+    _fill(tmp_path, [f"{number:03}.jpeg" for number in range(90)])
+    with pytest.raises(ConfigError, match=re.escape("(000.jpeg, 001.jpeg, 002.jpeg and 87 more)")):
+        _take(_config(tmp_path))
+
+
+def test_the_way_out_is_quoted_for_a_shell(tmp_path):
+    _fill(tmp_path / "a b's", ["x.py"])
+    with pytest.raises(ConfigError, match=re.escape("""/a b'"'"'s/run'.""")):
+        _take(_config(tmp_path, model_dir=str(tmp_path / "a b's")))
+
+
+class _Listing:
+    """A bucket that is only listed."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def list(self, url: object) -> dict[str, object]:
+        del url
+        return {name: _Object(f"runs/a/{name}") for name in self._names}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Object:
+    name: str
+    size: int = 1
+
+
+def test_a_prefix_of_other_objects_is_refused_as_a_folder_is(tmp_path):
+    url = mirror.locations.parse("gs://hospital/runs/a")
+    names = [".keep", "x/1.dcm", "x/2.dcm", "cache/y", "config.json"]
+    found = mirror.Mirror(url, tmp_path, files=_Listing(*names)).entries()
+    assert found == [".keep", "cache/", "config.json", "x/"]
+    config = _config(tmp_path, model_dir=f"{url}/", cache_dir="gs://hospital/runs/a/cache")
+    with pytest.raises(ConfigError, match=r"gs://hospital/runs/a/\) holds other files \(x/\);"):
+        claims.require_free_for_run(config, found)

@@ -1,0 +1,116 @@
+"""Whether a folder can become a run directory, and the sentences where it can't, or holds no model.
+
+Said before TensorFlow is imported, and again when the directory is locked or downloaded. A new run
+takes a folder that is empty or absent: among other files, its own could not be told from theirs.
+
+    claims.require_free("model_dir", "~", claims.entries(path), own=claims.OF_RUN)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import pathlib
+import shlex
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError
+from trainer.storage import locations
+from trainer.system import text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from trainer.config import Config
+
+CONFIG, BEST_MODEL = "config.json", "best.keras"
+OF_RUN = (
+    CONFIG, BEST_MODEL, "changes.jsonl", "metrics.jsonl", "checkpoints/", "tensorboard/",
+    "trained_on.json", "predictions_*.csv", "report.json", "curves.png", "confusion_matrix.png",
+    "samples.png", "on_*/",
+)  # fmt: skip
+"""What a run writes, as patterns; names of folders end with a slash."""
+_HARMLESS = (
+    ".*", "lost+found/", "logs/", "log/",
+    *(f"*.{suffix}" for suffix in ("log", "out", "err", "txt", "md", "json", "yaml", "yml", "sh")),
+)  # fmt: skip
+"""What shells, schedulers and people put beside a run before it begins: logs, options, notes."""
+_SHOWN = 3
+
+
+def entries(path: pathlib.Path) -> list[str]:
+    """Returns the names in a folder, those of folders with a slash; none if it can't be read."""
+    with contextlib.suppress(OSError), os.scandir(path) as found:
+        return sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in found)
+    return []
+
+
+def require_free(
+    option: str, place: str, found: Iterable[str], own: Collection[str], way_out: str = ""
+) -> None:
+    """Raises ConfigError if a folder holds files that are neither its command's nor harmless.
+
+    Args:
+      option: the name of the option that names the folder.
+      place: the folder, as the user named it.
+      found: what it holds, as `entries` returns it.
+      own: patterns of what the command itself writes there.
+      way_out: the flag that names a folder; empty: a folder inside.
+    """
+    known = (*own, *_HARMLESS)
+    other = [name for name in found if not any(fnmatch.fnmatchcase(name, x) for x in known)]
+    if not other:
+        return
+    listed = ", ".join(f"{text.one_line(name):.60}" for name in other[:_SHOWN])
+    more = f" and {len(other) - _SHOWN} more" if other[_SHOWN:] else ""
+    inside = shlex.quote(f"{place.rstrip('/')}/run")
+    raise ConfigError(
+        f"{option} ({text.one_line(place)}) holds other files ({listed}{more}); give a new or "
+        f"empty folder, such as {way_out or f'--{option}={inside}'}."
+    )
+
+
+def require_free_for_run(config: Config, found: Iterable[str]) -> None:
+    """Raises ConfigError if the folder of a new run holds other files.
+
+    The folders of data, cache and copies may be inside, where the user has named them so.
+    """
+    place = _absolute(config.model_dir)
+    named = (
+        config.data.data_dir,
+        config.data.manual_dir,
+        config.data.staging_dir,
+        config.features.cache_dir,
+        config.model.weights,
+    )
+    inside = [
+        path.removeprefix(f"{place}/").partition("/")[0]
+        for path in map(_absolute, filter(None, named))
+        if path.startswith(f"{place}/")
+    ]
+    own = [*OF_RUN, *(f"{name}{end}" for name in inside for end in ("", "/"))]
+    require_free("model_dir", config.model_dir, found, own)
+
+
+def _absolute(path: str) -> str:
+    if locations.is_url(path):
+        return str(locations.parse(path))
+    return os.path.realpath(pathlib.Path(path).expanduser()).rstrip("/")
+
+
+def nothing_to_resume(place: object) -> str:
+    """Returns what --resume=must says of a directory without a run."""
+    return f"model_dir ({place}) holds no run for --resume=must to resume."
+
+
+def already_a_run(place: object) -> str:
+    """Returns what --resume=never says of a directory with a run."""
+    return (
+        f"model_dir ({place}) already holds a run; name another, or resume it with --resume=auto."
+    )
+
+
+def no_model_yet(place: object) -> str:
+    """Returns what a command that needs a model says of a run that has none."""
+    return f"the run at {place} has no model yet; run its command again to resume it."
