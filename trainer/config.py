@@ -229,14 +229,14 @@ def check_after_training(given: Mapping[str, Any]) -> None:
         raise ConfigError("a trained model is used on one host; leave out --local_workers.")
 
 
-def check_before_training(model: ModelOptions) -> None:
+def check_before_training(model: ModelOptions, model_dir: str = "") -> None:
     """Checks what would end a run only after TensorFlow has loaded, or make it worthless.
 
     Not when a config is created: a finished run must open where its weights file is not.
 
     Raises:
-      ConfigError: for weights that don't exist or can't be, for more layers than the backbone has,
-        and for a frozen backbone with random weights.
+      ConfigError: for weights that don't exist, can't be, or are the run's own, for more layers
+        than the backbone has, and for a frozen backbone with random weights.
     """
     row, weights, unfrozen = (
         backbones.REGISTRY[model.backbone],
@@ -260,6 +260,7 @@ def check_before_training(model: ModelOptions) -> None:
         )
     if weights not in ("imagenet", "none"):
         _check_weights_file(weights)
+        _check_other_run(weights, model_dir)
 
 
 def weights_path(weights: str) -> pathlib.Path:
@@ -287,6 +288,19 @@ def _check_weights_file(weights: str) -> None:
         )
     if not path.is_file():
         raise ConfigError(absent_weights(path))
+
+
+def _check_other_run(weights: str, model_dir: str) -> None:
+    """Raises ConfigError if a run's initial weights would be its own model, however spelt."""
+    if not model_dir or locations.is_url(model_dir):
+        return
+    model = weights_path(weights)
+    own = pathlib.Path(model_dir).expanduser()
+    if model.name == "best.keras" and model.parent.resolve() == own.resolve():
+        raise ConfigError(
+            f"weights ({weights}) and model_dir ({model_dir}) are the same run: name another "
+            "--model_dir to start from its model, or leave out --weights to resume it."
+        )
 
 
 def _text(value: Any) -> str:

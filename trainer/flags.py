@@ -152,7 +152,7 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
     if mode.trains:
-        config_lib.check_before_training(config.model)
+        config_lib.check_before_training(config.model, config.model_dir)
     return TrainerCommand(mode, config, _verbosity())
 
 

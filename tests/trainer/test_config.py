@@ -138,3 +138,20 @@ def test_the_tree_is_frozen():
 def test_every_folder_that_is_neither_local_nor_in_a_bucket_is_refused(name, path):
     with pytest.raises(ConfigError, match=rf"{name} \({path}\)"):
         Config.from_flat({name: path})
+
+
+@pytest.mark.parametrize(
+    "weights", ["runs/a", "runs/a/", "runs/../runs/a/best.keras", "link", "{}"]
+)
+@pytest.mark.parametrize("model_dir", ["runs/a", "./runs/a/", "link", "{}"])
+def test_a_run_does_not_start_from_its_own_model(tmp_path, monkeypatch, weights, model_dir):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "best.keras").write_text("")
+    (tmp_path / "link").symlink_to(run, target_is_directory=True)
+    model = Config.from_flat({"weights": weights.format(run)}).model
+    with pytest.raises(ConfigError, match="are the same run: name another --model_dir to start"):
+        config_lib.check_before_training(model, model_dir.format(run))
+    for other in ("", "runs/b", "gs://runs/a"):
+        config_lib.check_before_training(model, other)

@@ -58,7 +58,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
             "trainer` does; leave it out here."
         )
-    config_lib.check_before_training(config.model)
+    config_lib.check_before_training(config.model, config.model_dir)
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:
