@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation ROC-AUC"}
 """The criterion for the best epoch, by monitored metric."""
+WAY_OUT = "restore it from a copy, or resume its run, which writes it again from its checkpoint"
+"""What to do with a log that can't be read."""
 UNDEFINED = "undefined"
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
@@ -34,15 +36,14 @@ def load_rows(path: pathlib.Path) -> list[dict[str, float]]:
     Raises:
       RunError: when the file can't be read, or is not such a log.
     """
-    way_out = "restore it from a copy"
     read: list[dict[str, documents.Number]] = documents.load_rows(
-        path, dict[str, documents.Number], way_out=way_out
+        path, dict[str, documents.Number], way_out=WAY_OUT
     )
     rows = [{name: documents.finite(value) for name, value in row.items()} for row in read]
     for number, row in enumerate(rows, start=1):
         if row.get("epoch") != number or row.keys() != rows[0].keys():
             problem = f"line {number} is not the row of epoch {number}, or has other metrics"
-            raise documents.refused(path, problem, way_out)
+            raise documents.refused(path, problem, WAY_OUT)
     return rows
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from trainer import option_groups, usage
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import metrics, plots, report
+from trainer.evaluation import history, metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import claims, evaluated, run_directory
 from trainer.storage import documents
@@ -229,6 +229,11 @@ def require_finished(directory: RunDirectory) -> Run:
         raise RunError(
             f"the run at {directory} has continued to {epochs} epochs since its model was saved "
             f"after {last.epochs}; run its command again to finish it."
+        )
+    if last and last.epochs > epochs:
+        raise RunError(
+            f"{directory.metrics} has {epochs} of the {last.epochs} epochs that {evaluated.REPORT} "
+            f"tells of; {history.WAY_OUT}."
         )
     return Run(directory)
 

@@ -142,16 +142,35 @@ def test_a_damaged_evaluation_is_an_error(copy, name, content):
 
 
 @pytest.mark.parametrize(
-    "content", ['{"epoch": 1, "loss": 0', '["loss"]', '{"epoch": 1, "a": 1}\n{}']
+    "content",
+    [
+        '{"epoch": 1, "loss": 0',
+        '["loss"]',
+        '{"epoch": 1, "a": 1}\n{}',
+        '{"epoch": 1, "a": 1}\nnoise\n{"epoch": 3, "a": 1}',
+        '{"epoch": 1, "a": 1}\n{"epoch": 2, "a": "1"}',
+        '{"epoch": 1, "a": 1}\n\n{"epoch": 2, "a": 1}',
+        '{"epoch": 1, "a": 1}\n{"epoch": 3, "a": 1}',
+    ],
 )
 def test_a_damaged_history_is_reported(copy, content):
     (copy / "metrics.jsonl").write_text(content)
-    with pytest.raises(RunError, match=r"metrics.jsonl can't be read .*; restore it from a copy"):
-        _ = trained.open_run(copy).history
+    for call in (trained.open_run, evaluate.evaluate):
+        with pytest.raises(RunError, match=r"metrics.jsonl can't be read .*; restore it from a co"):
+            call(copy)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_history_that_lacks_epochs_is_an_error(copy, lines):
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(rows[:lines]))
+    with pytest.raises(RunError, match=f"has {lines} of the 2 epochs that report.json tells of; r"):
+        trained.open_run(copy)
 
 
 def test_a_run_without_an_epoch_has_an_empty_history(copy):
     (copy / "metrics.jsonl").write_text("")
+    (copy / "report.json").unlink()
     assert trained.open_run(copy).history == {}
 
 

@@ -106,3 +106,32 @@ def test_metrics_are_appended_as_json_lines(tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0]["val_auc"] == 0.9
     assert rows[0]["learning_rate"] == pytest.approx(0.01)
+
+
+ROWS = [{"epoch": 1, "loss": 0.5, "val_auc": None}, {"epoch": 2, "loss": 0.4, "val_auc": None}]
+
+
+def _lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (_lines(ROWS), ""),
+        (_lines([*ROWS, {**ROWS[0], "epoch": 3}]), ""),  # Of an epoch after the checkpoint.
+        (_lines(ROWS[:1]), "it had 1 of 2 epochs"),
+        (_lines([ROWS[0], {**ROWS[1], "loss": 0.3}]), "its row of epoch 2 was another"),
+        (_lines(ROWS[:1]) + "noise\n", "can't be read (line 2 is not JSON"),
+        (_lines(ROWS[:1]) + '{"epoch": "2"}\n', 'can\'t be read (line 2 has epoch = "2"'),
+        (_lines(ROWS[:1]) + "\n" + _lines(ROWS[1:]), "can't be read (line 2 is empty)"),
+    ],
+)
+def test_a_damaged_log_is_written_again_and_said_to_be(tmp_path, capsys, content, problem):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(content)
+    metrics_log.MetricsLog(path).restore(ROWS)
+    said = capsys.readouterr().out
+    assert problem in said
+    assert said.count("written again from the checkpoint") == bool(problem)
+    assert path.read_text() == _lines(ROWS)
