@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,11 @@ def visible(text: str) -> str:
 def printable(text: str) -> str:
     """Escapes as `visible` does, but keeps line feeds and tabs."""
     return "".join(char if char in "\n\t" else _visible(char) for char in text)
+
+
+def quoted(word: str) -> str:
+    """Returns a word of a command as a shell takes it, for a command that a message suggests."""
+    return shlex.quote(visible(word))
 
 
 def cell(text: str) -> str:

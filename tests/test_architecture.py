@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import itertools
 import json
 import pkgutil
 import re
@@ -106,3 +108,34 @@ def test_every_backbone_of_the_registry_exists():
     for row in backbones.REGISTRY.values():
         assert callable(row.load_constructor())
         assert callable(row.load_preprocessing())
+
+
+OF_PATHS = re.compile(
+    r"--(\w*_dir|weights|config_file|directory|project_name|search_file)=$|rsync -r $"
+)
+
+
+def _unquoted(source: str) -> list[int]:
+    """Returns the lines of sentences that suggest a flag with a value as no shell would take it."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        parts = node.values if isinstance(node, ast.JoinedStr) else []
+        for before, value in itertools.pairwise(parts):
+            text = before.value if isinstance(before, ast.Constant) else ""
+            is_argument = before is parts[0] and text.startswith("--")  # Of a list, for no shell.
+            is_suggested = not is_argument and OF_PATHS.search(text)
+            if is_suggested and not ast.unparse(value.value).startswith("text.quoted("):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_a_suggestion_that_is_not_quoted_is_found():
+    assert _unquoted('f"give --model_dir={path}."') == [1]
+    assert _unquoted('f"x"\nf"give `gcloud rsync -r {path}`"') == [2]
+    assert _unquoted('f"give --{name}={path}."') == []
+    assert _unquoted('f"--model_dir={path}"\nf"give --data_dir={text.quoted(path)}."') == []
+
+
+def test_paths_in_suggested_commands_are_quoted():
+    places = [path for package in PACKAGES for path in Path(package.__path__[0]).rglob("*.py")]
+    assert [(path.name, line) for path in places for line in _unquoted(path.read_text())] == []

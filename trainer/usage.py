@@ -151,9 +151,11 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
 def unexpected(argument: str, defined: flags.FlagValues, names: Iterable[str]) -> str:
     """Returns a sentence about an argument without dashes, and the options it may stand for."""
     head, sign, value = argument.partition("=")
-    meant = [f"--{name}={argument}" for name in names if _is_choice(defined[name], argument)]
+    meant = [
+        f"--{name}={text.quoted(argument)}" for name in names if _is_choice(defined[name], argument)
+    ]
     if sign and head in names:
-        meant = [f"--{head}={value}"]
+        meant = [f"--{head}={text.quoted(value)}"]
     hint = f"; did you mean {' or '.join(meant)}?" if meant else "."
     return f"unexpected argument {argument!r}; options start with --{hint}"
 
@@ -173,7 +175,7 @@ def no_run_at(folder: str) -> str:
     if not runs:
         missing = "" if path.is_dir() else ", which does not exist"
         return f"there is no run at {folder}{missing}; train one, or name its --model_dir."
-    named = ", ".join(map(str, runs[:NO_RUNS_SHOWN]))
+    named = ", ".join(text.quoted(str(run)) for run in runs[:NO_RUNS_SHOWN])
     more = f" and {len(runs) - NO_RUNS_SHOWN} more" if len(runs) > NO_RUNS_SHOWN else ""
     return f"there is no run at {folder}; --model_dir may be {named}{more}."
 

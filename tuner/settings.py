@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shlex
 
 from trainer import config as config_lib
 from trainer import option_groups, options
@@ -20,6 +19,7 @@ from trainer.errors import ConfigError
 from trainer.option_groups import option
 from trainer.runs import claims
 from trainer.storage import locations
+from trainer.system import text
 from tuner import plan as plan_lib
 from tuner.space import Space
 
@@ -185,7 +185,7 @@ class Settings(option_groups.Group):
     def require_free_folder(self) -> None:
         """Raises ConfigError if the directory of a new search holds files of something else."""
         if not (self.folder / FILE).exists():
-            way_out = f"--project_name={shlex.quote(f'{self.project_name}-2')}"
+            way_out = f"--project_name={text.quoted(f'{self.project_name}-2')}"
             found = claims.entries(self.folder)
             claims.require_free("project_name", str(self.folder), found, OF_SEARCH, way_out)
 

@@ -156,7 +156,7 @@ def _check_depth(tree: Candidate) -> None:
     above = next(folder for folder in path.parents if not layout.is_archive_folder(folder.name))
     raise SourceError(
         f"{_name(tree.root)} is one folder of an archive: give the whole, "
-        f"--manual_dir={text.visible(str(above))}"
+        f"--manual_dir={text.quoted(str(above))}"
     )
 
 

@@ -65,6 +65,7 @@ def test_help_lists_every_option_quickly():
         (["--recipe=quick"], "recipe (quick) must be one of paper, quickstart; did you mean quick"),
         (["--mode=eval"], "tpu_check; did you mean evaluate?"),
         (["paper"], "unexpected argument 'paper'; options start with --; did you mean --dataset="),
+        (["batch_size=a b"], "did you mean --batch_size='a b'?"),
         (["evaluate"], "'evaluate'; options start with --; did you mean --mode=evaluate?"),
         (["seed=3"], "'seed=3'; options start with --; did you mean --seed=3?"),
         (["quux"], "unexpected argument 'quux'; options start with --."),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_defaults_are_those_of_the_documentation():
 def test_bad_values_are_named_with_their_limits(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         Config.from_flat(values)
+
+
+def test_the_command_of_a_config_is_one_for_a_shell():
+    names = ("model_dir", "data_dir", "manual_dir", "cache_dir", "staging_dir", "weights")
+    paths = {name: f'/x/a b\'s "{name}" $HOME' for name in names}
+    words = shlex.split(Config.from_flat(paths).command_line())
+    assert words[:3] == ["python", "-m", "trainer"]
+    assert sorted(words[3:]) == sorted(f"--{name}={path}" for name, path in paths.items())
 
 
 def test_a_run_opens_where_its_weights_file_is_not():

@@ -92,7 +92,7 @@ def explain_absence(builder: Any) -> str:
     """Says in a sentence what is there instead of the data set; empty if nothing is."""
     folder = pathlib.Path(builder.data_dir)
     if place := _built_nearby(folder):
-        return f"It is built below {place}: give --data_dir={place}."
+        return f"It is built below {place}: give --data_dir={text.quoted(str(place))}."
     others = sorted(path.parent.name for path in folder.parent.glob(f"*/{LAST_FILE}"))
     if others:
         return (
@@ -113,7 +113,7 @@ def require_no_nesting(builder: Any, config: DataOptions) -> None:
     ):
         raise RunError(
             f"data_dir ({config.data_dir}) is inside a data set that is built; give "
-            f"--data_dir={place}."
+            f"--data_dir={text.quoted(str(place))}."
         )
 
 

@@ -12,7 +12,6 @@ import contextlib
 import fnmatch
 import os
 import pathlib
-import shlex
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
@@ -64,7 +63,7 @@ def require_free(
         return
     listed = ", ".join(f"{text.one_line(name):.60}" for name in other[:_SHOWN])
     more = f" and {len(other) - _SHOWN} more" if other[_SHOWN:] else ""
-    inside = shlex.quote(f"{place.rstrip('/')}/run")
+    inside = text.quoted(f"{place.rstrip('/')}/run")
     raise ConfigError(
         f"{option} ({text.one_line(place)}) holds other files ({listed}{more}); give a new or "
         f"empty folder, such as {way_out or f'--{option}={inside}'}."

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from trainer.storage import bucket as bucket_lib
 from trainer.storage import locations
 from trainer.storage.bucket import StorageError, UnreachableError
-from trainer.system import console
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     import pathlib
@@ -236,7 +236,8 @@ class Mirror:
             raise StorageError(
                 f"{missing} file(s) of {self.folder} have not reached {self.url} within "
                 f"{deadline_s:g} s; they stay in the folder. Copy them when the bucket can be "
-                f"reached: `gcloud storage rsync -r {self.folder} {self.url}`."
+                f"reached: `gcloud storage rsync -r "
+                f"{text.quoted(str(self.folder))} {text.quoted(str(self.url))}`."
             )
 
     def _missing(self) -> dict[pathlib.Path, _Version]:

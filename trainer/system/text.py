@@ -14,7 +14,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cxr_tfds.text import cell, from_cell, printable, visible
+from cxr_tfds.text import cell, from_cell, printable, quoted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,7 @@ __all__ = [
     "nearest",
     "one_line",
     "printable",
+    "quoted",
     "shown",
     "visible",
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,16 @@ def test_a_data_dir_that_is_too_deep_is_refused_with_the_right_one(archives, inn
 def test_a_data_dir_that_is_too_high_is_refused_with_the_right_one(archives):
     with pytest.raises(RunError, match=rf"built below {archives / 'data'}: give --data_dir="):
         opening.load(DataOptions(dataset="paper", data_dir=str(archives)), 224)
+
+
+def test_the_data_dir_that_is_suggested_is_a_word_of_a_shell(archives, tmp_path):
+    right = tmp_path / "a b's"
+    shutil.copytree(archives / "data", right)
+    with pytest.raises(RunError) as raised:
+        opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path)), 224)
+    word = shlex.split(str(raised.value).partition("give ")[2].partition(". ")[0])[0]
+    _, _, data_dir = word.partition("=")
+    assert opening.load(DataOptions(dataset="paper", data_dir=data_dir), 224)
 
 
 def test_a_data_set_of_another_version_is_named(archives, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def test_the_recorded_command_repeats_the_run_and_is_no_kernels(run, monkeypatch
     trained_by = run.evaluation.report.run["command"]
     assert trained_by.startswith("python -m trainer --dataset=paper ")
     assert "--precision=float32" in trained_by
+
+
+def test_the_recorded_commands_are_a_shells(run, tmp_path):
+    folder = tmp_path / "a b's"
+    shutil.copytree(run.path, folder)
+    evaluation = evaluate.evaluate(folder)
+    words = shlex.split(evaluation.report.run["command"])
+    assert words == ["python", "-m", "trainer", "--mode=evaluate", f"--model_dir={folder}"]
+    found = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True)
+    assert found.returncode in (0, 3), found.stderr
 
 
 def test_another_data_set_is_evaluated_into_a_folder_of_its_own(run, archive, capsys):
