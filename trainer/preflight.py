@@ -50,6 +50,18 @@ def moved_cache(config: Config) -> str:
     return f"cache: {folder}, as no home directory can be written; --cache_dir names another."
 
 
+def folders(config: Config) -> dict[str, str]:
+    """Returns the local folder of each option that names one, also where it is the default."""
+    named = {
+        "model_dir": config.model_dir or NEW_RUNS,
+        "data_dir": config.data.data_dir or _default_data_dir(),
+        "manual_dir": config.data.manual_dir,
+        "cache_dir": str(config.cache_root),
+        "staging_dir": str(config.data.staging_root),
+    }
+    return {name: path for name, path in named.items() if path and not locations.is_url(path)}
+
+
 def check(mode: str, config: Config) -> None:
     """Checks what the file system tells about the options.
 

@@ -34,7 +34,9 @@ NAME = "tuner"
 def main(command: flags.TunerCommand) -> int:
     """Runs the search and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
-    return exits.code_of(NAME, lambda: _run(command))
+    folders = preflight.folders(command.base) | {"directory": command.settings.directory}
+    del folders["model_dir"]  # Trials are in the search's directory.
+    return exits.code_of(NAME, lambda: _run(command), folders)
 
 
 def _run(command: flags.TunerCommand) -> int:

@@ -19,7 +19,7 @@ from cxr_tfds import source
 from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
-from trainer.system import text
+from trainer.system import faults, text
 
 if TYPE_CHECKING:
     from trainer.options import DataOptions
@@ -165,5 +165,6 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
     except source.SourceError as error:
         raise RunError(str(error)) from error
     except OSError as error:
-        raise DiskError(str(error)) from error
+        folders = {"data_dir": str(builder.data_dir), "manual_dir": config.manual_dir}
+        raise DiskError(faults.explain(error, folders)) from error
     return builder

@@ -30,7 +30,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.runs import claims, run_directory
 from trainer.runs.run_directory import LOCK, OWNER
 from trainer.storage import documents, files
-from trainer.system import text
+from trainer.system import faults, text
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -91,7 +91,8 @@ def _claimed(name: str) -> str:
             continue
         except OSError as error:
             raise RunError(
-                f"run directory {candidate} can't be written: {error.strerror}."
+                f"run directory {candidate} can't be written: {error.strerror}"
+                f"{faults.way_out(error, 'model_dir')}."
             ) from error
         return candidate
     raise AssertionError("itertools.count never ends")
@@ -116,7 +117,10 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
             f"model_dir ({run}) is in use {_describe(owner)}; end it first, or name another."
         ) from error
     except OSError as error:
-        raise RunError(f"run directory {run} can't be written: {error.strerror}.") from error
+        raise RunError(
+            f"run directory {run} can't be written: {error.strerror}"
+            f"{faults.way_out(error, 'model_dir')}."
+        ) from error
     return lock
 
 

@@ -6,15 +6,15 @@ sys.exit(exits.code_of("trainer", lambda: run(command)))
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
+import types
 from typing import TYPE_CHECKING, TypeVar
 
 from trainer import errors
-from trainer.system import console, text
+from trainer.system import console, faults, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 DONE, FAILED, USAGE = 0, 1, 2
 DO_NOT_USE = 3
@@ -29,11 +29,18 @@ TRAINED = (DONE, DO_NOT_USE)
 _Parsed = TypeVar("_Parsed")
 
 
-def code_of(name: str, work: Callable[[], int]) -> int:
+def code_of(
+    name: str, work: Callable[[], int], folders: Mapping[str, str] = types.MappingProxyType({})
+) -> int:
     """Returns what `work` returns, or prints the error that ended it and returns its code.
 
     Where the reader of the output has gone, as after `| head -1`, there is nothing to print to.
     Other errors are our own mistakes: they keep their traceback.
+
+    Args:
+      name: of the command.
+      work: does it, and returns the code.
+      folders: the folder of each option that names one, by the option's name.
     """
     try:
         code = work()
@@ -43,17 +50,18 @@ def code_of(name: str, work: Callable[[], int]) -> int:
             _fail(name, f"{stop}; the same command resumes from what is saved.", code)
     except Exception as error:
         is_ours = isinstance(error, errors.ConfigError | errors.RunError)
-        reason = str(error) if is_ours else explain(error)
+        reason = str(error) if is_ours else explain(error, folders)
         if not reason:
             raise
         code = _fail(name, reason, USAGE if isinstance(error, errors.ConfigError) else FAILED)
     return OUTPUT_CLOSED if console.is_closed() and code not in (FAILED, USAGE) else code
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, folders: Mapping[str, str] = types.MappingProxyType({})) -> str:
     """Returns a sentence for an error of the system: a disk, permissions, memory; else nothing."""
-    if isinstance(error, OSError):
-        return _of_system(error)
+    of_system = error if isinstance(error, OSError) else faults.of_library(error)
+    if of_system is not None:
+        return faults.explain(of_system, folders)
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return (
             f"out of memory ({text.first_line(error)}); give a smaller --batch_size, or free "
@@ -64,14 +72,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return f"a file or a name is not UTF-8 ({text.first_line(error)})."
     return ""
-
-
-def _of_system(error: OSError) -> str:
-    path = f"{text.one_line(str(error.filename))}: " if error.filename else ""
-    reason = f"{path}{error.strerror or text.first_line(error)}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{reason} Free some space; the same command resumes from what is saved."
-    return reason
 
 
 def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
