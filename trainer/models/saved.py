@@ -10,6 +10,7 @@ A run may come from someone else: `archive` checks the file before Keras builds 
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 
 from trainer.errors import RunError
-from trainer.models import archive, classifier
+from trainer.models import archive, classifier, inputs
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def save(network: classifier.Network, path: pathlib.Path) -> None:
 def load(path: pathlib.Path) -> keras.Model:
     """Loads a saved model without executing code from the file.
 
+    Its `predict` says in one sentence which images the model can't classify, and what to do.
+
     Raises:
       RunError: when the file does not exist, can't be read, is not a model of the trainer, or has
         weights that are not finite.
@@ -72,7 +75,21 @@ def load(path: pathlib.Path) -> keras.Model:
                 f"{path} can't be used: its weights {weight.path} are not finite; restore it from "
                 "a copy, or train again."
             )
+    _explain_refusals(model)
     return model
+
+
+def _explain_refusals(model: keras.Model) -> None:
+    """Lets `predict` look at arrays before Keras, whose error is a trace of its graph."""
+    predict, shape = model.predict, model.input.shape
+
+    @functools.wraps(predict)
+    def checked(x: Any, *args: Any, **named: Any) -> Any:
+        if isinstance(x, np.ndarray | str):
+            inputs.require_images(x, shape[1], shape[2])
+        return predict(x, *args, **named)
+
+    model.predict = checked
 
 
 def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Path) -> None:

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from tests.support import radiographs
 from trainer import backbones
-from trainer.errors import RunError
-from trainer.models import archive, classifier, saved
+from trainer.errors import ConfigError, RunError
+from trainer.models import archive, classifier, inputs, saved
 from trainer.options import ModelOptions
 
 SIZE = 32
@@ -54,6 +54,12 @@ def model(path):
     return saved.load(path)
 
 
+@pytest.fixture(scope="module")
+def plain(path):
+    """The model as plain Keras loads it."""
+    return keras.saving.load_model(path)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
 def test_eight_bit_images_are_classified_as_in_training_whatever_holds_them(
     network, model, images, dtype
@@ -79,11 +85,62 @@ WRONG = {
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_images_that_are_not_eight_bit_grey_levels_are_refused(model, images, how):
+def test_images_that_are_not_eight_bit_grey_levels_are_refused(plain, images, how):
     with pytest.raises(Exception, match="needs_grey_images_of_32x32_with_levels_0_to_255"):
-        model.predict(WRONG[how](images.astype(np.float64)), verbose=0)
+        plain.predict(WRONG[how](images.astype(np.float64)), verbose=0)
     with pytest.raises(Exception, match=r"indices\[0\] = 1 is not in \[0, 1\)"):
-        model(WRONG[how](images.astype(np.float64)))
+        plain(WRONG[how](images.astype(np.float64)))
+
+
+REMEDIES = {
+    "divided by 255": "multiply by 255",
+    "divided by 127.5, minus 1": "undo the standardisation",
+    "standardised": "undo the standardisation",
+    "12 bits": "dividing 12 bits by 16",
+    "16 bits": "16 bits by 256",
+    "not a number": "replace what is not finite",
+}
+WRONG_ARRAYS = {
+    "colours": ((2, 32, 32, 3), r"PIL\.Image\.convert\('L'\)"),
+    "colours and alpha": ((2, 32, 32, 4), "make colours grey"),
+    "larger": ((2, 64, 64, 1), r"cxr_tfds.images.decode\(file_content, 32\)"),
+    "not square": ((2, 32, 16), "resize each"),
+    "a column": ((32,), "resize each"),
+    "one image": ((32, 32, 1), r"give images\[None\]"),
+    "one image without an axis": ((32, 32), r"give images\[None\]"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_the_error_says_how_to_scale_images(model, images, how):
+    with pytest.raises(
+        ConfigError, match=rf"grey, \[B, 32, 32, 1\], .*: .*{REMEDIES[how]}"
+    ) as raised:
+        model.predict(WRONG[how](images.astype(np.float64)), verbose=0)
+    assert "of shape (3, 32, 32, 1) and type" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", WRONG_ARRAYS)
+def test_the_error_says_how_to_shape_images(model, kind):
+    shape, remedy = WRONG_ARRAYS[kind]
+    with pytest.raises(ConfigError, match=remedy):
+        model.predict(np.ones(shape, np.uint8), verbose=0)
+
+
+@pytest.mark.parametrize("images", ["a.jpeg", np.array(["a.jpeg"])])
+def test_a_file_is_no_image(model, images):
+    with pytest.raises(ConfigError, match=r"cxr_tfds\.images\.decode reads a file"):
+        model.predict(images, verbose=0)
+
+
+def test_right_images_are_predicted_and_saved_again(model, images, tmp_path):
+    for right in (images, images[..., 0], np.zeros_like(images), images > 99, images[:0]):
+        inputs.require_images(right, SIZE, SIZE)
+    expected = model.predict(images, verbose=0)
+    model.save(tmp_path / "again.keras")
+    again = keras.saving.load_model(tmp_path / "again.keras")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
 
 
 @pytest.mark.parametrize("how", WRONG)
@@ -96,7 +153,7 @@ def test_where_nothing_can_fail_the_answer_is_nan(model, images, how):
 
 @pytest.mark.parametrize("shape", [(64, 64, 1), (16, 64, 1), (32, 32, 3), (64, 32, 1), (1, 32, 1)])
 def test_other_shapes_are_refused_also_after_tracing_for_any_shape(path, shape):
-    model = saved.load(path)
+    model = keras.saving.load_model(path)
     for count in (1, 2, 3):
         model.predict(np.zeros((count, SIZE, SIZE, 1), np.uint8), verbose=0)
     for count in (1, 2, 4, 6):
