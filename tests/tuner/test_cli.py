@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,18 +15,29 @@ from trainer.errors import RunError
 from trainer.system import exits
 from tuner.trials import chief
 
+HEAVY = ("tensorflow", "keras", "keras_tuner", "matplotlib", "sklearn")
+"""What takes seconds to import."""
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+
+def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tuner", *arguments],
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=600, check=False, env=os.environ | env,
     )  # fmt: skip
 
 
-def test_help_lists_options_of_search_and_trials_at_once():
-    start = time.monotonic()
-    result = _run("--help")
-    assert time.monotonic() - start < 5
+@pytest.fixture
+def light(tmp_path):
+    """The command where no heavy package can be imported: a clock would also measure other load."""
+    for name in HEAVY:
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "__init__.py").write_text(f"raise SystemExit('{name}')")
+    path = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
+    return functools.partial(_run, PYTHONPATH=path)
+
+
+def test_help_lists_options_of_search_and_trials_and_loads_nothing(light):
+    result = light("--help")
     assert result.returncode == 0
     for name in ("--algorithm", "--search", "--workers", "--backbone", "--[no]dry_run"):
         assert name in result.stdout
@@ -61,10 +73,8 @@ def test_a_usage_error_is_reported_in_one_line(arguments, message, tmp_path):
     assert result.stdout == ""
 
 
-def test_a_search_without_data_says_so_before_it_loads_anything(tmp_path):
-    start = time.monotonic()
-    result = _run(f"--data_dir={tmp_path}")
-    assert time.monotonic() - start < 5
+def test_a_search_without_data_says_so_before_it_loads_anything(light, tmp_path):
+    result = light(f"--data_dir={tmp_path}")
     assert result.returncode == 1
     assert result.stderr.startswith(f"tuner: cxr_tfds/grouped is not built in {tmp_path}.")
     assert len(result.stderr.splitlines()) == 1
