@@ -259,7 +259,8 @@ def check_before_training(model: ModelOptions, model_dir: str = "") -> None:
             f"frozen {model.backbone}; give --layers_to_unfreeze={ALL_LAYERS}, or other --weights."
         )
     if weights not in ("imagenet", "none"):
-        _check_weights_file(weights)
+        if weights_for_resuming(model, model_dir) == weights:
+            _check_weights_file(weights)
         _check_other_run(weights, model_dir)
 
 
@@ -269,13 +270,33 @@ def weights_path(weights: str) -> pathlib.Path:
     return path / "best.keras" if path.is_dir() else path
 
 
+def weights_for_resuming(model: ModelOptions, model_dir: str) -> str:
+    """Returns what a run's frozen layers can be built from where its file of weights is gone.
+
+    A checkpoint holds what is trained. The rest is in the run's own model, if it has one; where all
+    layers are trained, most backbones have no rest. A checkpoint is refused where the rest differs.
+
+    Returns:
+      A value for `weights`: its own where the file is there, or nothing can stand in for it.
+    """
+    named = model.weights
+    if named in ("imagenet", "none") or not model_dir or locations.is_url(model_dir):
+        return named
+    run = pathlib.Path(model_dir).expanduser()
+    if weights_path(named).is_file() or not any(run.glob("checkpoints/[0-9]*")):
+        return named
+    if (run / "best.keras").is_file():
+        return str(run / "best.keras")
+    return "none" if model.layers_to_unfreeze == ALL_LAYERS else named
+
+
 def absent_weights(path: pathlib.Path) -> str:
     """Returns the message for a file of weights that isn't there."""
     if path.parent.is_dir() and path.name == "best.keras":
         return f"weights ({path.parent}) has no best.keras: no run has finished there."
     return (
-        f"weights file {path} does not exist; give --weights=PATH of one that does (a run resumes "
-        "with the file that it was started from, or with a copy)."
+        f"weights file {path} does not exist; give --weights=PATH of one that does (a run whose "
+        "frozen layers came from a file resumes with a copy of it, until it has a best.keras)."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer")
 
+import dataclasses
 import functools
 import time
 from typing import TYPE_CHECKING
@@ -126,7 +127,7 @@ def _train_in(
     choice = precision.choose(config, context)
     # Saved with the run, because "auto" could choose another policy on another machine.
     config = config.with_precision(choice.policy)
-    setup = fitting.build(config, data, context)
+    setup = fitting.build(_with_present_weights(config, directory), data, context)
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
@@ -143,6 +144,16 @@ def _train_in(
     if context.is_chief:
         evaluated.save(evaluation, data)
     return evaluation
+
+
+def _with_present_weights(config: Config, directory: run_directory.RunDirectory) -> Config:
+    """Returns the config with what stands in for a file of weights that is gone, if anything."""
+    found = config_lib.weights_for_resuming(config.model, str(directory.path))
+    if found == config.model.weights:
+        return config
+    whence = "the checkpoint alone" if found == "none" else found
+    console.say(f"weights: {config.model.weights} is gone; the run resumes from {whence}.")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, weights=found))
 
 
 def _announce(

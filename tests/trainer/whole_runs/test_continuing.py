@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import commands, runs
 from trainer.commands import evaluate, train
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.runs import trained
 
 STOPS = {"learning_rate": 0.0, "patience": 1, "max_epochs": 9}
@@ -51,6 +51,51 @@ def test_a_run_that_continues_ends_as_if_it_had_been_longer_from_the_start(
     ]
     assert predictions[0] == predictions[1]
     assert json.loads((copy / "config.json").read_text())["max_epochs"] == 4
+
+
+@pytest.mark.parametrize("unfrozen", ["0", "all"])
+def test_a_run_continues_without_the_file_that_it_started_from(
+    short, make_config, tmp_path, capsys, unfrozen
+):
+    file = tmp_path / "start.keras"
+    shutil.copy(short / "best.keras", file)
+    options = {"weights": str(file), "layers_to_unfreeze": unfrozen}
+    train.run(make_config(**options, max_epochs=1))
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    train.run(make_config(**options, max_epochs=2))
+    file.unlink()
+    other = make_config(**options, max_epochs=2, model_dir=str(tmp_path / "other"))
+    train.train(other)
+    assert f"start.keras is gone; the run resumes from {tmp_path}/other/best" in (
+        capsys.readouterr().out
+    )
+    assert _history(tmp_path / "other") == _history(tmp_path / "run")
+    assert trained.open_run(tmp_path / "other").config.model.weights == str(file)
+
+
+def test_a_run_that_trains_all_layers_resumes_from_its_checkpoint_alone(
+    short, make_config, tmp_path, capsys
+):
+    file = tmp_path / "start.keras"
+    shutil.copy(short / "best.keras", file)
+    options = {"weights": str(file), "layers_to_unfreeze": "all"}
+    train.run(make_config(**options, max_epochs=1))
+    (tmp_path / "run" / "best.keras").unlink()
+    file.unlink()
+    train.train(make_config(**options, max_epochs=2))
+    assert "is gone; the run resumes from the checkpoint alone." in capsys.readouterr().out
+
+
+def test_frozen_layers_whose_file_is_gone_are_not_replaced(short, make_config, tmp_path):
+    file = tmp_path / "start.keras"
+    shutil.copy(short / "best.keras", file)
+    train.run(make_config(weights=str(file), max_epochs=1))
+    (tmp_path / "run" / "best.keras").unlink()
+    file.unlink()
+    with pytest.raises(
+        ConfigError, match=r"start.keras does not exist; give .* a copy of it, until"
+    ):
+        train.train(make_config(weights=str(file), max_epochs=2))
 
 
 def test_a_run_that_stopped_early_says_so_and_continues_with_more_patience(
