@@ -144,7 +144,7 @@ def test_records_are_built_again_on_request(built: pathlib.Path, tmp_path: pathl
 
 
 def test_a_first_build_warns_of_nothing(
-    built: pathlib.Path, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     builder = tfds.builder("cxr_tfds/official", data_dir=tmp_path)
     assert not builder.is_prepared()
