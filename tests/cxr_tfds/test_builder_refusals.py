@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import sys
@@ -268,3 +270,27 @@ def test_tfds_build_ends_with_our_lines_alone(
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert all(line in ended.stderr for line in lines)
+
+
+def test_the_builder_run_as_a_script_names_tfds_build() -> None:
+    path = ROOT / "cxr_tfds" / "cxr_tfds_dataset_builder.py"
+    ended = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "build it by `tfds build cxr_tfds --manual_dir=" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_audit_in_a_python_without_packages_is_one_line(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(ROOT / "cxr_tfds", tmp_path / "cxr_tfds")
+    command = [sys.executable, "-S", "-m", "cxr_tfds.audit"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "has no package numpy; activate this project's env" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_older_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(ImportError, match=r"needs Python 3\.11 or newer, not 3\.10; act") as caught:
+        importlib.reload(cxr_tfds)
+    assert caught.value.name == "cxr_tfds"  # Of which `python -m` makes one line.

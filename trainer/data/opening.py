@@ -164,7 +164,7 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )
     except source.SourceError as error:
-        raise RunError(str(error)) from error
+        raise RunError(error.line) from error
     except OSError as error:
         raise DiskError(str(error)) from error
     return builder
