@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.data import opening
 from trainer.distribution import peers, runtime
-from trainer.models import saved
+from trainer.models import footprint, saved
 from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
@@ -79,6 +79,9 @@ def _evaluate(config: Config) -> Evaluation:
             config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
         )
         data.require_image_shape(model.input.shape[1:])
+        if context.device == "CPU":
+            batch_size = config.data.batch_size // context.num_workers
+            footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
         folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)
