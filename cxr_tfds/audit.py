@@ -26,8 +26,7 @@ from absl.flags import argparse_flags
 from etils import epath
 from PIL import Image
 
-import cxr_tfds
-from cxr_tfds import images, protocols, source, text
+from cxr_tfds import configs, images, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -262,8 +261,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _version() -> str:
-    data_set = next(iter(cxr_tfds.Builder.RELEASE_NOTES))
-    return f"cxr_tfds {data_set} (python {platform.python_version()})"
+    return f"cxr_tfds {configs.VERSION} (python {platform.python_version()})"
 
 
 def _unexpected(argument: str) -> str:
