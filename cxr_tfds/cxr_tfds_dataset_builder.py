@@ -55,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Chest X-rays of children: NORMAL against PNEUMONIA (bacteria or virus)."""
 
     VERSION = tfds.core.Version(configs.VERSION)
-    RELEASE_NOTES: Final = {configs.VERSION: "First release."}
+    RELEASE_NOTES: Final = {"1.0.0": "First release."}
     BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
 
