@@ -13,18 +13,20 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import difflib
 import json
 import os
+import platform
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
-from absl import app
+from absl import app, flags
 from absl.flags import argparse_flags
 from etils import epath
 from PIL import Image
 
-from cxr_tfds import images, protocols, source, text
+from cxr_tfds import configs, images, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +38,14 @@ _THUMBNAIL_SIDE: Final = 48
 # recompressed copy of one radiograph exceeds 0.99.
 _NEAR_DUPLICATE: Final = 0.99
 _BLOCK: Final = 512
+_OPTIONS: Final = ("manual_dir", "json", "protocol", "version", "help")
+_SYNONYMS: Final = {
+    **dict.fromkeys(("archive", "data_dir", "data", "dir", "folder"), "manual_dir"),
+    **dict.fromkeys(("output", "out", "report"), "json"),
+    **dict.fromkeys(("config", "dataset", "split"), "protocol"),
+}
+"""Names of the same option elsewhere."""
+_PROTOCOLS: Final = ", ".join(protocols.PROTOCOLS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,22 +223,65 @@ def _format_leak(leak: Leak | str) -> str:
     )
 
 
+class _Parser(argparse_flags.ArgumentParser):
+    """Ends with one line for wrong usage, without argparse's three lines of options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_fail(message.removeprefix("argument ").rstrip("."), code=2))
+
+
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse_flags.ArgumentParser(
+    parser = _Parser(
         prog="python -m cxr_tfds.audit",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--manual_dir", required=True, help="the zip, or the folder with the zip or its files"
-    )
+    parser.add_argument("--manual_dir", help="the zip, or the folder with the zip or its files")
     parser.add_argument("--json", help="also write the findings to this file")
     parser.add_argument(
-        "--protocol",
-        choices=list(protocols.PROTOCOLS),
-        help="audit only this protocol (default: all)",
+        "--protocol", metavar="NAME", help=f"audit only one of {_PROTOCOLS} (default: all)"
     )
-    return parser.parse_args(argv[1:])
+    parser.add_argument("--version", action="version", version=_version())
+    try:
+        arguments, others = parser.parse_known_args(argv[1:])
+    except (flags.Error, OSError) as error:  # absl's own flags, such as --flagfile.
+        parser.error(text.visible(str(error)))
+    if others:
+        parser.error(_unexpected(others[0]))
+    if not arguments.manual_dir:
+        parser.error("give --manual_dir, the folder with archive.zip; --help lists the options")
+    if "://" in arguments.manual_dir:
+        where = text.visible(arguments.manual_dir)
+        parser.error(f"manual_dir ({where}) must be a local path; copy the archive there first")
+    if arguments.protocol not in (None, *protocols.PROTOCOLS):
+        hint = _nearest(arguments.protocol, protocols.PROTOCOLS)
+        parser.error(f"protocol ({arguments.protocol}) must be one of {_PROTOCOLS}{hint}")
+    return arguments
+
+
+def _version() -> str:
+    return f"cxr_tfds {configs.VERSION} (python {platform.python_version()})"
+
+
+def _unexpected(argument: str) -> str:
+    shown = text.visible(argument)
+    if not argument.startswith("-"):
+        return f"unexpected argument {shown!r}; did you mean --manual_dir={shown}?"
+    name = argument.lstrip("-").partition("=")[0]
+    hint = _nearest(name, _OPTIONS, "--") or "; --help lists them all"
+    return f"unknown option --{text.visible(name)}{hint}"
+
+
+def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    found = difflib.get_close_matches(_SYNONYMS.get(word, word), list(known), n=1)
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
+
+
+def _fail(reason: str, code: int) -> int:
+    """Prints a line to standard error and returns the exit code."""
+    sys.stderr.write(f"audit: {reason if reason.endswith('?') else reason.rstrip('.') + '.'}\n")
+    return code
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -237,15 +290,13 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         findings = audit(source.open_archive(arguments.manual_dir), names)
     except source.SourceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return _fail(error.line, code=1)
     try:
         _write(findings, arguments.json)
         _print(format_table(findings))
     except OSError as error:
         target = text.visible(str(error.filename or "standard output"))
-        sys.stderr.write(f"{target} can't be written: {error.strerror}\n")
-        return 1
+        return _fail(f"{target} can't be written: {error.strerror}", code=1)
     return 0 if findings.is_sound else 1
 
 

@@ -13,6 +13,9 @@ from typing import Final
 PHANTOM_SIDE: Final = 128
 """Side of a phantom in pixels; its anatomy is drawn for this size."""
 
+VERSION: Final = "1.0.0"
+"""Of the data set."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ConfigRow:

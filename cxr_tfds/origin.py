@@ -4,22 +4,22 @@ The builder stores a digest of the names and sizes of all files; listing another
 compare it.
 
     origin.digest(origin.sizes(source.open_archive("~/downloads/manual")))
+    origin.require_same("~/downloads/manual", builder.info.metadata, builder.data_dir)
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from cxr_tfds import source, text
 from cxr_tfds.archives import listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from cxr_tfds import source
 
 
 def sizes(archive: source.Archive) -> dict[str, int]:
@@ -35,3 +35,41 @@ def digest(sizes_by_key: Mapping[str, int]) -> str:
     """Returns a hash of the names and sizes, independent of their order."""
     lines = (f"{key}\0{size}\n" for key, size in sorted(sizes_by_key.items()))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def require_same(manual_dir: epath.PathLike, metadata: Mapping[str, Any], folder: str) -> str:
+    """Refuses records of another archive than the one in `manual_dir`.
+
+    Args:
+      manual_dir: the zip, or the folder with the zip or its files.
+      metadata: of the data set that is built.
+      folder: of that data set.
+
+    Returns:
+      A line that says why the two can't be compared, and which records are used; empty if they are
+      the same.
+
+    Raises:
+      SourceError: the archive is another one.
+    """
+    images = sum(sum(counts.values()) for counts in metadata.get("images", {}).values())
+    recorded = metadata.get("archive_digest")
+    try:
+        found = sizes(source.open_archive(manual_dir))
+    except (source.SourceError, OSError, zipfile.BadZipFile) as error:
+        return (
+            f"The records in {folder} are used, of an archive of {images:,} images (archive_digest "
+            f"{str(recorded)[:12]}); manual_dir is not: {str(error).splitlines()[0]}"
+        )
+    if recorded is None:
+        return f"The records in {folder} are used; they don't say of which archive they are."
+    if recorded == digest(found):
+        return ""
+    difference = "their files have other names or sizes"
+    if images != len(found):
+        difference = f"the records have {images:,} images, the archive {len(found):,}"
+    raise source.SourceError(
+        f"The records in {folder} were built from another archive than the one in manual_dir "
+        f"({text.visible(str(manual_dir))}): {difference}; leave manual_dir out to use them, build "
+        "them again with `tfds build --overwrite`, or build others in another data_dir."
+    )

@@ -35,7 +35,13 @@ from etils import epath
 from cxr_tfds import text
 from cxr_tfds.archives import candidates, layout, listing
 from cxr_tfds.archives.layout import CLASSES, ETIOLOGIES, FOLDERS, IMAGE_SUFFIXES
-from cxr_tfds.archives.listing import HOW_TO_OBTAIN, KAGGLE_DATASET, Issue, SourceError
+from cxr_tfds.archives.listing import (
+    HOW_TO_OBTAIN,
+    KAGGLE_DATASET,
+    WAY_OUT,
+    Issue,
+    SourceError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +53,7 @@ __all__ = [
     "HOW_TO_OBTAIN",
     "IMAGE_SUFFIXES",
     "KAGGLE_DATASET",
+    "WAY_OUT",
     "Archive",
     "Issue",
     "Record",
@@ -174,6 +181,10 @@ def open_archive(manual_dir: epath.PathLike) -> Archive:
       SourceError: there is no archive or more than one, it is damaged, has folders that are not
         understood, or lacks a class.
     """
+    if not os.fspath(manual_dir):
+        raise SourceError(f"manual_dir is empty; {WAY_OUT}.")
+    if "://" in os.fspath(manual_dir):
+        return _open_url(os.fspath(manual_dir))
     path = epath.Path(manual_dir).expanduser()
     try:
         return _open(path)
@@ -213,12 +224,22 @@ def require_clean(issues: Sequence[Issue], root: str) -> None:
     if any(issue.problem == _UNKNOWN_NAME for issue in issues):
         lines.append(_NAMES)
     listed = "\n".join(lines)
+    where = text.visible(root)
     raise SourceError(
-        f"{len(issues)} bad file(s) in {text.visible(root)}:\n{listed}\n"
+        f"{len(issues)} bad file(s) in {where}:\n{listed}\n"
         "Nothing was built. Download the archive again; or extract it, delete or correct these "
         "files, and give the extracted folder as --manual_dir.",
         issues,
+        line=f"{text.counted(len(issues), 'bad file')} in {where}: {_shortly(issues)}; "
+        f"python -m cxr_tfds.audit --manual_dir={where} lists them.",
     )
+
+
+def _shortly(issues: Sequence[Issue]) -> str:
+    first, *others = summarize(issues)
+    if any(issue.problem == _UNKNOWN_NAME for issue in issues):
+        return f"{first}; rename them in the scheme of IM-0115-0001.jpeg or person1_virus_6.jpeg"
+    return f"{first} and {text.counted(len(others), 'other')}" if others else first
 
 
 def summarize(issues: Iterable[Issue]) -> list[str]:
@@ -245,9 +266,25 @@ def has_kaggle_credentials() -> bool:
     return by_environment or epath.Path("~/.kaggle/kaggle.json").expanduser().exists()
 
 
+def _open_url(url: str) -> Archive:
+    try:
+        return _open(epath.Path(url))
+    except SourceError:
+        raise
+    except Exception as error:  # Each file system raises its own kind.
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if isinstance(error, KeyError):
+            reason = "there is no reader for such addresses"
+        raise SourceError(
+            f"{text.visible(url)} can't be read ({text.visible(reason)}); copy the archive to this "
+            "machine, and give its folder as --manual_dir."
+        ) from error
+
+
 def _open(path: epath.Path) -> Archive:
     if not path.exists():
-        raise SourceError(f"{text.visible(str(path))} does not exist.\n{HOW_TO_OBTAIN}")
+        reason = f"{text.visible(str(path))} does not exist"
+        raise SourceError(f"{reason}.\n{HOW_TO_OBTAIN}", line=f"{reason}; {WAY_OUT}.")
     found = candidates.choose(path)
     arranged = layout.arrange(found.root, found.entries)
     records: list[Record] = []

@@ -55,7 +55,7 @@ def test_every_flag_in_the_documentation_exists():
     known = {field.name for _, field in config.fields()}
     known |= {field.name for field in settings.fields()} | {"timed_only"}
     known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
-    known |= {"config", "imports", "beam_pipeline_options"}  # Of `tfds build`.
+    known |= {"config", "imports", "overwrite", "beam_pipeline_options"}  # Of `tfds build`.
     known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.
     # Of gcloud and kubectl.
     known |= {"zone", "accelerator-type", "version", "spot", "quiet", "follow", "selector"}

@@ -21,7 +21,7 @@ with environment.required("trainer"):
 
     from trainer import flags, preflight
     from trainer.distribution import local_workers, peers
-    from trainer.system import console, exits, signals
+    from trainer.system import console, exits, memory, signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ def main(command: flags.TrainerCommand) -> int:
 def _run(command: flags.TrainerCommand) -> int:
     count = command.config.runtime.local_workers
     if peers.starts_local_workers(count):
+        memory.require_processes("local_workers", count)
         return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)

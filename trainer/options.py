@@ -295,6 +295,7 @@ class RuntimeOptions(option_groups.Group):
         0,
         "number of logical devices to split the CPU into, to try --strategy=mirrored; 0: no split",
         minimum=0,
+        below=2**7,
         of_result=False,
     )
     local_workers: int = option(
@@ -320,6 +321,7 @@ class RuntimeOptions(option_groups.Group):
         "CPU threads for TensorFlow; 0: one per CPU; affects rounding, so bitwise equal results "
         "need the same value",
         minimum=0,
+        below=2**12,
         of_result=False,
     )
     deterministic: bool = option(

@@ -10,6 +10,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+from cxr_tfds import source
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims
@@ -87,19 +88,30 @@ def check(mode: str, config: Config) -> None:
 
 
 def _check_data(data: DataOptions) -> None:
-    """Checks that the data set is built, or can be: it is drawn, or an archive is named."""
-    if data.manual_dir or data.dataset == "phantom" or locations.is_url(data.data_dir):
-        return
+    """Checks that the data set is built, or can be: it is drawn, or an archive is there."""
     named = data.data_dir or _default_data_dir()
+    if data.dataset == "phantom" or locations.is_url(named):
+        return
     root = pathlib.Path(named).expanduser()
-    if not locations.is_url(named) and not any(
-        (root / "cxr_tfds" / data.dataset).glob("*/dataset_info.json")
-    ):
+    if any((root / "cxr_tfds" / data.dataset).glob("*/dataset_info.json")):
+        return
+    if data.manual_dir:
+        _check_archive(data.manual_dir)
+    else:
         raise RunError(
             f"cxr_tfds/{data.dataset} is not built in {root}. Give --manual_dir, the folder with "
             "the Kaggle archive, or the --data_dir that `tfds build cxr_tfds "
             f"--config={data.dataset}` wrote to; --recipe=quickstart needs no data."
         )
+
+
+def _check_archive(manual_dir: str) -> None:
+    """Checks all that names and sizes tell of an archive; its images are decoded at the build."""
+    try:
+        archive = source.open_archive(manual_dir)
+        source.require_clean(archive.issues, archive.root)
+    except source.SourceError as error:
+        raise RunError(error.line) from error
 
 
 def _default_data_dir() -> str:

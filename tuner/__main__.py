@@ -22,7 +22,7 @@ with environment.required("tuner"):
     from trainer import flags as trainer_flags
     from trainer import preflight
     from trainer.distribution import peers
-    from trainer.system import console, exits, signals
+    from trainer.system import console, exits, memory, signals
     from tuner import flags
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def main(command: flags.TunerCommand) -> int:
 
 
 def _run(command: flags.TunerCommand) -> int:
+    if command.settings.workers > 1:
+        memory.require_processes("workers", command.settings.workers)
     with signals.watched(), peers.watched(command.base):
         preflight.check("search", command.base)
         command.settings.require_free_folder()

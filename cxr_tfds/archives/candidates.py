@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from etils import epath
 
 
+_DEEPEST_ARCHIVE = 2
+"""Parts of the path of a packed archive that may be the one that is meant."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """A zip, or a folder with all below it.
@@ -163,8 +167,11 @@ def _check_depth(tree: Candidate) -> None:
 def _require_images(found: Candidate, path: epath.Path) -> Candidate:
     if found.images:
         return found
-    entries = [entry for entry in found.entries if entry.suffix in listing.PACKED_SUFFIXES]
-    zips = [entry.path for entry in found.entries if entry.suffix == ".zip"]
+    # Further down, and in folders such as .venv, archives are the parts of something else.
+    near = [entry for entry in found.entries if len(entry.parts) <= _DEEPEST_ARCHIVE]
+    near = [entry for entry in near if not entry.parts[0].startswith(".")]
+    entries = [entry for entry in near if entry.suffix in listing.PACKED_SUFFIXES]
+    zips = [entry.path for entry in near if entry.suffix == ".zip"]
     reason = f"{_name(path)} contains no chest X-rays"
     if entries:
         raise SourceError(f"{reason}: {_packed(entries[0].path, entries[0].suffix)}")
@@ -177,7 +184,22 @@ def _require_images(found: Candidate, path: epath.Path) -> Candidate:
         reason += (
             f" in folders NORMAL and PNEUMONIA; it has {listing.count_by_suffix(paths)} elsewhere"
         )
-    raise SourceError(f"{reason}.\n{listing.HOW_TO_OBTAIN}")
+    way_out = listing.WAY_OUT
+    if names := _folders_of_images(found.entries):
+        reason += f", with images in {text.some(names)}"
+        way_out = (
+            "rename the folders of the two classes to NORMAL and PNEUMONIA, or give as "
+            "--manual_dir the folder that has them"
+        )
+    message = f"{reason}.\n{listing.HOW_TO_OBTAIN}"
+    raise SourceError(message, line=f"{reason}; {way_out}.")
+
+
+def _folders_of_images(entries: Sequence[listing.FileEntry]) -> list[str]:
+    """Returns the names of folders that hold images: the classes' own names, if they are few."""
+    images = [entry for entry in entries if entry.suffix in layout.IMAGE_SUFFIXES]
+    shown = [entry.parts[:-1] for entry in images if not entry.parts[0].startswith(".")]
+    return sorted({folders[-1] for folders in shown if folders})
 
 
 def _packed(name: str, suffix: str) -> str:

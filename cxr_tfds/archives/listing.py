@@ -30,6 +30,11 @@ Download archive.zip from https://www.kaggle.com/datasets/{KAGGLE_DATASET}
 give that folder as --manual_dir. Extracting the zip is optional.
 From Python: config = tfds.download.DownloadConfig(manual_dir=FOLDER), then
 tfds.load("cxr_tfds/…", download_and_prepare_kwargs={{"download_config": config}})"""
+WAY_OUT: Final = (
+    "give --manual_dir, the folder with archive.zip from https://www.kaggle.com/datasets/"
+    f"{KAGGLE_DATASET}"
+)
+"""The same in a clause."""
 MAX_FILE_BYTES: Final = 1 << 28
 """No radiograph has as many; a larger file is refused by its declared size, before it is read."""
 UNFINISHED_SUFFIXES: Final = (".part", ".crdownload", ".download")
@@ -62,11 +67,13 @@ class SourceError(ValueError):
 
     Attributes:
       issues: one per bad file, sorted; empty if the error concerns the archive as a whole.
+      line: the message in one line, for commands that print no more.
     """
 
-    def __init__(self, message: str, issues: Iterable[Issue] = ()) -> None:
+    def __init__(self, message: str, issues: Iterable[Issue] = (), line: str = "") -> None:
         super().__init__(message)
         self.issues = tuple(sorted(issues))
+        self.line = line or message.splitlines()[0]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

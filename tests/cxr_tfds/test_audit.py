@@ -133,7 +133,7 @@ def test_command_refuses_a_report_that_cannot_be_written_in_one_line(
     path = tmp_path / "no" / "report.json"
     result = run(f"--manual_dir={manual_dir}", f"--json={path}", "--protocol=grouped")
     assert result.returncode == 1
-    assert result.stderr == f"{path} can't be written: No such file or directory\n"
+    assert result.stderr == f"audit: {path} can't be written: No such file or directory.\n"
 
 
 def test_a_full_disk_below_the_output_is_one_line(manual_dir: pathlib.Path) -> None:
@@ -141,7 +141,7 @@ def test_a_full_disk_below_the_output_is_one_line(manual_dir: pathlib.Path) -> N
     with pathlib.Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "standard output can't be written: No space left on device\n"
+    assert ended.stderr == "audit: standard output can't be written: No space left on device.\n"
 
 
 def test_names_reach_the_terminal_without_control_characters(
@@ -157,8 +157,63 @@ def test_names_reach_the_terminal_without_control_characters(
     assert not {"\x1b", "\u202e"} & set(result.stdout + result.stderr)
 
 
-def test_command_needs_a_folder() -> None:
-    assert run().returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "give --manual_dir, the folder with archive.zip; --help lists the options."),
+        (["--manual_dir="], "give --manual_dir, the folder with archive.zip; --help lists the "),
+        (["--manualdir=x"], "unknown option --manualdir; did you mean --manual_dir?"),
+        (["--config=paper"], "unknown option --config; did you mean --protocol?"),
+        (["--lr=3"], "unknown option --lr; --help lists them all."),
+        (["x"], "unexpected argument 'x'; did you mean --manual_dir=x?"),
+        (["--manual_dir"], "--manual_dir: expected one argument."),
+        (["--manual_dir=x", "--protocol=groupd"], "protocol (groupd) must be one of grouped, "),
+        (["--manual_dir=gs://a/b"], "manual_dir (gs://a/b) must be a local path; copy the "),
+        (["--manual_dir=x", "--verbosity=x"], "flag --verbosity=x: "),
+        (["--manual_dir=x", "--flagfile=/nowhere"], "ERROR:: Unable to open flagfile: "),
+    ],
+)
+def test_a_wrong_turn_is_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        audit._parse_flags(["audit", *arguments])
+    written = capsys.readouterr().err
+    assert end.value.code == 2
+    assert written.startswith(f"audit: {line}")
+    assert len(written.splitlines()) == 1
+
+
+def test_command_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        audit._parse_flags(["audit", "--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("cxr_tfds 1.0.0 (python 3.")
+
+
+def open_clean(folder: pathlib.Path) -> None:
+    archive = source.open_archive(folder)
+    source.require_clean(archive.issues, archive.root)
+
+
+@pytest.mark.parametrize("name", ["empty", "nowhere", "own_classes", "own_names"])
+def test_an_unusable_archive_is_one_line_with_a_way_out(
+    name: str, files: Files, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    moved = {path.replace("NORMAL/", "well/"): data for path, data in files.content.items()}
+    moved = {path.replace("PNEUMONIA/", "ill/"): data for path, data in moved.items()}
+    dataclasses.replace(files, content=moved).extract(tmp_path / "own_classes")
+    renamed = {path.replace("person", "mine"): data for path, data in files.content.items()}
+    dataclasses.replace(files, content=renamed).extract(tmp_path / "own_names")
+    with pytest.raises(source.SourceError) as caught:
+        open_clean(tmp_path / name)
+    assert len(caught.value.line.splitlines()) == 1
+    wanted = {
+        "own_classes": "images in ill, well; rename the folders of the two classes to NORMAL and",
+        "own_names": "rename them in the scheme of IM-0115-0001.jpeg or person1_virus_6.jpeg",
+    }
+    assert wanted.get(name, "give --manual_dir, the folder with archive.zip") in caught.value.line
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import sys
@@ -83,6 +85,72 @@ def test_the_build_says_what_is_missing_and_what_is_not_read(
     build("official", files.zip(tmp_path / "manual"), tmp_path / "data")
     assert "5,740 of the 5,856 images of Kaggle's archive are missing: train NORMAL" in caplog.text
     assert r"1 file (1 .gif), chest_xray/train/NORMAL/\x1b[2J.gif" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Records of an archive, `data`; beside it others: with an image less, one resaved, none."""
+    folder = tmp_path_factory.mktemp("built")
+    content = radiographs.kaggle_files().content
+    first = "chest_xray/train/NORMAL/IM-0000-0000.jpeg"
+    Files(content).extract(folder / "same")
+    Files({path: data for path, data in content.items() if path != first}).zip(folder / "shorter")
+    Files(content | {first: content[first] + b"\0"}).zip(folder / "resaved")
+    (folder / "empty").mkdir()
+    build("official", Files(content).zip(folder / "manual"), folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("shorter", "the records have 116 images, the archive 115"),
+        ("resaved", "their files have other names or sizes"),
+    ],
+)
+def test_records_of_another_archive_are_refused(
+    name: str, difference: str, built: pathlib.Path
+) -> None:
+    with pytest.raises(source.SourceError, match=rf"{difference}; leave .* --overwrite"):
+        build("official", built / name, built / "data")
+
+
+@pytest.mark.parametrize("name", ["same", "manual", None])
+def test_records_of_the_same_archive_are_used_in_silence(
+    name: str | None, built: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    builder = build("official", built / name if name else None, built / "data")
+    assert builder.info.splits["test"].num_examples == 12
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere", "does not exist"), ("empty", "contains no chest X-rays")]
+)
+def test_records_without_their_archive_are_used_with_a_line(
+    name: str, reason: str, built: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build("official", built / name, built / "data")
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert "data/cxr_tfds/official/1.0.0 are used, of an archive of 116 images (archive_" in line
+    assert reason in line
+    assert "\n" not in line
+
+
+def test_records_are_built_again_on_request(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    build("official", built / "manual", tmp_path)
+    mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    builder = build("official", built / "shorter", tmp_path, download_mode=mode)
+    assert builder.info.splits.total_num_examples == 115
+
+
+def test_a_first_build_warns_of_nothing(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    builder = tfds.builder("cxr_tfds/official", data_dir=tmp_path)
+    assert not builder.is_prepared()
+    assert "Variant folder" not in caplog.text
 
 
 def only_one_normal(folder: pathlib.Path) -> pathlib.Path:
@@ -202,3 +270,27 @@ def test_tfds_build_ends_with_our_lines_alone(
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert all(line in ended.stderr for line in lines)
+
+
+def test_the_builder_run_as_a_script_names_tfds_build() -> None:
+    path = ROOT / "cxr_tfds" / "cxr_tfds_dataset_builder.py"
+    ended = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "build it by `tfds build cxr_tfds --manual_dir=" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_audit_in_a_python_without_packages_is_one_line(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(ROOT / "cxr_tfds", tmp_path / "cxr_tfds")
+    command = [sys.executable, "-S", "-m", "cxr_tfds.audit"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "has no package numpy; activate this project's env" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_older_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(ImportError, match=r"needs Python 3\.11 or newer, not 3\.10; act") as caught:
+        importlib.reload(cxr_tfds)
+    assert caught.value.name == "cxr_tfds"  # Of which `python -m` makes one line.

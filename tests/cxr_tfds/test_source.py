@@ -178,3 +178,14 @@ def test_members_are_never_written_outside_the_archive(tmp_path: pathlib.Path) -
 def test_importing_the_module_imports_no_tensorflow(module: str) -> None:
     code = f"import cxr_tfds.{module}, sys; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("url", ["http://host/archive.zip", "no-such://host/archive.zip"])
+def test_an_address_that_cannot_be_read_is_one_line(url: str) -> None:
+    with pytest.raises(source.SourceError, match=rf"^{url} can't be read .*; copy the archive to"):
+        source.open_archive(url)
+
+
+def test_an_empty_manual_dir_is_not_the_working_directory() -> None:
+    with pytest.raises(source.SourceError, match=r"^manual_dir is empty; give --manual_dir"):
+        source.open_archive("")

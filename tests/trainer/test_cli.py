@@ -292,10 +292,14 @@ def test_unreachable_imagenet_weights_are_one_line_and_exit_code_1(small, tmp_pa
     assert "--weights=none --layers_to_unfreeze=all" in line
 
 
-@pytest.mark.parametrize("content", ["nothing", "a corrupt zip"])
+@pytest.mark.parametrize("content", ["nothing", "a corrupt zip", "own names"])
 def test_a_bad_archive_is_reported_with_exit_code_1(command, tmp_path, content):
     manual = tmp_path / "manual"
     manual.mkdir()
+    if content == "own names":
+        for label in ("NORMAL", "PNEUMONIA"):
+            (manual / "train" / label).mkdir(parents=True)
+            (manual / "train" / label / "mine.jpeg").touch()
     if content == "a corrupt zip":
         with zipfile.ZipFile(manual / "archive.zip", "w") as archive:
             archive.writestr("chest_xray/train/NORMAL/IM-0001-0001.jpeg", b"x" * 1000)
@@ -305,8 +309,10 @@ def test_a_bad_archive_is_reported_with_exit_code_1(command, tmp_path, content):
     result = command(f"--manual_dir={manual}", f"--data_dir={tmp_path / 'data'}", *random)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "trainer: " in result.stderr
+    assert result.stderr.startswith("trainer: ")
+    assert len(result.stderr.splitlines()) == 1
     assert str(manual) in result.stderr
+    assert "loading TensorFlow" not in result.stdout
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.data import opening
 from trainer.distribution import peers, runtime
-from trainer.models import saved
+from trainer.models import footprint, saved
 from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
@@ -80,6 +80,9 @@ def _evaluate(config: Config) -> Evaluation:
         )
         data.require_image_shape(model.input.shape[1:])
         data.require_classes(model.output.shape[-1])
+        if context.device == "CPU":
+            batch_size = config.data.batch_size // context.num_workers
+            footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
         folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)

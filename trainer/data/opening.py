@@ -159,11 +159,12 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
             # A builder reads the metadata once, when it is created: the old one would not notice
             # what another process has built while this one waited.
             builder = _builder(config, root)
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
+            if not builder.is_prepared():
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+                )
     except source.SourceError as error:
-        raise RunError(str(error)) from error
+        raise RunError(error.line) from error
     except OSError as error:
         folders = {"data_dir": str(builder.data_dir), "manual_dir": config.manual_dir}
         raise DiskError(faults.explain(error, folders)) from error

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from trainer.data import augment, batches, data_service
+from trainer.data import augment, batches, damage, data_service
 from trainer.errors import DiskError, RunError
+from trainer.storage import locations
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from trainer.options import DataOptions
 
 
-_PIPELINE = "Iterator::Root"
-"""How TensorFlow begins the place of an error in a tf.data pipeline."""
 SHUFFLE_BUFFER_BYTES = 256 << 20
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 """Images stay encoded through the shuffle: its buffer then takes a tenth of the memory."""
@@ -125,25 +124,24 @@ class Data:
             own_error = re.search(rf"{RunError.__name__}: (.*)", error.message)
             if own_error:
                 raise RunError(own_error[1]) from error
-            folder = self.builder.data_dir
-            is_damage = isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError)
-            # A file truncated between two records is valid: only TFDS's count of examples shows it.
-            is_damage |= "was expected to contain" in error.message
-            # A record whose checksum is right, and whose content is not what the features say.
-            is_damage |= (
-                isinstance(error, tf.errors.InvalidArgumentError) and _PIPELINE in error.message
-            )
-            if not is_damage and str(folder) not in error.message:
+            if not damage.is_damage(error, str(self.builder.data_dir)):
                 raise
-            problem = re.split(rf"{_PIPELINE}\S* ", error.message)[-1]
-            raise self._damage(text.first_line(problem)) from error
+            raise self._damage(damage.reason_of(error.message)) from error
         except UnicodeDecodeError as error:  # TensorFlow's own message quotes a damaged record.
             raise self._damage("a record is not what its features say") from error
 
     def _damage(self, problem: str) -> DiskError:
+        folder, splits = self.builder.data_dir, self.builder.info.splits.values()
+        files = [
+            (str(path), count)
+            for split in splits
+            for path, count in zip(split.filepaths, split.shard_lengths, strict=True)
+        ]
+        # Reads all records, once, when nothing else is left to do. Not from a bucket: for minutes.
+        found = None if locations.is_url(str(folder)) else damage.first_damaged(files)
         return DiskError(
-            f"{self.builder.info.full_name} can't be read ({text.one_line(problem):.300}); remove "
-            f"{self.builder.data_dir} and build it again."
+            f"{found or self.builder.info.full_name} can't be read "
+            f"({text.one_line(problem):.300}); remove {folder} and build it again."
         )
 
     def num_examples(self, split: str) -> int:

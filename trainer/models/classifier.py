@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer import backbones, options
 from trainer.errors import ConfigError
-from trainer.models import weights
+from trainer.models import footprint, weights
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
 
     Raises:
       ConfigError: when the backbone does not support this image size or has fewer layers than are
-        to be unfrozen.
+        to be unfrozen, or the head can't fit into memory.
       RunError: when the weights can't be loaded or don't fit.
     """
     backbone = build_backbone(config)
@@ -63,6 +63,7 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
     pooled = _pool(config.pooling, backbone.output)
     trunk = keras.Model(backbone.input, pooled, name=config.backbone)
     preprocessing = _build_preprocessing(config, image_shape)
+    footprint.require_head(pooled.shape[-1], config.neurons, config.dense_layers)
     head = _build_head(config, pooled.shape[-1], num_classes)
     said = weights.load_head(head, origin)
     image = keras.Input(image_shape, dtype="uint8", name="image")

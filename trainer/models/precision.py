@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer.models import classifier
+from trainer.models import classifier, footprint
 from trainer.storage import documents, files
 
 if TYPE_CHECKING:
@@ -107,6 +107,13 @@ def measure(
     keras.mixed_precision.set_dtype_policy(policy)
     backbone = classifier.build_backbone(config)
     keras.mixed_precision.set_dtype_policy(before)
+    footprint.require_batch(
+        backbone,
+        f"image_size ({config.backbone_image_size}), timed in batches",
+        TRIAL_BATCH_SIZE,
+        step=TRIAL_BATCH_SIZE,
+        is_trained=False,
+    )
     forward = tf.function(lambda x: backbone(x, training=False))
     side = config.backbone_image_size
     generator = np.random.default_rng(0)

@@ -32,8 +32,11 @@ def required(command: str) -> Iterator[None]:
         sys.exit(f"{command}: needs Python {oldest} or newer, not {running}; {_way_out()}.")
     try:
         yield
-    except ModuleNotFoundError as error:
-        sys.exit(f"{command}: {sys.executable} has no package {error.name}; {_way_out()}.")
+    except ImportError as error:
+        missing = error.__cause__ or error  # Of cxr_tfds, which says the same to its own users.
+        if not isinstance(missing, ModuleNotFoundError):
+            raise
+        sys.exit(f"{command}: {sys.executable} has no package {missing.name}; {_way_out()}.")
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

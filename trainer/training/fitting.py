@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from trainer.distribution import peers
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
-from trainer.features import partition
-from trainer.models import classifier, session
+from trainer.features import partition, shard_files
+from trainer.models import classifier, footprint, session
 from trainer.system import console, signals
 from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
 from trainer.training.driver import Driver, Position
@@ -46,7 +46,7 @@ class TrainingSetup:
       fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
         data, and whether training uses images or the features of a certain layer.
       steps_per_epoch: number of batches in an epoch.
-      notes: a sentence for each split that lacks a class.
+      notes: a sentence for each split that lacks a class, and for a batch larger than the split.
     """
 
     network: classifier.Network
@@ -69,11 +69,12 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
       ConfigError: when an option does not fit the backbone or the data.
       RunError: when weights can't be loaded or don't fit, or a class has no training example.
     """
-    notes = _notes_of_classes(data, config.optimization.monitor)
+    notes = _notes_of_classes(data, config.optimization.monitor) + _notes_of_batches(data)
     session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
         network = classifier.build(config.model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
+        _require_memory(feed, config, context)
         steps = data.plan.steps
         variables = optimization.compile_model(
             feed.model, config.optimization, data.class_counts(), steps
@@ -81,6 +82,35 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
     frozen = partition.weights_hash(network.whole.non_trainable_weights)
     fingerprint = f"{frozen}-{data.fingerprint}-{feed.kind}"
     return TrainingSetup(network, feed, variables, fingerprint, steps, notes)
+
+
+def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
+    if context.device != "CPU":
+        return
+    size = config.data.batch_size // context.num_workers
+    footprint.require_batch(feed.model, "batch_size", size, step=context.num_replicas)
+    if isinstance(feed, feeds.FeatureFeed):
+        # Features are computed in batches of a fixed size, whatever batch_size says.
+        count = shard_files.PASS_BATCH_SIZE
+        side = config.model.backbone_image_size
+        footprint.require_batch(
+            feed.partition.prefix,
+            f"image_size ({side}), computing features in batches",
+            count,
+            step=count,
+            is_trained=False,
+        )
+
+
+def _notes_of_batches(data: Data) -> tuple[str, ...]:
+    plan = data.plan
+    if plan.batch_size <= plan.num_examples:
+        return ()
+    note = (
+        f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples:,} training examples: "
+        f"every step has some of them more than once; {plan.num_examples} or less has each once."
+    )
+    return (note,)
 
 
 def _notes_of_classes(data: Data, monitor: str) -> tuple[str, ...]:

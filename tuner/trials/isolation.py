@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -87,16 +86,6 @@ def run(
     return records.TrialRecord(
         reason=reason or _exit_reason(process.returncode, result_folder), seconds=seconds
     )
-
-
-def free_bytes() -> int:
-    """Returns the memory that is available to new processes."""
-    try:
-        status = pathlib.Path("/proc/meminfo").read_text("utf-8")
-    except OSError:  # Not Linux.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
 
 
 def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:

@@ -21,7 +21,7 @@ from absl import logging
 from keras_tuner.src.distribute import oracle_client
 
 from trainer.errors import ConfigError, RunError
-from trainer.system import text
+from trainer.system import memory, text
 from tuner import records, statuses
 from tuner.trials import isolation, tasks
 
@@ -138,7 +138,7 @@ class TrialWorker(keras_tuner.Tuner):
         gigabytes = self._settings.trial_memory_gb
         if gigabytes:
             return int(gigabytes * 2**30)
-        return int(isolation.free_bytes() * isolation.SHARE / self._settings.workers)
+        return int(memory.free_bytes() * isolation.SHARE / self._settings.workers)
 
     @contextlib.contextmanager
     def _heartbeat(self, trial_id: str) -> Iterator[None]:

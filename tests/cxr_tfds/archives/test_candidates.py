@@ -148,7 +148,9 @@ def test_a_zip_in_a_zip_or_in_a_subfolder_is_named(files: Files, tmp_path: pathl
 
 def test_files_that_are_no_chest_x_rays_are_counted(tmp_path: pathlib.Path) -> None:
     Files({"healthy/a.jpeg": b"", "ill/b.jpeg": b"", "c.csv": b""}).extract(tmp_path)
-    message = r"NORMAL and PNEUMONIA; it has 2 .jpeg, 1 .csv elsewhere\.\nDownload archive.zip"
+    message = (
+        r"NORMAL and PNEUMONIA; it has 2 .jpeg, 1 .csv elsewhere, with images in healthy, ill\.\nD"
+    )
     with pytest.raises(source.SourceError, match=message):
         source.open_archive(tmp_path)
 
@@ -170,3 +172,15 @@ def test_a_candidate_lists_images_by_key(manual_dir: pathlib.Path) -> None:
     found = candidates.choose(source.epath.Path(manual_dir))
     assert len(found.images) == 116
     assert all(key == image.key for key, image in found.images.items())
+
+
+@pytest.mark.parametrize("place", [".venv/lib/zone.tar.gz", "a/b/c/zone.tar.gz", ".cache/a.zip"])
+def test_packed_parts_of_something_else_are_not_proposed(
+    place: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).touch()
+    with pytest.raises(source.SourceError) as caught:
+        source.open_archive(tmp_path)
+    assert "extract" not in caught.value.line
+    assert "folder with archive.zip" in caught.value.line

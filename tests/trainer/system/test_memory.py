@@ -1,0 +1,60 @@
+"""What memory is free, in a container too."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.errors import ConfigError
+from trainer.system import memory
+
+MIB = 2**20
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with 8 GiB free, whose control groups are files in a folder."""
+    (tmp_path / "meminfo").write_text(f"MemFree: 1 kB\nMemAvailable:    {8 * MIB} kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("machine")
+def test_available_memory_is_free():
+    assert memory.free_bytes() == 8 * memory.GIB
+
+
+@pytest.mark.parametrize(
+    ("names", "key"),
+    [
+        (("memory.max", "memory.current", "memory.stat"), "file"),
+        (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+            "total_cache",
+        ),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves_and_its_cached_files(machine, names, key):
+    folder = machine / "memory" if "limit" in names[0] else machine
+    folder.mkdir(exist_ok=True)
+    texts = (str(3 * memory.GIB), str(2 * memory.GIB), f"anon 5\n{key} {memory.GIB}\n")
+    for name, content in zip(names, texts, strict=True):
+        (folder / name).write_text(content)
+    assert memory.free_bytes() == 2 * memory.GIB
+
+
+def test_a_container_without_a_limit_has_the_machines_memory(machine):
+    (machine / "memory.max").write_text("max\n")
+    (machine / "memory.current").write_text("5\n")
+    (machine / "memory.stat").write_text("file 0\n")
+    assert memory.free_bytes() == 8 * memory.GIB
+
+
+@pytest.mark.usefixtures("machine")
+def test_processes_that_can_not_fit_are_refused_with_the_largest_number():
+    memory.require_processes("workers", 20)
+    wanted = (
+        r"workers \(21\) needs at least 8.2 GiB of memory, and 8.0 GiB are free; give at most 20"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        memory.require_processes("workers", 21)

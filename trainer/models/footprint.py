@@ -1,0 +1,116 @@
+"""Refuses what can't fit into memory, by the least that it takes, before the system ends the run.
+
+    footprint.require_batch(model, "batch_size", 100_000, step=replicas)    # ConfigError
+    footprint.require_head(width=512, neurons=100_000, dense_layers=3)
+
+The figures are lower bounds: what is refused can't fit, and what isn't may still not fit. They hold
+for the memory of the CPU; a GPU's ends in TensorFlow's own error, which is one line too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from trainer.errors import ConfigError
+from trainer.system import memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COPIES = 4
+"""Of each weight of the head: its value, its gradient, and Adam's two moments."""
+_FLOAT_BYTES = 4
+
+
+def require_batch(
+    model: keras.Model, option: str, batch_size: int, *, step: int = 1, is_trained: bool = True
+) -> None:
+    """Refuses a batch whose activations alone exceed the memory that is free.
+
+    Args:
+      model: the model that takes the batch.
+      option: whose value is named, or what the batch is for.
+      batch_size: of this host.
+      step: the batch size is a multiple of it.
+      is_trained: whether gradients are computed.
+
+    Raises:
+      ConfigError: with what is needed, what is free, and the largest batch that fits.
+    """
+    each, free = bytes_per_example(model, is_trained=is_trained), memory.free_bytes()
+    if batch_size * each <= free:
+        return
+    largest = free // each // step * step
+    way_out = f"give at most {largest}" if largest else "give a smaller --image_size"
+    raise ConfigError(
+        f"{option} ({batch_size}) needs at least {memory.shown(batch_size * each)} of memory for "
+        f"the activations, {memory.shown(each)} an image, and {memory.shown(free)} are free; "
+        f"{way_out}."
+    )
+
+
+def bytes_per_example(model: keras.Model, *, is_trained: bool) -> int:
+    """Returns the least memory in bytes that an example's activations take in a model.
+
+    Frozen layers free their inputs: only the largest output counts. From the first layer that
+    trains on, the outputs of layers with weights are kept for the gradient.
+    """
+    largest = kept = 0
+    is_above_cut = False
+    for layer in _leaves(model):
+        size = _output_bytes(layer)
+        is_above_cut |= is_trained and bool(layer.trainable_weights)
+        largest = max(largest, size)
+        kept += size if is_above_cut and layer.weights else 0
+    return max(largest, kept, 1)
+
+
+def require_head(width: int, neurons: int, dense_layers: int) -> None:
+    """Refuses a head whose weights alone exceed the memory that is free.
+
+    Args:
+      width: number of features.
+      neurons: in each dense layer.
+      dense_layers: their number.
+
+    Raises:
+      ConfigError: with what is needed, what is free, and how many neurons fit.
+    """
+    free = memory.free_bytes()
+
+    def needed(count: int) -> int:
+        return (width + (dense_layers - 1) * count) * count * _FLOAT_BYTES * _COPIES
+
+    if not dense_layers or needed(neurons) <= free:
+        return
+    low, high = 0, neurons
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= free else (low, middle)
+    raise ConfigError(
+        f"neurons ({neurons}) with dense_layers ({dense_layers}) on {width:,} features needs at "
+        f"least {memory.shown(needed(neurons))} of memory for weights, gradients and optimizer, "
+        f"and {memory.shown(free)} are free; give at most {low}."
+    )
+
+
+def _leaves(layer: Any) -> Iterator[Any]:
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _leaves(inner)
+    else:
+        yield layer
+
+
+def _output_bytes(layer: Any) -> int:
+    try:
+        output = layer.output
+    except (AttributeError, ValueError):  # It was never called, or has several outputs.
+        return 0
+    sizes = (
+        math.prod(side or 1 for side in tensor.shape[1:]) for tensor in keras.tree.flatten(output)
+    )
+    return sum(sizes) * (2 if "16" in str(layer.compute_dtype) else _FLOAT_BYTES)

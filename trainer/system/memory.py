@@ -1,0 +1,67 @@
+"""The memory of this machine: what is free, and whether processes fit before they are started.
+
+Linux ends a process that takes too much, without a word; so what can't fit is refused before.
+
+    memory.free_bytes() / memory.GIB
+    memory.require_processes("local_workers", 500)     # ConfigError with figures
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+from trainer.errors import ConfigError
+
+GIB = 1 << 30
+PROCESS_BYTES = 400 << 20
+"""What a process takes that has imported TensorFlow and built a small model, at least."""
+_MEMINFO = pathlib.Path("/proc/meminfo")
+_CGROUP = pathlib.Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_cache",
+    ),
+)
+"""Limit, use, and where the files in memory are counted, which give way: versions 2 and 1."""
+
+
+def free_bytes() -> int:
+    """Returns the memory that is available to new processes, in this container."""
+    try:
+        status = _MEMINFO.read_text("utf-8")
+    except OSError:  # Not Linux.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", status, re.MULTILINE)
+    free = int(found[1]) * 1024 if found else 0
+    return min([free, *filter(None, map(_left_in_group, _CGROUP_FILES))])
+
+
+def _left_in_group(names: tuple[str, str, str, str]) -> int | None:
+    *paths, key = names
+    try:
+        limit, used, stat = ((_CGROUP / path).read_text("utf-8") for path in paths)
+        found = re.search(rf"^{key} (\d+)$", stat, re.MULTILINE)
+        return max(int(limit) - int(used) + (int(found[1]) if found else 0), 1)
+    except (OSError, ValueError):  # Another version; or "max", without a limit.
+        return None
+
+
+def shown(num_bytes: float) -> str:
+    """Returns "1.5 GiB" or "0.98 MiB"."""
+    return f"{num_bytes / GIB:,.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:,.2f} MiB"
+
+
+def require_processes(option: str, count: int) -> None:
+    """Raises ConfigError unless so many processes with TensorFlow fit into memory."""
+    free = free_bytes()
+    if count * PROCESS_BYTES > free:
+        raise ConfigError(
+            f"{option} ({count}) needs at least {shown(count * PROCESS_BYTES)} of memory, and "
+            f"{shown(free)} are free; give at most {max(free // PROCESS_BYTES, 1)}."
+        )
