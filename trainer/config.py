@@ -16,7 +16,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, usage
+from trainer import backbones
 from trainer.errors import ConfigError
 from trainer.options import (
     ALL_LAYERS,
@@ -29,10 +29,10 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
-from trainer.system import environment, text
+from trainer.system import environment, hints, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 MACHINES = ("strategy", "tpu", "num_logical_devices", "local_workers", "data_service")
 """Options that select the machines and devices of a run; a trained model can be used on others."""
@@ -79,7 +79,7 @@ class Config:
             "weights": self.model.weights,
         }
         for name, path in local.items():
-            if locations.is_url(path):
+            if locations.is_remote(path):
                 raise ConfigError(
                     f"{name} ({text.visible(path):.200}) must be a local path; only model_dir, "
                     "data_dir and cache_dir may be in a bucket."
@@ -170,11 +170,17 @@ class Config:
         )
 
 
-def check_names(values: Iterable[str]) -> None:
+def check_names(values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a name that is no option's, and names the nearest."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise ConfigError(
+                f"{text.one_line(name):.200} ({text.shown(value)}) is an object; options stand "
+                'side by side in one, such as {"backbone": "vgg16", "max_epochs": 5}.'
+            )
     known = [*(field.name for _, field in fields()), "model_dir"]
     for name in sorted(set(values) - set(known)):
-        hint = usage.nearest_option(name, known) or "; --help lists them all."
+        hint = hints.option(name, known) or "; --help lists them all."
         raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")
 
 

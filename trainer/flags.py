@@ -185,6 +185,8 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
       others: the command's other flags, which may have been meant by an unknown name.
     """
     own = [*names, *others, *OF_FILES]
+    if wrong := usage.mistyped(argv[1:], _FLAGS, own):
+        raise errors.ConfigError(wrong)
     try:
         # absl's short name of --help is ?; that of every other program is h.
         rest = _FLAGS(["--help" if argument == "-h" else argument for argument in argv])[1:]
@@ -193,7 +195,10 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
     except ValueError as error:  # absl's, for a value after --no….
         raise errors.ConfigError(f"{text.first_line(error)}.") from error
     if rest:
-        raise errors.ConfigError(usage.unexpected(rest[0], _FLAGS, own))
+        raise errors.ConfigError(usage.unexpected(rest[0], argv[1:], _FLAGS, own))
+    for name in own:
+        if wrong := usage.swallowed(name, _FLAGS[name].value):
+            raise errors.ConfigError(wrong)
     # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 

@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.system import text
+from trainer.system import hints, text
 
 KINDS = {
     str: "text",
@@ -57,18 +57,16 @@ class Option:
         if isinstance(value, str) and not text.is_os_string(value):
             raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} ({text.visible(value):.80}) {self.wanted_choice(value)}")
+            raise ConfigError(
+                f"{name} ({text.visible(value):.80}) {hints.choice(name, value, self.choices)}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
+        shown = text.plain(value) if isinstance(value, int | float) else ""
         if self.minimum is not None and value < self.minimum:
-            raise ConfigError(f"{name} ({value}) must be at least {self.minimum:g}.")
+            raise ConfigError(f"{name} ({shown}) must be at least {text.plain(self.minimum)}.")
         if self.below is not None and value >= self.below:
-            raise ConfigError(f"{name} ({value}) must be less than {self.below:g}.")
-
-    def wanted_choice(self, value: str) -> str:
-        """Returns the end of a sentence that lists the choices, and names the nearest."""
-        hint = text.nearest(value, self.choices) or "."
-        return f"must be one of {', '.join(self.choices)}{hint}"
+            raise ConfigError(f"{name} ({shown}) must be less than {text.plain(self.below)}.")
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:

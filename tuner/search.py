@@ -169,7 +169,7 @@ def _has_remote_workers() -> bool:
 def _load_oracle(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
     """Builds the oracle and loads the trials on disk."""
     oracle = algorithms.build(settings, space, plan)
-    oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
+    oracle._set_project_dir(settings.parent, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
     return oracle
 

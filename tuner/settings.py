@@ -169,9 +169,14 @@ class Settings(option_groups.Group):
         return "min" if self.objective.endswith("loss") else "max"
 
     @property
+    def parent(self) -> pathlib.Path:
+        """The folder of all searches; KerasTuner would make one that is named ~."""
+        return pathlib.Path(self.directory).expanduser()
+
+    @property
     def folder(self) -> pathlib.Path:
         """The search's directory, which holds everything that it writes."""
-        return pathlib.Path(self.directory).expanduser() / self.project_name
+        return self.parent / self.project_name
 
     def space_for(self, base: config_lib.Config) -> Space:
         """Returns the search space.

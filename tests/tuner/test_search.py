@@ -7,6 +7,7 @@ import dataclasses
 import html
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_a_search_finds_the_best_and_the_trainer_repeats_it(
     assert max(history["val_auc"]) == float(best["score"])
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert history["val_auc"][report["best_epoch"] - 1] == float(best["score"])
+
+
+def test_a_directory_below_home_is_one_folder(base, settings, monkeypatch, tmp_path):
+    """KerasTuner would make a second one, named ~, in the working directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    found = settings(directory="~/all", algorithm="random", max_trials=1)
+    space = found.space_for(base)
+    oracle = search._load_oracle(found, space, found.plan(space, 3))
+    assert Path(oracle._project_dir) == found.folder == tmp_path / "all" / "s"
 
 
 @pytest.mark.long

@@ -120,7 +120,7 @@ def parse(text: str) -> Cluster | None:
     jobs = _jobs(_mapping(_decoded(text), "TF_CONFIG").get("cluster", {}))
     if not jobs:  # Some platforms set it for every process, with a task or without.
         return None
-    task = _mapping(_decoded(text).get("task") or {}, "its task")
+    task = _mapping(_decoded(text).get("task") or {}, "TF_CONFIG: its task")
     job = _job_of(task, jobs)
     return Cluster(jobs, job, _index_of(task, job, len(jobs[job])))
 
@@ -136,16 +136,14 @@ def _decoded(text: str) -> Any:
 
 def _mapping(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"TF_CONFIG: {name} ({_short(value)}) is not a mapping; the form is {FORM}."
-        )
+        raise ConfigError(f"{name} ({_short(value)}) is not a JSON object; the form is {FORM}.")
     return value
 
 
 def _jobs(given: object) -> dict[str, list[str]]:
     """Returns the tasks of each job that has any, by TensorFlow's names of the jobs."""
     found: dict[str, list[str]] = {job: [] for job in JOBS}
-    for name, tasks in _mapping(given, "its cluster").items():
+    for name, tasks in _mapping(given, "TF_CONFIG: its cluster").items():
         if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
             raise ConfigError(
                 f"TF_CONFIG: job {_short(name)} ({_short(tasks)}) must be a list of addresses, "
