@@ -20,7 +20,7 @@ from trainer import backbones, options
 from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
 from trainer.models import archive, stored
-from trainer.system import sockets, text
+from trainer.system import environment, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,8 +113,8 @@ def _downloads() -> filelock.FileLock:
     """Returns a lock for downloads: processes of one machine would write the same file at once."""
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if not os.access(home, os.W_OK):
-        home = pathlib.Path("/tmp/.keras")
-    home.mkdir(parents=True, exist_ok=True)
+        # Keras then downloads to /tmp/.keras, where others could have put a link for our lock.
+        home = environment.private_folder()
     return filelock.FileLock(home / ".cxr-trainer.lock")
 
 

@@ -74,15 +74,46 @@ def prepare() -> None:
     os.environ["MPLBACKEND"] = "agg"
 
 
-def prepare_home() -> None:
-    """Gives a user without a home directory one in the temporary folder.
+OF_LIBRARIES = {
+    "KERAS_HOME": ".keras",
+    "MPLCONFIGDIR": "matplotlib",
+    "TFDS_DATA_DIR": "tensorflow_datasets",
+}
+"""Variables that name the folders of libraries, with the folder's name in the private one."""
 
-    Libraries would otherwise make a folder named ~ in the working directory.
+
+def prepare_home() -> None:
+    """Gives libraries a private folder where there is no home directory that can be written.
+
+    They would otherwise make a folder named ~ in the working directory, share /tmp/.keras with
+    everybody, warn at every start, or fail. What is set already stays, and so does a data set that
+    can be read.
     """
+    if not pathlib.PurePath(
+        os.environ.get("HOME", "/")
+    ).is_absolute():  # Empty, it would be read as /.
+        del os.environ["HOME"]
     try:
-        pathlib.Path.home()
+        home = pathlib.Path.home()
     except RuntimeError:
-        os.environ["HOME"] = str(_private_folder())
+        home = _private_or_exit()
+        os.environ["HOME"] = str(home)
+    if _can_be_written(home):
+        return
+    private = _private_or_exit()
+    for variable, name in OF_LIBRARIES.items():
+        if name != "tensorflow_datasets" or not os.access(home / name / "cxr_tfds", os.R_OK):
+            os.environ.setdefault(variable, str(private / name))
+
+
+def _private_or_exit() -> pathlib.Path:
+    try:
+        return private_folder()
+    except OSError as error:
+        sys.exit(
+            f"no home directory can be written, and {error.filename} can't be used instead "
+            f"({error.strerror}); set HOME to a folder of yours."
+        )
 
 
 def cache_folder() -> pathlib.Path:
@@ -94,10 +125,15 @@ def cache_folder() -> pathlib.Path:
     try:
         folder = pathlib.Path.home() / ".cache" / "cxr-trainer"
     except RuntimeError:
-        return _private_folder()
+        return private_folder()
+    return folder if _can_be_written(folder) else private_folder()
+
+
+def _can_be_written(folder: pathlib.Path) -> bool:
+    """Whether a folder can be written, or made."""
     # Path.exists() raises in a folder of another user.
     existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
-    return folder if os.access(existing, os.W_OK) else _private_folder()
+    return os.access(existing, os.W_OK)
 
 
 def is_makeshift(folder: pathlib.Path) -> bool:
@@ -109,7 +145,7 @@ def _private_name() -> str:
     return f"cxr-trainer-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
-def _private_folder() -> pathlib.Path:
+def private_folder() -> pathlib.Path:
     """Returns a folder of this user alone: anybody may write to the temporary folder around it."""
     folder = pathlib.Path(tempfile.gettempdir()) / _private_name()
     folder.mkdir(mode=0o700, exist_ok=True)
