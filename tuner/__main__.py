@@ -16,6 +16,7 @@ if not __package__:  # `python tuner`: modules of ours would hide others of the 
 from trainer.system import environment
 
 if __name__ == "__main__":
+    environment.show_warnings()
     environment.prepare_home()  # TFDS takes its folder from the environment when it is imported.
 
 with environment.required("tuner"):

@@ -15,6 +15,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,6 +73,45 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     # A notebook's value reaches the commands that it starts; Matplotlib refuses what it can't load.
     os.environ["MPLBACKEND"] = "agg"
+
+
+def show_warnings() -> None:
+    """Shows warnings that PYTHONWARNINGS or -W make errors: libraries raise some when imported.
+
+    For commands, whose processes run no code of their user; also in the processes that they start.
+    """
+    if not any(option.startswith("error") for option in sys.warnoptions):
+        return
+    sys.stderr.write(
+        "PYTHONWARNINGS or -W makes errors of warnings; they are shown instead, as libraries warn "
+        "when they are imported.\n"
+    )
+    sys.warnoptions[:] = [_shown(option) for option in sys.warnoptions]
+    given = os.environ.get("PYTHONWARNINGS", "")
+    os.environ["PYTHONWARNINGS"] = ",".join(_shown(option) for option in given.split(","))
+    _show_errors()
+
+
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Shows warnings that are to be errors while libraries start: theirs are not the user's.
+
+    Before and after the block, the filters are those of the program that imports us.
+    """
+    with warnings.catch_warnings():
+        _show_errors()
+        yield
+
+
+def _show_errors() -> None:
+    shown = [("default" if row[0] == "error" else row[0], *row[1:]) for row in warnings.filters]
+    warnings.resetwarnings()  # It also makes Python forget what it knows of the old filters.
+    warnings.filters[:] = shown  # type: ignore[index]
+
+
+def _shown(option: str) -> str:
+    action, colon, rest = option.strip().partition(":")
+    return f"default{colon}{rest}" if action and "error".startswith(action) else option.strip()
 
 
 OF_LIBRARIES = {

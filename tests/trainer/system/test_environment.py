@@ -59,6 +59,35 @@ def test_closed_streams_are_not_given_to_the_next_file(tmp_path):
     assert (tmp_path / "file").read_text("utf-8") == "…"
 
 
+@pytest.mark.parametrize(
+    ("options", "variables"), [([], {"PYTHONWARNINGS": "error"}), (["-W", "error"], {})]
+)
+def test_warnings_that_are_to_be_errors_are_shown(options, variables):
+    code = (
+        "from trainer.system import environment; environment.show_warnings();"
+        "import os, subprocess, sys, warnings; warnings.warn('of a library');"
+        "subprocess.run([sys.executable, '-c', 'import warnings; warnings.warn(str(1 + 1))'])"
+    )
+    result = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=60,
+        check=False, env=os.environ | {"PYTHONWARNINGS": ""} | variables,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("PYTHONWARNINGS or -W makes errors of warnings; they are shown")
+    assert "UserWarning: of a library" in result.stderr
+    assert "UserWarning: 2" in result.stderr
+
+
+def test_only_libraries_are_excepted_from_warnings_as_errors():
+    code = (
+        "import trainer, warnings; trainer.evaluate\n"
+        "try:\n warnings.warn('of the user')\nexcept UserWarning: print('raised')"
+    )
+    result = _run(code, stdout=subprocess.PIPE, env=os.environ | {"PYTHONWARNINGS": "error"})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "raised\n"
+
+
 def test_plots_need_no_window(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     code = (
