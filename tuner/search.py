@@ -27,8 +27,9 @@ import filelock
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console
+from trainer.system import console, processes
 from tuner import budget, identity, notices, refit
+from tuner import plan as plan_lib
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.trials import chief, estimate, features, hypermodel, tasks, worker
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 1.0
 LEADERBOARD, PAGE, BEST_CONFIG = "leaderboard.csv", "report.html", "best_config.json"
+LARGEST = f"the largest that fits, with at most {plan_lib.MAX_ITERATIONS} iterations"
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
 """Options that the report lists."""
 
@@ -278,7 +280,7 @@ def _with_threads(base: Config, settings: Settings) -> Config:
     """Divides the CPUs among the workers, unless cpu_threads is set."""
     if settings.workers == 1 or base.runtime.cpu_threads:
         return base
-    threads = max(1, (os.cpu_count() or 1) // settings.workers)
+    threads = max(1, processes.num_cores() // settings.workers)
     runtime = dataclasses.replace(base.runtime, cpu_threads=threads)
     return dataclasses.replace(base, runtime=runtime)
 
@@ -316,7 +318,7 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
-    reason = "the largest that fits" if saved is None else "the size that the search began with"
+    reason = LARGEST if saved is None else "the size that the search began with"
     console.say(
         f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}, {reason}."
     )

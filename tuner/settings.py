@@ -80,8 +80,8 @@ class Settings(option_groups.Group):
     budget_minutes: float = option(
         0.0,
         "run the largest Hyperband that is expected to finish within this many minutes, "
-        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration; "
-        "0: no budget",
+        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration, "
+        f"and {plan_lib.MAX_ITERATIONS} iterations; 0: no budget",
         minimum=0,
     )
     search_seed: int = option(

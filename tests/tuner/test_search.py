@@ -216,8 +216,8 @@ def test_trials_that_train_on_images_are_measured(
 def test_a_budget_sizes_the_search(base, settings, capsys):
     search.run(base, settings(dry_run=True, budget_minutes=1000.0), [])
     assert (
-        "budget: Hyperband with max_epochs 3, hyperband_iterations 10, the largest that fits."
-        in capsys.readouterr().out
+        "budget: Hyperband with max_epochs 3, hyperband_iterations 10, the largest that fits, "
+        "with at most 10 iterations." in capsys.readouterr().out
     )
     with pytest.raises(ConfigError, match="is too little"):
         search.run(base, settings(budget_minutes=0.001), [])
