@@ -48,6 +48,17 @@ class Option:
     below: float | None = None
     of_result: bool = True
 
+    def full_help(self, default: Any) -> str:
+        """Returns the help text with the range of a number, as --help prints it."""
+        if self.minimum is None or (self.minimum == 0 and self.below is None):
+            return self.help  # Nobody expects a negative number.
+        least = text.plain(self.minimum)
+        if self.below is None:
+            return f"{self.help}; at least {least}"
+        if isinstance(default, float):
+            return f"{self.help}; from {least} to less than {text.plain(self.below)}"
+        return f"{self.help}; from {least} to {text.plain(self.below - 1)}"
+
     def check(self, name: str, value: Any, default: Any) -> None:
         """Raises ConfigError unless `value` has the type of `default` and is within the limits."""
         kind = type(default)

@@ -72,7 +72,9 @@ def _printing(kind: type[Any]) -> type[Any]:
                 with contextlib.redirect_stdout(printed):
                     super().parse(arg)
             except SystemExit:
-                console.say(printed.getvalue().rstrip())
+                # absl names the file that defines the flags, which is of no use to a reader.
+                text_of_help = re.sub(r"\n\S*__main__\.py:(?=\n)", "", printed.getvalue())
+                console.say(text_of_help.rstrip())
                 sys.exit(0)
 
     return Printing

@@ -110,7 +110,10 @@ def _search(
         _require_objective(settings, counts)
         if not _has_remote_workers():
             features.prepare(workspace, configs)
-        console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
+        size = ", ".join(
+            (formats.counted(plan.num_trials, "trial"), formats.counted(plan.num_epochs, "epoch"))
+        )
+        console.say(f"searching {space}: {size}.")
     try:
         if not is_over:
             show_progress = _progress_board(read, settings, plan)

@@ -138,3 +138,17 @@ def test_the_tree_is_frozen():
 def test_every_folder_that_is_neither_local_nor_in_a_bucket_is_refused(name, path):
     with pytest.raises(ConfigError, match=rf"{name} \({path}\)"):
         Config.from_flat({name: path})
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("batch_size", "; from 1 to 131071"),
+        ("dropout", "; from 0 to less than 1"),
+        ("max_epochs", "; at least 1"),
+        ("patience", "for this reason"),
+    ],
+)
+def test_help_ends_with_the_range_of_a_number(name, end):
+    field = next(field for _, field in config_lib.fields() if field.name == name)
+    assert field.metadata["option"].full_help(field.default).endswith(end)

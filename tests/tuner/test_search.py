@@ -209,7 +209,7 @@ def test_trials_that_train_on_images_are_measured(
     tiny = Config.from_flat({**base.to_flat(), **given, "max_epochs": 1})
     search.run(tiny, settings(search=space, **sized), [])
     out = capsys.readouterr().out
-    assert "1 trials of 1 configurations, 1 epochs" in out or "best trial: b0-r0-00" in out
+    assert "1 trial of 1 configuration, 1 epoch" in out or "best trial: b0-r0-00" in out
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core.utils import file_utils
 
 import cxr_tfds
@@ -22,7 +23,14 @@ from trainer.storage import locations, mirror
 from trainer.system import environment, text
 
 if TYPE_CHECKING:
+    import logging as std_logging
+
     from trainer.options import DataOptions
+
+
+def _is_of_use(record: std_logging.LogRecord) -> bool:
+    """Whether a log record is printed: TFDS warns that what it is about to build isn't there."""
+    return "has no dataset_info.json" not in str(record.msg)
 
 
 def load(config: DataOptions, image_size: int, *, compares_archive: bool = True) -> pipeline.Data:
@@ -38,6 +46,7 @@ def load(config: DataOptions, image_size: int, *, compares_archive: bool = True)
       RunError: when it is not built and can't be built, is damaged, was built from another archive,
         or --data_service does not answer.
     """
+    logging.get_absl_logger().addFilter(_is_of_use)
     if config.data_service:
         data_service.require(config.data_service)
     builder = _open(config)

@@ -19,6 +19,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.storage import documents
 from trainer.system import sockets
+from trainer.system import text as text_lib
 
 VARIABLE = "TF_CONFIG"
 JOBS = ("chief", "worker")
@@ -217,7 +218,7 @@ def _index_of(task: dict[str, Any], job: str, count: int) -> int:
     if not is_number or str(given) not in {str(index) for index in range(count)}:
         raise ConfigError(
             f"TF_CONFIG: the task's index ({_short(given)}) must be from 0 to {count - 1}, because "
-            f"the job {job} has {count} task(s)."
+            f"the job {job} has {text_lib.counted(count, 'task')}."
         )
     return int(str(given))
 

@@ -17,6 +17,7 @@ from cxr_tfds.text import cell, from_cell, printable, visible
 
 __all__ = [
     "cell",
+    "counted",
     "first_line",
     "from_cell",
     "is_os_string",
@@ -49,6 +50,11 @@ def first_line(error: BaseException | str) -> str:
 def one_line(text: str) -> str:
     """Returns the visible text, with each run of white space replaced by one space."""
     return visible(" ".join(text.split()))
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun, in the plural unless the count is 1."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def is_os_string(text: str) -> bool:
