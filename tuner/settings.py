@@ -19,7 +19,7 @@ from trainer.errors import ConfigError
 from trainer.option_groups import option
 from trainer.storage import locations
 from tuner import plan as plan_lib
-from tuner.space import Space
+from tuner.space import DEFAULTS, SEARCHED, Space
 
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 _SIZE_OF_HYPERBAND = ("factor", "hyperband_iterations", "budget_minutes")
@@ -46,9 +46,9 @@ class Settings(option_groups.Group):
     search: str = option(
         "",
         "search space: name=low:high, name=low:high:step, name=low:high:log or name=a|b|c, "
-        "separated by commas; a name alone takes its default range; empty: neurons, "
-        "learning_rate and layers_to_unfreeze. Options that are not searched take the values of "
-        "their own flags",
+        "separated by commas; a name alone takes its default range; names: "
+        f"{', '.join(DEFAULTS)}; empty: {', '.join(SEARCHED)}. Options that are not searched take "
+        "the values of their own flags",
     )
     search_file: str = option(
         "",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def _is_of_use(record: std_logging.LogRecord) -> bool:
     """Whether a log record is printed: TFDS warns that what it is about to build isn't there."""
-    return "has no dataset_info.json" not in str(record.msg)
+    return "has no dataset_info.json" not in record.getMessage()
 
 
 def load(config: DataOptions, image_size: int, *, compares_archive: bool = True) -> pipeline.Data:

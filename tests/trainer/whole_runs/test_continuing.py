@@ -40,7 +40,7 @@ def test_a_run_that_continues_ends_as_if_it_had_been_longer_from_the_start(
 ):
     train.run(make_config(max_epochs=4))
     assert re.search(
-        r"holds a run that finished after 2 epoch\(s\), evaluated on 20.*: it continues to at most "
+        r"holds a run that finished after 2 epochs, evaluated on 20.*: it continues to at most "
         r"4 epochs.\n",
         capsys.readouterr().out,
     )
