@@ -267,7 +267,7 @@ def _version() -> str:
 def _unexpected(argument: str) -> str:
     shown = text.visible(argument)
     if not argument.startswith("-"):
-        return f"unexpected argument {shown!r}; did you mean --manual_dir={shown}?"
+        return f"unexpected argument {shown!r}; did you mean --manual_dir={text.quoted(argument)}?"
     name = argument.lstrip("-").partition("=")[0]
     hint = _nearest(name, _OPTIONS, "--") or "; --help lists them all"
     return f"unknown option --{text.visible(name)}{hint}"

@@ -19,6 +19,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from trainer.system import environment
+
 if TYPE_CHECKING:
     from trainer.commands.evaluate import evaluate
     from trainer.commands.train import train
@@ -59,7 +61,9 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"trainer.{_MODULES[name]}"), name)
+    with environment.warnings_shown():
+        module = importlib.import_module(f"trainer.{_MODULES[name]}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,10 @@ if not __package__:  # `python trainer`: modules of ours would hide others of th
 
 from trainer.system import environment
 
+if __name__ == "__main__":
+    environment.show_warnings()
+    environment.prepare_home()  # TFDS takes its folder from the environment when it is imported.
+
 with environment.required("trainer"):
     from absl import app, logging
     from absl import flags as absl_flags
@@ -43,7 +47,7 @@ def _run(command: flags.TrainerCommand) -> int:
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)
         console.say(preflight.first_line(command.mode.name, command.config))
-        if moved := preflight.moved_cache(command.config):
+        if moved := preflight.moved_folders(command.config):
             console.say(moved)
         environment.quiet_tensorflow()
         outcome = command.mode.run(command.config)
@@ -56,7 +60,6 @@ def _parse(argv: Sequence[str]) -> flags.TrainerCommand:
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.prepare_home()
     console.share_terminal()
     flags.define()
     # Without this, --help of a module run by `python -m` lists nothing.

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, option_groups, usage
+from trainer import backbones, option_groups
 from trainer.errors import ConfigError
 from trainer.options import (
     ALL_LAYERS,
@@ -30,7 +30,7 @@ from trainer.options import (
     RuntimeOptions,
 )
 from trainer.storage import locations
-from trainer.system import environment, text
+from trainer.system import environment, hints, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,7 @@ class Config(option_groups.Named):
             "weights": self.model.weights,
         }
         for name, path in local.items():
-            if locations.is_url(path):
+            if locations.is_remote(path):
                 raise ConfigError(
                     f"{name} ({text.visible(path):.200}) must be a local path; only model_dir, "
                     "data_dir and cache_dir may be in a bucket."
@@ -199,11 +199,17 @@ class Config(option_groups.Named):
 def check_names(values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a name that is no option's, and names the nearest."""
     _require_mapping(values)
-    known = [*(field.name for _, field in fields()), "model_dir"]
-    for name in sorted(set(values) - set(known), key=str):
+    for name, value in values.items():
         if not isinstance(name, str):
             raise ConfigError(f"unknown option {text.shown(name)}; an option's name is text.")
-        hint = usage.nearest_option(name, known) or "; --help lists them all."
+        if isinstance(value, dict):
+            raise ConfigError(
+                f"{text.one_line(name):.200} ({text.shown(value)}) is an object; options stand "
+                'side by side in one, such as {"backbone": "vgg16", "max_epochs": 5}.'
+            )
+    known = [*(field.name for _, field in fields()), "model_dir"]
+    for name in sorted(set(values) - set(known)):
+        hint = hints.option(name, known) or "; --help lists them all."
         raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")
 
 

@@ -114,7 +114,9 @@ def define_options() -> None:
     for _, field in config_lib.fields():
         define_option(field.name, field.default, field.metadata["option"])
     recipes = option_groups.Option(
-        "named set of options; other flags override it", choices=tuple(_recipes())
+        "named set of options; quickstart: small_cnn on phantom, without any data; paper: the "
+        "settings of the paper; other flags override it",
+        choices=tuple(_recipes()),
     )
     define_option("recipe", None, recipes)
     flags.DEFINE_string(
@@ -127,18 +129,19 @@ def define_options() -> None:
 
 def define_option(name: str, default: Any, option: option_groups.Option) -> None:
     """Defines the flag of one option. Config checks its limits, also for options from a file."""
+    shown = option.full_help(default)
     if option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help)
         # absl joins the choices without a space, and then breaks the line within one of them.
         _FLAGS[name].help = f"<{' | '.join(option.choices)}>: {option.help}"
     elif isinstance(default, bool):
-        flags.DEFINE_boolean(name, default, option.help)
+        flags.DEFINE_boolean(name, default, shown)
     elif isinstance(default, int):
-        flags.DEFINE_integer(name, default, option.help)
+        flags.DEFINE_integer(name, default, shown)
     elif isinstance(default, float):
-        flags.DEFINE_float(name, default, option.help)
+        flags.DEFINE_float(name, default, shown)
     else:
-        flags.DEFINE_string(name, default, option.help)
+        flags.DEFINE_string(name, default, shown)
 
 
 def parse(argv: Sequence[str]) -> TrainerCommand:
@@ -185,6 +188,8 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
       others: the command's other flags, which may have been meant by an unknown name.
     """
     own = [*names, *others, *OF_FILES]
+    if wrong := usage.mistyped(argv[1:], _FLAGS, own):
+        raise errors.ConfigError(wrong)
     try:
         # absl's short name of --help is ?; that of every other program is h.
         rest = _FLAGS(["--help" if argument == "-h" else argument for argument in argv])[1:]
@@ -193,7 +198,10 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
     except ValueError as error:  # absl's, for a value after --no….
         raise errors.ConfigError(f"{text.first_line(error)}.") from error
     if rest:
-        raise errors.ConfigError(usage.unexpected(rest[0], _FLAGS, own))
+        raise errors.ConfigError(usage.unexpected(rest[0], argv[1:], _FLAGS, own))
+    for name in own:
+        if wrong := usage.swallowed(name, _FLAGS[name].value):
+            raise errors.ConfigError(wrong)
     # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 

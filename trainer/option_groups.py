@@ -19,7 +19,7 @@ import sys
 from typing import Any, Self
 
 from trainer.errors import ConfigError
-from trainer.system import text
+from trainer.system import hints, text
 
 KINDS = {
     str: "text",
@@ -51,6 +51,17 @@ class Option:
     below: float | None = None
     of_result: bool = True
 
+    def full_help(self, default: Any) -> str:
+        """Returns the help text with the range of a number, as --help prints it."""
+        if self.minimum is None or (self.minimum == 0 and self.below is None):
+            return self.help  # Nobody expects a negative number.
+        least = text.plain(self.minimum)
+        if self.below is None:
+            return f"{self.help}; at least {least}"
+        if isinstance(default, float):
+            return f"{self.help}; from {least} to less than {text.plain(self.below)}"
+        return f"{self.help}; from {least} to {text.plain(self.below - 1)}"
+
     def check(self, name: str, value: Any, default: Any) -> None:
         """Raises ConfigError unless `value` has the type of `default` and is within the limits."""
         kind = type(default)
@@ -60,20 +71,17 @@ class Option:
         if isinstance(value, str) and not text.is_os_string(value):
             raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} ({text.visible(value):.80}) {self.wanted_choice(value)}")
+            raise ConfigError(
+                f"{name} ({text.visible(value):.80}) {hints.choice(name, value, self.choices)}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")
-        shown = text.shown(value)  # Python refuses to print an integer of 5,000 digits.
+        shown = text.plain(value) if isinstance(value, int | float) else ""
         if self.minimum is not None and value < self.minimum:
-            raise ConfigError(f"{name} ({shown}) must be at least {self.minimum:g}.")
+            raise ConfigError(f"{name} ({shown}) must be at least {text.plain(self.minimum)}.")
         below = _MAX_EXACT if kind is int and self.below is None else self.below
         if below is not None and value >= below:
-            raise ConfigError(f"{name} ({shown}) must be less than {below:g}.")
-
-    def wanted_choice(self, value: str) -> str:
-        """Returns the end of a sentence that lists the choices, and names the nearest."""
-        hint = text.nearest(value, self.choices) or "."
-        return f"must be one of {', '.join(self.choices)}{hint}"
+            raise ConfigError(f"{name} ({shown}) must be less than {text.plain(below)}.")
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:
@@ -98,7 +106,7 @@ class Named:
     def _hint_for(cls, name: str) -> str:
         """Returns the end of the sentence about an unknown field."""
         known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        return text.nearest(name, known) or f"; its fields are {', '.join(known):.200}."
+        return hints.clause(name, known) or f"; its fields are {', '.join(known):.200}."
 
 
 class Group(Named):

@@ -27,7 +27,10 @@ class DataOptions(option_groups.Group):
     """The data set, and how its examples are batched and augmented."""
 
     dataset: str = option(
-        "grouped", "builder config of the TFDS data set cxr_tfds", choices=DATASETS
+        "grouped",
+        "config of the TFDS data set: split by patient (grouped), as in the paper (paper) or by "
+        "Kaggle's folders (official), at 224 px, 299 px or full size (raw); phantom: drawn images",
+        choices=DATASETS,
     )
     manual_dir: str = option(
         "",
@@ -35,7 +38,7 @@ class DataOptions(option_groups.Group):
         of_result=False,
     )
     data_dir: str = option(
-        "", "TFDS data directory, local or gs://…; empty: TFDS's default", of_result=False
+        "", "TFDS data directory, local or gs://…; empty: ~/tensorflow_datasets", of_result=False
     )
     stage_data: bool = option(
         True,
@@ -200,8 +203,8 @@ class OptimizationOptions(option_groups.Group):
     )
     max_epochs: int = option(
         30,
-        "maximum number of epochs; a finished run continues to a larger one, unless its "
-        "learning rate decays over max_epochs",
+        "maximum number of epochs; a larger value continues a finished run, unless its learning "
+        "rate decays over max_epochs",
         minimum=1,
     )
     monitor: str = option(
@@ -212,8 +215,8 @@ class OptimizationOptions(option_groups.Group):
     )
     patience: int = option(
         5,
-        "epochs without improvement of monitor after which training stops; a run that stopped so "
-        "continues with a larger one",
+        "epochs without improvement of --monitor after which training stops; a larger value "
+        "continues a run that stopped for this reason",
         minimum=0,
     )
 

@@ -43,12 +43,15 @@ def subject(config: Config) -> str:
     return f"{config.model.backbone} on {config.data.dataset}"
 
 
-def moved_cache(config: Config) -> str:
-    """Returns a line if the default folder of the cache can't be used; else nothing."""
-    folder = environment.cache_folder()
-    if config.features.cache_dir or not environment.is_makeshift(folder):
-        return ""
-    return f"cache: {folder}, as no home directory can be written; --cache_dir names another."
+def moved_folders(config: Config) -> str:
+    """Returns a line if other folders take the place of the default ones; else nothing."""
+    cache, data = environment.cache_folder(), pathlib.Path(_default_data_dir()).expanduser()
+    moved = []
+    if not config.features.cache_dir and environment.is_makeshift(cache):
+        moved.append(f"the feature cache is {cache} (--cache_dir names another)")
+    if not config.data.data_dir and environment.is_makeshift(data):
+        moved.append(f"data sets are in {data} (--data_dir names another)")
+    return f"no home directory can be written: {', '.join(moved)}." if moved else ""
 
 
 def folders(config: Config) -> dict[str, str]:
@@ -121,9 +124,8 @@ def _default_data_dir() -> str:
 
 def _check_new_run(config: Config) -> None:
     path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
-    if cluster.of_environment() is None and not _can_be_written(
-        path
-    ):  # Only one of several hosts writes.
+    is_writer = cluster.of_environment() is None  # Only one of several hosts writes.
+    if is_writer and not _can_be_written(path):
         raise RunError(
             f"run directory {path} can't be written: Permission denied; name another --model_dir."
         )

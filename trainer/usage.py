@@ -2,7 +2,7 @@
 
 usage.define_help("python -m trainer")          # --help, -h and --version, with exit code 0
 usage.explain(error, flags.FLAGS, names)        # one sentence with value and way out
-usage.nearest_option("lr", names)               # "; did you mean learning_rate?"
+usage.mistyped("—lr=1", flags.FLAGS, names)     # a dash that is no hyphen: the same
 """
 
 from __future__ import annotations
@@ -18,48 +18,36 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from trainer.system import console, text
+from trainer.system import console, hints, text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
-SYNONYMS = {
-    "lr": ("learning_rate",),
-    "rate": ("learning_rate",),
-    "epoch": ("max_epochs",),
-    "epochs": ("max_epochs",),
-    "num_epochs": ("max_epochs",),
-    "bs": ("batch_size",),
-    "batch": ("batch_size",),
-    "model": ("backbone",),
-    "arch": ("backbone",),
-    "architecture": ("backbone",),
-    "img_size": ("image_size",),
-    "data": ("dataset", "data_dir"),
-    "archive": ("manual_dir",),
-    "output": ("model_dir", "directory"),
-    "output_dir": ("model_dir", "directory"),
-    "out_dir": ("model_dir", "directory"),
-    "log_dir": ("model_dir", "directory"),
-    "logdir": ("model_dir", "directory"),
-    "run_dir": ("model_dir", "directory"),
-    "model_dir": ("directory",),
-    "search_dir": ("directory",),
-    "config": ("config_file",),
-    "trials": ("max_trials",),
-    "gpus": ("strategy",),
-    "device": ("strategy",),
-    "dtype": ("precision",),
-    "unfreeze": ("layers_to_unfreeze",),
-    "early_stopping": ("patience",),
-    "checkpoint_dir": ("model_dir",),
-}
-"""Names of the same option elsewhere; a command has one of those listed."""
 NO_RUNS_SHOWN = 3
 DEPTH = 3
 """Levels of folders in which a misnamed run is looked for."""
 FOLDERS_READ = 500
 """How many folders are read for it at most."""
+_OF_EVERY_COMMAND = ("help", "version", "verbosity")
+_COMMANDS = (
+    "eval",
+    "fit",
+    "predict",
+    "run",
+    "start",
+    "test",
+    "validate",
+    "resume",
+    "check",
+    "bench",
+)
+"""Words that are commands of other programs, and name a mode here."""
+_LISTED = "--help lists them all."
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "0", "1")
+_DASHES = "‐‑‒–—―−﹣－"
+_QUOTES = "“”„‟‘’‚‛«»"
+_NO_VALUE = re.compile(r"^Missing value for flag --?(?P<name>[\w-]+)|^--(?P<file>flagfile) with no")
+_UNREAD_FILE = re.compile(r"flagfile: (?:\[Errno \d+\] )?(?P<reason>.*?): '(?P<path>.*)'")
 _BAD_VALUE = re.compile(r"flag --(?P<name>[\w-]+)=(?P<value>.*?): ", re.DOTALL)
 _WANTED = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 
@@ -84,7 +72,9 @@ def _printing(kind: type[Any]) -> type[Any]:
                 with contextlib.redirect_stdout(printed):
                     super().parse(arg)
             except SystemExit:
-                console.say(printed.getvalue().rstrip())
+                # absl names the file that defines the flags, which is of no use to a reader.
+                text_of_help = re.sub(r"\n\S*__main__\.py:(?=\n)", "", printed.getvalue())
+                console.say(text_of_help.rstrip())
                 sys.exit(0)
 
     return Printing
@@ -119,12 +109,6 @@ def _installed(*names: str) -> str:
     return "not installed"
 
 
-def nearest_option(name: str, known: Collection[str]) -> str:
-    """Returns a clause that names the option that was meant; empty if none is near."""
-    other = [option for option in SYNONYMS.get(name.lower(), ()) if option in known]
-    return f"; did you mean {other[0]}?" if other else text.nearest(name, known)
-
-
 def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str]) -> str:
     """Returns a sentence for what absl found wrong with a flag.
 
@@ -134,34 +118,116 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
       names: the command's own flags; only these are suggested.
     """
     if isinstance(error, flags.UnrecognizedFlagError):
-        hint = nearest_option(error.flagname, names).replace("mean ", "mean --")
-        return f"unknown option --{error.flagname}{hint or '; --help lists them all.'}"
+        hint = hints.option(error.flagname, [*names, *_OF_EVERY_COMMAND], "--")
+        return f"unknown option --{text.one_line(error.flagname)}{hint or f'; {_LISTED}'}"
+    line = text.one_line(str(error))
+    if unread := _UNREAD_FILE.search(line):
+        return f"flagfile ({unread['path']}) can't be read: {unread['reason']}."
+    if missing := _NO_VALUE.search(line):
+        name = missing["name"] or missing["file"]
+        dashes = "-" if len(name) == 1 else "--"
+        wanted = _wanted(defined[name]) if name in defined else "a file of options"
+        return f"{dashes}{name} needs a value: {wanted}."
     found = _BAD_VALUE.match(str(error))
     if found is None:
-        return text.one_line(str(error)).rstrip(".") + "."
-    flag = defined[found["name"]]
+        return line.rstrip(".") + "."
+    name, value = found["name"], text.one_line(found["value"])
+    flag = defined[name]
+    shown = f"{name} ({value})" if value else f"{name} is empty; it"
     choices = list(getattr(flag.parser, "enum_values", ()))
-    wanted = _WANTED.get(flag.flag_type(), "a valid value")
-    hint = "."
     if choices:
-        wanted, hint = f"one of {', '.join(choices)}", text.nearest(found["value"], choices) or "."
-    return f"{found['name']} ({text.one_line(found['value'])}) must be {wanted}{hint}"
+        return f"{shown} {hints.choice(name, value, choices)}"
+    return f"{shown} must be {_wanted(flag)}{_number_meant(flag, value)}"
 
 
-def unexpected(argument: str, defined: flags.FlagValues, names: Iterable[str]) -> str:
-    """Returns a sentence about an argument without dashes, and the options it may stand for."""
+def _wanted(flag: flags.Flag) -> str:
+    """Returns what the value of an option is."""
+    choices = getattr(flag.parser, "enum_values", ())
+    if choices:
+        return f"one of {', '.join(choices)}"
+    return _WANTED.get(flag.flag_type(), f"give --{flag.name}=VALUE")
+
+
+def _number_meant(flag: flags.Flag, value: str) -> str:
+    """Returns the end of a sentence: how the value is written, if it is a number in other form."""
+    is_whole = flag.flag_type() == "int"
+    with contextlib.suppress(ValueError, OverflowError):
+        number = float(value.replace(",", ".", 1) if value.count(",") == 1 else value)
+        written = text.plain(number)
+        if "," in value and not is_whole:
+            return f", with a point; did you mean {written}?"
+        if is_whole and "," not in value and number.is_integer():
+            return f", in digits; did you mean {written}?"
+    return "."
+
+
+def mistyped(argv: Sequence[str], defined: flags.FlagValues, names: Collection[str]) -> str:
+    """Returns a sentence about what a text editor, or a shell, made of an option; or nothing.
+
+    Args:
+      argv: the arguments, without the command.
+      defined: all flags.
+      names: the command's own flags.
+    """
+    for argument in argv:
+        shown = text.one_line(argument)
+        if argument.startswith(tuple(_DASHES)):
+            name, sign, value = argument.lstrip(_DASHES + "-").partition("=")
+            near = [name] if name in defined else hints.options(name, names)
+            meant = " or ".join(f"--{text.one_line(other + sign + value)}" for other in near)
+            hint = f"; did you mean {meant}?" if meant else "."
+            return f"{shown!r} starts with a long dash instead of two hyphens{hint}"
+        head, _, value = argument.partition("=")
+        quoted = value if head.startswith("-") else argument
+        if quoted.startswith(tuple(_QUOTES)):
+            return f"{shown!r} has typographic quotes, which are part of the value; write ' or \"."
+    return ""
+
+
+def swallowed(name: str, value: Any) -> str:
+    """Returns a sentence if an option without a value took the next option for it; or nothing."""
+    if not isinstance(value, str) or not re.match(r"--[a-z]", value):
+        return ""
+    return f"--{name} needs a value, and {text.one_line(value)} follows it; give --{name}=VALUE."
+
+
+def unexpected(
+    argument: str, argv: Sequence[str], defined: flags.FlagValues, names: Collection[str]
+) -> str:
+    """Returns a sentence about an argument without dashes, and the options it may stand for.
+
+    Args:
+      argument: that absl left over.
+      argv: all of them.
+      defined: all flags.
+      names: the command's own flags.
+    """
+    shown = f"unexpected argument {text.one_line(argument)!r}"
+    place = argv.index(argument) if argument in argv else 0  # It may be in a --flagfile.
+    before = [part for part in argv[:place] if part.startswith("-")]
+    option = before[-1].lstrip("-").partition("=")[0] if before else ""
+    meant = _options_meant(argument, defined, names)
+    if meant:
+        return f"{shown}; options start with --; did you mean {' or '.join(meant)}?"
+    if option in defined and defined[option].boolean and argument.lower() in _BOOLEANS:
+        return f"{shown}; write --{option}={argument.lower()}, or --no{option} for false."
+    if option in defined and argument not in _COMMANDS:
+        return f"{shown}: --{option} takes one value; put one with spaces in quotes."
+    return f"{shown}; options start with --; {_LISTED}"
+
+
+def _options_meant(argument: str, defined: flags.FlagValues, names: Collection[str]) -> list[str]:
     head, sign, value = argument.partition("=")
-    meant = [
-        f"--{name}={text.quoted(argument)}" for name in names if _is_choice(defined[name], argument)
-    ]
-    if sign and head in names:
-        meant = [f"--{head}={text.quoted(value)}"]
-    hint = f"; did you mean {' or '.join(meant)}?" if meant else "."
-    return f"unexpected argument {argument!r}; options start with --{hint}"
-
-
-def _is_choice(flag: flags.Flag, argument: str) -> bool:
-    return argument in getattr(flag.parser, "enum_values", ())
+    if sign:
+        return [f"--{head}={text.quoted(value)}"] if head in names else []
+    if argument in _OF_EVERY_COMMAND:
+        return [f"--{argument}"]
+    choices = {name: getattr(defined[name].parser, "enum_values", ()) for name in names}
+    found = [f"--{name}={text.quoted(argument)}" for name in names if argument in choices[name]]
+    if not found and "mode" in names:
+        modes = hints.values("mode", argument, choices["mode"])
+        found = [f"--mode={mode}" for mode in modes if argument in _COMMANDS]
+    return found
 
 
 def no_run_at(folder: str) -> str:

@@ -15,6 +15,10 @@ if not __package__:  # `python tuner`: modules of ours would hide others of the 
 
 from trainer.system import environment
 
+if __name__ == "__main__":
+    environment.show_warnings()
+    environment.prepare_home()  # TFDS takes its folder from the environment when it is imported.
+
 with environment.required("tuner"):
     from absl import app, logging
     from absl import flags as absl_flags
@@ -49,7 +53,7 @@ def _run(command: flags.TunerCommand) -> int:
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
             f"{command.settings.folder}; {preflight.LOADING}"
         )
-        if moved := preflight.moved_cache(command.base):
+        if moved := preflight.moved_folders(command.base):
             console.say(moved)
         environment.quiet_tensorflow()
         # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
@@ -65,7 +69,6 @@ def parse(argv: Sequence[str]) -> flags.TunerCommand:
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.prepare_home()
     console.share_terminal()
     flags.define()
     # absl's --help lists only the flags of the main module, and `__main__` defines none.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
 from tuner import plan as plan_lib
+from tuner.reports import formats
 from tuner.trials import estimate, features
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ def largest(workspace: tasks.Workspace, settings: Settings, space: Space) -> tup
         settings.factor,
     )
     if found is None:
-        smallest = costs.seconds(plan_lib.hyperband(1, settings.factor), settings.workers)
+        least_s = costs.seconds(plan_lib.hyperband(1, settings.factor), settings.workers)
         raise ConfigError(
             f"budget_minutes ({settings.budget_minutes:g}) is too little: one epoch per trial "
-            f"takes about {smallest / 60:.0f} min in all; raise it, or set it to 0 for no budget."
+            f"takes about {formats.duration(max(least_s, 1))} in all; raise it, or set it to 0 for "
+            "no budget."
         )
     return found

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trainer.config import Config
+from trainer.system import processes, text
 from tuner.reports import formats
 
 if TYPE_CHECKING:
@@ -37,9 +38,18 @@ def of(base: Config, settings: Settings, space: Space, plan: Plan) -> Iterator[s
       space: the search space.
       plan: of all trials.
     """
+    yield _start(base)
+    if crowded := processes.crowding("workers", settings.workers):
+        yield crowded
     yield from _unused(base, settings, space)
     yield from _unreached(space)
     yield from _smaller(base, settings, space, plan)
+
+
+def _start(base: Config) -> str:
+    named = {"imagenet": "the backbone's ImageNet weights", "none": "random weights"}
+    taken = f"the weights in {text.one_line(base.model.weights)}"
+    return f"weights: each configuration starts from {named.get(base.model.weights, taken)}."
 
 
 def _unused(base: Config, settings: Settings, space: Space) -> Iterator[str]:

@@ -30,8 +30,9 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console
+from trainer.system import console, processes
 from tuner import budget, identity, notices, refit
+from tuner import plan as plan_lib
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.settings import Settings
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 1.0
 LEADERBOARD, PAGE, BEST_CONFIG = "leaderboard.csv", "report.html", "best_config.json"
+LARGEST = f"the largest that fits, with at most {plan_lib.MAX_ITERATIONS} iterations"
 FACTS = ("dataset", "backbone", "precision", "max_epochs", "seed")
 """Options that the report lists."""
 
@@ -114,7 +116,10 @@ def _search(
         _require_objective(settings, counts)
         if not _has_remote_workers():
             features.prepare(workspace, configs)
-        console.say(f"searching {space}: {plan.num_trials} trials, {plan.num_epochs} epochs.")
+        size = ", ".join(
+            (formats.counted(plan.num_trials, "trial"), formats.counted(plan.num_epochs, "epoch"))
+        )
+        console.say(f"searching {space}: {size}.")
     try:
         if not is_over:
             show_progress = _progress_board(read, settings, plan)
@@ -175,7 +180,7 @@ def _has_remote_workers() -> bool:
 def _load_oracle(settings: Settings, space: Space, plan: Plan) -> DurableOracle:
     """Builds the oracle and loads the trials on disk."""
     oracle = algorithms.build(settings, space, plan)
-    oracle._set_project_dir(settings.directory, settings.project_name)  # noqa: SLF001 -- As tuners do.
+    oracle._set_project_dir(settings.parent, settings.project_name)  # noqa: SLF001 -- As tuners do.
     oracle.reload()
     return oracle
 
@@ -284,7 +289,7 @@ def _with_threads(base: Config, settings: Settings) -> Config:
     """Divides the CPUs among the workers, unless cpu_threads is set."""
     if settings.workers == 1 or base.runtime.cpu_threads:
         return base
-    threads = max(1, (os.cpu_count() or 1) // settings.workers)
+    threads = max(1, processes.num_cores() // settings.workers)
     runtime = dataclasses.replace(base.runtime, cpu_threads=threads)
     return dataclasses.replace(base, runtime=runtime)
 
@@ -322,7 +327,7 @@ def _sized(workspace: tasks.Workspace, settings: Settings, space: Space) -> Sett
     )
     rules = dataclasses.replace(workspace.base.optimization, max_epochs=epochs)
     workspace.base = dataclasses.replace(workspace.base, optimization=rules)
-    reason = "the largest that fits" if saved is None else "the size that the search began with"
+    reason = LARGEST if saved is None else "the size that the search began with"
     console.say(
         f"budget: Hyperband with max_epochs {epochs}, hyperband_iterations {iterations}, {reason}."
     )

@@ -21,7 +21,7 @@ from trainer.runs import claims
 from trainer.storage import locations
 from trainer.system import text
 from tuner import plan as plan_lib
-from tuner.space import Space
+from tuner.space import DEFAULTS, SEARCHED, Space
 
 FILE = "search.json"
 """The identity of a search; a folder that has it is a search."""
@@ -55,9 +55,9 @@ class Settings(option_groups.Group):
     search: str = option(
         "",
         "search space: name=low:high, name=low:high:step, name=low:high:log or name=a|b|c, "
-        "separated by commas; a name alone takes its default range; empty: neurons, "
-        "learning_rate and layers_to_unfreeze. Options that are not searched take the values of "
-        "their own flags",
+        "separated by commas; a name alone takes its default range; names: "
+        f"{', '.join(DEFAULTS)}; empty: {', '.join(SEARCHED)}. Options that are not searched take "
+        "the values of their own flags",
     )
     search_file: str = option(
         "",
@@ -89,8 +89,8 @@ class Settings(option_groups.Group):
     budget_minutes: float = option(
         0.0,
         "run the largest Hyperband that is expected to finish within this many minutes, "
-        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration; "
-        "0: no budget",
+        "extrapolated from a few timed steps; it has at most max_epochs epochs per configuration, "
+        f"and {plan_lib.MAX_ITERATIONS} iterations; 0: no budget",
         minimum=0,
     )
     search_seed: int = option(
@@ -178,9 +178,14 @@ class Settings(option_groups.Group):
         return "min" if self.objective.endswith("loss") else "max"
 
     @property
+    def parent(self) -> pathlib.Path:
+        """The folder of all searches; KerasTuner would make one that is named ~."""
+        return pathlib.Path(self.directory).expanduser()
+
+    @property
     def folder(self) -> pathlib.Path:
         """The search's directory, which holds everything that it writes."""
-        return pathlib.Path(self.directory).expanduser() / self.project_name
+        return self.parent / self.project_name
 
     def require_free_folder(self) -> None:
         """Raises ConfigError if the directory of a new search holds files of something else."""

@@ -14,8 +14,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as config_lib
+from trainer import option_groups
 from trainer.errors import ConfigError
 from trainer.storage import documents
+from trainer.system import hints
+from trainer.system import text as text_lib
 
 if TYPE_CHECKING:
     import pathlib
@@ -218,7 +221,7 @@ def _split(part: str) -> tuple[str, str]:
 
 def _parse_dimension(name: str, bounds: str) -> Dimension:
     if name not in DEFAULTS:
-        raise ConfigError(f"search ({name}) must name one of {', '.join(DEFAULTS)}.")
+        raise ConfigError(_not_searched(name))
     text = bounds or DEFAULTS[name]
     kind = next(type(f.default) for _, f in config_lib.fields() if f.name == name)
     try:
@@ -230,8 +233,20 @@ def _parse_dimension(name: str, bounds: str) -> Dimension:
             raise
         raise ConfigError(
             f"search ({name}={text}) must be low:high, low:high:step, low:high:log or a|b|c, of "
-            f"type {kind.__name__}."
+            f"which each is {option_groups.KINDS[kind]}."
         ) from error
+
+
+def _not_searched(name: str) -> str:
+    """Returns the message for a name that can't be searched: an option of a run, or none."""
+    shown, listed = text_lib.one_line(name), ", ".join(DEFAULTS)
+    options = [field.name for _, field in config_lib.fields()]
+    if name in options and name not in hints.options(name, DEFAULTS):
+        return (
+            f"search ({shown}) can't be searched: --{shown}=VALUE sets it for all trials; searched "
+            f"can be {listed}."
+        )
+    return f"search ({shown:.80}) {hints.choice('search', name, list(DEFAULTS))}"
 
 
 def _parse_choices(name: str, text: str, kind: type) -> Dimension:

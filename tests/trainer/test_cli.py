@@ -58,7 +58,7 @@ def test_help_lists_every_option_quickly():
         (["--use_all_samples=nein"], "use_all_samples (nein) must be true or false."),
         (["--nodeterministic=false"], "--nodeterministic=false does not take an argument."),
         (["--batch_size=0"], "batch_size (0) must be at least 1."),
-        (["--max_epochs"], "Missing value for flag --max_epochs."),
+        (["--max_epochs"], "--max_epochs needs a value: a whole number."),
         (["--optimizer=lion"], "optimizer (lion) must be one of adam, adamw, sgd."),
         (["--backbone=VGG-16"], "small_cnn; did you mean vgg16?"),
         (["--dataset=groupd"], "phantom; did you mean grouped?"),
@@ -68,7 +68,7 @@ def test_help_lists_every_option_quickly():
         (["batch_size=a b"], "did you mean --batch_size='a b'?"),
         (["evaluate"], "'evaluate'; options start with --; did you mean --mode=evaluate?"),
         (["seed=3"], "'seed=3'; options start with --; did you mean --seed=3?"),
-        (["quux"], "unexpected argument 'quux'; options start with --."),
+        (["quux"], "unexpected argument 'quux'; options start with --; --help lists them all."),
         (
             ["--model_dir=~nobody-here/run"],
             "model_dir (~nobody-here/run) starts with the home folder of a user that is",
@@ -252,7 +252,8 @@ def test_a_package_runs_as_a_script(path):
 
 
 @pytest.mark.parametrize(
-    "module", [*(mode.module for mode in flags.MODES.values()), "tuner.search"]
+    "module",
+    [*(mode.module for mode in flags.MODES.values()), "trainer.benchmarks.stages", "tuner.search"],
 )
 def test_a_module_that_looks_like_a_command_names_the_command(module):
     path = ROOT / f"{module.replace('.', '/')}.py"
@@ -336,6 +337,13 @@ def test_a_missing_tpu_is_reported_in_one_line_and_soon(small):
     assert result.returncode == 1
     assert _last_line(result).startswith("trainer: --strategy=tpu found no TPU named 'local'")
     assert _cpu_s() - cpu < 20
+
+
+def test_a_self_check_of_one_device_says_that_it_compared_nothing(command):
+    result = command("--mode=selfcheck", "--backbone=small_cnn", "--image_size=32",
+                     "--strategy=one_device", "--weights=none")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("selfcheck compared nothing: the strategy")
 
 
 @pytest.mark.slow

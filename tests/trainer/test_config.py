@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_documentation():
         ({"batch_size": "many"}, 'batch_size ("many") must be a whole number.'),
         ({"batch_size": True}, "batch_size (true) must be a whole number."),
         ({"use_all_samples": 1}, "use_all_samples (1) must be true or false."),
-        ({"dropout": 1.0}, "dropout (1.0) must be less than 1."),
+        ({"dropout": 1.0}, "dropout (1) must be less than 1."),
         ({"learning_rate": float("nan")}, "learning_rate (nan) must be finite."),
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
         ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),
@@ -164,3 +164,17 @@ def test_a_run_does_not_start_from_its_own_model(tmp_path, monkeypatch, weights,
         config_lib.check_before_training(model, model_dir.format(run))
     for other in ("", "runs/b", "gs://runs/a"):
         config_lib.check_before_training(model, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("batch_size", "; from 1 to 131071"),
+        ("dropout", "; from 0 to less than 1"),
+        ("max_epochs", "; at least 1"),
+        ("patience", "for this reason"),
+    ],
+)
+def test_help_ends_with_the_range_of_a_number(name, end):
+    field = next(field for _, field in config_lib.fields() if field.name == name)
+    assert field.metadata["option"].full_help(field.default).endswith(end)

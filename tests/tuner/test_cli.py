@@ -46,7 +46,10 @@ def test_help_lists_options_of_search_and_trials_and_loads_nothing(light):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--search=nerons"], "search (nerons) must name one of"),
+        (["--search=nerons"], "label_smoothing; did you mean neurons?"),
+        (["--search=lr"], "label_smoothing; did you mean learning_rate?"),
+        (["--search=optimizer"], "search (optimizer) can't be searched: --optimizer=VALUE sets it"),
+        (["help"], "did you mean --help?"),
         (["--algorithm=magic"], "algorithm"),
         (["--factor=1"], "factor (1) must be at least 2"),
         (["--search=neurons", "--search_file=x"], "give one"),

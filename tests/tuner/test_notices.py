@@ -17,8 +17,11 @@ def _lines(base=None, **given) -> list[str]:
     return list(notices.of(config, settings, space, plan))
 
 
-def test_a_usual_search_says_nothing():
-    assert _lines() == []
+USUAL = ["weights: each configuration starts from the backbone's ImageNet weights."]
+
+
+def test_a_usual_search_says_only_where_it_starts():
+    assert _lines() == USUAL
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,9 @@ def test_a_usual_search_says_nothing():
         ({}, {"search": "neurons=64:500:64,dropout"}, "neurons=64:500:64 ends at 448"),
         ({}, {"search": "neurons=8|16"}, "only 2 configurations, not the 62 that are planned"),
         ({}, {"search": "neurons=8", "algorithm": "random"}, "only 1 configuration, not the 30"),
+        ({"weights": "none"}, {}, "each configuration starts from random weights."),
+        ({"weights": "a.keras"}, {}, "each configuration starts from the weights in a.keras."),
+        ({}, {"workers": 9999}, "workers (9999) exceeds the "),
         ({"max_epochs": 2}, {}, "max_epochs (2) is less than factor (3), so Hyperband promotes"),
     ],
 )
@@ -41,7 +47,7 @@ def test_what_is_unused_or_smaller_is_said_once(base, given, line):
 
 
 def test_the_objective_as_monitor_is_used():
-    assert _lines({"monitor": "val_auc"}) == []
+    assert _lines({"monitor": "val_auc"}) == USUAL
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_ranges_are_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nerons=1:2", r"search \(nerons\) must name one of neurons, "),
+        ("nerons=1:2", r"search \(nerons\) must be one of neurons, "),
         ("neurons=a:b", r"neurons=a:b\) must be low:high"),
         ("neurons=9:1", "finite bounds, the lower one first"),
         ("neurons=1:9:0", "must be low:high"),
@@ -66,7 +66,7 @@ def test_an_invalid_range_is_refused(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dropout=0:1", r"dropout \(1.0\) must be less than 1"),
+        ("dropout=0:1", r"dropout \(1\) must be less than 1"),
         ("neurons=0:8", r"neurons \(0\) must be at least 1"),
         ("augmentation=none|wild", r"augmentation \(wild\) must be one of"),
         ("layers_to_unfreeze=0|-3", "layers_to_unfreeze"),

@@ -11,10 +11,17 @@ The JSON file has the options of a run by flag name, and those that `race.plain_
 
 from __future__ import annotations
 
-import importlib
-import json
 import pathlib
 import sys
+
+if __name__ == "__main__" and not pathlib.Path("".join(sys.argv[1:])).is_file():
+    # Said before TensorFlow is imported.
+    raise SystemExit(
+        "this module takes a JSON file of options; python -m trainer --mode=benchmark writes one."
+    )
+
+import importlib
+import json
 import time
 from typing import TYPE_CHECKING, Any
 

@@ -6,6 +6,9 @@ rates.pass_per_s / rates.forward_per_s      # the share of the bare forward pass
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=benchmark")
+
 import dataclasses
 import functools
 import math

@@ -26,7 +26,7 @@ from trainer.data import batches
 from trainer.distribution import runtime
 from trainer.errors import RunError
 from trainer.models import classifier, session
-from trainer.system import console
+from trainer.system import console, text
 from trainer.training import optimization
 from trainer.training.driver import Driver
 
@@ -196,7 +196,7 @@ def _norm(arrays: Iterator[np.ndarray] | Sequence[np.ndarray]) -> float:
 def _report(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> None:
     """Prints the table and the result; raises RunError if a row differs."""
     name = type(context.strategy).__name__ if context.num_replicas > 1 else "one device"
-    subject = f"{name}, {context.num_replicas} replica(s) on {context.device}"
+    subject = f"{name}, {text.counted(context.num_replicas, 'replica')} on {context.device}"
     console.say(f"{'':22} {'strategy':>12} {'one device':>12} {'difference':>11} {'allowed':>8}")
     for row in rows:
         console.say(
@@ -209,4 +209,11 @@ def _report(context: runtime.Context, rows: Sequence[Row], tolerance: float) -> 
         raise RunError(
             f"selfcheck failed: {subject} differs from one device in {', '.join(wrong)}."
         )
+    if context.num_replicas == 1 and context.device != "TPU":
+        console.say(
+            "selfcheck compared nothing: the strategy here is one device too. "
+            "--strategy=mirrored takes all GPUs; --strategy=mirrored --num_logical_devices=2 "
+            "splits this CPU in two."
+        )
+        return
     console.say(f"selfcheck passed: {subject} computes what one device computes.")

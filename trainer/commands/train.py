@@ -28,7 +28,7 @@ from trainer.models import precision, saved
 from trainer.runs import evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 from trainer.training import callbacks, checkpoint, fitting
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) ->
         else f"it continues to at most {limit} epochs"
     )
     console.say(
-        f"{directory} holds a run that finished after {evaluation.epochs} epoch(s)"
+        f"{directory} holds a run that finished after {text.counted(evaluation.epochs, 'epoch')}"
         f"{evaluation.when}: {then}."
     )
 
@@ -173,7 +173,7 @@ def _announce(
     console.say(f"data: {data.builder.info.full_name}: {sizes}; {data.image_shape[0]} px")
     console.say(
         f"model: {network.trunk.name}, {network.whole.count_params():,} parameters, "
-        f"{trainable:,} trainable; {num_replicas} replica(s), "
+        f"{trainable:,} trainable; {text.counted(num_replicas, 'replica')}, "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
     for sentence in (setup.feed.reason, *setup.notes):

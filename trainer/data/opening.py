@@ -19,7 +19,7 @@ from cxr_tfds import source
 from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
-from trainer.system import faults, text
+from trainer.system import environment, faults, text
 
 if TYPE_CHECKING:
     from trainer.options import DataOptions
@@ -89,7 +89,8 @@ def _builder(config: DataOptions, root: object) -> Any:
         if (pathlib.Path(folder) / provenance.LAST_FILE).exists():
             metadata.check(pathlib.Path(folder), config.dataset)
     try:
-        builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
+        with environment.warnings_shown():
+            builder = tfds.builder(f"cxr_tfds/{config.dataset}", data_dir=data_dir)
         is_described = not builder.is_prepared() or "fingerprint" in builder.info.metadata
     except Exception as error:  # TFDS trusts the files that it reads.
         reason = text.one_line(text.first_line(error))

@@ -19,6 +19,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.storage import documents
 from trainer.system import sockets
+from trainer.system import text as text_lib
 
 VARIABLE = "TF_CONFIG"
 JOBS = ("chief", "worker")
@@ -120,7 +121,7 @@ def parse(text: str) -> Cluster | None:
     jobs = _jobs(_mapping(_decoded(text), "TF_CONFIG").get("cluster", {}))
     if not jobs:  # Some platforms set it for every process, with a task or without.
         return None
-    task = _mapping(_decoded(text).get("task") or {}, "its task")
+    task = _mapping(_decoded(text).get("task") or {}, "TF_CONFIG: its task")
     job = _job_of(task, jobs)
     return Cluster(jobs, job, _index_of(task, job, len(jobs[job])))
 
@@ -136,16 +137,14 @@ def _decoded(text: str) -> Any:
 
 def _mapping(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"TF_CONFIG: {name} ({_short(value)}) is not a mapping; the form is {FORM}."
-        )
+        raise ConfigError(f"{name} ({_short(value)}) is not a JSON object; the form is {FORM}.")
     return value
 
 
 def _jobs(given: object) -> dict[str, list[str]]:
     """Returns the tasks of each job that has any, by TensorFlow's names of the jobs."""
     found: dict[str, list[str]] = {job: [] for job in JOBS}
-    for name, tasks in _mapping(given, "its cluster").items():
+    for name, tasks in _mapping(given, "TF_CONFIG: its cluster").items():
         if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
             raise ConfigError(
                 f"TF_CONFIG: job {_short(name)} ({_short(tasks)}) must be a list of addresses, "
@@ -219,7 +218,7 @@ def _index_of(task: dict[str, Any], job: str, count: int) -> int:
     if not is_number or str(given) not in {str(index) for index in range(count)}:
         raise ConfigError(
             f"TF_CONFIG: the task's index ({_short(given)}) must be from 0 to {count - 1}, because "
-            f"the job {job} has {count} task(s)."
+            f"the job {job} has {text_lib.counted(count, 'task')}."
         )
     return int(str(given))
 

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.distribution import cluster, peers
-from trainer.system import exits, loopback, sockets
+from trainer.system import console, exits, loopback, processes, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +82,8 @@ def run(argv: Sequence[str], count: int) -> int:
     A worker that was killed counts as failed with 1. One that ended because a signal stopped this
     process counts as failed with 128 plus the signal's number, as in a shell.
     """
+    if crowded := processes.crowding("local_workers", count):
+        console.say(crowded)
     ports = sockets.free_ports(count)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     workers = [LocalWorker(index, addresses, argv) for index in range(count)]

@@ -20,7 +20,7 @@ from trainer import backbones, options
 from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
 from trainer.models import archive, stored
-from trainer.system import sockets, text
+from trainer.system import environment, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,8 +113,8 @@ def _downloads() -> filelock.FileLock:
     """Returns a lock for downloads: processes of one machine would write the same file at once."""
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if not os.access(home, os.W_OK):
-        home = pathlib.Path("/tmp/.keras")
-    home.mkdir(parents=True, exist_ok=True)
+        # Keras then downloads to /tmp/.keras, where others could have put a link for our lock.
+        home = environment.private_folder()
     return filelock.FileLock(home / ".cxr-trainer.lock")
 
 
@@ -140,16 +140,16 @@ def _load_file(
 def _misfit(backbone: keras.Model, name: str, models: stored.Models) -> str:
     """Returns the rest of a sentence that says why a file has no such backbone."""
     if not models:
-        return f"holds no layers with weights; give one of {name}."
+        return f"holds no layers with weights; give a file of {name}."
     names = {layer.name for layers in models.values() for layer in layers}
     likely = [other for other, row in backbones.REGISTRY.items() if row.landmark in names]
     if likely and name not in likely:
-        return f"looks like {likely[0]}; give one of {name}, or --backbone={likely[0]}."
+        return f"looks like {likely[0]}; give a file of {name}, or --backbone={likely[0]}."
     reason = stored.difference(backbone, models)
     if reason:
         return f"does not fit {name}: {reason}."
     shown = ", ".join(sorted(names)[:3])
-    return f"holds no {name}, but layers named {shown} ...; give one of {name}."
+    return f"holds no {name}, but layers named {shown} ...; give a file of {name}."
 
 
 def _head_difference(wanted: Mapping[str, Any], found: Mapping[str, list[np.ndarray]]) -> str:

@@ -59,6 +59,12 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def is_remote(path: str) -> bool:
+    """Whether an address is meant for other storage than this machine's, well formed or not."""
+    scheme, colon, _ = path.partition(":")
+    return bool(colon) and scheme.lower() in _SCHEMES and scheme.lower() != "file"
+
+
 def check(path: str) -> None:
     """Raises LocationError unless `path` is local or a well-formed `gs://bucket/prefix`."""
     if is_url(path):
@@ -70,6 +76,8 @@ def check(path: str) -> None:
 def check_local(path: str) -> None:
     """Raises LocationError unless `path` is a path on this machine, `~` or `~user` before it."""
     scheme, colon, rest = path.partition(":")
+    if path.lower().startswith("file://"):
+        parse(path)
     if is_url(path):
         raise LocationError("must be a local path, not a URL")
     if colon and scheme.lower() in _SCHEMES:
@@ -94,6 +102,10 @@ def parse(text: str) -> Url:
     scheme, _, rest = text.partition("://")
     if scheme != "gs":
         shown = text_lib.visible(scheme)
+        if scheme.lower() == "gs":
+            raise LocationError("has its scheme in capitals; write gs://BUCKET/PREFIX")
+        if scheme.lower() == "file":
+            raise LocationError(f"is a URL of a local path; write {text_lib.visible(rest):.200}")
         raise LocationError(f"has the scheme {shown:.20}://; local paths and gs:// are supported")
     bucket, _, name = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):

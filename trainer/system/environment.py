@@ -15,6 +15,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,15 +78,85 @@ def prepare() -> None:
     os.environ["MPLBACKEND"] = "agg"
 
 
-def prepare_home() -> None:
-    """Gives a user without a home directory one in the temporary folder.
+def show_warnings() -> None:
+    """Shows warnings that PYTHONWARNINGS or -W make errors: libraries raise some when imported.
 
-    Libraries would otherwise make a folder named ~ in the working directory.
+    For commands, whose processes run no code of their user; also in the processes that they start.
     """
+    if not any(option.startswith("error") for option in sys.warnoptions):
+        return
+    sys.stderr.write(
+        "PYTHONWARNINGS or -W makes errors of warnings; they are shown instead, as libraries warn "
+        "when they are imported.\n"
+    )
+    sys.warnoptions[:] = [_shown(option) for option in sys.warnoptions]
+    given = os.environ.get("PYTHONWARNINGS", "")
+    os.environ["PYTHONWARNINGS"] = ",".join(_shown(option) for option in given.split(","))
+    _show_errors()
+
+
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Shows warnings that are to be errors while libraries start: theirs are not the user's.
+
+    Before and after the block, the filters are those of the program that imports us.
+    """
+    with warnings.catch_warnings():
+        _show_errors()
+        yield
+
+
+def _show_errors() -> None:
+    shown = [("default" if row[0] == "error" else row[0], *row[1:]) for row in warnings.filters]
+    warnings.resetwarnings()  # It also makes Python forget what it knows of the old filters.
+    warnings.filters[:] = shown  # type: ignore[index]
+
+
+def _shown(option: str) -> str:
+    action, colon, rest = option.strip().partition(":")
+    return f"default{colon}{rest}" if action and "error".startswith(action) else option.strip()
+
+
+OF_LIBRARIES = {
+    "KERAS_HOME": ".keras",
+    "MPLCONFIGDIR": "matplotlib",
+    "TFDS_DATA_DIR": "tensorflow_datasets",
+}
+"""Variables that name the folders of libraries, with the folder's name in the private one."""
+
+
+def prepare_home() -> None:
+    """Gives libraries a private folder where there is no home directory that can be written.
+
+    They would otherwise make a folder named ~ in the working directory, share /tmp/.keras with
+    everybody, warn at every start, or fail. What is set already stays, and so does a data set that
+    can be read.
+    """
+    if not pathlib.PurePath(
+        os.environ.get("HOME", "/")
+    ).is_absolute():  # Empty, it would be read as /.
+        del os.environ["HOME"]
     try:
-        pathlib.Path.home()
+        home = pathlib.Path.home()
     except RuntimeError:
-        os.environ["HOME"] = str(_private_folder())
+        home = _private_or_exit()
+        os.environ["HOME"] = str(home)
+    if _can_be_written(home):
+        return
+    private = _private_or_exit()
+    for variable, name in OF_LIBRARIES.items():
+        if name != "tensorflow_datasets" or not os.access(home / name / "cxr_tfds", os.R_OK):
+            os.environ.setdefault(variable, str(private / name))
+
+
+def _private_or_exit() -> pathlib.Path:
+    try:
+        return private_folder()
+    except OSError as error:
+        sys.exit(
+            f"no home directory can be written, and {error.filename} can't be used instead "
+            f"({error.strerror}); set HOME to a folder of yours."
+        )
 
 
 def cache_folder() -> pathlib.Path:
@@ -97,10 +168,15 @@ def cache_folder() -> pathlib.Path:
     try:
         folder = pathlib.Path.home() / ".cache" / "cxr-trainer"
     except RuntimeError:
-        return _private_folder()
+        return private_folder()
+    return folder if _can_be_written(folder) else private_folder()
+
+
+def _can_be_written(folder: pathlib.Path) -> bool:
+    """Whether a folder can be written, or made."""
     # Path.exists() raises in a folder of another user.
     existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
-    return folder if os.access(existing, os.W_OK) else _private_folder()
+    return os.access(existing, os.W_OK)
 
 
 def is_makeshift(folder: pathlib.Path) -> bool:
@@ -112,7 +188,7 @@ def _private_name() -> str:
     return f"cxr-trainer-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
-def _private_folder() -> pathlib.Path:
+def private_folder() -> pathlib.Path:
     """Returns a folder of this user alone: anybody may write to the temporary folder around it."""
     folder = pathlib.Path(tempfile.gettempdir()) / _private_name()
     folder.mkdir(mode=0o700, exist_ok=True)

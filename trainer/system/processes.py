@@ -23,6 +23,24 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 
 
+def num_cores() -> int:
+    """Returns the number of CPU cores that this process may use: fewer than all in a container."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def crowding(option: str, count: int) -> str:
+    """Returns a line if an option starts more processes than there are cores; else nothing."""
+    cores = num_cores()
+    if count <= cores:
+        return ""
+    noun = "core" if cores == 1 else "cores"
+    return (
+        f"{option} ({count}) exceeds the {cores} CPU {noun} of this machine: they share them, and "
+        "each is slower."
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ProcessResult:
     """A process that has ended.

@@ -4,28 +4,25 @@ What escapes names and cells is `cxr_tfds.text`, which the data set uses too.
 
 text.first_line(error)         # "No such file or directory"
 text.one_line("a    b")        # "a b"
-text.nearest("vgg17", names)   # "; did you mean vgg16?"
+text.plain(4294967296.0)       # "4294967296"
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from typing import TYPE_CHECKING
+import re
 
 from cxr_tfds.text import cell, from_cell, printable, quoted, visible
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 __all__ = [
     "cell",
+    "counted",
     "first_line",
     "from_cell",
     "is_os_string",
-    "nearest",
     "one_line",
+    "plain",
     "printable",
     "quoted",
     "shown",
@@ -34,8 +31,8 @@ __all__ = [
 
 _LONGEST = 60
 """Characters of a value that a message shows."""
-_SIMILAR = 0.65
-"""Least similarity (difflib's ratio) of a name that is suggested."""
+_MAX_WHOLE = 1e15
+"""Floats from here on may skip whole numbers, and are shown with an exponent."""
 
 
 def first_line(error: BaseException | str) -> str:
@@ -56,6 +53,11 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun, in the plural unless the count is 1."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def is_os_string(text: str) -> bool:
     """Whether the system can be given the text: it has no null byte, and can be encoded.
 
@@ -67,16 +69,11 @@ def is_os_string(text: str) -> bool:
         return False
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns a clause that names the known word nearest to a misspelt one; empty if none is."""
-    by_letters = {_letters(name): name for name in known}
-    found = difflib.get_close_matches(_letters(word), by_letters, n=1, cutoff=_SIMILAR)
-    return f"; did you mean {by_letters[found[0]]}?" if found else ""
-
-
-def _letters(word: str) -> str:
-    """Returns what a misspelling keeps: vgg-16, VGG_16 and vgg16 are one name."""
-    return word.casefold().replace("-", "").replace("_", "")
+def plain(number: float) -> str:
+    """Returns a number as users type it: 4294967296, 0.001 or 1e-5, not 4.29497e+09 or 1e-05."""
+    if isinstance(number, float) and number.is_integer() and abs(number) < _MAX_WHOLE:
+        return str(int(number))
+    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), shown(number))
 
 
 def shown(value: object) -> str:

@@ -11,6 +11,11 @@ from __future__ import annotations
 
 import pathlib
 import sys
+
+if __name__ == "__main__" and not pathlib.Path("".join(sys.argv[1:2])).is_file():
+    # Said before TensorFlow is imported.
+    raise SystemExit("this module takes the page that has the table: docs/tpu.md, and words")
+
 from typing import TYPE_CHECKING
 
 import keras

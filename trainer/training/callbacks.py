@@ -21,7 +21,7 @@ import tensorflow as tf
 from trainer.errors import DivergedError
 from trainer.evaluation import history
 from trainer.storage import documents
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 from trainer.training.driver import Position
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
         if not _is_exhausted(self._wait, self._patience):
             return ""
         return (
-            f"{self._wait} epoch(s) without a better {self._monitor} (patience {self._patience}; "
-            "with a larger one it continues)"
+            f"{text.counted(self._wait, 'epoch')} without a better {self._monitor} (patience "
+            f"{self._patience}; with a larger one it continues)"
         )
 
     def _stop_if_due(self) -> None:
@@ -386,8 +386,8 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
         for prefix in ("", "val_")
     )
     minutes, seconds = divmod(round(left_s), 60)
+    left = f"  at most {minutes}:{seconds:02d} left" if left_s else ""
     return (
         f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}  train {train}  validation {validation}  "
-        f"{logs['examples_per_s']:.0f} img/s  input wait {logs['input_wait']:.0%}  "
-        f"at most {minutes}:{seconds:02d} left"
+        f"{logs['examples_per_s']:.0f} img/s  input wait {logs['input_wait']:.0%}{left}"
     )

@@ -201,9 +201,9 @@ class Checkpoints:
             )
         if manifest["replicas"] != self._num_replicas:
             console.say(
-                f"the checkpoint was written with {manifest['replicas']} replica(s), and the run "
-                f"resumes with {self._num_replicas}: its results will equal those of an "
-                "uninterrupted run up to rounding, not to the bit."
+                f"the checkpoint was written with {text.counted(manifest['replicas'], 'replica')}, "
+                f"and the run resumes with {self._num_replicas}: its results will equal those of "
+                "an uninterrupted run up to rounding, not to the bit."
             )
         values = tf.train.Checkpoint(values=self._variables)
         try:

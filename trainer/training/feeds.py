@@ -276,7 +276,12 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
                 f"views ({config.features.views}) needs cached features, and this run trains on "
                 f"images: {obstacle}."
             )
-        return ImageFeed(data, network, config.runtime.seed, f"training on images: {obstacle}.")
+        return ImageFeed(
+            data,
+            network,
+            config.runtime.seed,
+            f"training on images, not on cached features: {obstacle}.",
+        )
     cache = store.Cache(
         config.cache_root,
         budget_bytes,

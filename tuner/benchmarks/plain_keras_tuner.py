@@ -9,9 +9,16 @@ Options are those of `trainer.benchmarks.plain_keras` and `cuts`, a list of laye
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
+
+if __name__ == "__main__" and not pathlib.Path("".join(sys.argv[1:])).is_file():
+    # Said before TensorFlow is imported.
+    raise SystemExit(
+        "this module takes a JSON file of options; python -m tuner.benchmarks.race writes one."
+    )
+
+import json
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any

@@ -155,8 +155,11 @@ def _summary(results: SearchResults, totals: Totals) -> str:
     parts = [
         f"{len(results.finished)} of {formats.counted(totals.trials, 'trial')} finished",
         f"{len(results.failures)} failed",
-        "time left unknown" if left is None else f"about {formats.duration(left)} left",
     ]
+    if left != 0:
+        parts.append(
+            "time left unknown" if left is None else f"about {formats.duration(left)} left"
+        )
     if results.best is not None:
         parts.insert(1, f"best {results.objective} {formats.score(results.best.score)}")
     return ", ".join(parts)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from trainer.system import text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,4 +51,4 @@ def place(of: int | None) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Formats a count with its noun, in the plural unless the count is 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return text.counted(count, noun)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from trainer.data import batches
 from trainer.features import shard_files
-from trainer.system import console
+from trainer.system import console, text
 from trainer.training import feeds
 from trainer.training.driver import Driver
 
@@ -81,8 +81,9 @@ class Costs:
             [
                 plan.to_text(),
                 (
-                    f"{plan.num_trials} trials of {plan.num_configurations} configurations, "
-                    f"{plan.num_epochs} epochs in total"
+                    f"{text.counted(plan.num_trials, 'trial')} of "
+                    f"{text.counted(plan.num_configurations, 'configuration')}, "
+                    f"{text.counted(plan.num_epochs, 'epoch')} in total"
                 ),
                 (
                     f"estimated time: {_duration(self.seconds(plan, workers))}, "

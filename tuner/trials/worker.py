@@ -63,7 +63,7 @@ class TrialWorker(keras_tuner.Tuner):
         super().__init__(
             oracle=oracle,
             hypermodel=hypermodel,
-            directory=settings.directory,
+            directory=str(settings.parent),
             project_name=settings.project_name,
         )
         self._is_remote = self.oracle is not oracle

@@ -81,7 +81,10 @@ def test_nothing_frozen_is_nothing_to_measure(make_config):
     [
         ({"fixed_step_size": 3, "use_all_samples": False}, r"without --fixed_.*, --use_all_samp"),
         ({"optimizer": "sgd"}, "without --optimizer; leave it out"),
-        ({"cache_budget_gb": 1e-6}, "needs features to cache; training on images: features of"),
+        (
+            {"cache_budget_gb": 1e-6},
+            "needs features to cache; training on images, not on cached features: features of",
+        ),
     ],
 )
 def test_what_can_not_be_compared_is_refused_before_the_race(

@@ -26,6 +26,13 @@ def test_the_error_for_a_data_set_that_is_not_built_names_both_remedies(tmp_path
         opening.load(DataOptions(dataset="grouped", data_dir=str(tmp_path)), 224)
 
 
+def test_tfds_does_not_warn_of_what_is_about_to_be_built(tmp_path, caplog):
+    files = radiographs.kaggle_files()
+    files.zip(tmp_path / "a")
+    opening.load(_options(tmp_path, "a"), 224)
+    assert "dataset_info.json" not in caplog.text
+
+
 def test_an_empty_archive_folder_is_one_error(tmp_path):
     (tmp_path / "manual").mkdir()
     options = DataOptions(manual_dir=str(tmp_path / "manual"), data_dir=str(tmp_path / "data"))

@@ -79,7 +79,7 @@ def test_a_cluster_of_one_has_no_others():
 @pytest.mark.parametrize(
     ("jobs", "task", "message"),
     [
-        ([], FIRST, r"its cluster \(\[\]\) is not a mapping"),
+        ([], FIRST, r"its cluster \(\[\]\) is not a JSON object"),
         ({"worker": "a:1"}, FIRST, r"job worker \(a:1\) must be a list of addresses"),
         ({"worker": [1]}, FIRST, r"job worker \(\[1\]\) must be a list"),
         (TWO | {"ps": ["c:3"]}, FIRST, "names a job ps; only chief and worker train here"),
@@ -92,7 +92,7 @@ def test_a_cluster_of_one_has_no_others():
         ({"worker": ["grpc://a:1"]}, FIRST, "grpc://a:1 is not an address"),
         ({"worker": ["a:1", "a:1"]}, FIRST, "names a:1 2 times"),
         ({"chief": ["a:1"], "worker": ["a:1"]}, FIRST, "names a:1 2 times"),
-        (TWO, "worker", r"its task \(worker\) is not a mapping"),
+        (TWO, "worker", r"its task \(worker\) is not a JSON object"),
         (TWO, {"index": 0}, "not which task of it this process is; add"),
         (TWO, {"type": "chief", "index": 0}, "of the job chief, but the cluster has only worker"),
         (TWO, {"type": "worker"}, r"index \(null\) must be from 0 to 1"),
@@ -114,7 +114,7 @@ def test_each_mistake_has_its_own_line(jobs, task, message):
         ("worker:1", r"\(worker:1\) is not JSON"),
         ("[" * 100_000, "is nested more than 32 deep"),
         ("\x1b[31m", r"\(\?\[31m\) is not JSON"),
-        ("[]", r"TF_CONFIG \(\[\]\) is not a mapping"),
+        ("[]", r"TF_CONFIG \(\[\]\) is not a JSON object"),
         ('{"cluster": {"worker": ["a:1"]}}', "not which task of it this process is"),
     ],
 )

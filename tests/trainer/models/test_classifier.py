@@ -99,7 +99,7 @@ def test_a_file_that_holds_no_weights_is_an_error(name, tmp_path):
 def test_weights_of_another_backbone_are_an_error(tmp_path):
     path = tmp_path / "vgg.weights.h5"
     classifier.build(_config(backbone="vgg16"), (32, 32, 1), 2).trunk.save_weights(path)
-    with pytest.raises(RunError, match="looks like vgg16; give one of small_cnn"):
+    with pytest.raises(RunError, match="looks like vgg16; give a file of small_cnn"):
         classifier.build(_config(weights=str(path)), (32, 32, 1), 2)
 
 

@@ -93,7 +93,9 @@ def test_weights_with_the_top_of_imagenet_give_the_backbone(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_another_backbone_is_named(suffix, tmp_path):
     path = _write(_backbone(), tmp_path / f"other{suffix}")
-    with pytest.raises(RunError, match=r"looks like small_cnn; give one of vgg16, or --backbone="):
+    with pytest.raises(
+        RunError, match=r"looks like small_cnn; give a file of vgg16, or --backbone="
+    ):
         _build(backbone="vgg16", weights=str(path))
 
 

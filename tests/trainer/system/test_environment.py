@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer import config, preflight
 from trainer.system import environment
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +59,35 @@ def test_closed_streams_are_not_given_to_the_next_file(tmp_path):
     assert (tmp_path / "file").read_text("utf-8") == "…"
 
 
+@pytest.mark.parametrize(
+    ("options", "variables"), [([], {"PYTHONWARNINGS": "error"}), (["-W", "error"], {})]
+)
+def test_warnings_that_are_to_be_errors_are_shown(options, variables):
+    code = (
+        "from trainer.system import environment; environment.show_warnings();"
+        "import os, subprocess, sys, warnings; warnings.warn('of a library');"
+        "subprocess.run([sys.executable, '-c', 'import warnings; warnings.warn(str(1 + 1))'])"
+    )
+    result = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=60,
+        check=False, env=os.environ | {"PYTHONWARNINGS": ""} | variables,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("PYTHONWARNINGS or -W makes errors of warnings; they are shown")
+    assert "UserWarning: of a library" in result.stderr
+    assert "UserWarning: 2" in result.stderr
+
+
+def test_only_libraries_are_excepted_from_warnings_as_errors():
+    code = (
+        "import trainer, warnings; trainer.evaluate\n"
+        "try:\n warnings.warn('of the user')\nexcept UserWarning: print('raised')"
+    )
+    result = _run(code, stdout=subprocess.PIPE, env=os.environ | {"PYTHONWARNINGS": "error"})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "raised\n"
+
+
 def test_plots_need_no_window(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     code = (
@@ -85,6 +115,61 @@ def test_a_user_without_a_home_directory_gets_a_private_one(monkeypatch, tmp_pat
     assert home.stat().st_mode & 0o077 == 0
     assert environment.cache_folder() == home
     assert environment.is_makeshift(home)
+
+
+@pytest.fixture
+def read_only(monkeypatch, tmp_path):
+    """A home directory that can't be written; root may write everywhere, so that access says it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: (mode != os.W_OK or "home" not in Path(path).parts)
+        and access(path, mode),
+    )  # fmt: skip
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", str(home))
+    for name in environment.OF_LIBRARIES:
+        monkeypatch.setenv(name, "")  # Restored at the end, also where the test unsets it.
+        monkeypatch.delenv(name)
+    return home
+
+
+def test_libraries_follow_the_private_folder_without_a_writable_home(read_only, tmp_path):
+    environment.prepare_home()
+    for name in environment.OF_LIBRARIES:
+        folder = Path(os.environ[name])
+        assert folder.parent.parent == tmp_path
+        assert environment.is_makeshift(folder)
+    assert os.environ["HOME"] == str(read_only)
+    line = preflight.moved_folders(config.Config())
+    assert line.count(str(environment.cache_folder())) == 2
+    given = config.Config.from_flat({"cache_dir": "a", "data_dir": "b"})
+    assert preflight.moved_folders(given) == ""
+
+
+def test_what_is_set_or_readable_stays_without_a_writable_home(read_only, monkeypatch):
+    (read_only / "tensorflow_datasets" / "cxr_tfds").mkdir(parents=True)
+    monkeypatch.setenv("MPLCONFIGDIR", "/elsewhere")
+    environment.prepare_home()
+    assert os.environ["MPLCONFIGDIR"] == "/elsewhere"
+    assert "TFDS_DATA_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("home", ["", "relative", "~"])
+def test_a_home_that_is_no_full_path_counts_as_unset(monkeypatch, home):
+    """Empty, libraries would read it as /, and a relative one as a folder of each directory."""
+    monkeypatch.setenv("HOME", home)
+    environment.prepare_home()
+    assert Path.home().is_absolute()
+    assert Path.home() != Path("/")
+
+
+@pytest.mark.usefixtures("read_only")
+def test_no_place_to_write_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(SystemExit, match=r"no home directory can be written, and .* set HOME to"):
+        environment.prepare_home()
 
 
 def test_a_private_folder_of_somebody_else_is_refused(monkeypatch, tmp_path):

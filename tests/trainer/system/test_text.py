@@ -24,5 +24,15 @@ def test_control_characters_and_undecodable_bytes_are_made_visible():
     assert text.printable("a\x00b\udcff\tc") == "a\\x00b\\udcff\tc"
 
 
+@pytest.mark.parametrize(
+    ("number", "typed"),
+    [(2**32, "4294967296"), (2.0**32, "4294967296"), (-1.0, "-1"), (1e-05, "1e-5"), (0.25, "0.25"),
+     (1e20, "1e20"), (1.5e-10, "1.5e-10"), (0, "0")],
+)  # fmt: skip
+def test_a_number_is_shown_as_users_type_it(number, typed):
+    assert text.plain(number) == typed
+    assert float(typed) == number
+
+
 def test_one_line_has_single_spaces():
     assert text.one_line(" a\n\tb  c ") == "a b c"

@@ -62,6 +62,10 @@ def test_after_a_divergence_the_time_left_starts_anew():
     assert lines[-1].endswith("at most 0:20 left")
 
 
+def test_the_last_epoch_leaves_no_time():
+    assert callbacks.format_epoch(0, 1, LOGS, 0).endswith("input wait 2%")
+
+
 def test_an_undefined_metric_is_printed_as_undefined():
     line = callbacks.format_epoch(0, 1, LOGS | {"val_auc": math.nan}, 0)
     assert "accuracy 0.8750  auc undefined" in line

@@ -40,7 +40,7 @@ def test_a_run_that_continues_ends_as_if_it_had_been_longer_from_the_start(
 ):
     train.run(make_config(max_epochs=4))
     assert re.search(
-        r"holds a run that finished after 2 epoch\(s\), evaluated on 20.*: it continues to at most "
+        r"holds a run that finished after 2 epochs, evaluated on 20.*: it continues to at most "
         r"4 epochs.\n",
         capsys.readouterr().out,
     )
@@ -104,7 +104,7 @@ def test_a_run_that_stopped_early_says_so_and_continues_with_more_patience(
     train.run(make_config(**STOPS))
     train.run(make_config(**STOPS | {"max_epochs": 12}))
     assert (
-        "training stopped early after epoch 2: 1 epoch(s) without a better val_loss (patience 1; "
+        "training stopped early after epoch 2: 1 epoch without a better val_loss (patience 1; "
         "with a larger one it continues)."
     ) in capsys.readouterr().out
     train.run(make_config(**STOPS | {"patience": 3}))
@@ -116,7 +116,7 @@ def test_a_finished_run_that_is_repeated_says_so_before_anything_else(copy, make
     capsys.readouterr()
     train.run(make_config(max_epochs=2))
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"{copy} holds a run that finished after 2 epoch(s), evaluated on 20")
+    assert first.startswith(f"{copy} holds a run that finished after 2 epochs, evaluated on 20")
     assert first.endswith(": nothing is trained, and its model is evaluated again.")
     assert (copy / "metrics.jsonl").read_bytes() == before
 

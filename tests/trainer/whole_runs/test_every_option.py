@@ -124,13 +124,15 @@ EFFECTS: dict[str, Callable[[Outcome, Outcome], bool]] = {
     "dataset=phantom": _prints("data: cxr_tfds/phantom/"),
     "weights": _changes,  # Not an option of the result by name: the hash of the weights is.
     "optimizer=adamw": _keeps,  # Adam by its other name.
-    "feature_cache=off": _prints("training on images: --feature_cache=off."),
+    "feature_cache=off": _prints(
+        "training on images, not on cached features: --feature_cache=off."
+    ),
     "max_epochs": _has_epochs(2),
     "patience": _has_epochs(2),
     "monitor=val_auc": _prints("Best epoch (highest validation ROC-AUC): 1 of 1"),
     "cache_budget_gb": _prints("more than --cache_budget_gb=0.\n"),
-    "strategy=mirrored": _prints("2 replica(s), float32"),
-    "num_logical_devices": _prints("2 replica(s), float32"),
+    "strategy=mirrored": _prints("2 replicas, float32"),
+    "num_logical_devices": _prints("2 replicas, float32"),
     "precision=auto": _prints("img/s in float32 and at"),
     "keep_checkpoints": _has_checkpoints(["00002-000000"]),
     "checkpoint_every_s": _has_checkpoints(
@@ -296,6 +298,7 @@ def test_an_option_that_needs_what_is_not_here_is_refused(data_dir, places, tmp_
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DEVICES = {"one_device": 0, "mirrored": 2}
+REPLICAS = {0: "1 replica", 2: "2 replicas"}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -303,7 +306,7 @@ DEVICES = {"one_device": 0, "mirrored": 2}
 def test_each_strategy_trains_in_each_precision(trained, strategy, precision):
     count = DEVICES[strategy]
     run = trained({"strategy": strategy, "num_logical_devices": count, "precision": precision})
-    assert f"{count or 1} replica(s), {precision}\n" in run.output
+    assert f"{REPLICAS[count]}, {precision}\n" in run.output
     assert (run.config["strategy"], run.config["precision"]) == (strategy, precision)
     assert np.isfinite([run.history[0][name] for name in ("loss", "val_loss")]).all()
 
@@ -320,7 +323,7 @@ def test_two_workers_train_in_each_precision(make_config, tmp_path, precision):
         local_workers=2, strategy="multi_worker", precision=precision, max_epochs=1
     )
     output = commands.Command(config, tmp_path, "run").finish()
-    assert f"2 replica(s), {precision}\n" in output
+    assert f"2 replicas, {precision}\n" in output
 
 
 def test_the_options_of_a_process_leave_results_as_they_are(make_config, tmp_path, trained):

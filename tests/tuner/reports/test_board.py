@@ -114,6 +114,12 @@ def test_without_a_terminal_each_finished_trial_is_logged_once():
     assert "\x1b" not in "".join(printed)
 
 
+def test_a_finished_search_has_no_time_left():
+    printed = []
+    Board(1, "val_auc", is_terminal=False, say=printed.append).update(search(trial("a")))
+    assert printed[-1] == "  1 of 1 trial finished, best val_auc 0.7500, 0 failed"
+
+
 def test_trials_that_ended_before_a_resume_are_not_logged_again():
     printed = []
     shown = Board(5, "val_auc", is_terminal=False, say=printed.append)
