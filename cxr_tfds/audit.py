@@ -236,6 +236,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        conflict_handler="resolve",  # absl's flags are inherited: also those of other commands.
     )
     parser.add_argument("--manual_dir", help="the zip, or the folder with the zip or its files")
     parser.add_argument("--json", help="also write the findings to this file")

@@ -231,7 +231,7 @@ def require_clean(issues: Sequence[Issue], root: str) -> None:
         "files, and give the extracted folder as --manual_dir.",
         issues,
         line=f"{text.counted(len(issues), 'bad file')} in {where}: {_shortly(issues)}; "
-        f"python -m cxr_tfds.audit --manual_dir={text.quoted(str(root))} lists them.",
+        f"python -m cxr_tfds.audit --manual_dir={text.quoted(root)} lists them.",
     )
 
 
