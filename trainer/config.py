@@ -199,15 +199,15 @@ class Config(option_groups.Named):
 def check_names(values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a name that is no option's, and names the nearest."""
     _require_mapping(values)
+    known = [*(field.name for _, field in fields()), "model_dir"]
     for name, value in values.items():
         if not isinstance(name, str):
             raise ConfigError(f"unknown option {text.shown(name)}; an option's name is text.")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in known:
             raise ConfigError(
                 f"{text.one_line(name):.200} ({text.shown(value)}) is an object; options stand "
                 'side by side in one, such as {"backbone": "vgg16", "max_epochs": 5}.'
             )
-    known = [*(field.name for _, field in fields()), "model_dir"]
     for name in sorted(set(values) - set(known)):
         hint = hints.option(name, known) or "; --help lists them all."
         raise ConfigError(f"unknown option {text.one_line(name):.200}{hint}")

@@ -268,7 +268,7 @@ class FeatureOptions(option_groups.Group):
     )
     cache_budget_gb: float = option(
         20.0,
-        "size limit (GiB) of the local feature cache; the least recently used features are removed",
+        "size limit (GiB) of the local feature cache; the least recently used are removed",
         minimum=0,
         of_result=False,
     )
@@ -285,13 +285,10 @@ class RuntimeOptions(option_groups.Group):
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         of_result=False,
     )
-    tpu: str = option(
-        "local", "name or address of the TPU; local: the TPU of this VM", of_result=False
-    )
+    tpu: str = option("local", "name or address of the TPU; local: of this VM", of_result=False)
     tpu_topology: str = option(
         "v5e:1x1",
-        "chips that --mode=tpu_check compiles for: v5e, v5p or v6e, and their grid, such as "
-        "v5e:2x4",
+        "chips that --mode=tpu_check compiles for: v5e, v5p or v6e, and their grid (v5e:2x4)",
         of_result=False,
     )
     num_logical_devices: int = option(

@@ -75,11 +75,10 @@ def load(path: pathlib.Path) -> keras.Model:
                 f"{path} can't be used: its weights {weight.path} are not finite; restore it from "
                 "a copy, or train again."
             )
-    _explain_refusals(model)
     return model
 
 
-def _explain_refusals(model: keras.Model) -> None:
+def explain_refusals(model: keras.Model) -> None:
     """Lets `predict` look at arrays before Keras, whose error is a trace of its graph."""
     predict, shape = model.predict, model.input.shape
 

@@ -87,6 +87,7 @@ class Run:
         path = self.directory.best_model
         model: keras.Model = saved.load(path)
         saved.require_built_by(model, self.config.model, path)
+        saved.explain_refusals(model)
         return model
 
     @property
