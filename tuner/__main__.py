@@ -38,9 +38,13 @@ NAME = "tuner"
 def main(command: flags.TunerCommand) -> int:
     """Runs the search and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
+    return exits.code_of(NAME, lambda: _run(command), lambda: _folders(command))
+
+
+def _folders(command: flags.TunerCommand) -> dict[str, str]:
     folders = preflight.folders(command.base) | {"directory": command.settings.directory}
-    del folders["model_dir"]  # Trials are in the search's directory.
-    return exits.code_of(NAME, lambda: _run(command), folders)
+    folders.pop("model_dir", None)  # Trials are in the search's directory.
+    return folders
 
 
 def _run(command: flags.TunerCommand) -> int:

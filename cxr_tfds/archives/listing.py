@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
+import stat
 import struct
 import zipfile
 import zlib
@@ -195,12 +196,24 @@ def _children(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _file(path: epath.Path, root: epath.Path) -> FileEntry:
     name = path.relative_to(root).as_posix()
-    local = pathlib.Path(path)
-    # A pipe would block whoever reads it, and is a file to epath; a link may lead nowhere.
-    if not path.is_file() or (local.exists() and not local.is_file()):
+    try:
+        size = _regular_size(path)
+    except OSError:  # A link may lead nowhere.
+        size = None
+    if size is None:
         return FileEntry(name, 0, problem="is not a regular file")
-    size = size_of(path)
     return FileEntry(name, size, problem=_size_problem(size))
+
+
+def _regular_size(path: epath.Path) -> int | None:
+    """Returns a file's size in bytes; None for a pipe, which would block whoever reads it.
+
+    A network file system is asked once a file: each question takes it a millisecond.
+    """
+    if "://" in str(path):
+        return size_of(path) if path.is_file() else None
+    status = pathlib.Path(path).stat()
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def size_of(path: epath.Path) -> int:

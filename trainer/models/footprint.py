@@ -26,7 +26,13 @@ _FLOAT_BYTES = 4
 
 
 def require_batch(
-    model: keras.Model, option: str, batch_size: int, *, step: int = 1, is_trained: bool = True
+    model: keras.Model,
+    option: str,
+    batch_size: int,
+    *,
+    step: int = 1,
+    is_trained: bool = True,
+    avoids: str = "",
 ) -> None:
     """Refuses a batch whose activations alone exceed the memory that is free.
 
@@ -36,15 +42,18 @@ def require_batch(
       batch_size: of this host.
       step: the batch size is a multiple of it.
       is_trained: whether gradients are computed.
+      avoids: the flag that avoids a batch of a fixed size; empty: the batch is the user's.
 
     Raises:
       ConfigError: with what is needed, what is free, and the largest batch that fits.
     """
-    each, free = bytes_per_example(model, is_trained=is_trained), memory.free_bytes()
+    each, free = bytes_per_example(model, is_trained=is_trained), memory.obtainable_bytes()
     if batch_size * each <= free:
         return
     largest = free // each // step * step
     way_out = f"give at most {largest}" if largest else "give a smaller --image_size"
+    if avoids:
+        way_out = f"give {avoids}, or a smaller --image_size"
     raise ConfigError(
         f"{option} ({batch_size}) needs at least {memory.shown(batch_size * each)} of memory for "
         f"the activations, {memory.shown(each)} an image, and {memory.shown(free)} are free; "
@@ -55,17 +64,19 @@ def require_batch(
 def bytes_per_example(model: keras.Model, *, is_trained: bool) -> int:
     """Returns the least memory in bytes that an example's activations take in a model.
 
-    Frozen layers free their inputs: only the largest output counts. From the first layer that
-    trains on, the outputs of layers with weights are kept for the gradient.
+    What a layer returns is freed once it is used, so the largest output counts. But the gradient of
+    a weight needs what its layer was given: these inputs are kept, all at once. Frozen layers need
+    none: counting them would refuse batches that fit.
     """
-    largest = kept = 0
-    is_above_cut = False
-    for layer in _leaves(model):
-        size = _output_bytes(layer)
-        is_above_cut |= is_trained and bool(layer.trainable_weights)
-        largest = max(largest, size)
-        kept += size if is_above_cut and layer.weights else 0
-    return max(largest, kept, 1)
+    layers = list(_leaves(model))
+    largest = max((_bytes_of(layer, "output") for layer in layers), default=0)
+    # One tensor may be the input of several layers.
+    kept = {
+        id(layer.input): _bytes_of(layer, "input")
+        for layer in layers
+        if is_trained and layer.trainable_weights and _bytes_of(layer, "input")
+    }
+    return max(largest, sum(kept.values()), 1)
 
 
 def require_head(width: int, neurons: int, dense_layers: int) -> None:
@@ -79,7 +90,7 @@ def require_head(width: int, neurons: int, dense_layers: int) -> None:
     Raises:
       ConfigError: with what is needed, what is free, and how many neurons fit.
     """
-    free = memory.free_bytes()
+    free = memory.obtainable_bytes()
 
     def needed(count: int) -> int:
         return (width + (dense_layers - 1) * count) * count * _FLOAT_BYTES * _COPIES
@@ -105,12 +116,11 @@ def _leaves(layer: Any) -> Iterator[Any]:
         yield layer
 
 
-def _output_bytes(layer: Any) -> int:
+def _bytes_of(layer: Any, side: str) -> int:
+    """Returns the size of a layer's input or output, whichever `side` names."""
     try:
-        output = layer.output
-    except (AttributeError, ValueError):  # It was never called, or has several outputs.
+        tensors = keras.tree.flatten(getattr(layer, side))
+    except (AttributeError, ValueError):  # It was never called, or more than once.
         return 0
-    sizes = (
-        math.prod(side or 1 for side in tensor.shape[1:]) for tensor in keras.tree.flatten(output)
-    )
+    sizes = (math.prod(length or 1 for length in tensor.shape[1:]) for tensor in tensors)
     return sum(sizes) * (2 if "16" in str(layer.compute_dtype) else _FLOAT_BYTES)

@@ -58,16 +58,21 @@ def _remedy(images: Any, size: tuple[int, int]) -> str:
 def _remedy_of_levels(images: np.ndarray) -> str:
     if not images.size:
         return ""
-    low, high = images.min(), images.max()
+    # Python's numbers: NumPy's 8-bit ones overflow in the sum, with a warning.
+    low, high = images.min().item(), images.max().item()
     if not np.isfinite(low + high):
         return "replace what is not finite"
     if low < 0:
         return "undo the standardisation; the model scales images itself"
     if high > 255:
         return "scale the levels, dividing 12 bits by 16 and 16 bits by 256"
-    # As the model itself: divided by 255, an image has fractions and no level above 1.
-    axes = tuple(range(1, images.ndim))
-    has_fractions = (images != np.round(images)).any(axes)
-    if (has_fractions & (images.max(axes) <= 1)).any():
+    if images.dtype.kind == "f" and _has_divided(images):
         return "multiply by 255; the model scales images itself"
     return ""
+
+
+def _has_divided(images: np.ndarray) -> bool:
+    """As the model itself: divided by 255, an image has fractions and no level above 1."""
+    axes = tuple(range(1, images.ndim))
+    has_fractions = (images != np.round(images)).any(axes)
+    return bool((has_fractions & (images.max(axes) <= 1)).any())

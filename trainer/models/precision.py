@@ -111,8 +111,8 @@ def measure(
         backbone,
         f"image_size ({config.backbone_image_size}), timed in batches",
         TRIAL_BATCH_SIZE,
-        step=TRIAL_BATCH_SIZE,
         is_trained=False,
+        avoids="--precision=float32",
     )
     forward = tf.function(lambda x: backbone(x, training=False))
     side = config.backbone_image_size

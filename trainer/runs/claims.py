@@ -19,7 +19,7 @@ from trainer.storage import locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from trainer.config import Config
 
@@ -31,10 +31,15 @@ OF_RUN = (
 )  # fmt: skip
 """What a run writes, as patterns; names of folders end with a slash."""
 _HARMLESS = (
-    ".*", "lost+found/", "logs/", "log/",
-    *(f"*.{suffix}" for suffix in ("log", "out", "err", "txt", "md", "json", "yaml", "yml", "sh")),
+    ".*", "lost+found/", "logs/", "log/", "wandb/", "mlruns/", "readme", "icon\r", "thumbs.db",
+    "*.o[0-9]*", "*.e[0-9]*", "*.po[0-9]*", "*.pe[0-9]*", "events.out.tfevents.*",
+    *(f"*.{suffix}" for suffix in (
+        "log", "out", "err", "txt", "md", "json", "yaml", "yml", "toml", "ini", "cfg", "flags",
+        "sh", "sbatch", "slurm", "pbs", "ipynb",
+    )),
 )  # fmt: skip
-"""What shells, schedulers and people put beside a run before it begins: logs, options, notes."""
+"""What shells, schedulers, file managers, trackers and people put beside a run before it begins:
+logs (PBS and SGE write job.o17), options, notes. In small letters."""
 _SHOWN = 3
 
 
@@ -57,8 +62,9 @@ def require_free(
       own: patterns of what the command itself writes there.
       way_out: the flag that names a folder; empty: a folder inside.
     """
-    known = (*own, *_HARMLESS)
-    other = [name for name in found if not any(fnmatch.fnmatchcase(name, x) for x in known)]
+    other = [
+        name for name in found if not _is_like(name, own) and not _is_like(name.lower(), _HARMLESS)
+    ]
     if not other:
         return
     listed = ", ".join(f"{text.one_line(name):.60}" for name in other[:_SHOWN])
@@ -70,12 +76,15 @@ def require_free(
     )
 
 
+def _is_like(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def require_free_for_run(config: Config, found: Iterable[str]) -> None:
     """Raises ConfigError if the folder of a new run holds other files.
 
     The folders of data, cache and copies may be inside, where the user has named them so.
     """
-    place = _absolute(config.model_dir)
     named = (
         config.data.data_dir,
         config.data.manual_dir,
@@ -83,19 +92,22 @@ def require_free_for_run(config: Config, found: Iterable[str]) -> None:
         config.features.cache_dir,
         config.model.weights,
     )
+    # A folder may be named by its place, or by a link that is inside and leads elsewhere.
     inside = [
         path.removeprefix(f"{place}/").partition("/")[0]
-        for path in map(_absolute, filter(None, named))
+        for absolute in (os.path.realpath, os.path.abspath)
+        for place in [_absolute(config.model_dir, absolute)]
+        for path in (_absolute(other, absolute) for other in named if other)
         if path.startswith(f"{place}/")
     ]
     own = [*OF_RUN, *(f"{name}{end}" for name in inside for end in ("", "/"))]
     require_free("model_dir", config.model_dir, found, own)
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str, absolute: Callable[[pathlib.Path], str]) -> str:
     if locations.is_url(path):
         return str(locations.parse(path))
-    return os.path.realpath(pathlib.Path(path).expanduser()).rstrip("/")
+    return absolute(pathlib.Path(path).expanduser()).rstrip("/")
 
 
 def nothing_to_resume(place: object) -> str:

@@ -101,6 +101,9 @@ def warnings_shown() -> Iterator[None]:
 
     Before and after the block, the filters are those of the program that imports us.
     """
+    if not any(row[0] == "error" for row in warnings.filters):
+        yield  # Filters that libraries add when they are imported stay.
+        return
     with warnings.catch_warnings():
         _show_errors()
         yield
@@ -129,8 +132,9 @@ def prepare_home() -> None:
     """Gives libraries a private folder where there is no home directory that can be written.
 
     They would otherwise make a folder named ~ in the working directory, share /tmp/.keras with
-    everybody, warn at every start, or fail. What is set already stays, and so does a data set that
-    can be read.
+    everybody, warn at every start, or fail. What is set already stays, and so do a data set that
+    can be read, and a folder in the home directory that can be written, as one that a container
+    mounts there.
     """
     if not pathlib.PurePath(
         os.environ.get("HOME", "/")
@@ -145,8 +149,11 @@ def prepare_home() -> None:
         return
     private = _private_or_exit()
     for variable, name in OF_LIBRARIES.items():
-        if name != "tensorflow_datasets" or not os.access(home / name / "cxr_tfds", os.R_OK):
-            os.environ.setdefault(variable, str(private / name))
+        own = home / name
+        if not os.access(own / "cxr_tfds", os.R_OK):
+            # Keras would pass by its own folder, if the one around it can't be written.
+            folder = own if _can_be_written(own) else private / name
+            os.environ.setdefault(variable, str(folder))
 
 
 def _private_or_exit() -> pathlib.Path:

@@ -30,7 +30,7 @@ _Parsed = TypeVar("_Parsed")
 
 
 def code_of(
-    name: str, work: Callable[[], int], folders: Mapping[str, str] = types.MappingProxyType({})
+    name: str, work: Callable[[], int], folders: Callable[[], Mapping[str, str]] = dict
 ) -> int:
     """Returns what `work` returns, or prints the error that ended it and returns its code.
 
@@ -40,7 +40,8 @@ def code_of(
     Args:
       name: of the command.
       work: does it, and returns the code.
-      folders: the folder of each option that names one, by the option's name.
+      folders: returns the folder of each option that names one, by the option's name. It is called
+        after an error: to look for a folder may fail for the same reason.
     """
     try:
         code = work()
@@ -50,11 +51,17 @@ def code_of(
             _fail(name, f"{stop}; the same command resumes from what is saved.", code)
     except Exception as error:
         is_ours = isinstance(error, errors.ConfigError | errors.RunError)
-        reason = str(error) if is_ours else explain(error, folders)
+        reason = str(error) if is_ours else explain(error, _known(folders))
         if not reason:
             raise
         code = _fail(name, reason, USAGE if isinstance(error, errors.ConfigError) else FAILED)
     return OUTPUT_CLOSED if console.is_closed() and code not in (FAILED, USAGE) else code
+
+
+def _known(folders: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    with contextlib.suppress(OSError):
+        return folders()
+    return {}
 
 
 def explain(error: Exception, folders: Mapping[str, str] = types.MappingProxyType({})) -> str:

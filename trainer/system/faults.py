@@ -79,7 +79,11 @@ def of_library(error: Exception) -> OSError | None:
     """Returns the system's error that a library has put into words of its own; None if none."""
     is_tensorflows = type(error).__module__.startswith("tensorflow.")
     found = _OF_TENSORFLOW.search(str(error)) if is_tensorflows else None
-    return _as_error(found)
+    of_system = _as_error(found)
+    if of_system is not None and of_system.filename is None:
+        # What it is about is in the rest of the line.
+        of_system.strerror = text.one_line(text.first_line(error)).rstrip(".")
+    return of_system
 
 
 def _in_words(error: OSError) -> OSError | None:

@@ -33,13 +33,25 @@ _CGROUP_FILES = (
 
 def free_bytes() -> int:
     """Returns the memory that is available to new processes, in this container."""
+    free = _bytes_of("MemAvailable")
+    if free is None:  # Not Linux, or one that does not tell: all of it counts as free.
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([free, *filter(None, map(_left_in_group, _CGROUP_FILES))])
+
+
+def obtainable_bytes() -> int:
+    """Returns the free memory and swap space: what needs more can't run, however slowly."""
+    return free_bytes() + (_bytes_of("SwapFree") or 0)
+
+
+def _bytes_of(entry: str) -> int | None:
+    """Returns an entry of the system's account of memory; None if it has none."""
     try:
         status = _MEMINFO.read_text("utf-8")
-    except OSError:  # Not Linux.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", status, re.MULTILINE)
-    free = int(found[1]) * 1024 if found else 0
-    return min([free, *filter(None, map(_left_in_group, _CGROUP_FILES))])
+    except OSError:
+        return None
+    found = re.search(rf"^{entry}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def _left_in_group(names: tuple[str, str, str, str]) -> int | None:
@@ -59,7 +71,7 @@ def shown(num_bytes: float) -> str:
 
 def require_processes(option: str, count: int) -> None:
     """Raises ConfigError unless so many processes with TensorFlow fit into memory."""
-    free = free_bytes()
+    free = obtainable_bytes()
     if count * PROCESS_BYTES > free:
         raise ConfigError(
             f"{option} ({count}) needs at least {shown(count * PROCESS_BYTES)} of memory, and "

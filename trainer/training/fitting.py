@@ -91,14 +91,13 @@ def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
     footprint.require_batch(feed.model, "batch_size", size, step=context.num_replicas)
     if isinstance(feed, feeds.FeatureFeed):
         # Features are computed in batches of a fixed size, whatever batch_size says.
-        count = shard_files.PASS_BATCH_SIZE
         side = config.model.backbone_image_size
         footprint.require_batch(
             feed.partition.prefix,
             f"image_size ({side}), computing features in batches",
-            count,
-            step=count,
+            shard_files.PASS_BATCH_SIZE,
             is_trained=False,
+            avoids="--feature_cache=off",
         )
 
 

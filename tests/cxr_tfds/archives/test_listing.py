@@ -219,3 +219,16 @@ def test_the_outermost_files_come_first(files: Files, tmp_path: pathlib.Path) ->
     for folder in (files.zip(tmp_path / "zip") / "archive.zip", files.extract(tmp_path / "tree")):
         depths = [len(entry.parts) for entry in listing.list_files(epath.Path(folder))]
         assert depths == sorted(depths)
+
+
+def test_a_file_is_asked_for_once_or_twice(tmp_path, monkeypatch):
+    """On a network file system, each question takes a millisecond, and an archive has thousands."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "IM-0001-0001.jpeg").write_bytes(b"x")
+    asked, ask = [], os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, **named: asked.append(str(path)) or ask(path, **named)
+    )
+    (entry,) = listing.list_files(epath.Path(tmp_path))
+    assert entry.size == 1
+    assert 1 <= sum(path.endswith(".jpeg") for path in asked) <= 2

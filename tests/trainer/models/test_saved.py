@@ -135,7 +135,9 @@ def test_a_file_is_no_image(model, images):
 
 
 def test_right_images_are_predicted_and_saved_again(model, images, tmp_path):
-    for right in (images, images[..., 0], np.zeros_like(images), images > 99, images[:0]):
+    bright = np.maximum(images.astype(np.uint8), 1)
+    bright[0, 0, 0, 0] = 255
+    for right in (images, images[..., 0], np.zeros_like(images), images > 99, images[:0], bright):
         inputs.require_images(right, SIZE, SIZE)
     expected = model.predict(images, verbose=0)
     model.save(tmp_path / "again.keras")

@@ -27,6 +27,10 @@ HARMLESS = {
     "a disk's own folder": ["lost+found/x"],
     "logs": ["train.log", "slurm-17.out", "logs/a/b"],
     "options and notes": ["options.json", "README.md", "submit.sh"],
+    "a cluster's": ["job.o17", "job.e17", "job.pe17", "run.sbatch", "run.pbs"],
+    "a notebook's folder on a drive": ["Train.ipynb", "desktop.ini", "Icon\r", "Thumbs.db"],
+    "a tracker's": ["wandb/x", "mlruns/0/meta.yaml", "events.out.tfevents.17.host"],
+    "in capitals, or without an ending": ["README", "NOTES.TXT"],
     "an earlier start's": ["tensorboard/x", "changes.jsonl"],
     "what options name": ["data/x", "cache/x", "zip.zip", "weights.h5"],
 }
@@ -66,6 +70,16 @@ def test_what_is_harmless_is_passed_by(tmp_path, kind):
     _fill(tmp_path, HARMLESS[kind])
     preflight._check_new_run(_config(tmp_path))
     _take(_config(tmp_path))
+
+
+def test_a_link_that_an_option_names_is_passed_by(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "data").parent.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "data").symlink_to(tmp_path / "elsewhere")
+    _take(_config(folder))
+    with pytest.raises(ConfigError, match=r"holds other files \(data/\)"):
+        _take(_config(folder, data_dir=str(tmp_path / "elsewhere" / "x")))
 
 
 def test_a_run_resumes_whatever_is_beside_it(tmp_path):

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ def test_warnings_that_are_to_be_errors_are_shown(options, variables):
     assert result.stderr.startswith("PYTHONWARNINGS or -W makes errors of warnings; they are shown")
     assert "UserWarning: of a library" in result.stderr
     assert "UserWarning: 2" in result.stderr
+
+
+def test_filters_that_libraries_add_stay_where_no_warning_is_an_error():
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        with environment.warnings_shown():
+            warnings.filterwarnings("ignore", "of a library")
+        assert warnings.filters[0][0] == "ignore"
 
 
 def test_only_libraries_are_excepted_from_warnings_as_errors():
@@ -154,6 +163,18 @@ def test_what_is_set_or_readable_stays_without_a_writable_home(read_only, monkey
     environment.prepare_home()
     assert os.environ["MPLCONFIGDIR"] == "/elsewhere"
     assert "TFDS_DATA_DIR" not in os.environ
+
+
+def test_folders_that_can_be_written_in_a_home_that_can_not_stay(read_only, monkeypatch):
+    mounted = [read_only / "tensorflow_datasets", read_only / ".keras"]
+    for folder in mounted:
+        folder.mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path in mounted or access(path, mode))
+    environment.prepare_home()
+    assert os.environ["TFDS_DATA_DIR"] == str(mounted[0])
+    assert os.environ["KERAS_HOME"] == str(mounted[1])
+    assert environment.is_makeshift(Path(os.environ["MPLCONFIGDIR"]))
 
 
 @pytest.mark.parametrize("home", ["", "relative", "~"])

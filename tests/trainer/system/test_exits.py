@@ -95,3 +95,9 @@ def test_an_error_with_a_name_from_elsewhere_has_no_control_characters(error, ca
     assert capsys.readouterr().err == (
         "trainer: a\\x1b[2J\\u202e.jpeg is damaged\nDownload it again.\n"
     )
+
+
+def test_folders_that_can_not_be_looked_for_hide_no_error(capsys):
+    error = PermissionError(13, "Permission denied", "/x")
+    assert exits.code_of("trainer", _raising(error), _raising(error)) == exits.FAILED
+    assert capsys.readouterr().err.startswith("trainer: /x: Permission denied")

@@ -89,6 +89,12 @@ def test_tensorflows_errors_of_the_system_are_the_systems(tmp_path):
     assert "Not a directory (in --model_dir); a file is where a folder belongs" in line
 
 
+def test_tensorflows_error_without_a_path_keeps_its_words():
+    error = tf.errors.NotFoundError(None, None, "libx.so: can't open: No such file or directory")
+    line = exits.explain(error, FOLDERS)
+    assert line.startswith("libx.so: can't open: No such file or directory; put it back")
+
+
 def test_a_full_disk_is_no_lack_of_memory():
     error = tf.errors.ResourceExhaustedError(None, None, "/zip/x; No space left on device")
     assert exits.explain(error, FOLDERS).startswith("/zip/x: No space left on device (in --manual")

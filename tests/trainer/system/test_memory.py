@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from trainer.errors import ConfigError
@@ -48,6 +50,23 @@ def test_a_container_without_a_limit_has_the_machines_memory(machine):
     (machine / "memory.current").write_text("5\n")
     (machine / "memory.stat").write_text("file 0\n")
     assert memory.free_bytes() == 8 * memory.GIB
+
+
+def test_swap_space_can_be_had_too(machine):
+    assert memory.obtainable_bytes() == memory.free_bytes()
+    with (machine / "meminfo").open("a") as file:
+        file.write(f"SwapFree:    {2 * MIB} kB\n")
+    assert memory.free_bytes() == 8 * memory.GIB
+    assert memory.obtainable_bytes() == 10 * memory.GIB
+
+
+@pytest.mark.parametrize("content", ["MemTotal: 5 kB\nMemFree: 1 kB\n", None])
+def test_a_system_that_does_not_tell_what_is_available_refuses_nothing_that_fits(machine, content):
+    (machine / "meminfo").unlink()
+    if content:
+        (machine / "meminfo").write_text(content)
+    assert memory.free_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory.obtainable_bytes() == memory.free_bytes()
 
 
 @pytest.mark.usefixtures("machine")
