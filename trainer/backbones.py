@@ -28,6 +28,7 @@ class Backbone:
       landmark: a layer with weights that none of the others has, by which a file is recognized.
       image_size: side (px) of the square images that the pretrained weights were trained on.
       is_pretrained: whether there are ImageNet weights.
+      has_batch_norm: whether some of its layers are batch norm's, which always stay frozen.
     """
 
     module: str
@@ -36,6 +37,7 @@ class Backbone:
     landmark: str
     image_size: int = 224
     is_pretrained: bool = True
+    has_batch_norm: bool = True
 
     def load_constructor(self) -> Callable[..., Any]:
         """Returns the constructor; imports Keras."""
@@ -48,7 +50,9 @@ class Backbone:
 
 REGISTRY: dict[str, Backbone] = {
     # The paper's backbones.
-    "vgg16": Backbone("keras.applications.vgg16", "VGG16", 19, "block5_conv3"),
+    "vgg16": Backbone(
+        "keras.applications.vgg16", "VGG16", 19, "block5_conv3", has_batch_norm=False
+    ),
     "inception_resnet_v2": Backbone(
         "keras.applications.inception_resnet_v2", "InceptionResNetV2", 780, "conv_7b", 299
     ),
@@ -62,10 +66,20 @@ REGISTRY: dict[str, Backbone] = {
         "keras.applications.efficientnet_v2", "EfficientNetV2B0", 270, "block6h_project_conv"
     ),
     "convnext_tiny": Backbone(
-        "keras.applications.convnext", "ConvNeXtTiny", 133, "convnext_tiny_stem_conv"
+        "keras.applications.convnext",
+        "ConvNeXtTiny",
+        133,
+        "convnext_tiny_stem_conv",
+        has_batch_norm=False,
     ),
     # Without pretrained weights: trains on `phantom` from random ones.
     "small_cnn": Backbone(
-        "trainer.models.small_cnn", "SmallCNN", 9, "block4_conv", 128, is_pretrained=False
+        "trainer.models.small_cnn",
+        "SmallCNN",
+        9,
+        "block4_conv",
+        128,
+        is_pretrained=False,
+        has_batch_norm=False,
     ),
 }

@@ -279,8 +279,8 @@ def weights_path(weights: str) -> pathlib.Path:
 def weights_for_resuming(model: ModelOptions, model_dir: str) -> str:
     """Returns what a run's frozen layers can be built from where its file of weights is gone.
 
-    A checkpoint holds what is trained. The rest is in the run's own model, if it has one; where all
-    layers are trained, most backbones have no rest. A checkpoint is refused where the rest differs.
+    A checkpoint holds what is trained. The rest is in the run's own model, if it has one; without
+    batch norm there is no rest where all layers are trained.
 
     Returns:
       A value for `weights`: its own where the file is there, or nothing can stand in for it.
@@ -293,7 +293,10 @@ def weights_for_resuming(model: ModelOptions, model_dir: str) -> str:
         return named
     if (run / "best.keras").is_file():
         return str(run / "best.keras")
-    return "none" if model.layers_to_unfreeze == ALL_LAYERS else named
+    has_frozen = (
+        model.layers_to_unfreeze != ALL_LAYERS or backbones.REGISTRY[model.backbone].has_batch_norm
+    )
+    return named if has_frozen else "none"
 
 
 def absent_weights(path: pathlib.Path) -> str:

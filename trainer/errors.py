@@ -16,6 +16,10 @@ class ConfigError(ValueError):
     """
 
 
+class TooLargeError(ConfigError):
+    """What an option asks for does not fit into the memory of this machine."""
+
+
 class RunError(Exception):
     """A file, device, host or download failed; the message says what to do.
 

@@ -99,7 +99,9 @@ def _check_data(data: DataOptions) -> None:
     if any((root / "cxr_tfds" / data.dataset).glob("*/dataset_info.json")):
         return
     if data.manual_dir:
-        _check_archive(data.manual_dir)
+        # Of several hosts that share a data_dir, the others find what the first has built.
+        if cluster.of_environment() is None:
+            _check_archive(data.manual_dir)
     else:
         raise RunError(
             f"cxr_tfds/{data.dataset} is not built in {root}. Give --manual_dir, the folder with "

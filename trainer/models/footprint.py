@@ -1,6 +1,6 @@
 """Refuses what can't fit into memory, by the least that it takes, before the system ends the run.
 
-    footprint.require_batch(model, "batch_size", 100_000, step=replicas)    # ConfigError
+    footprint.require_batch(model, "batch_size", 100_000, step=replicas)    # TooLargeError
     footprint.require_head(width=512, neurons=100_000, dense_layers=3)
 
 The figures are lower bounds: what is refused can't fit, and what isn't may still not fit. They hold
@@ -13,15 +13,16 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import TooLargeError
 from trainer.system import memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_COPIES = 4
-"""Of each weight of the head: its value, its gradient, and Adam's two moments."""
+_COPIES = 2
+"""Of each weight of the head: its value and its gradient. Most optimizers add more."""
 _FLOAT_BYTES = 4
 
 
@@ -45,7 +46,7 @@ def require_batch(
       avoids: the flag that avoids a batch of a fixed size; empty: the batch is the user's.
 
     Raises:
-      ConfigError: with what is needed, what is free, and the largest batch that fits.
+      TooLargeError: with what is needed, what is free, and the largest batch that fits.
     """
     each, free = bytes_per_example(model, is_trained=is_trained), memory.obtainable_bytes()
     if batch_size * each <= free:
@@ -54,7 +55,7 @@ def require_batch(
     way_out = f"give at most {largest}" if largest else "give a smaller --image_size"
     if avoids:
         way_out = f"give {avoids}, or a smaller --image_size"
-    raise ConfigError(
+    raise TooLargeError(
         f"{option} ({batch_size}) needs at least {memory.shown(batch_size * each)} of memory for "
         f"the activations, {memory.shown(each)} an image, and {memory.shown(free)} are free; "
         f"{way_out}."
@@ -88,8 +89,10 @@ def require_head(width: int, neurons: int, dense_layers: int) -> None:
       dense_layers: their number.
 
     Raises:
-      ConfigError: with what is needed, what is free, and how many neurons fit.
+      TooLargeError: with what is needed, what is free, and how many neurons fit.
     """
+    if any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU")):
+        return
     free = memory.obtainable_bytes()
 
     def needed(count: int) -> int:
@@ -101,9 +104,9 @@ def require_head(width: int, neurons: int, dense_layers: int) -> None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= free else (low, middle)
-    raise ConfigError(
+    raise TooLargeError(
         f"neurons ({neurons}) with dense_layers ({dense_layers}) on {width:,} features needs at "
-        f"least {memory.shown(needed(neurons))} of memory for weights, gradients and optimizer, "
+        f"least {memory.shown(needed(neurons))} of memory for weights and gradients, "
         f"and {memory.shown(free)} are free; give at most {low}."
     )
 

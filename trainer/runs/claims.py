@@ -32,6 +32,7 @@ OF_RUN = (
 """What a run writes, as patterns; names of folders end with a slash."""
 _HARMLESS = (
     ".*", "lost+found/", "logs/", "log/", "wandb/", "mlruns/", "readme", "icon\r", "thumbs.db",
+    "core.*", "*.lock", "predictions*.csv",
     "*.o[0-9]*", "*.e[0-9]*", "*.po[0-9]*", "*.pe[0-9]*", "events.out.tfevents.*",
     *(f"*.{suffix}" for suffix in (
         "log", "out", "err", "txt", "md", "json", "yaml", "yml", "toml", "ini", "cfg", "flags",

@@ -83,7 +83,7 @@ def show_warnings() -> None:
 
     For commands, whose processes run no code of their user; also in the processes that they start.
     """
-    if not any(option.startswith("error") for option in sys.warnoptions):
+    if all(_shown(option) == option.strip() for option in sys.warnoptions):
         return
     sys.stderr.write(
         "PYTHONWARNINGS or -W makes errors of warnings; they are shown instead, as libraries warn "

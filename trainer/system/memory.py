@@ -3,7 +3,7 @@
 Linux ends a process that takes too much, without a word; so what can't fit is refused before.
 
     memory.free_bytes() / memory.GIB
-    memory.require_processes("local_workers", 500)     # ConfigError with figures
+    memory.require_processes("local_workers", 500)     # TooLargeError with figures
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import pathlib
 import re
 
-from trainer.errors import ConfigError
+from trainer.errors import TooLargeError
 
 GIB = 1 << 30
-PROCESS_BYTES = 400 << 20
+PROCESS_BYTES = 300 << 20
 """What a process takes that has imported TensorFlow and built a small model, at least."""
 _MEMINFO = pathlib.Path("/proc/meminfo")
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
@@ -70,10 +70,10 @@ def shown(num_bytes: float) -> str:
 
 
 def require_processes(option: str, count: int) -> None:
-    """Raises ConfigError unless so many processes with TensorFlow fit into memory."""
+    """Raises TooLargeError unless so many processes with TensorFlow fit into memory."""
     free = obtainable_bytes()
     if count * PROCESS_BYTES > free:
-        raise ConfigError(
+        raise TooLargeError(
             f"{option} ({count}) needs at least {shown(count * PROCESS_BYTES)} of memory, and "
             f"{shown(free)} are free; give at most {max(free // PROCESS_BYTES, 1)}."
         )

@@ -106,8 +106,8 @@ def _notes_of_batches(data: Data) -> tuple[str, ...]:
     if plan.batch_size <= plan.num_examples:
         return ()
     note = (
-        f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples:,} training examples: "
-        f"every step has some of them more than once; {plan.num_examples} or less has each once."
+        f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples:,} training examples, so "
+        f"each step repeats some; a batch_size of at most {plan.num_examples} has each once."
     )
     return (note,)
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from trainer.data import opening
 from trainer.distribution import runtime
-from trainer.errors import ConfigError, DiskError, DivergedError, RunError
+from trainer.errors import ConfigError, DiskError, DivergedError, RunError, TooLargeError
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
 from trainer.system import text
@@ -174,7 +174,7 @@ def _reason(error: Exception) -> str:
     line = text.first_line(error)
     if isinstance(error, DivergedError) or isinstance(error.__cause__, DivergedError):
         return f"diverged: {error.__cause__ or error}"
-    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError | TooLargeError):
         return f"out of memory: {line}"
     if isinstance(error, ConfigError):
         return f"impossible: {line}"

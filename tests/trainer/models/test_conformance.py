@@ -164,6 +164,12 @@ def test_the_registry_knows_its_layers(name, network):
     assert landmarks == {name}
 
 
+def test_registry_tells_batch_norm(network, name):
+    kinds = {type(layer) for layer in network.trunk.layers}
+    is_listed = backbones.REGISTRY[name].has_batch_norm
+    assert is_listed == (keras.layers.BatchNormalization in kinds)
+
+
 def test_batch_norm_never_trains(network):
     classifier.freeze(network.trunk, "all")
     for layer in network.trunk.layers:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 import pytest
+import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import TooLargeError
 from trainer.models import footprint
 from trainer.system import memory
 
@@ -48,25 +49,30 @@ def test_a_batch_that_can_not_fit_is_refused_with_the_largest_that_does(model):
     model.layers[1].trainable = False
     footprint.require_batch(model, "batch_size", 256)
     wanted = r"batch_size \(257\) needs at least 1.00 MiB .* an image, .* free; give at most 255\."
-    with pytest.raises(ConfigError, match=wanted):
+    with pytest.raises(TooLargeError, match=wanted):
         footprint.require_batch(model, "batch_size", 257, step=5)
 
 
 def test_an_image_that_can_not_fit_names_its_size(model, monkeypatch):
     monkeypatch.setattr(memory, "obtainable_bytes", lambda: 100)
-    with pytest.raises(ConfigError, match="give a smaller --image_size"):
+    with pytest.raises(TooLargeError, match="give a smaller --image_size"):
         footprint.require_batch(model, "batch_size", 1)
 
 
 def test_a_batch_of_a_fixed_size_names_what_avoids_it(model):
-    with pytest.raises(ConfigError, match="give --feature_cache=off, or a smaller --image_size"):
+    with pytest.raises(TooLargeError, match="give --feature_cache=off, or a smaller --image_size"):
         footprint.require_batch(model, "image_size (16)", 10**6, avoids="--feature_cache=off")
 
 
 def test_a_head_that_can_not_fit_is_refused_with_the_most_neurons():
-    footprint.require_head(width=64, neurons=1024, dense_layers=1)
-    with pytest.raises(ConfigError, match=r"neurons \(1025\) .* give at most 1024\."):
-        footprint.require_head(width=64, neurons=1025, dense_layers=1)
-    with pytest.raises(ConfigError, match="give at most 225"):
+    footprint.require_head(width=64, neurons=2048, dense_layers=1)
+    with pytest.raises(TooLargeError, match=r"neurons \(2049\) .* give at most 2048\."):
+        footprint.require_head(width=64, neurons=2049, dense_layers=1)
+    with pytest.raises(TooLargeError, match="give at most 331"):
         footprint.require_head(width=64, neurons=1024, dense_layers=2)
     footprint.require_head(width=64, neurons=10**9, dense_layers=0)
+
+
+def test_a_head_on_an_accelerator_has_memory_of_its_own(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * (kind == "GPU"))
+    footprint.require_head(width=64, neurons=2049, dense_layers=1)

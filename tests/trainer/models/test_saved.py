@@ -51,7 +51,9 @@ def images():
 
 @pytest.fixture(scope="module")
 def model(path):
-    return saved.load(path)
+    loaded = saved.load(path)
+    saved.explain_refusals(loaded)
+    return loaded
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from trainer.errors import ConfigError
+from trainer.errors import TooLargeError
 from trainer.system import memory
 
 MIB = 2**20
@@ -71,9 +71,9 @@ def test_a_system_that_does_not_tell_what_is_available_refuses_nothing_that_fits
 
 @pytest.mark.usefixtures("machine")
 def test_processes_that_can_not_fit_are_refused_with_the_largest_number():
-    memory.require_processes("workers", 20)
+    memory.require_processes("workers", 27)
     wanted = (
-        r"workers \(21\) needs at least 8.2 GiB of memory, and 8.0 GiB are free; give at most 20"
+        r"workers \(28\) needs at least 8.2 GiB of memory, and 8.0 GiB are free; give at most 27"
     )
-    with pytest.raises(ConfigError, match=wanted):
-        memory.require_processes("workers", 21)
+    with pytest.raises(TooLargeError, match=wanted):
+        memory.require_processes("workers", 28)
