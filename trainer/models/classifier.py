@@ -79,8 +79,9 @@ def with_checked_input(network: Network) -> keras.Model:
 
     It takes float32 instead of uint8. Keras casts what a model is fed, and a model of uint8 would
     see an image in [0, 1] as black, without a word. This one gives every 8-bit image the same
-    probabilities, and fails for other sizes, and for images that are not in 0..255. Training and
-    its evaluation use the network without the check.
+    probabilities, and fails for other sizes, for images that are not in 0..255, and for those that
+    have levels of 0 to 1 alone, unless they are black. Training and its evaluation use the network
+    without the check.
 
     Returns:
       [B, H, W, 1] -> [B, K] float32 probabilities; it shares the network's variables.
@@ -110,9 +111,9 @@ def _build_check(shape: tuple[int, int, int]) -> keras.Model:
         ops.matmul(rows, ops.zeros((height, 1))), ops.matmul(columns, ops.zeros((width, 1)))
     )
     is_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
-    # Divided by 255, an image has fractions and no level above 1; a black one is whole.
-    is_whole = ops.all(ops.equal(grey, ops.round(grey)), (1, 2))
-    is_levels = ops.logical_or(is_whole, ops.greater(ops.max(rows, 1), 1.0))
+    # Divided by 255, an image has no level above 1; neither has a black one, whose level is 0.
+    highest = ops.max(rows, 1)
+    is_levels = ops.logical_or(ops.equal(highest, 0.0), ops.greater(highest, 1.0))
     is_right = ops.logical_and(ops.all(is_level, (1, 2)), is_levels)
     factor = ops.take(ops.ones((1,)), ops.cast(ops.logical_not(is_right), "int32"))
     factor = ops.expand_dims(ops.where(is_right, factor, float("nan")), -1)

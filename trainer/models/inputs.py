@@ -2,7 +2,7 @@
 
 Where only plain Keras is at hand, the model refuses the same images; `classifier` describes how.
 
-    inputs.require_images(images, height=224, width=224)
+    inputs.images(x, height=224, width=224)     # an array, or ConfigError
 """
 
 from __future__ import annotations
@@ -12,67 +12,97 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import ConfigError
+from trainer.system import text
 
 _CHANNELS = (3, 4)
+_READ = "cxr_tfds.images.decode reads a file into one"
 
 
-def require_images(images: Any, height: int, width: int) -> None:
-    """Raises ConfigError unless an array holds images as the trainer's models take them.
+def is_batch(x: Any) -> bool:
+    """Whether `x` is one batch: an array, a tensor, or what is none but was meant to be one.
+
+    Anything else that Keras takes is read in batches: a tf.data.Dataset, PyDataset or generator.
+    """
+    return isinstance(x, str | bytes | list | tuple | dict) or _is_array(x)
+
+
+def images(x: Any, height: int, width: int) -> np.ndarray:
+    """Returns a batch of images as the trainer's models take them.
 
     Args:
-      images: [B, height, width, 1] or [B, height, width], grey levels 0 to 255 of any dtype.
+      x: [B, height, width, 1] or [B, height, width], grey levels 0 to 255 of any dtype: an array or
+        tensor, alone in a list, or in a dict by the name of the model's input.
       height: of each image, in pixels.
       width: of each image, in pixels.
+
+    Returns:
+      [B, height, width, 1], of the dtype of `x`.
+
+    Raises:
+      ConfigError: when it holds something else; the message says how to convert it.
     """
-    remedy = _remedy(images, (height, width))
+    members = list(x.values()) if isinstance(x, dict) else x
+    is_packed = isinstance(members, list | tuple) and len(members) == 1
+    batch = members[0] if is_packed else x
+    array = np.asarray(batch) if _is_array(batch) else None
+    remedy = _remedy_of_type(batch) if array is None else _remedy(array, (height, width))
     if remedy:
         raise ConfigError(
-            f"images ({_described(images)}) must be grey, [B, {height}, {width}, 1], with levels 0 "
-            f"to 255: {remedy}."
+            f"images ({_described(batch, array)}) must be grey, [B, {height}, {width}, 1], with "
+            f"levels 0 to 255: {remedy}."
         )
+    # Keras adds the axis only to the first batch that it is given.
+    return array.reshape(-1, height, width, 1)  # type: ignore[union-attr]
 
 
-def _described(images: Any) -> str:
-    if not isinstance(images, np.ndarray):
-        return f"of type {type(images).__name__}"
-    said = f"of shape {images.shape} and type {images.dtype}"
-    if images.dtype.kind in "fiu" and images.size:
-        said += f", from {images.min():g} to {images.max():g}"
+def _is_array(x: Any) -> bool:
+    """Whether NumPy reads it: an array, a tensor, a data frame, an image of Pillow."""
+    return hasattr(x, "__array__") or hasattr(x, "__array_interface__")
+
+
+def _described(batch: Any, array: np.ndarray | None) -> str:
+    if array is None:
+        return f"{text.shown(batch)}, of type {type(batch).__name__}"
+    said = f"of shape {array.shape} and type {array.dtype}"
+    if array.dtype.kind in "fiu" and array.size:
+        said += f", from {array.min():g} to {array.max():g}"
     return said
 
 
-def _remedy(images: Any, size: tuple[int, int]) -> str:
+def _remedy_of_type(batch: Any) -> str:
+    if isinstance(batch, list | tuple) and all(map(_is_array, batch)):
+        return "give one array, np.stack(images)"
+    return f"give an array of numbers; {_READ}"
+
+
+def _remedy(array: np.ndarray, size: tuple[int, int]) -> str:
     """Returns how to convert an array, a clause; empty if it is right."""
-    if not isinstance(images, np.ndarray) or images.dtype.kind not in "fiub":
-        return "give an array of numbers; cxr_tfds.images.decode reads a file into one"
-    shape = images.shape
+    if array.dtype.kind not in "fiub":
+        return f"give an array of numbers; {_READ}"
+    shape = array.shape
     if shape in (size, (*size, 1)):
         return "this is one image, give images[None]"
     if len(shape) == 4 and shape[-1] in _CHANNELS:
         return "make colours grey, as PIL.Image.convert('L') does, or take one of equal channels"
     if shape[1:] not in (size, (*size, 1)):
         return f"resize each, as cxr_tfds.images.decode(file_content, {size[0]}) does"
-    return _remedy_of_levels(images)
+    if not array.size:
+        return "there is no image in it"
+    return _remedy_of_levels(array)
 
 
-def _remedy_of_levels(images: np.ndarray) -> str:
-    if not images.size:
-        return ""
+def _remedy_of_levels(array: np.ndarray) -> str:
     # Python's numbers: NumPy's 8-bit ones overflow in the sum, with a warning.
-    low, high = images.min().item(), images.max().item()
+    low, high = array.min().item(), array.max().item()
     if not np.isfinite(low + high):
         return "replace what is not finite"
     if low < 0:
         return "undo the standardisation; the model scales images itself"
     if high > 255:
         return "scale the levels, dividing 12 bits by 16 and 16 bits by 256"
-    if images.dtype.kind == "f" and _has_divided(images):
-        return "multiply by 255; the model scales images itself"
+    highest = array.max(tuple(range(1, array.ndim)))
+    if ((highest > 0) & (highest <= 1)).any():  # As the model itself; a black image is right.
+        if array.dtype.kind == "f":
+            return "multiply by 255; the model scales images itself"
+        return "one of 0 and 1 alone is a mask, or was divided by 255 and rounded; give the image"
     return ""
-
-
-def _has_divided(images: np.ndarray) -> bool:
-    """As the model itself: divided by 255, an image has fractions and no level above 1."""
-    axes = tuple(range(1, images.ndim))
-    has_fractions = (images != np.round(images)).any(axes)
-    return bool((has_fractions & (images.max(axes) <= 1)).any())

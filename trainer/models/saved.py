@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.models import archive, classifier, inputs
 from trainer.system import text
 
@@ -79,14 +80,22 @@ def load(path: pathlib.Path) -> keras.Model:
 
 
 def explain_refusals(model: keras.Model) -> None:
-    """Lets `predict` look at arrays before Keras, whose error is a trace of its graph."""
-    predict, shape = model.predict, model.input.shape
+    """Lets `predict` look at images before Keras, whose error is a trace of its graph."""
+    predict, (_, height, width, _) = model.predict, model.input.shape
 
     @functools.wraps(predict)
     def checked(x: Any, *args: Any, **named: Any) -> Any:
-        if isinstance(x, np.ndarray | str):
-            inputs.require_images(x, shape[1], shape[2])
-        return predict(x, *args, **named)
+        if inputs.is_batch(x):
+            return predict(inputs.images(x, height, width), *args, **named)
+        try:
+            return predict(x, *args, **named)
+        except tf.errors.InvalidArgumentError as error:
+            if "needs_grey_images" not in error.message:
+                raise
+            raise ConfigError(
+                f"a batch of {type(x).__name__} has images that are not grey, [B, {height}, "
+                f"{width}, 1], with levels 0 to 255; predict one batch to see what is wrong."
+            ) from error
 
     model.predict = checked
 

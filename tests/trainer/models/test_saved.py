@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.support import radiographs
 from trainer import backbones
@@ -83,6 +84,7 @@ WRONG = {
     "12 bits": lambda x: x.astype(np.uint16) * 16,
     "16 bits": lambda x: x.astype(np.uint16) * 257,
     "not a number": lambda x: x * np.nan,
+    "divided by 255 and rounded": lambda x: np.round(x / 255),
 }
 
 
@@ -101,6 +103,7 @@ REMEDIES = {
     "12 bits": "dividing 12 bits by 16",
     "16 bits": "16 bits by 256",
     "not a number": "replace what is not finite",
+    "divided by 255 and rounded": "multiply by 255",
 }
 WRONG_ARRAYS = {
     "colours": ((2, 32, 32, 3), r"PIL\.Image\.convert\('L'\)"),
@@ -130,18 +133,45 @@ def test_the_error_says_how_to_shape_images(model, kind):
         model.predict(np.ones(shape, np.uint8), verbose=0)
 
 
-@pytest.mark.parametrize("images", ["a.jpeg", np.array(["a.jpeg"])])
-def test_a_file_is_no_image(model, images):
+@pytest.mark.parametrize(
+    "files", ["a.jpeg", b"a.jpeg", ["a.jpeg"], ["a.jpeg", "b.jpeg"], {}, np.array(["a.jpeg"])]
+)
+def test_a_file_is_no_image(model, files):
     with pytest.raises(ConfigError, match=r"cxr_tfds\.images\.decode reads a file"):
-        model.predict(images, verbose=0)
+        model.predict(files, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("convert", "remedy"),
+    [
+        (lambda x: x[:0], "there is no image in it"),
+        (list, r"np\.stack\(images\)"),
+        (lambda x: Image.fromarray(x[0, ..., 0]), r"give images\[None\]"),
+        (lambda x: tf.constant(x / 255), "multiply by 255"),
+        (lambda x: {"image": x / 255}, "multiply by 255"),
+        (lambda x: (x / 255).astype(np.uint8), "divided by 255 and rounded"),
+        (lambda x: x > 99, "a mask"),
+        (lambda x: tf.data.Dataset.from_tensors(x / 255), "a batch of .*Dataset has images"),
+    ],
+)
+def test_what_is_no_array_of_grey_levels_is_one_sentence(model, images, convert, remedy):
+    with pytest.raises(ConfigError, match=remedy) as raised:
+        model.predict(convert(images.astype(np.uint8)), verbose=0)
+    assert "\n" not in str(raised.value)
 
 
 def test_right_images_are_predicted_and_saved_again(model, images, tmp_path):
     bright = np.maximum(images.astype(np.uint8), 1)
     bright[0, 0, 0, 0] = 255
-    for right in (images, images[..., 0], np.zeros_like(images), images > 99, images[:0], bright):
-        inputs.require_images(right, SIZE, SIZE)
+    for right in (images, images[..., 0], np.zeros_like(images), bright):
+        batch = inputs.images(right, SIZE, SIZE)
+        np.testing.assert_array_equal(batch[..., 0], right.reshape(-1, SIZE, SIZE))
     expected = model.predict(images, verbose=0)
+    alike = (images[..., 0], tf.constant(images), [images], {"image": tf.constant(images)})
+    for same in alike:  # The second has fewer axes than the first, which Keras does not take.
+        np.testing.assert_array_equal(model.predict(same, verbose=0), expected)
+    stored = tf.data.Dataset.from_tensor_slices(images).batch(2)
+    np.testing.assert_array_equal(model.predict(stored, verbose=0), expected)
     model.save(tmp_path / "again.keras")
     again = keras.saving.load_model(tmp_path / "again.keras")
     np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
