@@ -43,6 +43,7 @@ def load(config: DataOptions, image_size: int, *, compares_archive: bool = True)
     builder = _open(config)
     if config.manual_dir and compares_archive:
         provenance.require_same_archive(builder, config)
+    provenance.say_if_partial(builder)
     return _reading(builder, config, image_size)
 
 
