@@ -203,6 +203,14 @@ def test_a_folder_that_can_not_be_written_is_one_line(archives, tmp_path):
         opening.load(options, 224)
 
 
+def test_an_archive_as_the_data_dir_is_one_line_and_stays(archives):
+    path = archives / "a" / "archive.zip"
+    before = path.read_bytes()
+    with pytest.raises(DiskError, match=r"archive\.zip.*: Not a directory \(in --data_dir\)"):
+        opening.load(_options(archives, "a", data_dir=str(path)), 224)
+    assert path.read_bytes() == before
+
+
 def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_path):
     """A limit on the size of files, as the disk's own end needs a disk of its own."""
     options = f"dataset='paper', data_dir={str(tmp_path)!r}, manual_dir={str(archives / 'a')!r}"
