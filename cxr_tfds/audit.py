@@ -14,7 +14,6 @@ import argparse
 import collections
 import dataclasses
 import difflib
-import json
 import os
 import platform
 import sys
@@ -23,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 from absl import app, flags
 from absl.flags import argparse_flags
-from etils import epath
 from PIL import Image
 
-from cxr_tfds import configs, images, protocols, source, text
+from cxr_tfds import configs, images, protocols, report_file, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from etils import epath
     from numpy.typing import NDArray
 
 _THUMBNAIL_SIDE: Final = 48
@@ -239,7 +238,9 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         conflict_handler="resolve",  # absl's flags are inherited: also those of other commands.
     )
     parser.add_argument("--manual_dir", help="the zip, or the folder with the zip or its files")
-    parser.add_argument("--json", help="also write the findings to this file")
+    parser.add_argument(
+        "--json", help="also write the findings to this file, outside of manual_dir"
+    )
     parser.add_argument(
         "--protocol", metavar="NAME", help=f"audit only one of {_PROTOCOLS} (default: all)"
     )
@@ -289,22 +290,33 @@ def main(arguments: argparse.Namespace) -> int:
     """Prints the findings and returns the exit code."""
     names = [arguments.protocol] if arguments.protocol else list(protocols.PROTOCOLS)
     try:
+        path = None
+        if arguments.json is not None:
+            path = report_file.parse(arguments.json, arguments.manual_dir)
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: "~nobody".
+        return _fail(text.visible(str(error)), code=2)
+    try:
         findings = audit(source.open_archive(arguments.manual_dir), names)
     except source.SourceError as error:
         return _fail(error.line, code=1)
+    problem = _write(findings, path, arguments.json) if path else ""
     try:
-        _write(findings, arguments.json)
         _print(format_table(findings))
     except OSError as error:
-        target = text.visible(str(error.filename or "standard output"))
-        return _fail(f"{target} can't be written: {error.strerror}", code=1)
+        problem = problem or f"standard output can't be written: {error.strerror}"
+    if problem:
+        return _fail(problem, code=1)
     return 0 if findings.is_sound else 1
 
 
-def _write(findings: Findings, path: str | None) -> None:
-    if path:
-        value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
-        epath.Path(path).write_text(json.dumps(value, indent=2) + "\n")
+def _write(findings: Findings, path: epath.Path, option: str) -> str:
+    """Returns what keeps the report from being written; empty if nothing does."""
+    value: dict[str, Any] = dataclasses.asdict(findings) | {"is_sound": findings.is_sound}
+    try:
+        report_file.write(path, value)
+    except OSError as error:
+        return report_file.explain(error, option)
+    return ""
 
 
 def _print(table: str) -> None:

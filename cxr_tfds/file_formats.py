@@ -109,7 +109,9 @@ def load(data: bytes) -> Image.Image:
       ValueError: the file is none of `FORMATS`, is damaged, holds several images, has more than 8
         bits a channel, or sides beyond the limits above. The message is a clause whose subject is
         the file.
+      TypeError: `data` is no bytes, but a path, an open file or an array.
     """
+    require_bytes(data)
     if not data:
         raise ValueError("is empty")
     try:
@@ -121,6 +123,15 @@ def load(data: bytes) -> Image.Image:
     except _UNDECODABLE as error:
         raise ValueError(cannot_decode(error)) from error
     return image
+
+
+def require_bytes(data: object) -> None:
+    """Raises TypeError, a sentence, unless `data` is bytes."""
+    if not isinstance(data, bytes | bytearray):
+        raise TypeError(
+            f"data (of type {type(data).__name__}) must be a file's bytes: give them, such as "
+            "pathlib.Path(p).read_bytes()."
+        )
 
 
 def is_grey_huffman_jpeg(data: bytes) -> bool:

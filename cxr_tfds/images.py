@@ -143,12 +143,26 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
 
     Raises:
       ValueError: the file can't be used as `file_formats.load` says, is partly transparent, or has
-        less contrast than `MIN_CONTRAST`. The message is a clause whose subject is the file.
+        less contrast than `MIN_CONTRAST`. The message is a clause whose subject is the file. Or
+        `side` is out of range.
+      TypeError: `data` is no bytes, or `side` no whole number.
     """
+    if side is not None:
+        _require_side(side)
     grey = _open(data).convert("L")
     if side is not None:
         grey = grey.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(grey)
+
+
+def _require_side(side: object) -> None:
+    if isinstance(side, bool) or not isinstance(side, int | np.integer):
+        raise TypeError(
+            f"side (px) is a whole number, height and width of a square, such as 224, not of type "
+            f"{type(side).__name__}."
+        )
+    if not 1 <= side <= file_formats.MAX_SIDE:
+        raise ValueError(f"side ({side} px) must be 1 to {file_formats.MAX_SIDE:,} px.")
 
 
 def encode_resized(data: bytes, side: int) -> bytes:
@@ -167,6 +181,7 @@ def keeps_bytes(data: bytes) -> bool:
     TensorFlow decodes them in training. It knows fewer kinds of JPEG than Pillow, and no EXIF
     orientation.
     """
+    file_formats.require_bytes(data)
     if not file_formats.is_grey_huffman_jpeg(data):
         return False
     with Image.open(io.BytesIO(data), formats=file_formats.FORMATS) as image:
@@ -174,7 +189,14 @@ def keeps_bytes(data: bytes) -> bool:
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Returns grey pixels, (H, W) uint8, as JPEG."""
+    """Returns grey pixels, (H, W) uint8, as JPEG.
+
+    Raises:
+      TypeError: `pixels` is no such array.
+    """
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2:
+        shape, dtype = getattr(pixels, "shape", ""), getattr(pixels, "dtype", type(pixels).__name__)
+        raise TypeError(f"pixels ({dtype} {shape}) must be grey levels 0 to 255, (H, W) uint8.")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()

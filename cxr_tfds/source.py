@@ -77,12 +77,14 @@ Etiology and patient are read from the names: IM-0115-0001.jpeg is a NORMAL imag
 person1_bacteria_2.jpeg and person1_virus_6.jpeg are PNEUMONIA images of patient 1, and Mendeley
 writes NORMAL-, BACTERIA- or VIRUS-1003233-0001.jpeg. Other names can't be read yet; renaming such
 files to one of these schemes is the way to use them."""
-_NAMED_ISSUES, _LISTED_ISSUES = 5, 50
+_NAMED_ISSUES, _LISTED_ISSUES, _PROBLEMS_IN_A_LINE = 5, 50, 3
 
 # One Kaggle file, person447_virus_921_1, has an extra number.
 _PERSON = re.compile(r"(?P<patient>person\d+)_(?P<etiology>bacteria|virus)_\d+(_\d+)?", re.ASCII)
 _IM = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d+)(-\d+)+", re.ASCII)
 _MENDELEY = re.compile(r"(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+", re.ASCII)
+# What browsers, file managers and augmentation append to the name of a copy.
+_COPY = re.compile(r"( ?\(\d+\)|[ _-]+copy|_[hv]?flip(ped)?|_(aug|rot)\w*)$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -236,10 +238,32 @@ def require_clean(issues: Sequence[Issue], root: str) -> None:
 
 
 def _shortly(issues: Sequence[Issue]) -> str:
-    first, *others = summarize(issues)
-    if any(issue.problem == _UNKNOWN_NAME for issue in issues):
-        return f"{first}; rename them in the scheme of IM-0115-0001.jpeg or person1_virus_6.jpeg"
-    return f"{first} and {text.counted(len(others), 'other')}" if others else first
+    """Names each problem with its first files; of many problems, as in a damaged zip, three."""
+    keys = _keys_by_problem(issues)
+    clauses = [_clause(problem, members) for problem, members in keys.items()]
+    shown = "; ".join(clauses[:_PROBLEMS_IN_A_LINE])
+    if more := sum(len(members) for members in list(keys.values())[_PROBLEMS_IN_A_LINE:]):
+        shown += f"; and {text.counted(more, 'other')}"
+    unknown = [pathlib.PurePosixPath(key).stem for key in keys.get(_UNKNOWN_NAME, ())]
+    if not unknown:
+        return shown
+    way_out = "rename them in the scheme of IM-0115-0001.jpeg or person1_virus_6.jpeg"
+    if all(map(_COPY.search, unknown)):
+        way_out = "delete them if they are copies, or " + way_out
+    return f"{shown}; {way_out}"
+
+
+def _clause(problem: str, keys: Sequence[str]) -> str:
+    if len(keys) == 1:
+        return str(Issue(keys[0], problem))
+    return f"each of {len(keys):,} files {text.visible(problem)}: {text.some(keys)}"
+
+
+def _keys_by_problem(issues: Iterable[Issue]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = collections.defaultdict(list)
+    for issue in sorted(issues):
+        keys[issue.problem].append(issue.key)
+    return keys
 
 
 def summarize(issues: Iterable[Issue]) -> list[str]:
@@ -247,14 +271,10 @@ def summarize(issues: Iterable[Issue]) -> list[str]:
 
     With own names, every file of an archive has the same problem.
     """
-    keys: dict[str, list[str]] = collections.defaultdict(list)
-    for issue in sorted(issues):
-        keys[issue.problem].append(issue.key)
     lines = []
-    for problem, members in keys.items():
+    for problem, members in _keys_by_problem(issues).items():
         if len(members) > _NAMED_ISSUES:
-            named = text.some(members)
-            lines.append(f"each of {len(members):,} files {text.visible(problem)}: {named}")
+            lines.append(_clause(problem, members))
         else:
             lines += [str(Issue(key, problem)) for key in members]
     return sorted(lines)
@@ -335,10 +355,14 @@ def _check_completeness(archive: Archive) -> None:
     if missing := sorted("/".join(pair) for pair in wanted - seen):
         found = text.counted(sum(1 for _ in _keys(archive)), "image")
         others = listing.count_by_suffix(archive.ignored) or "none"
+        ignored = [listing.FileEntry(path, 0) for path in archive.ignored]
+        inside = [entry for entry in ignored if layout.label_of(entry)]
+        way_out = "The archive is incomplete: download or extract it again."
+        if listing.find_dicom(epath.Path(archive.root), inside):
+            way_out = "DICOM isn't read: export it as 8-bit PNG or JPEG, with a window."
         raise SourceError(
             f"{text.visible(archive.root)} contains no images in {', '.join(missing)} ({found} in "
-            f"the other class folders; files that are not read: {others}). The archive is "
-            "incomplete: download or extract it again."
+            f"the other class folders; files that are not read: {others}). {way_out}"
         )
 
 

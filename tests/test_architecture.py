@@ -35,7 +35,7 @@ LIGHT = [
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
     "cxr_tfds.images", "cxr_tfds.audit",
-    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin",
+    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin", "cxr_tfds.report_file",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 
@@ -56,6 +56,7 @@ def test_every_flag_in_the_documentation_exists():
     known |= {field.name for field in settings.fields()} | {"timed_only"}
     known |= {"model_dir", "mode", "recipe", "config_file", "help", "helpfull", "flagfile"}
     known |= {"config", "imports", "overwrite", "beam_pipeline_options"}  # Of `tfds build`.
+    known |= {"max_examples_per_split"}
     known |= {"json", "protocol"}  # Of `python -m cxr_tfds.audit`.
     # Of gcloud and kubectl.
     known |= {"zone", "accelerator-type", "version", "spot", "quiet", "follow", "selector"}

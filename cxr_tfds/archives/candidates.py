@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DEEPEST_ARCHIVE = 2
 """Parts of the path of a packed archive that may be the one that is meant."""
+_EXPORT = "export them as 8-bit PNG or JPEG, with a window"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +180,8 @@ def _require_images(found: Candidate, path: epath.Path) -> Candidate:
         raise SourceError(
             f"{reason} outside of {text.some(zips)}: extract that zip, or give it as --manual_dir."
         )
+    if unread := _not_read(found):
+        raise SourceError(f"{_name(path)} has {unread}.")
     if found.entries:
         paths = [entry.path for entry in found.entries]
         reason += (
@@ -193,6 +196,30 @@ def _require_images(found: Candidate, path: epath.Path) -> Candidate:
         )
     message = f"{reason}.\n{listing.HOW_TO_OBTAIN}"
     raise SourceError(message, line=f"{reason}; {way_out}.")
+
+
+def _not_read(found: Candidate) -> str:
+    """Says in a clause which pictures are where images should be; empty if there are none."""
+    files = [entry for entry in found.entries if not entry.is_folder]
+    inside = [entry for entry in files if layout.label_of(entry)]
+    if dicom := listing.find_dicom(found.root, inside):
+        return f"{_named(dicom, 'DICOM file')}: DICOM isn't read; {_EXPORT}"
+    if _folders_of_images(found.entries):
+        return ""
+    if others := [entry for entry in inside if entry.suffix in listing.PICTURE_SUFFIXES]:
+        return f"{_named(others, 'file')}, and no {'/'.join(layout.IMAGE_SUFFIXES)}; {_EXPORT}"
+    if dicom := [entry for entry in files if entry.suffix in listing.DICOM_SUFFIXES]:
+        wanted = "in folders NORMAL and PNEUMONIA"
+        return f"{_named(dicom, 'DICOM file')}: DICOM isn't read; {_EXPORT}, {wanted}"
+    return ""
+
+
+def _named(files: Sequence[listing.FileEntry], noun: str) -> str:
+    """Returns "10 DICOM files (10 .dcm) in NORMAL and PNEUMONIA"."""
+    labels = sorted({label for label in map(layout.label_of, files) if label})
+    where = f"in {' and '.join(labels)}" if labels else "outside of folders NORMAL and PNEUMONIA"
+    counts = listing.count_by_suffix(entry.path for entry in files)
+    return f"{text.counted(len(files), noun)} ({counts}) {where}"
 
 
 def _folders_of_images(entries: Sequence[listing.FileEntry]) -> list[str]:

@@ -118,6 +118,12 @@ def arrange(root: epath.Path, entries: Sequence[listing.FileEntry]) -> Layout:
     )
 
 
+def label_of(entry: listing.FileEntry) -> str | None:
+    """Returns the class in whose folder a file of any kind is; None outside of these folders."""
+    image = _place(entry)
+    return image.label if image else None
+
+
 def is_archive_folder(name: str) -> bool:
     """Whether a folder of this name lies inside of an archive's tree: train, NORMAL, virus."""
     return name.lower() in {*_SPLITS, *_LABELS, *_PNEUMONIAS}

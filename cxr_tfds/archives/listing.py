@@ -9,6 +9,7 @@ Nothing is extracted: a member is read in place, so its name never becomes a pat
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import stat
@@ -45,9 +46,20 @@ PACKED_SUFFIXES: Final = (
     *UNFINISHED_SUFFIXES,
 )
 """Archives that are named, but not read."""
+DICOM_SUFFIXES: Final = (".dcm", ".dicom", ".dic", ".ima")
+PICTURE_SUFFIXES: Final = (
+    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".psd", ".pdf"),
+    *(".nii", ".nrrd", ".mha", ".mhd", ".npy", ".npz"),
+)
+"""Other kinds in which radiographs are kept; none is read."""
 
 _ENCRYPTED: Final = 0x1
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# What zipfile raises for a file that is none.
+_DAMAGED: Final = (
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error),
+    OverflowError,
+)
 _DEBRIS: Final = ("thumbs.db", "desktop.ini")
 
 
@@ -127,6 +139,29 @@ def are_equal(root: epath.Path, first: FileEntry, second: FileEntry) -> bool:
     return first.size == second.size and _checksum(root, first) == _checksum(root, second)
 
 
+def find_dicom(root: epath.Path, entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Returns which files are DICOM, by suffix, or by contents where the suffix tells no kind.
+
+    A scanner names a file by its number, such as 1.2.840.113619.2.5.
+    """
+    with contextlib.ExitStack() as stack:
+        members: zipfile.ZipFile | None = None
+        if not root.is_dir():
+            members = stack.enter_context(zipfile.ZipFile(stack.enter_context(root.open("rb"))))
+
+        def is_dicom(entry: FileEntry) -> bool:
+            if entry.problem or entry.suffix[1:].isalpha():
+                return entry.suffix in DICOM_SUFFIXES
+            try:
+                opened = members.open(entry.path) if members else (root / entry.path).open("rb")
+                with opened as file:
+                    return bool(file.read(132)[128:] == b"DICM")
+            except (*_DAMAGED, OSError, RuntimeError, zlib.error):
+                return False
+
+        return [entry for entry in entries if is_dicom(entry)]
+
+
 def count_by_suffix(paths: Iterable[str]) -> str:
     """Counts files by suffix, the most frequent first: "12 .dcm, 1 .txt"."""
     counts = collections.Counter(FileEntry(path, 0).suffix or "without a suffix" for path in paths)
@@ -138,10 +173,7 @@ def _list_zip(path: epath.Path) -> list[FileEntry]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return [_member(info) for info in archive.infolist() if not info.is_dir()]
-    except (
-        *(zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error),
-        *(OverflowError, MemoryError),
-    ) as error:
+    except (*_DAMAGED, MemoryError) as error:
         raise SourceError(
             f"{text.visible(str(path))} is damaged ({text.visible(str(error))}). Download it again."
         ) from error

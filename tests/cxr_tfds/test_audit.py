@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import argparse
+import contextlib
 import dataclasses
 import io
 import json
 import pathlib
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -127,13 +130,99 @@ def test_command_says_what_is_missing_and_counts_own_names_in_one_line(
     assert "5,808 of the 5,856 images of Kaggle's archive are missing: " in result.stdout
 
 
-def test_command_refuses_a_report_that_cannot_be_written_in_one_line(
-    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+def examine(
+    capsys: pytest.CaptureFixture[str], manual_dir: pathlib.Path, report: str
+) -> tuple[int, str, str]:
+    """Runs the command in this process; returns its exit code, output and errors."""
+    arguments = [f"--manual_dir={manual_dir}", "--protocol=grouped", f"--json={report}"]
+    code = audit.main(audit._parse_flags(["audit", *arguments]))
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ("tree/chest_xray/train/NORMAL/IM-0000-0000.jpeg", "is in manual_dir, where only the "),
+        ("tree/new.json", "is in manual_dir, where only the archive belongs; give a file elsewh"),
+        ("link/new.json", "is in manual_dir, where only the archive belongs; give a file elsewh"),
+        ("archive.zip", "is a file that is no audit report, and would be overwritten; give "),
+        ("notes.md", "is a file that is no audit report, and would be overwritten; give "),
+        ("other.json", "is a file that is no audit report, and would be overwritten; give "),
+        ("folder", "is a folder; give a file, such as "),
+        ("no/report.json", "can't be written: create the folder "),
+    ],
+)
+def test_a_report_never_takes_the_place_of_another_file(
+    report: str,
+    reason: str,
+    files: Files,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / "no" / "report.json"
-    result = run(f"--manual_dir={manual_dir}", f"--json={path}", "--protocol=grouped")
-    assert result.returncode == 1
-    assert result.stderr == f"audit: {path} can't be written: No such file or directory.\n"
+    files.zip(tmp_path)
+    files.extract(tmp_path / "tree")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("tree")
+    (tmp_path / "notes.md").write_text("# mine")
+    (tmp_path / "other.json").write_text('{"images": 3}')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(audit, "audit", None)  # It doesn't come to that.
+    code, output, errors = examine(capsys, tmp_path / "tree", str(tmp_path / report))
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"audit: json ({tmp_path / report}) {reason}")
+    assert len(errors.splitlines()) == 1
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_report_never_takes_the_place_of_the_zip(
+    manual_dir: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = examine(capsys, manual_dir / "archive.zip", str(manual_dir / "archive.zip"))
+    assert code == 2
+    assert "is the archive, and would be overwritten" in errors
+
+
+def test_an_earlier_report_an_empty_file_and_a_pipe_are_written(
+    manual_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    report = tmp_path / "report.json"
+    report.touch()
+    for name in ("~/report.json", str(report)):
+        assert examine(capsys, manual_dir, name)[::2] == (0, "")
+        assert json.loads(report.read_text())["is_sound"]
+    assert examine(capsys, manual_dir, "/dev/null")[::2] == (0, "")
+    piped = run(f"--manual_dir={manual_dir}", "--json=/dev/stdout", "--protocol=grouped")
+    assert piped.stdout.startswith('{\n  "images"')
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_full_disk_leaves_the_earlier_report_and_prints_the_table(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    examine(capsys, manual_dir, str(report))
+    before = report.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        arguments = argparse.Namespace(
+            manual_dir=str(manual_dir), protocol="grouped", json=str(report)
+        )
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as output:
+            code = audit.main(arguments)
+        table = output.buffer.getvalue().decode()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    reason = "can't be written: File too large; free some space."
+    assert (code, capsys.readouterr().err) == (1, f"audit: json ({report}) {reason}\n")
+    assert "bad files" in table
+    assert report.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manual", "report.json"]
 
 
 def test_a_full_disk_below_the_output_is_one_line(manual_dir: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pathlib
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from cxr_tfds import images, source
 from tests.support import radiographs
 
 if TYPE_CHECKING:
-    import pathlib
+    from collections.abc import Callable
 
     from tests.support.radiographs import Files
 
@@ -208,3 +209,47 @@ def test_a_member_damaged_in_the_zip_is_an_issue(manual_dir: pathlib.Path) -> No
     _, (issue,) = images.inspect(source.open_archive(manual_dir))
     assert issue.key == "train/NORMAL/IM-0000-0000.jpeg"
     assert "Bad CRC-32" in issue.problem
+
+
+@pytest.mark.parametrize(
+    "function", [images.decode, images.examine_bytes, images.keeps_bytes, images.encode_original]
+)
+@pytest.mark.parametrize(
+    "value", ["x.jpeg", pathlib.Path("x.jpeg"), np.zeros((9, 9), np.uint8), None, io.BytesIO(b"")]
+)
+def test_what_is_no_bytes_is_refused_in_a_sentence(
+    function: Callable[[Any], object], value: object
+) -> None:
+    with pytest.raises(
+        TypeError, match=r"^data \(of type \w+\) must be .*Path\(p\)\.read_bytes\(\)"
+    ):
+        function(value)
+
+
+@pytest.mark.parametrize("function", [images.decode, images.encode_resized])
+@pytest.mark.parametrize("side", [(224, 224), "224", 224.0, True, [224]])
+def test_a_side_that_is_no_whole_number_is_refused_in_a_sentence(
+    function: Callable[[bytes, Any], object], side: object
+) -> None:
+    with pytest.raises(TypeError, match=r"^side \(px\) is a whole number, "):
+        function(radiographs.draw(0), side)
+
+
+@pytest.mark.parametrize("side", [0, -3, 65_501])
+def test_a_side_out_of_range_is_refused(side: int) -> None:
+    with pytest.raises(ValueError, match=rf"side \({side} px\) must be 1 to 65,500 px"):
+        images.decode(radiographs.draw(0), side)
+
+
+def test_bytes_and_sides_of_every_kind_are_taken() -> None:
+    data = radiographs.draw(0)
+    wanted = images.decode(data, 32)
+    np.testing.assert_array_equal(images.decode(bytearray(data), np.int64(32)), wanted)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((9, 9)), np.zeros((9, 9, 3), np.uint8), [[0]], "x.jpeg"]
+)
+def test_only_grey_levels_are_stored(pixels: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be grey levels 0 to 255, \(H, W\) uint8"):
+        images.encode_jpeg(pixels, 95)

@@ -189,3 +189,32 @@ def test_an_address_that_cannot_be_read_is_one_line(url: str) -> None:
 def test_an_empty_manual_dir_is_not_the_working_directory() -> None:
     with pytest.raises(source.SourceError, match=r"^manual_dir is empty; give --manual_dir"):
         source.open_archive("")
+
+
+def line_of(files: Files, folder: pathlib.Path) -> str:
+    archive = source.open_archive(files.zip(folder))
+    with pytest.raises(source.SourceError) as caught:
+        source.require_clean(archive.issues, archive.root)
+    return caught.value.line
+
+
+def test_the_line_for_bad_names_shows_each_and_what_to_do_with_copies(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    for name in ("IM-0001-0002_flip", "IM-0001-0002 (1)"):
+        files.content[f"chest_xray/train/NORMAL/{name}.jpeg"] = radiographs.draw(0)
+    assert (
+        "each of 2 files has a name that follows neither Kaggle's nor Mendeley's scheme: "
+        "train/NORMAL/IM-0001-0002 (1).jpeg, train/NORMAL/IM-0001-0002_flip.jpeg; "
+        "delete them if they are copies, or rename them in the scheme of "
+    ) in line_of(files, tmp_path)
+
+
+def test_the_line_for_bad_files_shows_each_kind(files: Files, tmp_path: pathlib.Path) -> None:
+    names = ("NORMAL/scan", "NORMAL/person7_virus_9", "PNEUMONIA/IM-0900-0001")
+    for name in names:
+        files.content[f"chest_xray/train/{name}.jpeg"] = radiographs.draw(0)
+    line = line_of(files, tmp_path)
+    assert line.startswith("3 bad files in ")
+    assert all(name in line for name in names)
+    assert "delete" not in line

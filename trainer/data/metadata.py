@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from tensorflow_datasets.core import naming
 
 import cxr_tfds
+from cxr_tfds import configs
 from trainer.data import provenance
 from trainer.errors import DiskError
 from trainer.storage import documents, locations
@@ -39,6 +40,7 @@ class Metadata(TypedDict):
 
     fingerprint: Annotated[documents.Name, _require_hash]
     archive_digest: NotRequired[str]
+    images: NotRequired[dict[str, dict[str, int]]]
 
 
 def check(folder: pathlib.Path, config: str) -> None:
@@ -64,6 +66,7 @@ def _check(folder: pathlib.Path, config: str, way_out: str) -> None:
     documents.load(folder / METADATA, Metadata, way_out=way_out)
     try:
         info = tfds.core.dataset_info.read_from_json(path)
+        _require_config(folder, info, config)
         _require_ours(info, config)
         for split in info.splits:
             _require_plain(split)
@@ -77,11 +80,26 @@ def _check(folder: pathlib.Path, config: str, way_out: str) -> None:
             raise documents.refused(records, "it is not a regular file", way_out)
 
 
+def _require_config(folder: pathlib.Path, info: Any, config: str) -> None:
+    """Raises DiskError for sound records of another config, in a folder that was copied."""
+    known = (row.name for row in configs.ROWS)
+    found = str(info.config_name)
+    if info.name != _NAME or found == config or found not in known:
+        return
+    here, there = folder.parent, folder.parent.with_name(found)
+    move = "" if there.exists() else f" and rename {text.one_line(str(here))} to {found}"
+    raise DiskError(
+        f"{text.one_line(str(folder))} holds records of {_NAME}/{found}: give --dataset={found}"
+        f"{move}, or remove the folder and build {_NAME}/{config}."
+    )
+
+
 def _require_ours(info: Any, config: str) -> None:
-    found = (info.name, info.config_name, info.version, info.file_format or _FORMAT)
-    expected = (_NAME, config, str(cxr_tfds.Builder.VERSION), _FORMAT)
+    kind = info.file_format or _FORMAT
+    found = f"{info.name}/{info.config_name} {info.version} as {kind}"
+    expected = f"{_NAME}/{config} {cxr_tfds.Builder.VERSION} as {_FORMAT}"
     if found != expected:
-        raise ValueError(f"it describes {text.shown(found)}, not {expected}")
+        raise ValueError(f"it describes {text.shown(found)[1:-1]}, not {expected}")
     names = [split.name for split in info.splits]
     if len(set(names)) < len(names) or "train" not in names:
         raise ValueError(f"its splits are {text.shown(names)}")

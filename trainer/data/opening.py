@@ -43,6 +43,7 @@ def load(config: DataOptions, image_size: int, *, compares_archive: bool = True)
     builder = _open(config)
     if config.manual_dir and compares_archive:
         provenance.require_same_archive(builder, config)
+    provenance.say_if_partial(builder)
     return _reading(builder, config, image_size)
 
 
@@ -167,6 +168,7 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
     except source.SourceError as error:
         raise RunError(error.line) from error
     except OSError as error:
-        folders = {"data_dir": str(builder.data_dir), "manual_dir": config.manual_dir}
+        data_dir = str(pathlib.Path(builder.data_dir).parents[2])
+        folders = {"data_dir": data_dir, "manual_dir": config.manual_dir}
         raise DiskError(faults.explain(error, folders)) from error
     return builder

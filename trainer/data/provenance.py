@@ -1,6 +1,7 @@
 """Whether records are those that the options name: of this archive, in this folder.
 
 provenance.require_same_archive(builder, config)          # RunError with the difference
+provenance.say_if_partial(builder)                        # a line for a part of the images
 provenance.explain_absence(builder)                       # why a data set is not where it should be
 """
 
@@ -60,6 +61,27 @@ def require_same_archive(builder: Any, config: DataOptions) -> None:
         raise RunError(
             f"{name} in {builder.data_dir} was built from another archive than the one in "
             f"manual_dir ({manual_dir}): {_difference(builder, sizes)}; {way_out}."
+        )
+
+
+def say_if_partial(builder: Any) -> None:
+    """Prints a line if the records are fewer than the images that the builder counted.
+
+    `tfds build --max_examples_per_split` leaves out the rest; a try on a few images is no mistake.
+    """
+    counted = builder.info.metadata.get("images")
+    if not isinstance(counted, dict):  # Records of a bucket are not checked before.
+        return
+    parts = []
+    for name, split in builder.info.splits.items():
+        whole = sum(counted.get(name, {}).values())
+        if split.num_examples < whole:
+            parts.append(f"{split.num_examples:,} of {whole:,} {name} images")
+    if parts:
+        console.say(
+            f"A part of the data: the records of {builder.info.full_name} in {builder.data_dir} "
+            f"hold {', '.join(parts)} (tfds build --max_examples_per_split?); for all, build "
+            "again with tfds build --overwrite."
         )
 
 

@@ -22,6 +22,7 @@ import keras
 
 from trainer import config as config_lib
 from trainer import topologies
+from trainer.storage import files
 from trainer.system import console
 from trainer.tpu import check
 
@@ -43,11 +44,15 @@ _RULE = "|---" * len(_COLUMNS) + "|"
 def main(arguments: Sequence[str]) -> None:
     """Compiles rows and writes them into a file; arguments: the file, then words to select rows."""
     path, words = pathlib.Path(arguments[0]), set(arguments[1:])
+    if _HEADER not in path.read_text("utf-8"):
+        sys.exit(f"{path} has no table of this kind; give a page with it, such as docs/tpu.md.")
     for backbone, dataset in BACKBONES.items():
         for topology in TOPOLOGIES:
             if words <= {backbone, topology}:
                 row = _row(backbone, dataset, topology)
-                path.write_text(insert(path.read_text("utf-8"), row), "utf-8")
+                page = insert(path.read_text("utf-8"), row)
+                with files.replacing(path) as partial:
+                    partial.write_text(page, "utf-8")
                 console.say(row)
                 keras.backend.clear_session()
 

@@ -184,3 +184,43 @@ def test_packed_parts_of_something_else_are_not_proposed(
         source.open_archive(tmp_path)
     assert "extract" not in caught.value.line
     assert "folder with archive.zip" in caught.value.line
+
+
+_DICOM = bytes(128) + b"DICM" + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("N/1.dcm", "P/2.DCM"), "has 2 DICOM files (2 .dcm) in NORMAL and PNEUMONIA: DICOM isn't"),
+        (("N/1", "N/2", "P/3"), "has 3 DICOM files (3 without a suffix) in NORMAL and PNEUMONIA: "),
+        (("N/1.2.84", "P/1.2.9"), "has 2 DICOM files (1 .84, 1 .9) in NORMAL and PNEUMONIA: DICOM"),
+        (("P/bacteria/1.dcm",), "has 1 DICOM file (1 .dcm) in PNEUMONIA: DICOM isn't read; exp"),
+        (("a/1.dcm", "b/2"), "has 1 DICOM file (1 .dcm) outside of folders NORMAL and PNEUMONIA: "),
+        (("N/1.gif", "P/2.nii"), "has 2 files (1 .gif, 1 .nii) in NORMAL and PNEUMONIA, and no .j"),
+    ],
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_images_of_a_kind_that_is_not_read_are_named_with_the_way_out(
+    names: tuple[str, ...], line: str, tmp_path: pathlib.Path, is_zip: bool
+) -> None:
+    long = {"N": "train/NORMAL", "P": "train/PNEUMONIA"}
+    paths = (name.split("/", 1) for name in names)
+    content = {f"{long.get(folder, folder)}/{rest}": _DICOM for folder, rest in paths}
+    folder = (Files(content).zip if is_zip else Files(content).extract)(tmp_path / "x")
+    root = folder / "archive.zip" if is_zip else folder
+    with pytest.raises(source.SourceError) as caught:
+        source.open_archive(folder)
+    assert caught.value.line.startswith(f"{root} {line}")
+    assert "as 8-bit PNG or JPEG" in caught.value.line
+    assert "--manual_dir" not in str(caught.value)
+
+
+def test_a_class_of_dicom_files_alone_is_not_called_incomplete(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    content = {
+        f"{path}.dcm" if "NORMAL" in path else path: data for path, data in files.content.items()
+    }
+    with pytest.raises(source.SourceError, match=r"\.dcm.*DICOM isn't read: export it as 8-bit"):
+        source.open_archive(Files(content).extract(tmp_path))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+import tensorflow_datasets as tfds
 
 from tests.support import radiographs
 from tests.support.radiographs import Files
@@ -130,6 +132,53 @@ def test_a_data_set_of_another_version_is_named(archives, tmp_path):
         opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path / "data")), 224)
 
 
+def _built(folder, dataset: str, **options):
+    builder = tfds.builder(f"cxr_tfds/{dataset}", data_dir=folder / "data")
+    config = tfds.download.DownloadConfig(manual_dir=folder / "a", **options)
+    builder.download_and_prepare(download_config=config)
+
+
+def test_a_part_of_the_images_is_used_with_a_line_and_the_whole_without(tmp_path, capsys):
+    radiographs.kaggle_files().zip(tmp_path / "a")
+    _built(tmp_path, "paper", max_examples_per_split=20)
+    _built(tmp_path, "grouped")
+    opening.load(_options(tmp_path, "a", manual_dir=""), 224)
+    said = capsys.readouterr().out
+    assert re.search(r"hold 20 of \d\d train images, 20 of 29 test images \(tfds build --max", said)
+    assert "build again with tfds build --overwrite" in said
+    opening.load(_options(tmp_path, "a", manual_dir="", dataset="grouped"), 224)
+    assert "A part of the data" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "way_out"),
+    [
+        (shutil.copytree, r"cxr_tfds/paper: give --dataset=paper, or remove the folder and build "),
+        (shutil.move, r"give --dataset=paper and rename \S+/grouped to paper, or remove the fold"),
+    ],
+)
+def test_records_under_the_name_of_another_config_are_named(archives, tmp_path, change, way_out):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    folder = tmp_path / "data" / "cxr_tfds"
+    change(folder / "paper", folder / "grouped")
+    options = DataOptions(dataset="grouped", data_dir=str(tmp_path / "data"))
+    with pytest.raises(DiskError, match=way_out) as raised:
+        opening.load(options, 224)
+    assert str(raised.value).endswith("build cxr_tfds/grouped.")
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", "0.9.0"), ("name", "mnist")])
+def test_records_of_another_kind_are_named_in_words(archives, tmp_path, key, value):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    path = tmp_path / "data/cxr_tfds/paper/1.0.0/dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    with pytest.raises(
+        DiskError, match=rf"it describes .*{value}.*, not cxr_tfds/paper 1\.0\.0 as"
+    ):
+        opening.load(options, 224)
+
+
 def test_a_half_built_data_set_is_named(tmp_path):
     (tmp_path / "cxr_tfds" / "paper" / "incomplete.AAAAAA_1.0.0").mkdir(parents=True)
     with pytest.raises(RunError, match="A build was stopped there before its end"):
@@ -152,6 +201,14 @@ def test_a_folder_that_can_not_be_written_is_one_line(archives, tmp_path):
     options = _options(archives, "a", data_dir=str(tmp_path / "file" / "data"))
     with pytest.raises(DiskError, match=r"file.*: Not a directory \(in --data_dir\)"):
         opening.load(options, 224)
+
+
+def test_an_archive_as_the_data_dir_is_one_line_and_stays(archives):
+    path = archives / "a" / "archive.zip"
+    before = path.read_bytes()
+    with pytest.raises(DiskError, match=r"archive\.zip.*: Not a directory \(in --data_dir\)"):
+        opening.load(_options(archives, "a", data_dir=str(path)), 224)
+    assert path.read_bytes() == before
 
 
 def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from trainer.tpu import matrix
 
 PAGE = (Path(__file__).parents[3] / "docs" / "tpu.md").read_text("utf-8")
@@ -25,3 +27,13 @@ def test_a_row_takes_the_place_of_its_predecessor_and_no_other_line():
     assert twice == once.replace("| 32 | 1 |", "| 32 | 2 |")
     kept = [line for line in PAGE.splitlines() if not line.startswith("| vgg16 | 224 | v5e:1x1")]
     assert [line for line in once.splitlines() if not line.endswith("| 1 |")] == kept
+
+
+def test_a_file_without_the_table_is_left_alone(tmp_path):
+    mine = tmp_path / "notes.md"
+    mine.write_text("# mine\n")
+    with pytest.raises(
+        SystemExit, match=r"notes\.md has no table of this kind; give a page with it"
+    ):
+        matrix.main([str(mine)])
+    assert mine.read_text() == "# mine\n"
