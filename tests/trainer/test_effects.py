@@ -9,7 +9,9 @@ import pytest
 
 from trainer import config as config_lib
 from trainer import effects, flags
+from trainer.commands import train
 from trainer.config import Config
+from trainer.errors import ConfigError
 
 FIELDS = {field.name: field for _, field in config_lib.fields()}
 IN_VAIN = {
@@ -152,6 +154,15 @@ def test_the_modes_line_is_printed_before_it_runs(command):
     lines = result.stdout.splitlines()
     assert lines[1] == "--seed is given 2 times; the last value is used: 2."
     assert lines[2] == "not used by --mode=selfcheck: model_dir (runs/q)."
+
+
+def test_a_call_from_python_says_so_too(make_config, capsys):
+    config = make_config(tpu="my-tpu", resume="must")
+    with pytest.raises(ConfigError, match="holds no run"):
+        train.train(config)
+    assert (
+        "tpu (my-tpu) needs --strategy=tpu: it changes nothing here.\n" in capsys.readouterr().out
+    )
 
 
 def test_a_saved_run_with_values_in_vain_still_opens(tmp_path):

@@ -130,8 +130,7 @@ def test_what_is_no_file_of_options_names_the_one_that_is(command, run, name, me
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--backbone=vgg16"], ("backbone (vgg16) cannot be changed after training; leave it out: a "
-         "finished run keeps its own, vgg16.")),
+        (["--backbone=vgg16"], "training; leave it out: a finished run keeps its own, vgg16."),
         (["--seed=1", "--dropout=0.1"], "dropout (0.1) cannot be changed after training; leave"),
     ],
 )  # fmt: skip
@@ -153,8 +152,7 @@ def test_a_folder_inside_a_run_offers_the_run_for_weights(command, run):
         (["--weights={run}/x.h5", "--dataset=phantom"],
          "x.h5 can't be used: it is not an HDF5 file; download it again, or restore it from a "),
         (["--weights={run}", "--dataset=phantom"],
-         ("best.keras can't be used: it is not a .keras archive, which is a zip file, or is cut off;"
-         " download it again, or restore it from a copy.")),
+         "it is not a .keras archive, which is a zip file, or is cut off; download it again, or"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_has_a_way_out_before_tensorflow_loads(command, run, args, message):
