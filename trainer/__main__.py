@@ -46,7 +46,10 @@ def _run(command: flags.TrainerCommand) -> int:
         return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)
+        memory.require_address_space()
         console.say(preflight.first_line(command.mode.name, command.config))
+        for line in command.notes:
+            console.say(line)
         if moved := preflight.moved_folders(command.config):
             console.say(moved)
         environment.quiet_tensorflow()

@@ -14,11 +14,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shlex
+import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from trainer import backbones, option_groups
-from trainer.errors import ConfigError
+from trainer import backbones, effects, option_groups
+from trainer.errors import ConfigError, RunError
 from trainer.options import (
     ALL_LAYERS,
     BenchmarkOptions,
@@ -154,14 +155,19 @@ class Config(option_groups.Named):
         return {**options, "model_dir": self.model_dir}
 
     def changes_from(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """Returns the changed options that affect results: name -> (other's value, ours)."""
+        """Returns the changed options that affect results: name -> (other's value, ours).
+
+        A value that changes nothing, because of others, is no change.
+        """
         option_groups.require("other", other, Config, WANTED)
         ours, theirs = self.to_flat(), other.to_flat()
-        names = [f.name for _, f in fields() if f.metadata["option"].of_result]
+        in_vain = set(effects.idle(ours)) & set(effects.idle(theirs))
+        of_result = [f.name for _, f in fields() if f.metadata["option"].of_result]
+        names = [name for name in of_result if name not in in_vain]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}
 
     def command_line(self, base: Config | None = None, **others: str) -> str:
-        """Returns the command that runs this config.
+        """Returns the command that runs this config, without values that it would refuse.
 
         Args:
           base: leave out options that have the same value as here; None: the defaults.
@@ -170,7 +176,12 @@ class Config(option_groups.Named):
         base = Config() if base is None else base
         option_groups.require("base", base, Config, WANTED)
         ours, theirs = self.to_flat(), base.to_flat()
-        changed = {name: value for name, value in ours.items() if value != theirs[name]}
+        left_out = effects.refused(ours, others.get("mode", "train"))
+        changed = {
+            name: value
+            for name, value in ours.items()
+            if value != theirs[name] and name not in left_out
+        }
         flags = [f"--{name}={_text(value)}" for name, value in {**others, **changed}.items()]
         return shlex.join(["python", "-m", "trainer", *flags])
 
@@ -184,7 +195,7 @@ class Config(option_groups.Named):
           ConfigError: for an option that can't be changed after training, an unknown option, or an
             invalid value.
         """
-        check_after_training(given)
+        check_after_training(given, self.to_flat())
         # The model may have been trained on another machine, whose devices this one lacks.
         kept = {name: value for name, value in self.to_flat().items() if name not in MACHINES}
         return self.from_flat({**kept, **given})
@@ -194,6 +205,24 @@ class Config(option_groups.Named):
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
+
+
+def of_saved(values: Mapping[str, Any], place: object, way_out: str) -> Config:
+    """Returns the config of a run from what its config.json holds.
+
+    Raises:
+      RunError: for a value that no run has: the file is damaged, or another program's.
+    """
+    try:
+        return Config.from_flat(values)
+    except ConfigError as error:
+        known = {field.name for _, field in fields()}
+        if values and known.isdisjoint(values):
+            raise RunError(
+                f"{place} is not a run's ({text.clause(str(error).partition(';')[0])}): its "
+                "folder holds other files; give a run's directory, or a new or empty one."
+            ) from error
+        raise RunError(f"{place} is damaged ({text.clause(error)}); {way_out}.") from error
 
 
 def check_names(values: Mapping[str, Any]) -> None:
@@ -218,18 +247,26 @@ def _require_mapping(values: Any) -> None:
     option_groups.require("options", values, Mapping, wanted)
 
 
-def check_after_training(given: Mapping[str, Any]) -> None:
+def check_after_training(
+    given: Mapping[str, Any], own: Mapping[str, Any] = types.MappingProxyType({})
+) -> None:
     """Raises ConfigError for an option that can't be changed after training.
 
     A trained model is used as it is: these options would have no effect.
+
+    Args:
+      given: options by name.
+      own: the run's options, where they are known.
     """
     _require_mapping(given)
     kept = {"model", "optimization", "features"}
     fixed = {field.name for group, field in fields() if group in kept} | {"precision"}
-    for name in given:
+    for name, value in given.items():
         if name in fixed:
+            kept_value = f", {_text(own[name])}" if name in own else ""
             raise ConfigError(
-                f"{name} cannot be changed after training; the run's own value is used."
+                f"{name} ({text.one_line(_text(value)):.200}) cannot be changed after training; "
+                f"leave it out: a finished run keeps its own{kept_value}."
             )
     if given.get("local_workers"):
         raise ConfigError("a trained model is used on one host; leave out --local_workers.")
@@ -302,11 +339,19 @@ def weights_for_resuming(model: ModelOptions, model_dir: str) -> str:
 def absent_weights(path: pathlib.Path) -> str:
     """Returns the message for a file of weights that isn't there."""
     if path.parent.is_dir() and path.name == "best.keras":
-        return f"weights ({path.parent}) has no best.keras: no run has finished there."
+        return (
+            f"weights ({path.parent}) has no best.keras: no run has finished there{_around(path)}."
+        )
     return (
         f"weights file {path} does not exist; give --weights=PATH of one that does (a run whose "
         "frozen layers came from a file resumes with a copy of it, until it has a best.keras)."
     )
+
+
+def _around(path: pathlib.Path) -> str:
+    """Returns a clause that names the finished run around a folder, if it is in one."""
+    runs = [folder for folder in path.parent.parents[:2] if (folder / "best.keras").is_file()]
+    return f"; give --weights={text.quoted(str(runs[0]))}" if runs else ""
 
 
 def _check_weights_file(weights: str) -> None:

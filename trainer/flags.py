@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from trainer import config as config_lib
-from trainer import errors, option_groups, usage
+from trainer import effects, errors, option_groups, usage
 from trainer.storage import documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 EXAMPLE = 'such as {"max_epochs": 5}'
 OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
@@ -94,6 +94,27 @@ class TrainerCommand:
     mode: Mode
     config: config_lib.Config
     verbosity: int
+    notes: tuple[str, ...] = ()
+    """Lines to print before the mode runs: what was given in vain."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """The command line of another command that also accepts the options of a run.
+
+    Attributes:
+      config: all options of a run.
+      given: those options that are on the command line, by name.
+      others: the command's own flags, by name.
+      verbosity: of absl's logging.
+      notes: lines to print first.
+    """
+
+    config: config_lib.Config
+    given: Mapping[str, Any]
+    others: Mapping[str, Any]
+    verbosity: int
+    notes: tuple[str, ...]
 
 
 def define() -> None:
@@ -154,29 +175,48 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
+    notes = (*usage.repeated(_FLAGS), *check_effects(given, config, mode.name))
     if mode.trains:
         config_lib.check_before_training(config.model, config.model_dir)
-    return TrainerCommand(mode, config, _verbosity())
+    return TrainerCommand(mode, config, _verbosity(), notes)
 
 
-def parse_options(
-    argv: Sequence[str], others: Sequence[str]
-) -> tuple[config_lib.Config, dict[str, Any], int]:
+def check_effects(
+    given: Mapping[str, Any],
+    config: config_lib.Config,
+    mode: str,
+    searched: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Returns a line for each value that changes nothing.
+
+    Args:
+      given: the options that are on the command line.
+      config: all options.
+      mode: of the trainer; `search` for a search.
+      searched: options that take several values in turn.
+
+    Raises:
+      ConfigError: for a value on the command line that can only be a mistake.
+    """
+    values, defaults = config.to_flat(), config_lib.Config().to_flat()
+    effects.refuse(given, values, mode, searched)
+    return tuple(effects.lines(given, values, defaults, mode, searched))
+
+
+def parse_options(argv: Sequence[str], others: Sequence[str]) -> Parsed:
     """Parses the command line of another command that also accepts the options of a run.
 
     Args:
       argv: the whole command line.
       others: names of the command's own flags.
 
-    Returns:
-      The config, the values of the command's own flags, and the verbosity.
-
     Raises:
       ConfigError: for an unknown flag, an invalid value or an unreadable file.
       RunError: when options are in a bucket that can't be read.
     """
-    config = _config_of(_parse(_option_names(), argv, others))
-    return config, {name: _FLAGS[name].value for name in others}, _verbosity()
+    given = _parse(_option_names(), argv, others)
+    values = {name: _FLAGS[name].value for name in others}
+    return Parsed(_config_of(given), given, values, _verbosity(), usage.repeated(_FLAGS))
 
 
 def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
@@ -202,6 +242,7 @@ def _parse(names: Sequence[str], argv: Sequence[str], others: Sequence[str] = ()
     for name in own:
         if wrong := usage.swallowed(name, _FLAGS[name].value):
             raise errors.ConfigError(wrong)
+    usage.repeated(_FLAGS)  # Before a file is read in vain.
     # Only flags that were given: a default must not override a recipe or a file.
     return {name: _FLAGS[name].value for name in names if _FLAGS[name].present}
 
@@ -233,9 +274,9 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
         raise errors.ConfigError(
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
-    config_lib.check_after_training(given)
     folder = given["model_dir"].rstrip("/") or "/"
     if not locations.is_url(folder) and not _has_options(folder):
+        config_lib.check_after_training(given)
         raise errors.ConfigError(usage.no_run_at(folder))
     return _load_saved(f"{folder}/config.json").for_finished_run(given)
 
@@ -299,6 +340,8 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
       RunError: when the bucket can't be read.
     """
+    if not locations.is_url(str(path)) and _local(path).is_dir():
+        raise errors.ConfigError(usage.no_file_of_options(str(path), _local(path)))
     with _on_disk(path) as file:
         try:
             content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
@@ -313,7 +356,9 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     try:
         config_lib.check_names(values)
     except errors.ConfigError as error:
-        raise errors.ConfigError(f"{path}: {error}") from error
+        is_of_run = not locations.is_url(str(path)) and usage.is_beside_options(_local(path))
+        reason = usage.no_file_of_options(str(path), _local(path)) if is_of_run else ""
+        raise errors.ConfigError(reason or f"{path}: {error}") from error
     return values
 
 
@@ -322,16 +367,13 @@ def _load_saved(path: str) -> config_lib.Config:
     way_out = "restore it from a copy"
     with _on_disk(path) as file:
         values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
-    try:
-        return config_lib.Config.from_flat(values)
-    except errors.ConfigError as error:
-        reason = text.one_line(str(error)).rstrip(".")
-        raise errors.RunError(f"{path} is damaged ({reason}); {way_out}.") from error
+    return config_lib.of_saved(values, path, way_out)
 
 
 def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
     if error.is_missing:
-        return f"can't read options from {path}: {os.strerror(errno.ENOENT)}."
+        hint = usage.options_near(str(path), _local(path))
+        return f"can't read options from {path}: {os.strerror(errno.ENOENT)}; {hint}"
     return str(error)
 
 

@@ -72,7 +72,7 @@ class Option:
             raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
         if self.choices and value not in self.choices:
             raise ConfigError(
-                f"{name} ({text.visible(value):.80}) {hints.choice(name, value, self.choices)}"
+                f"{name} ({text.bare(value):.80}) {hints.choice(name, value, self.choices)}"
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} ({value}) must be finite.")

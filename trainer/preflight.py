@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING
+import zipfile
+from typing import TYPE_CHECKING, Any
 
 from cxr_tfds import source
+from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims
-from trainer.storage import locations
+from trainer.storage import documents, locations
 from trainer.system import environment
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 LOADING = "loading TensorFlow ..."
 TRAINING = ("train", "benchmark", "search")
 """Commands that train on a data set."""
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 NEW_RUNS = "runs"
 """Where a run without a name gets its directory."""
 
@@ -82,6 +85,8 @@ def check(mode: str, config: Config) -> None:
         cluster.require()
     if mode in (*TRAINING, "evaluate"):
         _check_data(config.data)
+    if mode in TRAINING:
+        _check_weights(config)
     if locations.is_url(config.model_dir):
         return
     if mode == "train":
@@ -138,6 +143,12 @@ def _check_new_run(config: Config) -> None:
         raise ConfigError(claims.nothing_to_resume(path))
     if config.checkpoints.resume == "never" and has_run:
         raise ConfigError(claims.already_a_run(path))
+    if has_run:
+        way_out = "restore it from a copy, or name another --model_dir"
+        saved: dict[str, Any] = documents.load(
+            path / claims.CONFIG, dict[str, Any], way_out=way_out
+        )
+        config_lib.of_saved(saved, path / claims.CONFIG, way_out)
     if config.model_dir and not has_run:
         claims.require_free_for_run(config, claims.entries(path))
 
@@ -151,5 +162,40 @@ def _can_be_written(path: pathlib.Path) -> bool:
 
 def _check_finished(config: Config) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
-    if not (path / claims.BEST_MODEL).exists():
+    model = path / claims.BEST_MODEL
+    if not model.exists():
         raise RunError(claims.no_model_yet(path))
+    if model.is_file() and not zipfile.is_zipfile(model):
+        raise RunError(claims.damaged_model(model))
+
+
+def _check_weights(config: Config) -> None:
+    """Checks the first bytes of a file of weights; its content is checked when it is read."""
+    named = config_lib.weights_for_resuming(config.model, config.model_dir)
+    if named in ("imagenet", "none"):
+        return
+    path = config_lib.weights_path(named)
+    if not path.is_file() or zipfile.is_zipfile(path):
+        return
+    if path.suffix == ".keras":
+        reason = "it is not a .keras archive, which is a zip file, or is cut off"
+    elif not _is_hdf5(path):
+        reason = "it is not an HDF5 file"
+    else:
+        return
+    raise RunError(
+        f"weights file {path} can't be used: {reason}; download it again, or restore it "
+        "from a copy."
+    )
+
+
+def _is_hdf5(path: pathlib.Path) -> bool:
+    """Whether a file has HDF5's signature: at its start, or at 512 bytes, 1024, and so on."""
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            if file.read(len(_HDF5)) == _HDF5:
+                return True
+            offset = 2 * offset or 512
+    return False

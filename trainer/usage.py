@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
+from trainer.errors import ConfigError
 from trainer.system import console, hints, text
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ _COMMANDS = (
     "bench",
 )
 """Words that are commands of other programs, and name a mode here."""
+_SETS = {
+    "config_file": "give one file: other flags override it",
+    "recipe": "give one: other flags override it",
+    "search": "name all dimensions in one, separated by commas: --search=neurons,dropout",
+    "search_file": "give one file with all dimensions",
+}
+"""Flags whose first value would be lost as a whole if they were given twice, and the way out."""
+_OPTIONS_FILE = "give the path of a JSON file of options, such as the config.json of a run"
+_READ_EACH_TIME = ("flagfile", "undefok")
 _LISTED = "--help lists them all."
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "0", "1")
 _DASHES = "‐‑‒–—―−﹣－"
@@ -131,7 +141,7 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
     found = _BAD_VALUE.match(str(error))
     if found is None:
         return line.rstrip(".") + "."
-    name, value = found["name"], text.one_line(found["value"])
+    name, value = found["name"], text.bare(found["value"])
     flag = defined[name]
     shown = f"{name} ({value})" if value else f"{name} is empty; it"
     choices = list(getattr(flag.parser, "enum_values", ()))
@@ -182,6 +192,25 @@ def mistyped(argv: Sequence[str], defined: flags.FlagValues, names: Collection[s
         if quoted.startswith(tuple(_QUOTES)):
             return f"{shown!r} has typographic quotes, which are part of the value; write ' or \"."
     return ""
+
+
+def repeated(defined: flags.FlagValues) -> tuple[str, ...]:
+    """Returns a line for each flag that was given more than once; the last value is used.
+
+    Scripts rely on it: they give values of their own, and then those of their user.
+
+    Raises:
+      ConfigError: for a flag with a set of options: one set would be dropped as a whole.
+    """
+    found = [name for name in defined if defined[name].present > 1 and name not in _READ_EACH_TIME]
+    for name in found:
+        if name in _SETS:
+            raise ConfigError(f"--{name} is given more than once; {_SETS[name]}.")
+    return tuple(
+        f"--{name} is given {defined[name].present} times; the last value is used: "
+        f"{text.one_line(str(defined[name].value)):.200}."
+        for name in found
+    )
 
 
 def swallowed(name: str, value: Any) -> str:
@@ -244,6 +273,44 @@ def no_run_at(folder: str) -> str:
     named = ", ".join(text.quoted(str(run)) for run in runs[:NO_RUNS_SHOWN])
     more = f" and {len(runs) - NO_RUNS_SHOWN} more" if len(runs) > NO_RUNS_SHOWN else ""
     return f"there is no run at {folder}; --model_dir may be {named}{more}."
+
+
+def is_beside_options(path: pathlib.Path) -> bool:
+    """Whether a file is another one of a run, whose options are in config.json beside it."""
+    return path.name != "config.json" and (path.parent / "config.json").is_file()
+
+
+def no_file_of_options(shown: str, path: pathlib.Path) -> str:
+    """Returns a sentence about a folder, or another file of a run, that was given as --config_file.
+
+    Args:
+      shown: as the user named it.
+      path: the same, on this machine.
+    """
+    kind = "is a folder" if path.is_dir() else "is no file of options"
+    named = pathlib.Path(shown)
+    found = [
+        str(name / "config.json")
+        for name, folder in ((named, path), (named.parent, path.parent))
+        if (folder / "config.json").is_file()
+    ]
+    way_out = f"give {text.quoted(found[0])}" if found else _OPTIONS_FILE
+    return f"config_file ({shown}) {kind}; {way_out}."
+
+
+def options_near(shown: str, path: pathlib.Path) -> str:
+    """Returns the end of a sentence about a file of options that is missing.
+
+    Args:
+      shown: as the user named it.
+      path: the same, on this machine.
+    """
+    near: list[str] = []
+    with contextlib.suppress(OSError):
+        near = hints.near(path.name, [other.name for other in path.parent.glob("*.json")])
+    if near:
+        return f"did you mean {text.quoted(str(pathlib.Path(shown).parent / near[0]))}?"
+    return f"{_OPTIONS_FILE}."
 
 
 def _runs_below(top: pathlib.Path) -> Iterator[pathlib.Path]:

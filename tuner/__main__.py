@@ -53,10 +53,13 @@ def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
         preflight.check("search", command.base)
         command.settings.require_free_folder()
+        memory.require_address_space()
         console.say(
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
             f"{command.settings.folder}; {preflight.LOADING}"
         )
+        for line in command.notes:
+            console.say(line)
         if moved := preflight.moved_folders(command.base):
             console.say(moved)
         environment.quiet_tensorflow()

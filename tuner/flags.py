@@ -35,6 +35,7 @@ class TunerCommand:
     base: Config
     settings: settings_lib.Settings
     verbosity: int
+    notes: tuple[str, ...] = ()
 
 
 def define() -> None:
@@ -54,15 +55,18 @@ def parse(argv: Sequence[str]) -> TunerCommand:
     """
     _check_names(argv)
     names = [field.name for field in settings_lib.fields()]
-    base, values, verbosity = flags.parse_options(argv, names)
-    settings = settings_lib.Settings(**values)
+    parsed = flags.parse_options(argv, names)
+    base = parsed.config
+    settings = settings_lib.Settings(**parsed.others)
     # Both raise before TensorFlow loads.
     space = settings.space_for(base)
     settings.plan(space, base.optimization.max_epochs)
     for unfrozen in _searched_layers(base, space):
         model = dataclasses.replace(base.model, layers_to_unfreeze=unfrozen)
         config_lib.check_before_training(model)
-    return TunerCommand(base, settings, verbosity)
+    searched = [dimension.name for dimension in space.dimensions]
+    notes = flags.check_effects(parsed.given, base, "search", searched)
+    return TunerCommand(base, settings, parsed.verbosity, (*parsed.notes, *notes))
 
 
 def _check_names(argv: Sequence[str]) -> None:

@@ -102,6 +102,7 @@ def _search(
         console.say(line)
     configs = features.configs_for(base, space, settings.objective)
     if settings.dry_run:
+        console.say(f"space: {', '.join(map(str, space.dimensions))}.")
         console.say(estimate.measure(workspace, configs).to_text(plan, settings.workers))
         return ()
     fingerprint = workspace.data(base).fingerprint

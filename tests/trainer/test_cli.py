@@ -85,7 +85,7 @@ def test_help_lists_every_option_quickly():
         (["--weights=none", "--mode=benchmark"], "on a random, frozen vgg16;"),
         (
             ["--mode=evaluate", "--model_dir=x", "--neurons=9"],
-            "neurons cannot be changed after training;",
+            "neurons (9) cannot be changed after training; leave it out: a finished run keeps",
         ),
         (
             ["--mode=evaluate", "--model_dir=x", "--local_workers=2"],

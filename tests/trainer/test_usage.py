@@ -79,3 +79,102 @@ def test_a_module_that_takes_a_file_says_so(module, argument):
     assert result.returncode == 1
     assert result.stderr.startswith("this module takes ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config_file=a.json", "--config_file=b.json"], "--config_file is given more than once"),
+        (["--recipe=paper", "--recipe=quickstart"], "--recipe is given more than once; give one:"),
+        (["--backbone=small_cnn "], 'backbone ("small_cnn ") must be one of'),
+        (["--tail=wrap  "], 'tail ("wrap  ") must be one of wrap, drop; did you mean wrap?'),
+    ],
+)
+def test_what_one_does_not_see_is_shown(command, args, message):
+    _assert_one_line(command(*args), message)
+
+
+def test_a_repeated_flag_of_a_flagfile_counts(command, tmp_path):
+    file = tmp_path / "flags"
+    file.write_text("--recipe=paper")
+    _assert_one_line(command(f"--flagfile={file}", "--recipe=paper"), "--recipe is given more than")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with the files of a run."""
+    folder = tmp_path / "q"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "report.json").write_text('{"metrics": {"accuracy": 1}}')
+    (folder / "best.keras").write_text("garbage")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "is a folder; give {run}/config.json."),
+        ("/", "is a folder; give {run}/config.json."),
+        ("/report.json", "is no file of options; give {run}/config.json."),
+        ("/checkpoints", "is a folder; give {run}/config.json."),
+        ("/../..", "is a folder; give the path of a JSON file of options, such as"),
+        ("/confg.json", "No such file or directory; did you mean {run}/config.json?"),
+        ("/x/y.json", "No such file or directory; give the path of a JSON file of options, such"),
+    ],
+)
+def test_what_is_no_file_of_options_names_the_one_that_is(command, run, name, message):
+    _assert_one_line(command(f"--config_file={run}{name}"), message.format(run=run))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--backbone=vgg16"], "training; leave it out: a finished run keeps its own, vgg16."),
+        (["--seed=1", "--dropout=0.1"], "dropout (0.1) cannot be changed after training; leave"),
+    ],
+)  # fmt: skip
+def test_an_option_of_training_is_to_be_left_out(command, run, args, message):
+    _assert_one_line(command("--mode=evaluate", f"--model_dir={run}", *args), message)
+
+
+def test_a_folder_inside_a_run_offers_the_run_for_weights(command, run):
+    result = command(f"--weights={run}/checkpoints")
+    _assert_one_line(result, f"no run has finished there; give --weights={run}.")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--mode=evaluate", "--model_dir={run}", "--dataset=phantom"],
+         ("best.keras is not a readable model: it is not a .keras archive, which is a zip file, or "
+         "is cut off; restore it from a copy, or train again with another --model_dir.")),
+        (["--weights={run}/x.h5", "--dataset=phantom"],
+         "x.h5 can't be used: it is not an HDF5 file; download it again, or restore it from a "),
+        (["--weights={run}", "--dataset=phantom"],
+         "it is not a .keras archive, which is a zip file, or is cut off; download it again, or"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_has_a_way_out_before_tensorflow_loads(command, run, args, message):
+    (run / "x.h5").write_bytes(b"garbage" * 1000)
+    result = command(*(arg.format(run=run) for arg in args))
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("args", [["--mode=evaluate"], ["--recipe=quickstart"]])
+def test_a_folder_with_another_programs_options_is_no_damaged_run(command, tmp_path, args):
+    (tmp_path / "config.json").write_text('{"architectures": ["ViT"], "model_type": "vit"}')
+    result = command(*args, f"--model_dir={tmp_path}")
+    assert result.returncode == 1
+    assert "config.json is not a run's (unknown option architectures): its folder" in result.stderr
+    assert "holds other files; give a run's directory, or a new or empty one." in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_mistyped_option_of_a_run_is_damage_in_one_sentence(command, tmp_path):
+    (tmp_path / "config.json").write_text('{"quux": 1, "seed": 3}')
+    result = command("--mode=evaluate", f"--model_dir={tmp_path}")
+    assert "is damaged (unknown option quux; --help lists them all); restore it" in result.stderr

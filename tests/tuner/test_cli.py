@@ -55,6 +55,12 @@ def test_help_lists_options_of_search_and_trials_and_loads_nothing(light):
         (["--search=neurons", "--search_file=x"], "give one"),
         (["--strategy=multi_worker"], "a trial trains on one host"),
         (["--algorithm=grid"], "a grid needs a step"),
+        (
+            ["--search=neurons", "--search=dropout"],
+            "--search is given more than once; name",
+        ),
+        (["--tpu=my-tpu"], "tpu (my-tpu) needs --strategy=tpu"),
+        (["--schedule_epochs=40"], "schedule_epochs (40) needs --schedule=cosine"),
         (["--trials=5"], "unknown option --trials; did you mean --max_trials?"),
         (["--algorithm=hyperbnad"], "bayesian, grid; did you mean hyperband?"),
         (["--max_trials=many"], "max_trials (many) must be a whole number."),

@@ -179,6 +179,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(base, settings, capsys):
     search.run(base, settings(dry_run=True), [])
     out = capsys.readouterr().out
     assert "6 trials of 5 configurations, 11 epochs" in out
+    assert "\nspace: neurons=8|16, learning_rate=0.001:0.1:log, layers_to_unfreeze=0|2.\n" in out
     assert "to compute features" in out
     assert not settings().folder.exists()
 

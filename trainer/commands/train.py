@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from trainer import config as config_lib
-from trainer import option_groups
+from trainer import effects, option_groups
 from trainer.commands import evaluate
 from trainer.config import Config
 from trainer.data import opening, pipeline
@@ -60,6 +60,8 @@ def train(config: Config, *, show_report: bool = False) -> Run:
             "trainer` does; leave it out here."
         )
     config_lib.check_before_training(config.model, config.model_dir)
+    for line in effects.lines({}, config.to_flat(), Config().to_flat()):
+        console.say(line)
     with signals.watched(), peers.watched(config):
         run_path, evaluation = _train(config)
     if show_report:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from trainer.storage import documents
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +123,7 @@ def _open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
             _check_members(zipped, path.stat().st_size)
             yield zipped
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"its zip archive is damaged ({error})") from error
+        raise ValueError(f"its zip archive is damaged ({text.clause(error)})") from error
 
 
 def _check_members(zipped: zipfile.ZipFile, size: int) -> None:

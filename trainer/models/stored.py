@@ -148,7 +148,11 @@ def difference(model: keras.Model, models: Models) -> str:
         if layer.name not in names:
             return f"its layer {layer.name!r} is missing"
         if not _has_shapes(layer, names[layer.name]):
-            return f"its layer {layer.name!r} has weights of {names[layer.name].shapes}"
+            theirs, ours = (
+                ", ".join(map(str, shapes))
+                for shapes in (names[layer.name].shapes, [tuple(w.shape) for w in layer.weights])
+            )
+            return f"its layer {layer.name!r} has weights of {theirs}, not {ours}"
     others = _convolutions_beside([names[layer.name] for layer in own], layers)
     return f"it also has a layer {others[0].name!r}" if others else ""
 

@@ -34,6 +34,8 @@ DOWNLOAD_TIMEOUT_S = 30
 RANDOM_AND_FROZEN = (
     "weights: random, and layers are frozen; --layers_to_unfreeze=all trains them all."
 )
+WAY_OUT = "download it again, or restore it from a copy"
+"""What to do with a damaged file."""
 LAST_LAYER = "probabilities"
 """The name of the head's softmax layer, in every model of the trainer."""
 
@@ -74,7 +76,7 @@ def load(backbone: keras.Model, config: ModelOptions) -> Origin:
             return _load_file(backbone, config.backbone, path, stored.read(file))
     except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
         reason = text.first_line(error)
-        raise RunError(f"weights file {path} can't be used: {reason}.") from error
+        raise RunError(f"weights file {path} can't be used: {reason}; {WAY_OUT}.") from error
 
 
 def load_head(head: keras.Model, origin: Origin) -> str:
@@ -147,7 +149,10 @@ def _misfit(backbone: keras.Model, name: str, models: stored.Models) -> str:
         return f"looks like {likely[0]}; give a file of {name}, or --backbone={likely[0]}."
     reason = stored.difference(backbone, models)
     if reason:
-        return f"does not fit {name}: {reason}."
+        return (
+            f"does not fit {name}: {reason}; give a file of {name} itself, not of one with another "
+            "width, depth or input."
+        )
     shown = ", ".join(sorted(names)[:3])
     return f"holds no {name}, but layers named {shown} ...; give a file of {name}."
 

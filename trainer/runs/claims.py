@@ -123,6 +123,14 @@ def already_a_run(place: object) -> str:
     )
 
 
+def damaged_model(place: object) -> str:
+    """Returns what is said of a best.keras that is no archive of Keras."""
+    return (
+        f"{place} is not a readable model: it is not a .keras archive, which is a zip file, or is "
+        "cut off; restore it from a copy, or train again with another --model_dir."
+    )
+
+
 def no_model_yet(place: object) -> str:
     """Returns what a command that needs a model says of a run that has none."""
     return f"the run at {place} has no model yet; run its command again to resume it."

@@ -148,8 +148,7 @@ def load(folder: pathlib.Path) -> Evaluation:
         scores = metrics.compute(table)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"the evaluation in {folder} can't be read ({text.one_line(str(error))}); evaluate "
-            "again."
+            f"the evaluation in {folder} can't be read ({text.clause(error)}); evaluate again."
         ) from error
     curves = {
         name: [documents.finite(value) for value in values]

@@ -31,8 +31,8 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
-from trainer.config import LENGTHS, Config
-from trainer.errors import ConfigError, RunError
+from trainer.config import LENGTHS, Config, of_saved
+from trainer.errors import RunError
 from trainer.evaluation import history
 from trainer.runs import claims
 from trainer.storage import documents, files, locations, mirror
@@ -215,12 +215,7 @@ class RunDirectory:
           RunError: when they can't be read.
         """
         values: dict[str, Any] = documents.load(self.config, dict[str, Any], way_out=_WAY_OUT)
-        try:
-            return Config.from_flat(values)
-        except ConfigError as error:
-            raise RunError(
-                f"{self.config} is damaged ({text.one_line(str(error))}); {_WAY_OUT}."
-            ) from error
+        return of_saved(values, self.config, _WAY_OUT)
 
     def load_history(self) -> dict[str, list[float]]:
         """Returns a list per metric, as `Driver.fit` does; empty if no epoch was trained.

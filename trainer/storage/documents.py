@@ -143,7 +143,9 @@ def _refusing(path: pathlib.Path, way_out: str, *, subject: str = "it") -> Itera
 
 def refused(path: pathlib.Path, problem: str, way_out: str) -> DocumentError:
     """Returns the error about a file; the problem is a sentence, or the system's words."""
-    return DocumentError(f"{text.one_line(str(path))} can't be read ({problem}); {way_out}.")
+    return DocumentError(
+        f"{text.one_line(str(path))} can't be read ({problem.rstrip('.')}); {way_out}."
+    )
 
 
 def _read(path: pathlib.Path, max_bytes: int) -> bytes:
@@ -188,7 +190,7 @@ def parse(data: bytes | str, *, allows_nan: bool = False, max_depth: int = MAX_D
             object_pairs_hook=_object,
         )
     except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error})") from error
+        raise ValueError(f"is not JSON ({text.clause(error)})") from error
     if re.search(r"\\u[dD][89a-fA-F]", content):
         _require_unicode(value)
     return value

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RESUMES = "the same command resumes from what is saved"
+FREE = f"free some space, or name another --model_dir; {RESUMES}"
+"""What to do where nothing can be written, and the system does not say why."""
 _WAYS_OUT = {
     errno.EACCES: "change its permissions{or_another}",
     errno.EPERM: "change its owner or attributes{or_another}",

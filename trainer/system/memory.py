@@ -8,6 +8,7 @@ Linux ends a process that takes too much, without a word; so what can't fit is r
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import re
@@ -17,6 +18,8 @@ from trainer.errors import TooLargeError
 GIB = 1 << 30
 PROCESS_BYTES = 300 << 20
 """What a process takes that has imported TensorFlow and built a small model, at least."""
+ADDRESS_BYTES = 5 * GIB // 2
+"""Addresses that TensorFlow takes for its libraries and threads and a small model, at least."""
 _MEMINFO = pathlib.Path("/proc/meminfo")
 _CGROUP = pathlib.Path("/sys/fs/cgroup")
 _CGROUP_FILES = (
@@ -67,6 +70,25 @@ def _left_in_group(names: tuple[str, str, str, str]) -> int | None:
 def shown(num_bytes: float) -> str:
     """Returns "1.5 GiB" or "0.98 MiB"."""
     return f"{num_bytes / GIB:,.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:,.2f} MiB"
+
+
+def require_address_space() -> None:
+    """Raises TooLargeError if a limit of this process (ulimit -v) leaves TensorFlow no room.
+
+    TensorFlow would end the process with a stack trace: the limit counts addresses, of which it
+    reserves far more than it uses.
+    """
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Not on Windows.
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_BYTES:
+        raise TooLargeError(
+            f"this process may have {shown(limit)} of addresses (ulimit -v), and TensorFlow needs "
+            f"at least {shown(ADDRESS_BYTES)} for the smallest model; raise the limit (ulimit -v "
+            "unlimited), or limit the memory itself, as with a container or Slurm's --mem."
+        )
 
 
 def require_processes(option: str, count: int) -> None:

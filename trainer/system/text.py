@@ -16,7 +16,9 @@ import re
 from cxr_tfds.text import cell, from_cell, printable, quoted, visible
 
 __all__ = [
+    "bare",
     "cell",
+    "clause",
     "counted",
     "first_line",
     "from_cell",
@@ -29,6 +31,7 @@ __all__ = [
     "visible",
 ]
 
+_NODE = re.compile(r"\{\{[^{}]*\}\} ?| ?\[Op:\w*\]")
 _LONGEST = 60
 """Characters of a value that a message shows."""
 _MAX_WHOLE = 1e15
@@ -38,14 +41,27 @@ _MAX_WHOLE = 1e15
 def first_line(error: BaseException | str) -> str:
     """Returns the first line of an error's message, without a trailing full stop.
 
+    TensorFlow's names of the operation, `{{node …}}` and `[Op:…]`, tell a user nothing.
+
     Args:
       error: an error or its message; libraries append stack traces and hints to theirs.
 
     Returns:
       The line; for an error without a message, the name of its class.
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    message = _NODE.sub("", str(error)).strip()
+    lines = message.splitlines() or [type(error).__name__]
     return printable(lines[0].rstrip("."))
+
+
+def bare(text: str) -> str:
+    """Returns a value as it is; as JSON has it, in quotes, if one would not see what it is."""
+    return text if text == one_line(text) else shown(text)
+
+
+def clause(error: BaseException | str) -> str:
+    """Returns a message on one line, without a full stop: it can stand within a sentence."""
+    return one_line(str(error)).rstrip(".")
 
 
 def one_line(text: str) -> str:

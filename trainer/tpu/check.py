@@ -25,7 +25,7 @@ from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier, precision, session
-from trainer.system import console
+from trainer.system import console, text
 from trainer.tpu import flops, tracing
 from trainer.training import optimization
 
@@ -100,8 +100,9 @@ def _load_compiler() -> Any:
         return importlib.import_module("trainer.tpu.aot")
     except ImportError as error:
         raise RunError(
-            f"--mode=tpu_check needs JAX and the TPU compiler ({error}). Install the extra "
-            '`tpu-aot` with TensorFlow: `pip install ".[cpu,tpu-aot]"`, or run `make .venv-tpu`.'
+            f"--mode=tpu_check needs JAX and the TPU compiler ({text.clause(error)}). Install "
+            "the extra `tpu-aot` with TensorFlow: "
+            '`pip install ".[cpu,tpu-aot]"`, or run `make .venv-tpu`.'
         ) from error
 
 

@@ -29,7 +29,7 @@ from absl import logging
 from trainer.errors import ConfigError, DiskError, RunError
 from trainer.runs import run_directory
 from trainer.storage import documents, files, locations
-from trainer.system import console, text
+from trainer.system import console, faults, text
 from trainer.training.driver import Position
 
 if TYPE_CHECKING:
@@ -168,7 +168,13 @@ class Checkpoints:
             # Not an error of the disk. Saving sums the metrics over the hosts, and one is lost.
             raise
         except tf.errors.OpError as error:  # For example a full disk.
-            raise DiskError(f"a checkpoint can't be written: {error.message}.") from error
+            of_system = faults.of_library(error)
+            way_out = faults.way_out(of_system, "model_dir") if of_system else ""
+            reason = of_system.strerror if of_system else text.first_line(error.message)
+            raise DiskError(
+                f"a checkpoint can't be written to {self._folder}: {reason}"
+                f"{way_out or f'; {faults.FREE}'}."
+            ) from error
 
     def _misfit(self, path: pathlib.Path) -> str | None:
         """Returns how the variables in a checkpoint differ from ours; None if they fit.

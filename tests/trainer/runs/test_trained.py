@@ -119,7 +119,10 @@ def test_workers_are_started_by_the_command_line_alone(make_config):
 
 
 def test_what_training_fixed_cannot_be_changed(run):
-    with pytest.raises(ConfigError, match="neurons cannot be changed after training"):
+    with pytest.raises(
+        ConfigError,
+        match=r"neurons \(\d+\) cannot be changed after training; leave it out: .* own, \d+",
+    ):
         evaluate.evaluate(run, neurons=9)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +80,30 @@ def test_processes_that_can_not_fit_are_refused_with_the_largest_number():
     )
     with pytest.raises(TooLargeError, match=wanted):
         memory.require_processes("workers", 28)
+
+
+def test_a_limit_of_addresses_that_tensorflow_would_abort_at_is_one_line(monkeypatch):
+    limits = (memory.ADDRESS_BYTES - 1, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    with pytest.raises(TooLargeError, match=r"\(ulimit -v\), and TensorFlow needs at least 2.5 G"):
+        memory.require_address_space()
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, memory.ADDRESS_BYTES])
+def test_enough_addresses_pass(monkeypatch, limit):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, resource.RLIM_INFINITY))
+    memory.require_address_space()
+
+
+@pytest.mark.parametrize("command", ["trainer", "tuner"])
+def test_each_command_looks_at_the_limit_before_tensorflow_loads(tmp_path, command):
+    limit = (2_000_000 << 10, resource.RLIM_INFINITY)
+    result = subprocess.run(
+        [sys.executable, "-m", command, "--recipe=quickstart"], capture_output=True, text=True,
+        timeout=100, check=False, cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{command}: this process may have 1.9 GiB of addresses")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from tests.support import devices, radiographs
 from trainer.data import batches
-from trainer.errors import ConfigError, DivergedError, RunError, Stopped
+from trainer.errors import ConfigError, DiskError, DivergedError, RunError, Stopped
 from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
 from trainer.training import callbacks, checkpoint, metrics_log, optimization
@@ -307,3 +308,20 @@ def test_diverged_weights_are_never_saved(tmp_path):
         run.train()
     run.saving.restore()
     assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
+
+
+def test_a_full_disk_has_a_way_out_and_none_of_tensorflows_nodes(tmp_path):
+    variables = [tf.Variable(tf.ones((100_000,)))]
+    checkpoints = Checkpoints(tmp_path / "checkpoints", variables, "", keep=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(DiskError) as raised:
+            checkpoints.save(Position(1, 0), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(raised.value) == (
+        f"a checkpoint can't be written to {tmp_path / 'checkpoints'}: File too large; raise the "
+        "limit of a file's size (ulimit -f), or name another --model_dir; the same command resumes "
+        "from what is saved."
+    )
