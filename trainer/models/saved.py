@@ -57,8 +57,6 @@ def save(network: classifier.Network, path: pathlib.Path) -> None:
 def load(path: pathlib.Path) -> keras.Model:
     """Loads a saved model without executing code from the file.
 
-    Its `predict` says in one sentence which images the model can't classify, and what to do.
-
     Raises:
       RunError: when the file does not exist, can't be read, is not a model of the trainer, or has
         weights that are not finite.
@@ -80,7 +78,7 @@ def load(path: pathlib.Path) -> keras.Model:
 
 
 def explain_refusals(model: keras.Model) -> None:
-    """Lets `predict` look at images before Keras, whose error is a trace of its graph."""
+    """Lets `predict` say in one sentence what it can't classify; Keras's error is a trace."""
     predict, (_, height, width, _) = model.predict, model.input.shape
 
     @functools.wraps(predict)
@@ -150,9 +148,9 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
     ):
         return (
             f"Keras {version} saved it, and this is Keras {keras.__version__}, which may be too "
-            f"old ({text.first_line(error)})"
+            f"old ({text.first_line(error)}); install that version"
         )
-    return text.first_line(error)
+    return f"{text.first_line(error)}; restore it from a copy, or train again"
 
 
 def _numbers(version: str) -> list[int]:
