@@ -107,6 +107,6 @@ def forge(path: Path, generator: random.Random, outside: Path) -> None:
         path.symlink_to(path)
     elif way == 5:
         path.touch()
-        os.truncate(path, 1 << 36)  # Of zeros, which take no space.
+        os.truncate(path, 1 << 31)  # Of zeros, which take no space.
     elif way > 6:  # 6: it is missing.
         path.write_bytes(_forge_bytes(data, generator, outside))

@@ -19,7 +19,6 @@ def _config(**options) -> Config:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"strategy": "one_device"}, marks=pytest.mark.slow),
         MIRRORED,
         pytest.param(
             MIRRORED
@@ -47,6 +46,14 @@ def test_a_sound_strategy_passes(options, capsys):
     assert "test auc" in named
     assert "weights moved" in named
     assert ("batch norm statistics" in named) == ("backbone" in options)
+
+
+@pytest.mark.slow
+def test_one_device_compares_nothing(capsys):
+    selfcheck.run(_config(strategy="one_device"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("selfcheck compared nothing: the strategy here is one device too.")
+    assert not any("DIFFERS" in line for line in lines)
 
 
 def _of_the_first_replica(gradients):

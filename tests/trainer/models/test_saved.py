@@ -94,6 +94,8 @@ KNOWN_TO_3_13 = {
 
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
+    if name == "inception_resnet_v2":  # Takes minutes.
+        return [pytest.mark.long]
     return [] if name in ("small_cnn", "mobilenet_v2") else [pytest.mark.slow]
 
 

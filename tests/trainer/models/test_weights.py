@@ -72,9 +72,17 @@ def test_the_backbone_is_taken_out_of_a_classifier(layout, suffix, tmp_path):
     assert network.origin.endswith(" are not the trainer's: the head is new.")
 
 
-@pytest.mark.slow
+# The largest takes minutes.
+ALL = [
+    pytest.param(
+        name, marks=pytest.mark.long if name == "inception_resnet_v2" else pytest.mark.slow
+    )
+    for name in backbones.REGISTRY
+]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", backbones.REGISTRY)
+@pytest.mark.parametrize("name", ALL)
 def test_every_backbone_is_taken_out_of_a_classifier(name, suffix, tmp_path):
     """Keras numbers most layers of some backbones by how many a process has built before."""
     backbone = _backbone(name, 96)
