@@ -85,12 +85,12 @@ def _smaller(base: Config, settings: Settings, space: Space, plan: Plan) -> Iter
         wanted = settings.max_trials
     if space.size < wanted:
         yield (
-            f"the space has only {formats.counted(int(space.size), 'configuration')}, not the "
+            f"the space has only {text.counted(int(space.size), 'configuration')}, not the "
             f"{wanted} that are planned: every one of them is tried once."
         )
     max_epochs = base.optimization.max_epochs
     if settings.algorithm == "hyperband" and max_epochs < settings.factor:
-        trials = formats.counted(plan.num_trials, "trial")
+        trials = text.counted(plan.num_trials, "trial")
         yield (
             f"max_epochs ({max_epochs}) is less than factor ({settings.factor}), so Hyperband "
             f"promotes nothing: it is a random search of {trials}."

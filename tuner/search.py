@@ -30,7 +30,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console, processes
+from trainer.system import console, processes, text
 from tuner import budget, identity, notices, refit
 from tuner import plan as plan_lib
 from tuner.oracles import algorithms
@@ -118,7 +118,7 @@ def _search(
         if not _has_remote_workers():
             features.prepare(workspace, configs)
         size = ", ".join(
-            (formats.counted(plan.num_trials, "trial"), formats.counted(plan.num_epochs, "epoch"))
+            (text.counted(plan.num_trials, "trial"), text.counted(plan.num_epochs, "epoch"))
         )
         console.say(f"searching {space}: {size}.")
     try:
@@ -149,7 +149,7 @@ def _require_objective(settings: Settings, class_counts: Mapping[str, int]) -> N
 
 
 def _say_finished(found: SearchResults, settings: Settings, *, can_grow: bool) -> None:
-    trials = formats.counted(len(found.finished), "trial")
+    trials = text.counted(len(found.finished), "trial")
     console.say(f"the search is finished: {trials}; its page is {settings.folder / PAGE}.")
     if can_grow:
         size = "hyperband_iterations" if settings.algorithm == "hyperband" else "max_trials"
@@ -375,7 +375,7 @@ def _closing(found: SearchResults, folder: pathlib.Path) -> Iterator[str]:
     if best is not None:
         yield (
             f"best trial: {best.trial_id}, {found.objective} {formats.score(best.score)} after "
-            f"{formats.counted(best.epochs, 'epoch')}: {formats.values(best.values)}"
+            f"{text.counted(best.epochs, 'epoch')}: {formats.values(best.values)}"
         )
     yield f"leaderboard: {folder / LEADERBOARD}"
     yield f"page: {folder / PAGE}"

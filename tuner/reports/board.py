@@ -125,7 +125,7 @@ def format_line(trial: TrialResult, objective: str) -> str:
     if trial.status == statuses.FAILED:
         reason = " ".join(trial.reason.split()) or "no reason was recorded"
         return text.one_line(f"trial {trial.trial_id} failed after {took}: {reason}")
-    epochs = formats.counted(trial.epochs, "epoch")
+    epochs = text.counted(trial.epochs, "epoch")
     score = formats.score(trial.score)
     values = formats.values(trial.values)
     return text.one_line(
@@ -153,7 +153,7 @@ def seconds_left(results: SearchResults, totals: Totals) -> float | None:
 def _summary(results: SearchResults, totals: Totals) -> str:
     left = seconds_left(results, totals)
     parts = [
-        f"{len(results.finished)} of {formats.counted(totals.trials, 'trial')} finished",
+        f"{len(results.finished)} of {text.counted(totals.trials, 'trial')} finished",
         f"{len(results.failures)} failed",
     ]
     if left != 0:
@@ -168,7 +168,7 @@ def _summary(results: SearchResults, totals: Totals) -> str:
 def _best(results: SearchResults, width: int) -> Iterator[str]:
     best = results.best
     if best is not None:
-        epochs = formats.counted(best.epochs, "epoch")
+        epochs = text.counted(best.epochs, "epoch")
         line = f"best     {best.trial_id} after {epochs}: {formats.values(best.values)}"
         yield from textwrap.wrap(
             line, max(width, _NARROWEST), subsequent_indent=" " * 9, break_on_hyphens=False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from trainer.system import text
 from trainer.system.markup import Markup, element
 from tuner import statuses
 from tuner.reports import formats, scales
@@ -64,14 +65,14 @@ class _Plot:
 
     def _grid(self) -> Iterable[Markup]:
         end, foot = self.width - self.right, self.height - self.bottom
-        for fraction, text in self.y.ticks():
+        for fraction, tick in self.y.ticks():
             down = self._down(fraction)
             yield _line((self.left, down), (end, down), "grid")
-            yield _text(self.left - 7, down + 4, text, "tick end")
-        for fraction, text in self.x.ticks():
+            yield _text(self.left - 7, down + 4, tick, "tick end")
+        for fraction, tick in self.x.ticks():
             across = self.left + fraction * (end - self.left)
             yield _line((across, foot), (across, foot + 5), "axis")
-            yield _text(across, foot + 19, text, "tick middle")
+            yield _text(across, foot + 19, tick, "tick middle")
         yield _line((self.left, foot), (end, foot), "axis")
 
     def _labels(self, x_label: str, y_label: str) -> Iterable[Markup]:
@@ -108,13 +109,13 @@ def parallel_coordinates(results: SearchResults) -> Markup:
     marks += _trial_lines(results, [(trial, line(trial)) for trial in trials])
     for x, (name, scale, is_log) in zip(across, axes, strict=False):
         marks += _upright_axis(x, down, name, "(log)" if is_log else "", scale.ticks())
-    ticks = [(_upwards(place, results.direction), text) for place, text in score_axis.ticks()]
+    ticks = [(_upwards(place, results.direction), tick) for place, tick in score_axis.ticks()]
     marks += _upright_axis(across[-1], down, results.objective, _unit(results), ticks)
     if len(scored) < len(trials):
         marks.append(_text(across[-1] + 7, foot + 32, "failed", "tick start halo"))
     names = ", ".join(name for name, _, _ in axes) or "no dimension"
     label = (
-        f"Parallel coordinates of {formats.counted(len(trials), 'configuration')}: one line per "
+        f"Parallel coordinates of {text.counted(len(trials), 'configuration')}: one line per "
         f"configuration, through its values of {names} to its {results.objective}. The "
         "leaderboard below lists the same values as text."
     )
@@ -152,10 +153,10 @@ def _upright_axis(
 ) -> Iterable[Markup]:
     yield _text(x, 16, _shortened(name), "label middle")
     yield _text(x, 32, unit, "tick middle")
-    for fraction, text in ticks:
+    for fraction, tick in ticks:
         y = down(fraction)
         yield _line((x - 4, y), (x + 4, y), "axis")
-        yield _text(x + 7, y + 4, _shortened(text), "tick start halo")
+        yield _text(x + 7, y + 4, _shortened(tick), "tick start halo")
 
 
 def _unit(results: SearchResults) -> str:
@@ -233,7 +234,7 @@ def score_by_time(results: SearchResults) -> Markup:
         stairs.append(plot.at(longest / seconds, best))
         marks.append(_polyline(stairs, "stairs", "best so far"))
     label = (
-        f"{results.objective} of {formats.counted(len(ended), 'finished trial')} over time, with "
+        f"{results.objective} of {text.counted(len(ended), 'finished trial')} over time, with "
         f"the best so far, which ends at {formats.score(best)}."
     )
     return plot.draw(
@@ -265,11 +266,11 @@ def importances(found: Importance) -> Markup:
             _line((across(mean - spread), y), (across(mean + spread), y), "whisker"),
             _text(width - 96, y + 4, f"{mean:.3f} ± {spread:.3f}", "tick start"),
         ]
-    for fraction, text in scale.ticks():
+    for fraction, tick in scale.ticks():
         x = left + fraction * (width - left - 104)
         marks += [
             _line((x, foot), (x, foot + 5), "axis"),
-            _text(x, foot + 19, text, "tick middle"),
+            _text(x, foot + 19, tick, "tick middle"),
         ]
     marks.append(
         _text(left, height - 6, "decrease of R² when its values are shuffled", "label start")
@@ -324,9 +325,9 @@ def _title(caption: str) -> list[Markup]:
     return [element("title", caption)] if caption else []
 
 
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return element("text", text, x=float(x), y=float(y), class_=kind)
+def _text(x: float, y: float, content: str, kind: str) -> Markup:
+    return element("text", content, x=float(x), y=float(y), class_=kind)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
+def _shortened(content: str) -> str:
+    return content if len(content) <= _LONGEST_TEXT else f"{content[: _LONGEST_TEXT - 1]}…"

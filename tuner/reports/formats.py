@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainer.system import text
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,8 +45,3 @@ def duration(seconds: float) -> str:
 def place(of: int | None) -> str:
     """Formats the number of a bracket or rung; None as a dash."""
     return NONE if of is None else str(of)
-
-
-def counted(count: int, noun: str) -> str:
-    """Formats a count with its noun, in the plural unless the count is 1."""
-    return text.counted(count, noun)

@@ -9,6 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from trainer.storage import files
+from trainer.system import text
 from trainer.system.markup import Markup, element
 from tuner.reports import charts, formats, importance, verdict
 
@@ -102,7 +103,7 @@ def _best(results: SearchResults) -> Iterable[Markup]:
     if best is None:
         yield element("p", "No trial has completed, so there is no best configuration.")
         return
-    epochs = formats.counted(best.epochs, "epoch")
+    epochs = text.counted(best.epochs, "epoch")
     yield element(
         "p",
         element("strong", f"{results.objective} {formats.score(best.score)}"),
@@ -110,7 +111,7 @@ def _best(results: SearchResults) -> Iterable[Markup]:
     )
     yield _definitions({name: formats.value(of) for name, of in best.values.items()})
     yield _note(
-        f"This is the best of {formats.counted(len(results.ranked), 'trial')} on the validation "
+        f"This is the best of {text.counted(len(results.ranked), 'trial')} on the validation "
         "split, so the score is optimistic: part of it is luck. Evaluate the configuration on "
         "data that the search has not seen, for example with --refit_best."
     )
@@ -169,7 +170,7 @@ def _why_no_importance(results: SearchResults) -> str:
     scored = sum(trial.has_score for trial in results.configurations)
     if scored < importance.MIN_CONFIGURATIONS:
         return (
-            f"{formats.counted(scored, 'configuration')} with a score: too few to measure "
+            f"{text.counted(scored, 'configuration')} with a score: too few to measure "
             f"importance, which needs at least {importance.MIN_CONFIGURATIONS}."
         )
     return "All scores are equal, or no dimension was searched: there is nothing to attribute."
@@ -192,7 +193,7 @@ def _curves(results: SearchResults) -> Iterable[Markup]:
     for rung in sorted(rungs, key=lambda rung: -1 if rung is None else rung):
         trials = rungs[rung]
         name = "All trials" if rung is None else f"Rung {rung}"
-        title = f"{name}: {formats.counted(len(trials), 'trial')}"
+        title = f"{name}: {text.counted(len(trials), 'trial')}"
         svg = charts.learning_curves(results, trials, f"{title}, {results.objective} by epoch")
         panels.append(element("figure", element("figcaption", title), svg))
     yield element("div", *panels, class_="panels")

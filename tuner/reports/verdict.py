@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
+from trainer.system import text
 from tuner import records
 from tuner.reports import formats
 
@@ -42,7 +43,7 @@ def reasons(results: SearchResults) -> tuple[str, ...]:
         return ()
     failures = [records.cause_of(trial.reason) or "no reason" for trial in results.failures]
     listed = ", ".join(f"{cause}: {n}" for cause, n in collections.Counter(failures).items())
-    trials = formats.counted(len(results.finished), "trial")
+    trials = text.counted(len(results.finished), "trial")
     return (f"No trial has a score: {trials} failed ({listed}).",)
 
 
