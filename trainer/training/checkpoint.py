@@ -4,7 +4,8 @@ checkpoints/
   00003-000040/                         after 3 epochs and 40 steps of the next
     variables.index, variables.data-*   all variables that a step changes, in TensorFlow's format
     state.json                          state of the callbacks
-    manifest.json                       SHA-256 of the other files; hash of what does not change
+    manifest.json                       size and SHA-256 of the other files; hash of what does not
+                                        change
 
 A checkpoint is written under a temporary name, synced and renamed. `restore` takes the newest
 undamaged one and logs a warning for each damaged one that it skips.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, TypedDict
 
 import keras
 import numpy as np
@@ -51,6 +52,7 @@ class _Manifest(TypedDict):
     fingerprint: str
     replicas: Annotated[int, documents.at_least(1)]
     files: dict[str, str]
+    sizes: NotRequired[dict[str, documents.Count]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +124,13 @@ class Checkpoints:
         with files.replacing_folder(target) as partial:
             self._write(partial / _VARIABLES)
             files.save_json(partial / _STATE, callback_states)
-            checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+            written = sorted(partial.iterdir())
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "fingerprint": self._fingerprint,
                 "replicas": self._num_replicas,
-                "files": checksums,
+                "files": {path.name: _checksum(path) for path in written},
+                "sizes": {path.name: path.stat().st_size for path in written},
             }
             files.save_json(partial / _MANIFEST, manifest)
         for old in saved_in(self._folder)[self._keep :]:
@@ -257,15 +260,18 @@ def _damage(path: pathlib.Path) -> str | None:
     except documents.DocumentError as error:
         return str(error).rstrip(".")
     checksums, version = manifest["files"], manifest["format_version"]
+    sizes = manifest.get("sizes", {})  # Earlier versions wrote none.
     if version != FORMAT_VERSION:
         return f"its format is {version}, and this version writes {FORMAT_VERSION}"
     for name, checksum in checksums.items():
         try:
             locations.require_name(name)
-            found = _checksum(path / name)
+            size = (path / name).stat().st_size
+            # Of another size, it need not be read: somebody may have blown it up.
+            is_intact = size == sizes.get(name, size) and _checksum(path / name) == checksum
         except (OSError, locations.LocationError):
             return f"{text.shown(name)} is missing"
-        if found != checksum:
+        if not is_intact:
             return f"{name} differs from what was written"
     return (
         None if {_STATE, f"{_VARIABLES}.index"} <= set(checksums) else "its manifest is incomplete"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -240,6 +241,20 @@ def test_damage_is_logged_and_the_previous_checkpoint_is_restored(saved, caplog,
     assert run.saving.restore() == Position(2, 0)
     assert "00003-000000 can't be restored" in caplog.text
     assert [path.name for path in saved.iterdir()] == ["00002-000000"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_was_blown_up_is_not_read_to_its_end(saved, name):
+    os.truncate(saved / "00003-000000" / name, 1 << 40)  # Hashing its zeros would take minutes.
+    assert Run(saved.parent).saving.restore() == Position(2, 0)
+
+
+def test_a_checkpoint_without_sizes_is_restored(saved):
+    manifest = saved / "00003-000000" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["sizes"]
+    manifest.write_text(json.dumps(content))
+    assert Run(saved.parent).saving.restore() == Position(3, 0)
 
 
 def test_only_damaged_checkpoints_are_an_error(saved):
