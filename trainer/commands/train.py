@@ -25,7 +25,7 @@ from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision, saved
-from trainer.runs import evaluated, resuming, run_directory, trained
+from trainer.runs import claims, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
@@ -80,8 +80,7 @@ def _print(run_path: str, evaluation: Evaluation) -> None:
     """Prints the text report, and below it the headline and the paths: the end of a long output."""
     colour = console.wants_colour()
     console.say(evaluation.report.to_text(colour=colour))
-    model = run_directory.BEST_MODEL
-    console.say(evaluated.ending(evaluation, run_path, [model], colour=colour))
+    console.say(evaluated.ending(evaluation, run_path, [claims.BEST_MODEL], colour=colour))
 
 
 def _train(config: Config) -> tuple[str, Evaluation]:

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 
 LOCK, OWNER = ".lock", ".owner.json"
-BEST_MODEL = claims.BEST_MODEL
 CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 """The name of a checkpoint: completed epochs, and steps after them."""
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
@@ -183,7 +182,7 @@ class RunDirectory:
     @property
     def best_model(self) -> pathlib.Path:
         """The saved model."""
-        return self.path / BEST_MODEL
+        return self.path / claims.BEST_MODEL
 
     def save_model(self, save: Callable[[pathlib.Path], None]) -> None:
         """Saves the model with a function that writes it to a path."""
