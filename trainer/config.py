@@ -358,8 +358,8 @@ def _check_weights_file(weights: str) -> None:
     path = weights_path(weights)
     if not weights or path.suffix not in (".keras", ".h5"):
         raise ConfigError(
-            f"weights ({weights}) must be imagenet, none, a .weights.h5, .h5 or .keras file, or a "
-            "run directory."
+            f"weights ({text.bare(weights):.200}) must be imagenet, none, a .weights.h5, .h5 or "
+            ".keras file, or a run directory."
         )
     if not path.is_file():
         raise ConfigError(absent_weights(path))

@@ -29,6 +29,8 @@ KINDS = {
 }
 """What a value of each type is called in messages."""
 
+_LONGEST = 4096
+"""Characters of a text: what the system allows for a path."""
 _MAX_EXACT = 2**63
 """Integers are below it: a file of options with a larger one isn't read."""
 
@@ -70,6 +72,11 @@ class Option:
             raise ConfigError(f"{name} ({text.shown(value)}) must be {KINDS[kind]}.")
         if isinstance(value, str) and not text.is_os_string(value):
             raise ConfigError(f"{name} ({text.shown(value)}) has characters that no path can have.")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ConfigError(
+                f"{name} ({text.shown(value)}) has {len(value):,} characters, over the limit of "
+                f"{_LONGEST:,}."
+            )
         if self.choices and value not in self.choices:
             raise ConfigError(
                 f"{name} ({text.bare(value):.80}) {hints.choice(name, value, self.choices)}"

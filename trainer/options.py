@@ -80,8 +80,8 @@ class DataOptions(option_groups.Group):
     def __post_init__(self) -> None:
         """Checks the limits of the options, and the form of the address."""
         super().__post_init__()
-        if self.data_service and not sockets.is_address(self.data_service, scheme="grpc"):
-            raise ConfigError(f"data_service ({self.data_service}) must be grpc://host:port.")
+        if self.data_service:
+            sockets.require_address("data_service", self.data_service, scheme="grpc")
 
     @property
     def staging_root(self) -> pathlib.Path:
@@ -146,10 +146,9 @@ class ModelOptions(option_groups.Group):
             object.__setattr__(self, "layers_to_unfreeze", text.shown(unfrozen))
         super().__post_init__()
         if self.layers_to_unfreeze != ALL_LAYERS and not self.layers_to_unfreeze.isdecimal():
-            raise ConfigError(
-                f"layers_to_unfreeze ({self.layers_to_unfreeze:.80}) must be a number of layers, "
-                f"0 or more, or '{ALL_LAYERS}'."
-            )
+            shown = text.bare(self.layers_to_unfreeze)
+            wanted = f"a number of layers, 0 or more, or '{ALL_LAYERS}'"
+            raise ConfigError(f"layers_to_unfreeze ({shown:.80}) must be {wanted}.")
 
     @property
     def backbone_image_size(self) -> int:

@@ -119,11 +119,9 @@ def load(folder: pathlib.Path) -> TrialRecord:
         found: _SavedRecord = documents.load(
             folder / RESULT, _SavedRecord, way_out=way_out, max_bytes=limit
         )
-    except RunError as error:
+        curve = history.rows_of(found["curve"], "row")
+    except (RunError, ValueError) as error:
         return TrialRecord(reason=f"no result: {str(error).rstrip('.')}")
-    curve = [
-        {name: documents.finite(value) for name, value in row.items()} for row in found["curve"]
-    ]
     return TrialRecord(
         found["score"], found["best_epoch"], found["epochs"], found["seconds"], found["reason"],
         curve, found["ended"],

@@ -142,7 +142,8 @@ class Settings(option_groups.Group):
             )
         if "/" in self.project_name or self.project_name in ("", ".", ".."):
             raise ConfigError(
-                f"project_name ({self.project_name}) must be a directory name without a slash."
+                f"project_name ({text.bare(self.project_name):.200}) must be a directory name "
+                "without a slash."
             )
         self._check_unused()
 
@@ -227,13 +228,13 @@ class Settings(option_groups.Group):
             )
         if locations.is_url(self.directory):
             raise ConfigError(
-                f"directory ({self.directory}) must be a local path, or on a file system that all "
-                "hosts mount, not a URL."
+                f"directory ({text.bare(self.directory):.200}) must be a local path, or on a file "
+                "system that all hosts mount, not a URL."
             )
         try:
             locations.check_local(self.directory)
         except locations.LocationError as error:
-            raise ConfigError(f"directory ({self.directory}) {error}.") from error
+            raise ConfigError(f"directory ({text.bare(self.directory):.200}) {error}.") from error
         if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
             raise ConfigError(
                 "precision (auto) is measured on each machine and could differ between workers: "

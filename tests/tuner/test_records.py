@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
@@ -43,3 +44,11 @@ def test_what_is_undefined_is_saved_as_null(tmp_path, value):
     document = json.loads((tmp_path / records.RESULT).read_text())
     assert document["score"] is None
     assert document["curve"] == [{"val_auc": None}]
+
+
+@pytest.mark.parametrize("curve", [[{}], [{"epoch": 2}], [{"epoch": 1}, {"epoch": 2, "loss": 1.0}]])
+def test_a_curve_that_is_none_counts_as_failed(tmp_path, curve):
+    records.save(tmp_path, records.TrialRecord(0.5, 1, 1, curve=curve))
+    found = records.load(tmp_path)
+    assert found.score is None
+    assert re.match("no result: row [12] is not the row of epoch", found.reason)

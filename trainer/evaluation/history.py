@@ -39,11 +39,28 @@ def load_rows(path: pathlib.Path) -> list[dict[str, float]]:
     read: list[dict[str, documents.Number]] = documents.load_rows(
         path, dict[str, documents.Number], way_out=WAY_OUT
     )
+    try:
+        return rows_of(read, "line")
+    except ValueError as error:
+        raise documents.refused(path, str(error), WAY_OUT) from error
+
+
+def rows_of(read: Sequence[Mapping[str, documents.Number]], place: str) -> list[dict[str, float]]:
+    """Returns rows as they were before they became JSON: NaN for null.
+
+    Args:
+      read: a row for each epoch, from the first.
+      place: what a row is called in messages.
+
+    Raises:
+      ValueError: a clause that names a row of another epoch, or with other metrics.
+    """
     rows = [{name: documents.finite(value) for name, value in row.items()} for row in read]
     for number, row in enumerate(rows, start=1):
         if row.get("epoch") != number or row.keys() != rows[0].keys():
-            problem = f"line {number} is not the row of epoch {number}, or has other metrics"
-            raise documents.refused(path, problem, WAY_OUT)
+            raise ValueError(
+                f"{place} {number} is not the row of epoch {number}, or has other metrics"
+            )
     return rows
 
 

@@ -139,10 +139,15 @@ class Entry:
         """Creates the folder or marks it as used now; removes files that killed processes left.
 
         Raises:
-          DiskError: when the folder is a link: what is written into it would be elsewhere.
+          DiskError: when the folder is a link: what is written into it would be elsewhere. When a
+            folder is where the key is written.
         """
         if self.folder.is_symlink():
             raise DiskError(f"{self.folder} is a link; remove it, or give another --cache_dir.")
+        if (self.folder / KEY_FILE).is_dir():
+            raise DiskError(
+                f"{self.folder / KEY_FILE} is a folder; remove it, or give another --cache_dir."
+            )
         files.save_json(self.folder / KEY_FILE, dataclasses.asdict(self._key))
         for partial in self.folder.glob(".partial-*.npy"):
             if time.time() - modified(partial) > STALE_S:

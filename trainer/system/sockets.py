@@ -9,6 +9,9 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
+from trainer.errors import ConfigError
+from trainer.system import text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,13 +48,13 @@ def parse(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def is_address(text: str, scheme: str) -> bool:
-    """Whether `text` is `scheme://host:port`."""
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return text.startswith(f"{scheme}://")
+def require_address(option: str, address: str, scheme: str) -> None:
+    """Raises ConfigError unless an option's value is `scheme://host:port`."""
+    with contextlib.suppress(ValueError):
+        parse(address)
+        if address.startswith(f"{scheme}://"):
+            return
+    raise ConfigError(f"{option} ({text.bare(address):.200}) must be {scheme}://host:port.")
 
 
 def free_ports(count: int) -> list[int]:

@@ -9,8 +9,10 @@ hyperparameters name classes.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
+import keras_tuner
 from keras_tuner.engine import trial as trial_lib
 
 from trainer.errors import RunError
@@ -18,15 +20,16 @@ from trainer.storage import documents
 from trainer.system import text
 from tuner import records, statuses
 from tuner.oracles.brackets import Slot
+from tuner.space import SIGNIFICANT_DIGITS
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Collection, Mapping
 
-    import keras_tuner
-
 _WAY_OUT = "restore it from a copy, or choose another --project_name"
 _STATUSES = (statuses.RUNNING, statuses.COMPLETED, statuses.FAILED)
+_ROUNDED = 10.0 ** (1 - SIGNIFICANT_DIGITS)
+"""By how much, as a fraction, a sampled number may lie beyond its range."""
 _Ordinal = Annotated[int, documents.at_least(0)]
 _ENTRIES = TypedDict(
     "_ENTRIES",
@@ -104,8 +107,20 @@ def _require_place(trial_id: str, path: pathlib.Path, values: Mapping[str, Any])
 def _require_values(space: keras_tuner.HyperParameters) -> None:
     for dimension in space.space:
         value = space.values.get(dimension.name)
-        if value is None or isinstance(value, str) is not isinstance(dimension.default, str):
-            raise ValueError(f"has {dimension.name} = {text.shown(value)}")
+        if value is None or not _is_of(dimension, value):
+            raise ValueError(
+                f"has {dimension.name} = {text.shown(value)}, which the search does not try"
+            )
+
+
+def _is_of(dimension: Any, value: int | float | str) -> bool:
+    """Whether a value is of a KerasTuner dimension, but for the rounding of sampled numbers."""
+    if isinstance(value, str) or isinstance(dimension.default, str):
+        return value in getattr(dimension, "values", ())
+    if isinstance(dimension, keras_tuner.engine.hyperparameters.Choice):
+        return any(math.isclose(value, choice, rel_tol=_ROUNDED) for choice in dimension.values)
+    low, high = dimension.min_value, dimension.max_value
+    return bool(low - _ROUNDED * abs(low) <= value <= high + _ROUNDED * abs(high))
 
 
 def load_oracle(path: pathlib.Path, trials: Collection[str]) -> dict[str, Any]:
