@@ -71,18 +71,16 @@ def load(settings: Settings) -> dict[str, Any] | None:
     A search without a trial is new: its first command may have failed for one of its options.
 
     Raises:
-      RunError: when the file can't be read.
+      RunError: when the file can't be read, is missing beside trials, or is something else.
     """
     path = settings.folder / FILE
-    if not any(settings.folder.glob("trial_*")):
+    has_trials = any(settings.folder.glob("trial_*"))
+    if not has_trials and not path.exists():
         return None
     way_out = "restore it from a copy, or choose another --project_name"
-    try:
-        return documents.load(path, _SavedIdentity, way_out=way_out)
-    except documents.DocumentError as error:
-        if error.is_missing:
-            return None
-        raise
+    # Read in any case: a search.json of something else would be written over.
+    found: dict[str, Any] = documents.load(path, _SavedIdentity, way_out=way_out)
+    return found if has_trials else None
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
