@@ -30,7 +30,7 @@ OF_SEARCH = (
     FILE, "oracle.json", "trial_*/", "runs/", "leaderboard.csv", "report.html", "best_config.json",
     "tensorboard/", "refit/",
 )  # fmt: skip
-"""What a search writes, as patterns; FILE is the first, and without it the others are not its own."""
+"""What a search writes, as patterns. FILE is the first: without it, the others are not its own."""
 OF_BENCHMARK = ("images/",)
 """What the benchmark writes before its search begins."""
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
