@@ -213,11 +213,10 @@ class Settings(option_groups.Group):
         for outer in pathlib.Path(os.path.realpath(self.folder)).parents:
             # A search.json alone may be a file of ranges, for search_file.
             if os.path.isfile(outer / FILE) and any(outer.glob("trial_*")):  # noqa: PTH113 -- Path's raises where a parent can't be read.
-                elsewhere = text.quoted(str(outer.parent))
                 raise ConfigError(
                     f"{text.one_line(str(self.folder))} is inside the search at "
                     f"{text.one_line(str(outer))}; give another --directory, such as "
-                    f"--directory={elsewhere}."
+                    f"--directory={text.quoted(str(outer.parent))}."
                 )
 
     def space_for(self, base: config_lib.Config) -> Space:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -179,3 +180,50 @@ def test_a_search_is_not_begun_inside_another(settings, tmp_path, inside):
 def test_a_file_of_ranges_makes_no_search_of_its_folder(settings, tmp_path):
     (tmp_path / "search.json").write_text('{"neurons": "64:128"}')
     settings().require_free_folder()
+
+
+@pytest.fixture
+def resumed(settings):
+    """A search with a trial, whose precision was measured and whose size a budget chose."""
+    given = settings(search="neurons=8|16")
+    chosen = Config.from_flat({"precision": "mixed_bfloat16", "max_epochs": 7})
+    identity.agree(given, identity.of(chosen, given, SPACE, "data"))
+    (given.folder / "trial_b0-r0-00").mkdir()
+    return given
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ({"max_epochs": 7}, {}),
+        ({"max_epochs": 7}, {"hyperband_iterations": 2}),
+        ({"max_epochs": 7, "precision": "mixed_bfloat16"}, {"workers": 2}),
+        ({"max_epochs": 20}, {"budget_minutes": 5.0}),
+        ({"max_epochs": 20}, {"search_seed": 1, "dry_run": True}),
+        ({"max_epochs": 20}, {"project_name": "new"}),
+    ],
+)
+def test_before_tensorflow_only_known_options_are_compared(resumed, options, changes):
+    given = dataclasses.replace(resumed, **changes)
+    identity.require_same_options(Config.from_flat(options), given)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({}, {"search_seed": 1}, r"another search \(search_seed 0 -> 1, max_epochs 7 -> 30\)"),
+        ({"max_epochs": 7}, {"search": "dropout"}, r"\(space 'neurons=8\|16' -> 'dropout="),
+        ({"max_epochs": 7, "precision": "float32"}, {}, "precision 'mixed_bfloat16' -> 'float32'"),
+    ],
+)
+def test_changed_options_are_refused_before_tensorflow_loads(resumed, options, changes, message):
+    given = dataclasses.replace(resumed, **changes)
+    with pytest.raises(ConfigError, match=message):
+        identity.require_same_options(Config.from_flat(options), given)
+
+
+def test_a_smaller_search_is_refused_before_tensorflow_loads(resumed):
+    path = resumed.folder / identity.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hyperband_iterations": 3}))
+    with pytest.raises(ConfigError, match=r"hyperband_iterations \(1\) is less than the 3"):
+        identity.require_same_options(Config.from_flat({"max_epochs": 7}), resumed)
