@@ -27,7 +27,7 @@ with environment.required("tuner"):
     from trainer import preflight
     from trainer.distribution import peers
     from trainer.system import console, exits, memory, signals
-    from tuner import flags
+    from tuner import flags, identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,7 @@ def _run(command: flags.TunerCommand) -> int:
     with signals.watched(), peers.watched(command.base):
         preflight.check("search", command.base)
         command.settings.require_free_folder()
+        identity.require_same_options(command.base, command.settings)
         memory.require_address_space()
         console.say(
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "

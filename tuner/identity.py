@@ -8,13 +8,11 @@ began = identity.agree(settings, identity.of(base, settings, space, data.fingerp
 from __future__ import annotations
 
 import hashlib
+import importlib
 import pathlib
 import time
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-import cxr_tfds
-import trainer
-import tuner
 from trainer import config as config_lib
 from trainer.errors import ConfigError
 from trainer.storage import documents, files
@@ -71,18 +69,16 @@ def load(settings: Settings) -> dict[str, Any] | None:
     A search without a trial is new: its first command may have failed for one of its options.
 
     Raises:
-      RunError: when the file can't be read.
+      RunError: when the file can't be read, is missing beside trials, or is something else.
     """
     path = settings.folder / FILE
-    if not any(settings.folder.glob("trial_*")):
+    has_trials = any(settings.folder.glob("trial_*"))
+    if not has_trials and not path.exists():
         return None
     way_out = "restore it from a copy, or choose another --project_name"
-    try:
-        return documents.load(path, _SavedIdentity, way_out=way_out)
-    except documents.DocumentError as error:
-        if error.is_missing:
-            return None
-        raise
+    # Read in any case: a search.json of something else would be written over.
+    found: dict[str, Any] = documents.load(path, _SavedIdentity, way_out=way_out)
+    return found if has_trials else None
 
 
 def agree(settings: Settings, identity: dict[str, Any]) -> float:
@@ -100,27 +96,51 @@ def agree(settings: Settings, identity: dict[str, Any]) -> float:
         began = time.time()
         files.save_json(settings.folder / FILE, {**identity, "began": began})
         return began
+    for name in _grown(settings, saved, identity):
+        console.say(
+            f"the search in {settings.folder} goes on: {name} {saved[name]} -> {identity[name]}."
+        )
+        saved[name] = identity[name]
+        files.save_json(settings.folder / FILE, saved)
+    console.say(f"resuming the search in {settings.folder}.")
+    return float(saved["began"])
+
+
+def require_same_options(base: Config, settings: Settings) -> None:
+    """Compares a search to resume by its options, before TensorFlow is imported and data opened.
+
+    Raises:
+      ConfigError: when the search has shrunk or changed otherwise, with the differences.
+      RunError: when the saved identity can't be read.
+    """
+    saved = load(settings)
+    if saved is None or settings.dry_run:
+        return
+    identity = of(base, settings, settings.space_for(base), "")
+    # `agree` compares these: they are known once data, device or steps are.
+    later = {
+        "data": True,
+        "precision": base.runtime.precision == "auto",
+        "max_epochs": settings.budget_minutes,
+        "hyperband_iterations": settings.budget_minutes,
+    }
+    known = {name: value for name, value in identity.items() if not later.get(name)}
+    _grown(settings, saved, known)
+
+
+def _grown(settings: Settings, saved: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Returns the settings by which a search is larger than the saved one, the same otherwise.
+
+    Raises:
+      ConfigError: when it has shrunk or changed otherwise, with the differences.
+    """
     changed = [name for name in identity if identity[name] != saved.get(name)]
-    if changed and set(changed) <= set(GROWING):
-        _grow(settings, saved, identity, changed)
-    elif changed:
+    if not set(changed) <= set(GROWING):
         listed = ", ".join(f"{n} {saved.get(n)!r:.200} -> {identity[n]!r:.200}" for n in changed)
         raise ConfigError(
             f"{settings.folder} holds another search ({listed}); choose another --project_name, or "
             "undo the change."
         )
-    console.say(f"resuming the search in {settings.folder}.")
-    return float(saved["began"])
-
-
-def _grow(
-    settings: Settings, saved: dict[str, Any], identity: dict[str, Any], changed: list[str]
-) -> None:
-    """Saves the new size of a search.
-
-    Raises:
-      ConfigError: when it is smaller than before.
-    """
     for name in changed:
         before, now = saved.get(name), identity[name]
         if not isinstance(before, int) or now < before:
@@ -129,15 +149,15 @@ def _grow(
                 f"{settings.folder}, which can only grow; give as many or more, or choose "
                 "another --project_name."
             )
-        console.say(f"the search in {settings.folder} goes on: {name} {before} -> {now}.")
-    files.save_json(settings.folder / FILE, {**saved, **{n: identity[n] for n in changed}})
+    return changed
 
 
 def _hash_of_sources() -> str:
     """Returns a hash of our sources: scores of different code versions are not comparable."""
     digest = hashlib.sha256()
-    for package in (cxr_tfds, trainer, tuner):
-        folder = pathlib.Path(package.__path__[0])
+    for package in ("cxr_tfds", "trainer", "tuner"):
+        # By name: what their `__init__` imports for type checkers is not imported with them.
+        folder = pathlib.Path(importlib.import_module(package).__path__[0])
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{path.relative_to(folder.parent)}\n".encode())
             digest.update(path.read_bytes())

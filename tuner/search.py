@@ -36,7 +36,7 @@ from tuner import plan as plan_lib
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.settings import Settings
-from tuner.trials import chief, estimate, features, hypermodel, tasks, worker
+from tuner.trials import chief, estimate, features, hypermodel, tasks, waiting, worker
 
 if TYPE_CHECKING:
     import pathlib
@@ -78,7 +78,7 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
     settings.require_free_folder()
     role = os.environ.get("KERASTUNER_TUNER_ID", "")
     if role:
-        chief.address_of_environment()  # Wrong, it should not cost the time to open the data.
+        waiting.address_of_chief()  # Wrong, it should not cost the time to open the data.
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return ()
@@ -276,6 +276,7 @@ def _search_in_parallel(
 def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     """Runs trials of a chief, as a worker, until none is left."""
     worker.end_with_parent()
+    worker.await_chief()
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
     if not is_local:  # A chief on the same machine has cached the features already.

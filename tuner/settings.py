@@ -9,6 +9,7 @@ The options of each trial are the trainer's, `trainer.config.Config`.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
 import pathlib
 
@@ -27,9 +28,11 @@ FILE = "search.json"
 """The identity of a search; a folder that has it is a search."""
 OF_SEARCH = (
     FILE, "oracle.json", "trial_*/", "runs/", "leaderboard.csv", "report.html", "best_config.json",
-    "tensorboard/", "refit/", "images/",
+    "tensorboard/", "refit/",
 )  # fmt: skip
-"""What a search and its benchmark write, as patterns."""
+"""What a search writes, as patterns. FILE is the first: without it, the others are not its own."""
+OF_BENCHMARK = ("images/",)
+"""What the benchmark writes before its search begins."""
 ALGORITHMS = ("hyperband", "random", "bayesian", "grid")
 _SIZE_OF_HYPERBAND = ("factor", "hyperband_iterations", "budget_minutes")
 UNUSED = {
@@ -39,6 +42,7 @@ UNUSED = {
     "grid": (*_SIZE_OF_HYPERBAND, "search_seed"),
 }
 """Options that an algorithm has no use for; giving one is refused, as it must be a mistake."""
+_SHOWN = 3
 NEEDS = {"trial_memory_gb": "isolate_trials", "refit_seeds": "refit_best"}
 """Options that do nothing without a switch, by name."""
 
@@ -189,11 +193,32 @@ class Settings(option_groups.Group):
         return self.parent / self.project_name
 
     def require_free_folder(self) -> None:
-        """Raises ConfigError if the directory of a new search holds files of something else."""
-        if not (self.folder / FILE).exists():
-            way_out = f"--project_name={text.quoted(f'{self.project_name}-2')}"
-            found = claims.entries(self.folder)
-            claims.require_free("project_name", str(self.folder), found, OF_SEARCH, way_out)
+        """Raises ConfigError if a new search would write over files, or into another search."""
+        if (self.folder / FILE).exists():
+            return
+        self._require_not_nested()
+        found = claims.entries(self.folder)
+        way_out = f"--project_name={text.quoted(f'{self.project_name}-2')}"
+        place = text.one_line(str(self.folder))
+        written = [name for name in found if any(fnmatch.fnmatchcase(name, p) for p in OF_SEARCH)]
+        if written:
+            more = f" and {len(written) - _SHOWN} more" if written[_SHOWN:] else ""
+            raise ConfigError(
+                f"{FILE} is missing in {place} beside {', '.join(written[:_SHOWN])}{more}: restore "
+                f"it from a copy, or give another --project_name, such as {way_out}."
+            )
+        claims.require_free("project_name", str(self.folder), found, OF_BENCHMARK, way_out)
+
+    def _require_not_nested(self) -> None:
+        """Raises ConfigError if the directory is inside another search's."""
+        for outer in pathlib.Path(os.path.realpath(self.folder)).parents:
+            # A search.json alone may be a file of ranges, for search_file.
+            if os.path.isfile(outer / FILE) and any(outer.glob("trial_*")):  # noqa: PTH113 -- Path's raises where a parent can't be read.
+                raise ConfigError(
+                    f"{text.one_line(str(self.folder))} is inside the search at "
+                    f"{text.one_line(str(outer))}; give another --directory, such as "
+                    f"--directory={text.quoted(str(outer.parent))}."
+                )
 
     def space_for(self, base: config_lib.Config) -> Space:
         """Returns the search space.

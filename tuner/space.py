@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as config_lib
@@ -120,8 +121,16 @@ class Space:
         Raises:
           ConfigError: for an unknown option or an invalid range.
         """
-        parts = [part.strip() for part in text.split(",") if part.strip()] or SEARCHED
-        return cls._of((*_split(part),) for part in parts)
+        parts = _parts(text)
+        meant = _in_our_spelling(text)
+        space = cls._of((*_split(part),) for part in meant or SEARCHED)
+        if meant != parts:
+            raise ConfigError(
+                f"search ({text_lib.one_line(text):.80}) must separate the values of an option by "
+                "|, and give each option as name=values: write "
+                f"--search={text_lib.quoted(','.join(meant))}."
+            )
+        return space
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Space:
@@ -212,6 +221,45 @@ class Space:
 def with_value(base: config_lib.Config, values: Mapping[str, Any]) -> config_lib.Config:
     """Returns a config with the values of some options replaced."""
     return config_lib.Config.from_flat({**base.to_flat(), **values})
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _in_our_spelling(text: str) -> list[str]:
+    """Returns the parts of a search space that may have been written as in Python, JSON or YAML.
+
+    Without this, a comma within a list would cut it, and the halves would be complained about.
+    """
+    bare = re.sub(r"[\"']", "", text).strip()
+    if bare.startswith("{") and bare.endswith("}"):
+        bare = bare[1:-1]
+    bare = re.sub(r"[\[({]([^][(){}]*)[\])}]", lambda found: "|".join(_parts(found[1])), bare)
+    meant: list[str] = []
+    for part in _parts(bare):
+        name, colon, values = part.partition(":")
+        if colon and name.strip() in DEFAULTS:
+            meant.append(f"{name.strip()}={values.strip()}")
+        elif meant and _is_value(part, _split(meant[-1])[0]):
+            meant[-1] += f"{'|' if '=' in meant[-1] else '='}{part}"
+        else:
+            meant.append(part)
+    return meant
+
+
+def _is_value(part: str, name: str) -> bool:
+    """Whether a part between commas is a value of the option before it, not another option."""
+    choices = next(
+        (f.metadata["option"].choices for _, f in config_lib.fields() if f.name == name), ()
+    )
+    if part in (choices or ()) or part == "all":
+        return True
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
 
 
 def _split(part: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from tuner import identity
-from tuner.settings import Settings
+from tuner.settings import OF_SEARCH, Settings
 from tuner.space import Space
 
 SPACE = Space.parse("neurons=8|16")
@@ -18,6 +19,7 @@ SPACE = Space.parse("neurons=8|16")
 @pytest.fixture
 def trial(settings) -> None:
     """A search is one that resumes only once it has a trial."""
+    identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
     (settings().folder / "trial_b0-r0-00").mkdir(parents=True)
 
 
@@ -61,7 +63,6 @@ def test_the_base_value_of_a_searched_option_does_not_matter(settings):
 
 
 @pytest.mark.parametrize("name", identity.GROWING)
-@pytest.mark.usefixtures("trial")
 def test_a_search_may_grow_and_never_shrinks(settings, capsys, name):
     def grown(size):
         return settings(**({"algorithm": "random"} if name == "max_trials" else {}), **{name: size})
@@ -70,6 +71,7 @@ def test_a_search_may_grow_and_never_shrinks(settings, capsys, name):
         return identity.agree(grown(size), identity.of(Config(), grown(size), SPACE, "data"))
 
     began = agree(4)
+    (settings().folder / "trial_b0-r0-00").mkdir()
     assert agree(7) == began
     assert f"goes on: {name} 4 -> 7." in capsys.readouterr().out
     assert agree(7) == began
@@ -106,11 +108,53 @@ def test_a_search_without_a_trial_may_change(settings, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("trial")
+def test_trials_without_an_identity_are_not_taken_over(settings):
+    (settings().folder / identity.FILE).unlink()
+    with pytest.raises(
+        ConfigError, match=r"search\.json is missing in .*s beside trial_b0-r0-00/: "
+    ):
+        settings().require_free_folder()
+    with pytest.raises(RunError, match=r"search\.json can't be read .* restore it from a copy"):
+        identity.load(settings())
+
+
+def test_a_search_json_of_something_else_is_not_written_over(settings):
+    settings().folder.mkdir()
+    (settings().folder / identity.FILE).write_text('{"neurons": "64:128"}')
+    with pytest.raises(RunError, match=r"search\.json can't be read .* another --project_name"):
+        identity.agree(settings(), identity.of(Config(), settings(), SPACE, "data"))
+
+
+WRITTEN = (
+    "oracle.json", "trial_b0-r0-00/", "runs/", "leaderboard.csv", "report.html", "best_config.json",
+    "tensorboard/", "refit/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_search_writes_is_not_its_own_without_its_identity(tmp_path, name):
+    settings = Settings(directory=str(tmp_path), project_name="a b")
+    path = settings.folder / name
+    path.mkdir(parents=True) if name.endswith("/") else (path.parent.mkdir(), path.write_text("my"))
+    with pytest.raises(ConfigError) as refusal:
+        settings.require_free_folder()
+    assert str(refusal.value) == (
+        f"search.json is missing in {settings.folder} beside {name}: restore it from a copy, or "
+        "give another --project_name, such as --project_name='a b-2'."
+    )
+
+
+def test_what_a_search_writes_is_listed_whole():
+    assert set(WRITTEN) == {n.replace("*", "b0-r0-00") for n in OF_SEARCH} - {identity.FILE}
+
+
 def test_a_directory_of_other_files_is_no_search(tmp_path):
     settings = Settings(directory=str(tmp_path), project_name="a b")
     settings.require_free_folder()
-    (settings.folder / "trial_1").mkdir(parents=True)
-    (settings.folder / "worker-0.log").write_text("")
+    (settings.folder / "images").mkdir(parents=True)  # Of the benchmark.
+    for name in ("worker-0.log", ".lock", "README.md"):
+        (settings.folder / name).write_text("")
     settings.require_free_folder()
     (settings.folder / "main.py").write_text("")
     with pytest.raises(
@@ -119,3 +163,67 @@ def test_a_directory_of_other_files_is_no_search(tmp_path):
         settings.require_free_folder()
     (settings.folder / "search.json").write_text("{}")
     settings.require_free_folder()
+
+
+@pytest.mark.parametrize("inside", ["", "trial_b0-r0-00", "runs/b0-00"])
+@pytest.mark.usefixtures("trial")
+def test_a_search_is_not_begun_inside_another(settings, tmp_path, inside):
+    link = tmp_path / "link"
+    link.symlink_to(settings().folder / inside)
+    for directory in (settings().folder / inside, link):
+        with pytest.raises(ConfigError, match=f"is inside the search at .*--directory={tmp_path}"):
+            settings(directory=str(directory), project_name="t").require_free_folder()
+    with pytest.raises(ConfigError, match="is inside the search at"):
+        settings(directory=str(settings().folder), project_name="runs").require_free_folder()
+
+
+def test_a_file_of_ranges_makes_no_search_of_its_folder(settings, tmp_path):
+    (tmp_path / "search.json").write_text('{"neurons": "64:128"}')
+    settings().require_free_folder()
+
+
+@pytest.fixture
+def resumed(settings):
+    """A search with a trial, whose precision was measured and whose size a budget chose."""
+    given = settings(search="neurons=8|16")
+    chosen = Config.from_flat({"precision": "mixed_bfloat16", "max_epochs": 7})
+    identity.agree(given, identity.of(chosen, given, SPACE, "data"))
+    (given.folder / "trial_b0-r0-00").mkdir()
+    return given
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ({"max_epochs": 7}, {}),
+        ({"max_epochs": 7}, {"hyperband_iterations": 2}),
+        ({"max_epochs": 7, "precision": "mixed_bfloat16"}, {"workers": 2}),
+        ({"max_epochs": 20}, {"budget_minutes": 5.0}),
+        ({"max_epochs": 20}, {"search_seed": 1, "dry_run": True}),
+        ({"max_epochs": 20}, {"project_name": "new"}),
+    ],
+)
+def test_before_tensorflow_only_known_options_are_compared(resumed, options, changes):
+    given = dataclasses.replace(resumed, **changes)
+    identity.require_same_options(Config.from_flat(options), given)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({}, {"search_seed": 1}, r"another search \(search_seed 0 -> 1, max_epochs 7 -> 30\)"),
+        ({"max_epochs": 7}, {"search": "dropout"}, r"\(space 'neurons=8\|16' -> 'dropout="),
+        ({"max_epochs": 7, "precision": "float32"}, {}, "precision 'mixed_bfloat16' -> 'float32'"),
+    ],
+)
+def test_changed_options_are_refused_before_tensorflow_loads(resumed, options, changes, message):
+    given = dataclasses.replace(resumed, **changes)
+    with pytest.raises(ConfigError, match=message):
+        identity.require_same_options(Config.from_flat(options), given)
+
+
+def test_a_smaller_search_is_refused_before_tensorflow_loads(resumed):
+    path = resumed.folder / identity.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hyperband_iterations": 3}))
+    with pytest.raises(ConfigError, match=r"hyperband_iterations \(1\) is less than the 3"):
+        identity.require_same_options(Config.from_flat({"max_epochs": 7}), resumed)

@@ -10,6 +10,7 @@ from hypothesis import strategies
 
 from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.system.text import quoted
 from tuner import space as space_lib
 from tuner.space import Space
 
@@ -59,6 +60,52 @@ def test_ranges_are_read_from_a_file(tmp_path):
     ],
 )
 def test_an_invalid_range_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Space.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("neurons=[64,128,256]", "neurons=64|128|256"),
+        ("neurons=(64, 128)", "neurons=64|128"),
+        ("neurons={64,128}, dropout", "neurons=64|128,dropout"),
+        ("neurons=64,128,256", "neurons=64|128|256"),
+        (
+            "neurons=64|128,256,learning_rate=1e-4,1e-3",
+            "neurons=64|128|256,learning_rate=1e-4|1e-3",
+        ),
+        ("neurons,64", "neurons=64"),
+        ("neurons=[64|128]", "neurons=64|128"),
+        ("neurons=[64:512:64]", "neurons=64:512:64"),
+        ("layers_to_unfreeze=0,4,all", "layers_to_unfreeze=0|4|all"),
+        ("augmentation=none,light", "augmentation=none|light"),
+        ("augmentation=['none', \"light\"]", "augmentation=none|light"),
+        ('{"neurons": [64, 128]}', "neurons=64|128"),
+        ("{'neurons': (64, 128), 'dropout': 0.5}", "neurons=64|128,dropout=0.5"),
+        ('{"neurons": "64:512:64", "batch_size": [16, 32]}', "neurons=64:512:64,batch_size=16|32"),
+        ("{neurons: [64,128]}", "neurons=64|128"),
+        ("neurons: [64, 128]", "neurons=64|128"),
+        ("neurons:64:512", "neurons=64:512"),
+    ],
+)
+def test_a_list_in_another_spelling_is_refused_with_ours(text, meant):
+    with pytest.raises(ConfigError) as refusal:
+        Space.parse(text)
+    assert str(refusal.value).endswith(f": write --search={quoted(meant)}.")
+    Space.parse(meant)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nerons=[64,128]", "did you mean neurons"),
+        ("neurons=[64,a]", r"search \(neurons=64\|a\) must be low:high"),
+        ('{"neurons": {"low": 64}}', r"search \(neurons=low: 64\) must be low:high"),
+        ("neurons=[64,128", r"neurons=\[64\|128\) must be low:high"),
+    ],
+)
+def test_a_list_of_something_wrong_says_what_is_wrong(text, message):
     with pytest.raises(ConfigError, match=message):
         Space.parse(text)
 

@@ -60,6 +60,7 @@ def run(command: tuner_flags.TunerCommand, argv: Sequence[str], *, is_timed_only
     """Times both sides; prints and saves the times and their ratio."""
     base, settings = command.base, command.settings
     space = settings.space_for(base)
+    settings.require_free_folder()  # The search would say it, after plain KerasTuner was timed.
     workspace = tasks.Workspace(base)
     base = base.with_precision(precision.choose(base, workspace.context).policy)
     workspace.base = base

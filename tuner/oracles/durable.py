@@ -76,6 +76,7 @@ class DurableOracle(keras_tuner.Oracle):
         self.stopped_because = ""
         self._max_failures, self._worker_timeout_s = max_consecutive_failed_trials, worker_timeout_s
         self._clock = clock
+        self._heard_s = clock()
         self._last_heartbeat_s: dict[str, float] = {}
         self._last_checkpoint: dict[str, str] = {}
         self.ongoing_trials: dict[str, trial_lib.Trial] = {}
@@ -85,6 +86,7 @@ class DurableOracle(keras_tuner.Oracle):
     def create_trial(self, tuner_id: str) -> trial_lib.Trial:
         """Returns a trial to run: the worker's unfinished one, a lost worker's, or the next."""
         self.tuner_ids.add(tuner_id)
+        self._heard_s = self._clock()
         trial = self.ongoing_trials.get(tuner_id) or self._take_over(tuner_id)
         if trial is None and not self.stopped_because:
             trial = self._begin(tuner_id)
@@ -113,7 +115,7 @@ class DurableOracle(keras_tuner.Oracle):
     @_synchronized
     def get_trial(self, trial_id: str) -> trial_lib.Trial:
         """Returns a trial; the call is also the heartbeat of the trial's worker."""
-        self._last_heartbeat_s[trial_id] = self._clock()
+        self._heard_s = self._last_heartbeat_s[trial_id] = self._clock()
         return self.trials[trial_id]
 
     @property
@@ -122,6 +124,11 @@ class DurableOracle(keras_tuner.Oracle):
         return not self.ongoing_trials and (
             bool(self.stopped_because) or self._next() == statuses.STOPPED
         )
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a worker was heard, or since the oracle was built."""
+        return self._clock() - self._heard_s
 
     def trial_folder(self, trial_id: str) -> pathlib.Path:
         """Returns the folder of a trial's files."""

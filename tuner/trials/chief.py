@@ -22,10 +22,10 @@ import grpc
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief
 
-from trainer.errors import ConfigError, RunError
+from trainer.errors import RunError
 from trainer.storage import files
 from trainer.system import console, processes, text
-from tuner.trials import worker
+from tuner.trials import waiting, worker
 
 if TYPE_CHECKING:
     import pathlib
@@ -71,32 +71,22 @@ def serving(oracle: DurableOracle, address: str) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
-def address_of_environment() -> str:
-    """Returns the address of the chief, for a search on several hosts.
-
-    Raises:
-      ConfigError: when the environment names no address.
-    """
-    host = os.environ.get("KERASTUNER_ORACLE_IP", "")
-    port = os.environ.get("KERASTUNER_ORACLE_PORT", "")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ConfigError(
-            "with KERASTUNER_TUNER_ID, this is a process of a search on several hosts; "
-            f"KERASTUNER_ORACLE_IP ({host or 'not set'}) and KERASTUNER_ORACLE_PORT "
-            f"({port or 'not set'}) must name its chief. Unset all three to search on one host."
-        )
-    return f"{host}:{port}"
-
-
 def serve(oracle: DurableOracle, show_progress: Callable[[], None]) -> None:
     """Serves the oracle until the search is over; workers may join and leave at any time."""
-    address = address_of_environment()
+    address = waiting.address_of_chief()
     with serving(oracle, address):
         console.say(
             f"the chief listens at {address}, without authentication: run it in a private network."
         )
+        reminder = waiting.Reminder(
+            lambda waited: (
+                f"no worker has asked for a trial at {address} for {waited}; start some with "
+                "KERASTUNER_TUNER_ID=worker-0 and so on. They compute features before they ask."
+            )
+        )
         while not oracle.is_over:
             show_progress()
+            reminder.tick(oracle.silent_s)
             time.sleep(POLL_S)
         deadline = time.monotonic() + FAREWELL_S
         while oracle.tuner_ids and time.monotonic() < deadline:

@@ -23,7 +23,7 @@ from keras_tuner.src.distribute import oracle_client
 from trainer.errors import ConfigError, RunError
 from trainer.system import memory, text
 from tuner import records, statuses
-from tuner.trials import isolation, tasks
+from tuner.trials import isolation, tasks, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,14 +78,12 @@ class TrialWorker(keras_tuner.Tuner):
         try:
             self._search()
         except grpc.RpcError as error:
-            address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-            raise RunError(
-                f"the chief at {address} does not answer; restart it, unless the search is over."
-            ) from error
+            raise _absent(waiting.address_of_chief(), "does not answer") from error
 
     def _search(self) -> None:
         while True:
-            trial = self.oracle.create_trial(self.tuner_id)
+            with self._waiting():
+                trial = self.oracle.create_trial(self.tuner_id)
             if trial.status == statuses.STOPPED:
                 return
             if trial.status == statuses.IDLE:
@@ -93,7 +91,12 @@ class TrialWorker(keras_tuner.Tuner):
                 continue
             with self._heartbeat(trial.trial_id):
                 self.run_trial(trial)
-            self.oracle.end_trial(trial)
+            with self._waiting():
+                self.oracle.end_trial(trial)
+
+    def _waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Says while a remote chief does not answer."""
+        return _said(waiting.address_of_chief()) if self._is_remote else contextlib.nullcontext()
 
     def run_trial(self, trial: trial_lib.Trial) -> records.TrialRecord:
         """Trains a trial to the end of its rung, and saves its record."""
@@ -164,6 +167,42 @@ class TrialWorker(keras_tuner.Tuner):
 
     def save(self) -> None:
         """Does nothing: a tuner has no state, and the oracle saves its own."""
+
+
+def await_chief() -> None:
+    """Waits until the chief that the environment names can be reached.
+
+    Raises:
+      ConfigError: when the environment names no address.
+      RunError: when no chief comes within CHIEF_TIMEOUT_S.
+    """
+    address = waiting.address_of_chief()
+    # By default, the pauses between attempts to connect grow to two minutes.
+    options = [("grpc.max_reconnect_backoff_ms", 5000)]
+    with _said(address), grpc.insecure_channel(address, options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CHIEF_TIMEOUT_S)
+        except grpc.FutureTimeoutError as error:
+            waited = waiting.duration(CHIEF_TIMEOUT_S)
+            raise _absent(address, f"has not answered for {waited}") from error
+
+
+def _said(address: str) -> contextlib.AbstractContextManager[None]:
+    until = waiting.duration(CHIEF_TIMEOUT_S)
+    return waiting.said(
+        lambda waited: (
+            f"waiting for the chief at {address} for {waited}, {until} at most: start it there, "
+            "with KERASTUNER_TUNER_ID=chief and the same options, or unset KERASTUNER_* to search "
+            "alone."
+        )
+    )
+
+
+def _absent(address: str, problem: str) -> RunError:
+    return RunError(
+        f"the chief at {address} {problem}; start it again, unless the search is over, or unset "
+        "KERASTUNER_* to search alone."
+    )
 
 
 def end_with_parent() -> None:

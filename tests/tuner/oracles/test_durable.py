@@ -84,3 +84,15 @@ def test_state_is_replaced_atomically(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         search.oracle.save()
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_an_oracle_knows_how_long_no_worker_was_heard(tmp_path):
+    search = SimulatedSearch(tmp_path)
+    search.oracle._heard_s, search.time_s = 0.0, 40.0
+    assert search.oracle.silent_s == 40
+    search.ask("worker-0")
+    assert search.oracle.silent_s == 0
+    search.time_s = 50.0
+    assert search.oracle.silent_s == 10
+    search.oracle.get_trial(search.held["worker-0"].trial_id)
+    assert search.oracle.silent_s == 0
