@@ -144,11 +144,13 @@ class Settings(option_groups.Group):
             raise ConfigError(
                 "search and search_file both define the search space; give one of them."
             )
-        if "/" in self.project_name or self.project_name in ("", ".", ".."):
+        try:
+            locations.require_name(self.project_name)
+        except locations.LocationError as error:
             raise ConfigError(
-                f"project_name ({text.bare(self.project_name):.200}) must be a directory name "
+                f"project_name ({text.bare(self.project_name):.200}) {error}: a directory's, "
                 "without a slash."
-            )
+            ) from error
         self._check_unused()
 
     def _check_unused(self) -> None:

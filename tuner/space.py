@@ -279,10 +279,13 @@ def _parse_dimension(name: str, bounds: str) -> Dimension:
     except ValueError as error:  # ConfigError is a ValueError too.
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(
-            f"search ({name}={text}) must be low:high, low:high:step, low:high:log or a|b|c, of "
-            f"which each is {option_groups.KINDS[kind]}."
-        ) from error
+        problem = "must be low:high, low:high:step, low:high:log or a|b|c, of which each is"
+        raise _refused(name, text, f"{problem} {option_groups.KINDS[kind]}") from error
+
+
+def _refused(name: str, text: str, problem: str) -> ConfigError:
+    """Returns the error about the values of an option."""
+    return ConfigError(f"search ({text_lib.bare(f'{name}={text}'):.200}) {problem}.")
 
 
 def _not_searched(name: str) -> str:
@@ -300,13 +303,13 @@ def _not_searched(name: str) -> str:
 def _parse_choices(name: str, text: str, kind: type) -> Dimension:
     choices = tuple(kind(part.strip()) for part in text.split("|"))
     if len(set(choices)) < len(choices):
-        raise ConfigError(f"search ({name}={text}) names a choice twice.")
+        raise _refused(name, text, "names a choice twice")
     return Dimension(name, "choice", choices=choices)
 
 
 def _parse_range(name: str, text: str, kind: type) -> Dimension:
     if kind is str:
-        raise ConfigError(f"search ({name}={text}) must list its choices, as a|b|c.")
+        raise _refused(name, text, "must list its choices, as a|b|c")
     low_text, high_text, *rest = text.split(":")
     low, high = kind(low_text), kind(high_text)
     log = rest == ["log"]
@@ -314,9 +317,7 @@ def _parse_range(name: str, text: str, kind: type) -> Dimension:
     if len(rest) > 1 or (rest and not log and step <= 0):
         raise ValueError(text)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"search ({name}={text}) must have finite bounds, the lower one first.")
+        raise _refused(name, text, "must have finite bounds, the lower one first")
     if log and low <= 0:
-        raise ConfigError(
-            f"search ({name}={text}) must have a positive lower bound, for its logarithm."
-        )
+        raise _refused(name, text, "must have a positive lower bound, for its logarithm")
     return Dimension(name, kind.__name__, low, high, step, log)

@@ -178,3 +178,16 @@ def test_a_run_does_not_start_from_its_own_model(tmp_path, monkeypatch, weights,
 def test_help_ends_with_the_range_of_a_number(name, end):
     field = next(field for _, field in config_lib.fields() if field.name == name)
     assert field.metadata["option"].full_help(field.default).endswith(end)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights", "data_service", "layers_to_unfreeze", "model_dir", "staging_dir", "tpu"]
+)
+@pytest.mark.parametrize("value", ["x" * 200_000, "x" * 4000, "\x1b[31m", "a\nb"])
+def test_what_is_said_of_a_text_is_short_and_printable(name, value):
+    try:
+        config = Config.from_flat({name: value})
+        config_lib.check_before_training(config.model, config.model_dir)
+    except ConfigError as error:
+        assert len(str(error)) < 1500
+        assert str(error).isprintable()

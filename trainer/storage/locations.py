@@ -8,6 +8,7 @@ locations.relative_path("runs/a/x/y.npy", url)      # PurePosixPath("x/y.npy")
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from typing import Self
@@ -87,6 +88,10 @@ def check_local(path: str) -> None:
         raise LocationError("has a null byte in it")
     if not text_lib.is_os_string(path):
         raise LocationError("has characters that no path can have")
+    if any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in path.split("/")):
+        raise LocationError(
+            f"has a name of over {MAX_NAME_BYTES} bytes, which no file system takes"
+        )
     try:
         pathlib.Path(path).expanduser()
     except RuntimeError as error:

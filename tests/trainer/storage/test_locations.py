@@ -54,6 +54,7 @@ def test_a_name_elsewhere_is_refused():
         ("GS://bucket/x", "has its scheme in capitals; write gs://BUCKET/PREFIX"),
         ("~nobody-of-this-name/x", "home folder of a user that is not known"),
         ("a\0b", "null byte"),
+        (f"runs/{'x' * 256}/a", "has a name of over 255 bytes"),
     ],
 )
 def test_what_is_neither_a_path_nor_an_address_is_refused(path, reason):
