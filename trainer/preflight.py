@@ -139,6 +139,8 @@ def _check_new_run(config: Config) -> None:
     has_run = (path / claims.CONFIG).exists()
     if path.exists() and not path.is_dir():
         raise RunError(f"run directory {path} can't be written: it is a file.")
+    if config.model_dir and not has_run:
+        claims.require_options(path, claims.entries(path))
     if config.checkpoints.resume == "must" and not has_run:
         raise ConfigError(claims.nothing_to_resume(path))
     if config.checkpoints.resume == "never" and has_run:
@@ -164,7 +166,7 @@ def _check_finished(config: Config) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
     model = path / claims.BEST_MODEL
     if not model.exists():
-        raise RunError(claims.no_model_yet(path))
+        raise RunError(claims.no_model_yet(path, path))
     if model.is_file() and not zipfile.is_zipfile(model):
         raise RunError(claims.damaged_model(model))
 

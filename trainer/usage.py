@@ -8,8 +8,10 @@ usage.mistyped("—lr=1", flags.FLAGS, names)     # a dash that is no hyphen: th
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib.metadata
 import io
+import os
 import pathlib
 import platform
 import re
@@ -29,6 +31,11 @@ DEPTH = 3
 """Levels of folders in which a misnamed run is looked for."""
 FOLDERS_READ = 500
 """How many folders are read for it at most."""
+_RESULTS = (
+    "best.keras", "report.json", "predictions_test.csv", "metrics.jsonl", "trained_on.json",
+    "checkpoints/", "on_*/",
+)  # fmt: skip
+"""What a run has earned, as patterns: never overwritten where its options are missing."""
 _OF_EVERY_COMMAND = ("help", "version", "verbosity")
 _COMMANDS = (
     "eval",
@@ -259,8 +266,55 @@ def _options_meant(argument: str, defined: flags.FlagValues, names: Collection[s
     return found
 
 
-def no_run_at(folder: str) -> str:
-    """Returns a sentence: there is no run in the folder, and where some are nearby."""
+def entries(path: pathlib.Path) -> list[str]:
+    """Returns the names in a folder, those of folders with a slash; none if it can't be read.
+
+    A folder for results of a run is left out while it is empty: a bucket has no such folders.
+    """
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(path) as found:
+        names = sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in found)
+    return [n for n in names if not (n[-1] == "/" and results_in([n]) and _is_empty(path / n))]
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        return next(found, None) is None
+    return False
+
+
+def results_in(found: Collection[str]) -> list[str]:
+    """Returns those names in a folder, as `entries` returns them, that are results of a run."""
+    return [name for name in found if any(fnmatch.fnmatchcase(name, like) for like in _RESULTS)]
+
+
+def lost_options(folder: str, found: Collection[str]) -> str:
+    """Returns a sentence if a folder holds results of a run without its options; or nothing.
+
+    Args:
+      folder: as the user named it.
+      found: what it holds, as `entries` returns it.
+    """
+    left = results_in(found)
+    if not left or "config.json" in found:
+        return ""
+    return (
+        f"{folder.rstrip('/')}/config.json is missing beside {' and '.join(left[:2])} of a run; "
+        "restore it from a copy, or name another --model_dir."
+    )
+
+
+def no_run_at(folder: str, found: Collection[str] = ()) -> str:
+    """Returns a sentence: there is no run in the folder, and why, or where some are nearby.
+
+    Args:
+      folder: as the user named it.
+      found: what it holds, as `entries` returns it.
+    """
+    if lost := lost_options(folder, found):
+        return lost
+    if "search.json" in found:
+        return _search_at(folder, found)
     if "://" in folder:
         return f"there is no run at {folder}; train one, or name its --model_dir."
     path = pathlib.Path(folder).expanduser()
@@ -273,6 +327,20 @@ def no_run_at(folder: str) -> str:
     named = ", ".join(text.quoted(str(run)) for run in runs[:NO_RUNS_SHOWN])
     more = f" and {len(runs) - NO_RUNS_SHOWN} more" if len(runs) > NO_RUNS_SHOWN else ""
     return f"there is no run at {folder}; --model_dir may be {named}{more}."
+
+
+def _search_at(folder: str, found: Collection[str]) -> str:
+    """Returns a sentence about a search that was taken for a run."""
+    place = folder.rstrip("/")
+    refitted = sorted(_runs_below(pathlib.Path(place).expanduser() / "refit"))
+    if refitted:
+        way_out = f"its best, trained again, is --model_dir={text.quoted(str(refitted[0]))}"
+    elif "best_config.json" in found:
+        best = text.quoted(f"{place}/best_config.json")
+        way_out = f"train its best first: --config_file={best} --model_dir=DIR"
+    else:
+        way_out = "it has no best trial yet: run its command again to resume it"
+    return f"model_dir ({folder}) is a search, not a run; {way_out}."
 
 
 def is_beside_options(path: pathlib.Path) -> bool:
