@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import re
+import tempfile
+import zipfile
 
 import pytest
 
@@ -127,6 +131,27 @@ def test_results_without_checkpoints_are_never_overwritten(tmp_path, name):
     with pytest.raises(ConfigError, match="checkpoints is missing, so the run can't") as raised:
         _take(config)
     assert (f"--weights={tmp_path}" in str(raised.value)) == (name == "best.keras")
+
+
+@pytest.fixture
+def mounted(tmp_path, monkeypatch):
+    """A folder on a disk that is mounted for reading; root may mount, and others not."""
+
+    def refuse(**_: object):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    return tmp_path
+
+
+def test_a_disk_for_reading_is_told_in_the_systems_words(mounted):
+    with pytest.raises(RunError, match="can't be written: Read-only file system; mount its disk"):
+        preflight._check_new_run(_config(mounted))
+    with zipfile.ZipFile(mounted / "best.keras", "w"):
+        pass
+    with pytest.raises(RunError, match="Read-only file system; copy the run to a folder that can"):
+        preflight._check_finished(_config(mounted))
 
 
 def test_only_some_of_many_files_are_named(tmp_path):
