@@ -154,7 +154,8 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
     choices = list(getattr(flag.parser, "enum_values", ()))
     if choices:
         return f"{shown} {hints.choice(name, value, choices)}"
-    return f"{shown} must be {_wanted(flag)}{_number_meant(flag, value)}"
+    meant = hints.number(name, value, is_whole=flag.flag_type() == "int")
+    return f"{shown} must be {_wanted(flag)}{meant}"
 
 
 def _wanted(flag: flags.Flag) -> str:
@@ -163,19 +164,6 @@ def _wanted(flag: flags.Flag) -> str:
     if choices:
         return f"one of {', '.join(choices)}"
     return _WANTED.get(flag.flag_type(), f"give --{flag.name}=VALUE")
-
-
-def _number_meant(flag: flags.Flag, value: str) -> str:
-    """Returns the end of a sentence: how the value is written, if it is a number in other form."""
-    is_whole = flag.flag_type() == "int"
-    with contextlib.suppress(ValueError, OverflowError):
-        number = float(value.replace(",", ".", 1) if value.count(",") == 1 else value)
-        written = text.plain(number)
-        if "," in value and not is_whole:
-            return f", with a point; did you mean {written}?"
-        if is_whole and "," not in value and number.is_integer():
-            return f", in digits; did you mean {written}?"
-    return "."
 
 
 def mistyped(argv: Sequence[str], defined: flags.FlagValues, names: Collection[str]) -> str:
@@ -239,6 +227,10 @@ def unexpected(
       names: the command's own flags.
     """
     shown = f"unexpected argument {text.one_line(argument)!r}"
+    files = [part.partition("=")[2] for part in argv if part.lstrip("-").startswith("flagfile=")]
+    if argument.startswith("{") and argument not in argv and files:
+        file = text.one_line(files[0])
+        return f"flagfile ({file}) is JSON; give --config_file={text.quoted(file)}."
     place = argv.index(argument) if argument in argv else 0  # It may be in a --flagfile.
     before = [part for part in argv[:place] if part.startswith("-")]
     option = before[-1].lstrip("-").partition("=")[0] if before else ""
@@ -344,8 +336,9 @@ def _search_at(folder: str, found: Collection[str]) -> str:
 
 
 def is_beside_options(path: pathlib.Path) -> bool:
-    """Whether a file is another one of a run, whose options are in config.json beside it."""
-    return path.name != "config.json" and (path.parent / "config.json").is_file()
+    """Whether a file is another one of a run or a search, whose options are beside it."""
+    of_both = (("config.json", "config.json"), ("best_config.json", "search.json"))
+    return any(path.name != own and (path.parent / mark).is_file() for own, mark in of_both)
 
 
 def no_file_of_options(shown: str, path: pathlib.Path) -> str:
@@ -355,14 +348,19 @@ def no_file_of_options(shown: str, path: pathlib.Path) -> str:
       shown: as the user named it.
       path: the same, on this machine.
     """
+    folder = path if path.is_dir() else path.parent
+    is_search = (folder / "search.json").is_file()
     kind = "is a folder" if path.is_dir() else "is no file of options"
+    kind += " of a search" if is_search else ""
     named = pathlib.Path(shown)
     found = [
-        str(name / "config.json")
-        for name, folder in ((named, path), (named.parent, path.parent))
-        if (folder / "config.json").is_file()
+        str(place / name)
+        for place, folder in ((named, path), (named.parent, path.parent))
+        for name in ("config.json", "best_config.json")
+        if (folder / name).is_file()
     ]
-    way_out = f"give {text.quoted(found[0])}" if found else _OPTIONS_FILE
+    missing = "it has no best trial yet: run it to its end" if is_search else _OPTIONS_FILE
+    way_out = f"give {text.quoted(found[0])}" if found else missing
     return f"config_file ({shown}) {kind}; {way_out}."
 
 
