@@ -328,8 +328,8 @@ def _search_at(folder: str, found: Collection[str]) -> str:
     if refitted:
         way_out = f"its best, trained again, is --model_dir={text.quoted(str(refitted[0]))}"
     elif "best_config.json" in found:
-        best = text.quoted(f"{place}/best_config.json")
-        way_out = f"train its best first: --config_file={best} --model_dir=DIR"
+        best = f"{place}/best_config.json"
+        way_out = f"train its best first: --config_file={text.quoted(best)} --model_dir=DIR"
     else:
         way_out = "it has no best trial yet: run its command again to resume it"
     return f"model_dir ({folder}) is a search, not a run; {way_out}."
@@ -350,8 +350,9 @@ def no_file_of_options(shown: str, path: pathlib.Path) -> str:
     """
     folder = path if path.is_dir() else path.parent
     is_search = (folder / "search.json").is_file()
-    kind = "is a folder" if path.is_dir() else "is no file of options"
-    kind += " of a search" if is_search else ""
+    of_file = "is a search's own file" if is_search else "is no file of options"
+    of_folder = "is a search's folder" if is_search else "is a folder"
+    kind = of_folder if path.is_dir() else of_file
     named = pathlib.Path(shown)
     found = [
         str(place / name)

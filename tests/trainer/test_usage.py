@@ -91,12 +91,12 @@ def search(tmp_path):
     [
         (["--mode=evaluate", "--model_dir={s}"], "is a search, not a run; it has no best trial yet",
          "is a search, not a run; train its best first: --config_file={s}/best_config.json --mo"),
-        (["--config_file={s}"], "is a folder of a search; it has no best trial yet: run it to its",
-         "({s}) is a folder of a search; give {s}/best_config.json."),
-        (["--config_file={s}/search.json"], "is no file of options of a search; it has no best",
-         "is no file of options of a search; give {s}/best_config.json."),
-        (["--config_file={s}/oracle.json"], "is no file of options of a search; it has no best",
-         "is no file of options of a search; give {s}/best_config.json."),
+        (["--config_file={s}"], "is a search's folder; it has no best trial yet: run it to its",
+         "({s}) is a search's folder; give {s}/best_config.json."),
+        (["--config_file={s}/search.json"], "is a search's own file; it has no best",
+         "is a search's own file; give {s}/best_config.json."),
+        (["--config_file={s}/oracle.json"], "is a search's own file; it has no best",
+         "is a search's own file; give {s}/best_config.json."),
     ],
 )  # fmt: skip
 def test_a_search_that_is_taken_for_a_run_names_its_best(command, search, args, without, message):

@@ -184,9 +184,9 @@ def other_uses(place: str = "") -> str:
     evaluated = f"evaluate its {BEST_MODEL} with --mode=evaluate{named}"
     if locations.is_url(place):
         return f"{evaluated}, or name another --model_dir"
-    weights = text.quoted(place) if place else "DIR"
     return (
-        f"{evaluated}, or start a new run from it with --weights={weights} and another --model_dir"
+        f"{evaluated}, or start a new run from it with --weights={text.quoted(place or 'DIR')} and "
+        "another --model_dir"
     )
 
 
@@ -196,10 +196,10 @@ def written_again(place: str) -> str:
     Args:
       place: the run, as the user named it.
     """
-    config, directory = (text.quoted(f"{place.rstrip('/')}{end}") for end in (f"/{CONFIG}", ""))
+    config = f"{place.rstrip('/')}/{CONFIG}"
     return (
         "restore it from a copy, or evaluate the run anew with python -m trainer "
-        f"--config_file={config} --model_dir={directory} --resume=auto"
+        f"--config_file={text.quoted(config)} --model_dir={text.quoted(place)} --resume=auto"
     )
 
 
