@@ -118,10 +118,14 @@ def parse(text: str) -> Cluster | None:
     Raises:
       ConfigError: when it can't be read, or not all of its hosts can train together.
     """
-    jobs = _jobs(_mapping(_decoded(text), "TF_CONFIG").get("cluster", {}))
+    found = _mapping(_decoded(text), "TF_CONFIG")
+    misspelt = [key for key in found if "cluster" not in found and hints.near(key, ["cluster"])]
+    if misspelt:  # Each host would train alone, and write over the others.
+        raise ConfigError(f"TF_CONFIG has {_short(misspelt[0])}; did you mean cluster?")
+    jobs = _jobs(found.get("cluster", {}))
     if not jobs:  # Some platforms set it for every process, with a task or without.
         return None
-    task = _mapping(_decoded(text).get("task") or {}, "TF_CONFIG: its task")
+    task = _mapping(found.get("task") or {}, "TF_CONFIG: its task")
     job = _job_of(task, jobs)
     return Cluster(jobs, job, _index_of(task, job, len(jobs[job])))
 
@@ -228,7 +232,7 @@ def _index_of(task: dict[str, Any], job: str, count: int) -> int:
     if not is_number or str(given) not in {str(index) for index in range(count)}:
         raise ConfigError(
             f"TF_CONFIG: the task's index ({_short(given)}) must be {wanted}, because the "
-            f" job {job} has {text_lib.counted(count, 'task')}."
+            f"job {job} has {text_lib.counted(count, 'task')}."
         )
     return int(str(given))
 

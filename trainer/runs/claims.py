@@ -131,7 +131,10 @@ def _absolute(path: str, absolute: Callable[[pathlib.Path], str]) -> str:
 
 def nothing_to_resume(place: object) -> str:
     """Returns what --resume=must says of a directory without a run."""
-    return f"model_dir ({place}) holds no run for --resume=must to resume."
+    return (
+        f"model_dir ({place}) holds no run for --resume=must to resume; name another, or begin one "
+        "with --resume=auto."
+    )
 
 
 def already_a_run(place: object) -> str:

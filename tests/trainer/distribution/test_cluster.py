@@ -120,6 +120,11 @@ def test_each_mistake_has_its_own_line(jobs, task, message):
         ("[" * 100_000, "is nested more than 32 deep"),
         ("\x1b[31m", r"\(\?\[31m\) is not JSON"),
         ("[]", r"TF_CONFIG \(\[\]\) is not a JSON object"),
+        (
+            '{"clusters": {"worker": ["a:1", "b:2"]}}',
+            "TF_CONFIG has clusters; did you mean cluster",
+        ),
+        ('{"Cluster": {}}', "TF_CONFIG has Cluster; did you mean cluster"),
         ('{"cluster": {"worker": ["a:1"]}}', "not which task of it this process is"),
     ],
 )
