@@ -160,6 +160,7 @@ def _check_new_run(config: Config) -> None:
             path / claims.CONFIG, dict[str, Any], way_out=way_out
         )
         config_lib.of_saved(saved, path / claims.CONFIG, way_out)
+        claims.require_checkpoints(path, path)
     if config.model_dir and not has_run:
         claims.require_free_for_run(config, claims.entries(path))
 

@@ -169,12 +169,24 @@ def no_model_yet(place: object, path: pathlib.Path) -> str:
     return f"the run at {place} has no model yet; run its command again to resume it{ended}."
 
 
-def no_checkpoints(place: object, *, has_model: bool) -> str:
-    """Returns what is said of a run that has results, and no checkpoint to go on from."""
-    restore = f"{place}/checkpoints is missing, so the run can't go on; restore it from a copy"
-    if not has_model:
-        return f"{restore}, or name another --model_dir."
-    return f"{restore}, or {other_uses(str(place))}."
+def require_checkpoints(place: object, path: pathlib.Path) -> None:
+    """Raises ConfigError if a run has results, and no checkpoint to go on from.
+
+    It would begin anew, and overwrite them.
+
+    Args:
+      place: the run, as the user named it.
+      path: its local folder.
+    """
+    results = usage.results_in(entries(path))
+    if not results or any((path / "checkpoints").glob("[0-9]*")):
+        return
+    has_model = BEST_MODEL in results
+    way_out = other_uses(str(place)) if has_model else "name another --model_dir"
+    raise ConfigError(
+        f"{place}/checkpoints is missing, so the run can't go on; restore it from a copy, or "
+        f"{way_out}."
+    )
 
 
 def other_uses(place: str = "") -> str:
@@ -210,7 +222,7 @@ def held_by(path: pathlib.Path) -> str:
     """Returns who works on the run in a folder, as `owner`; empty if nobody does."""
     if not (path / LOCK).exists():
         return ""
-    try:
+    try:  # Held for a moment only: a run that begins in it says that the directory is in use.
         with filelock.FileLock(path / LOCK).acquire(blocking=False):
             return ""
     except filelock.Timeout:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from trainer import usage
 from trainer.config import LENGTHS
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims, run_directory
@@ -132,12 +131,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
         _remove_unfinished(run.checkpoints)
     saved = run.load_config()
     _require_same_run(run, config, saved)
-    # It would begin anew, and overwrite what is there.
-    if not any(run.checkpoints.glob("[0-9]*")):
-        results = usage.results_in(claims.entries(run.path))
-        if results:
-            has_model = claims.BEST_MODEL in results
-            raise ConfigError(claims.no_checkpoints(run, has_model=has_model))
+    claims.require_checkpoints(run, run.path)
     return saved
 
 
