@@ -78,7 +78,7 @@ def _make_run(folder: Path) -> None:
     directory.save_trained_on(HASH, ["person1", "IM-0001"])
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     directory.best_model.write_bytes(b"")
-    directory.checkpoints.mkdir()
+    (directory.checkpoints / "00002-000000").mkdir(parents=True)
     table = predictions.Predictions(
         ("NORMAL", "PNEUMONIA"), np.array(["a.jpeg", "b.jpeg"]), np.array(["IM-1", "person1"]),
         np.array(["normal", "virus"]), np.array([0, 1]), np.array([[0.75, 0.25], [0.125, 0.875]]),
@@ -113,7 +113,7 @@ def _make_longer_run(folder: Path) -> None:
 
 def _lengthen(folder: Path) -> None:
     config = runs.small_config(folder / "data", folder, model_dir=str(folder), max_epochs=9)
-    run_directory.RunDirectory(folder).save_config(config)
+    run_directory.RunDirectory(folder).save_lengths(config)
 
 
 def _read_evaluation(folder: Path) -> None:

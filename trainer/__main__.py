@@ -36,7 +36,9 @@ NAME = "trainer"
 def main(command: flags.TrainerCommand) -> int:
     """Runs the command and returns the process's exit code."""
     logging.set_verbosity(command.verbosity)
-    return exits.code_of(NAME, lambda: _run(command), lambda: preflight.folders(command.config))
+    return exits.code_of(
+        NAME, lambda: _run(command), lambda: preflight.folders(command.config, command.mode.name)
+    )
 
 
 def _run(command: flags.TrainerCommand) -> int:

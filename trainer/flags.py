@@ -275,14 +275,23 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     folder = given["model_dir"].rstrip("/") or "/"
-    if not locations.is_url(folder) and not _has_options(folder):
+    found = _entries(folder)
+    if "config.json" not in found:
         config_lib.check_after_training(given)
-        raise errors.ConfigError(usage.no_run_at(folder))
+        raise errors.ConfigError(usage.no_run_at(folder, found))
     return _load_saved(f"{folder}/config.json").for_finished_run(given)
 
 
-def _has_options(folder: str) -> bool:
-    return (_local(folder) / "config.json").exists()
+def _entries(folder: str) -> list[str]:
+    """Returns what a folder, here or in a bucket, holds at its top."""
+    if not locations.is_url(folder):
+        return usage.entries(_local(folder))
+    try:
+        url = locations.parse(folder)
+    except locations.LocationError as error:
+        raise errors.ConfigError(f"{folder} {error}.") from error
+    # Imported only here: Google's client library takes most of a second to import.
+    return importlib.import_module("trainer.storage.mirror").Mirror(url, pathlib.Path()).entries()
 
 
 def _option_names() -> list[str]:

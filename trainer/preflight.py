@@ -6,8 +6,10 @@ console.say(preflight.first_line("train", config))
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import tempfile
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims
 from trainer.storage import documents, locations
-from trainer.system import environment
+from trainer.system import environment, faults
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -57,16 +59,21 @@ def moved_folders(config: Config) -> str:
     return f"no home directory can be written: {', '.join(moved)}." if moved else ""
 
 
-def folders(config: Config) -> dict[str, str]:
-    """Returns the local folder of each option that names one, also where it is the default."""
+def folders(config: Config, mode: str = "train") -> dict[str, str]:
+    """Returns the local folder of each option that names one, also where it is the default.
+
+    That of data may be named by a variable. An evaluation resumes from nothing, and is of no other
+    run: its `model_dir` is empty.
+    """
     named = {
         "model_dir": config.model_dir or NEW_RUNS,
-        "data_dir": config.data.data_dir or _default_data_dir(),
+        environment.data_option(config.data.data_dir): config.data.data_dir or _default_data_dir(),
         "manual_dir": config.data.manual_dir,
         "cache_dir": str(config.cache_root),
         "staging_dir": str(config.data.staging_root),
     }
-    return {name: path for name, path in named.items() if path and not locations.is_url(path)}
+    local = {name: path for name, path in named.items() if path and not locations.is_url(path)}
+    return local | ({"model_dir": ""} if mode == "evaluate" else {})
 
 
 def check(mode: str, config: Config) -> None:
@@ -126,19 +133,23 @@ def _check_archive(manual_dir: str) -> None:
 
 def _default_data_dir() -> str:
     """Returns where TFDS looks: its own module imports too much for this."""
-    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return os.environ.get(environment.DATA_VARIABLE) or "~/tensorflow_datasets"
 
 
 def _check_new_run(config: Config) -> None:
     path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
     is_writer = cluster.of_environment() is None  # Only one of several hosts writes.
-    if is_writer and not _can_be_written(path):
+    refusal = _refusal(path) if is_writer else None
+    if refusal:
         raise RunError(
-            f"run directory {path} can't be written: Permission denied; name another --model_dir."
+            f"run directory {path} can't be written: {refusal.strerror}"
+            f"{faults.way_out(refusal, 'model_dir')}."
         )
     has_run = (path / claims.CONFIG).exists()
     if path.exists() and not path.is_dir():
         raise RunError(f"run directory {path} can't be written: it is a file.")
+    if config.model_dir and not has_run:
+        claims.require_options(path, claims.entries(path))
     if config.checkpoints.resume == "must" and not has_run:
         raise ConfigError(claims.nothing_to_resume(path))
     if config.checkpoints.resume == "never" and has_run:
@@ -149,24 +160,38 @@ def _check_new_run(config: Config) -> None:
             path / claims.CONFIG, dict[str, Any], way_out=way_out
         )
         config_lib.of_saved(saved, path / claims.CONFIG, way_out)
+        claims.require_checkpoints(path, path)
     if config.model_dir and not has_run:
         claims.require_free_for_run(config, claims.entries(path))
 
 
-def _can_be_written(path: pathlib.Path) -> bool:
-    """Whether a folder can be written, or made."""
+def _refusal(path: pathlib.Path) -> OSError | None:
+    """Returns why a folder can't be written, or made, in the system's words; None if it can."""
     absolute = path.absolute()
     existing = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
-    return os.access(existing, os.W_OK)
+    if os.access(existing, os.W_OK):
+        return None
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return error
+    return OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _check_finished(config: Config) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
     model = path / claims.BEST_MODEL
     if not model.exists():
-        raise RunError(claims.no_model_yet(path))
+        raise RunError(claims.no_model_yet(path, path))
     if model.is_file() and not zipfile.is_zipfile(model):
         raise RunError(claims.damaged_model(model))
+    is_writer = cluster.of_environment() is None
+    if is_writer and (refusal := _refusal(path)):
+        raise RunError(
+            f"the evaluation can't be written to {path}: {refusal.strerror}; copy the run to a "
+            "folder that can be written, and name that as --model_dir."
+        )
 
 
 def _check_weights(config: Config) -> None:

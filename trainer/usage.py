@@ -8,8 +8,10 @@ usage.mistyped("—lr=1", flags.FLAGS, names)     # a dash that is no hyphen: th
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib.metadata
 import io
+import os
 import pathlib
 import platform
 import re
@@ -29,6 +31,11 @@ DEPTH = 3
 """Levels of folders in which a misnamed run is looked for."""
 FOLDERS_READ = 500
 """How many folders are read for it at most."""
+_RESULTS = (
+    "best.keras", "report.json", "predictions_test.csv", "metrics.jsonl", "trained_on.json",
+    "checkpoints/", "on_*/",
+)  # fmt: skip
+"""What a run has earned, as patterns: never overwritten where its options are missing."""
 _OF_EVERY_COMMAND = ("help", "version", "verbosity")
 _COMMANDS = (
     "eval",
@@ -147,7 +154,8 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
     choices = list(getattr(flag.parser, "enum_values", ()))
     if choices:
         return f"{shown} {hints.choice(name, value, choices)}"
-    return f"{shown} must be {_wanted(flag)}{_number_meant(flag, value)}"
+    meant = hints.number(name, value, is_whole=flag.flag_type() == "int")
+    return f"{shown} must be {_wanted(flag)}{meant}"
 
 
 def _wanted(flag: flags.Flag) -> str:
@@ -156,19 +164,6 @@ def _wanted(flag: flags.Flag) -> str:
     if choices:
         return f"one of {', '.join(choices)}"
     return _WANTED.get(flag.flag_type(), f"give --{flag.name}=VALUE")
-
-
-def _number_meant(flag: flags.Flag, value: str) -> str:
-    """Returns the end of a sentence: how the value is written, if it is a number in other form."""
-    is_whole = flag.flag_type() == "int"
-    with contextlib.suppress(ValueError, OverflowError):
-        number = float(value.replace(",", ".", 1) if value.count(",") == 1 else value)
-        written = text.plain(number)
-        if "," in value and not is_whole:
-            return f", with a point; did you mean {written}?"
-        if is_whole and "," not in value and number.is_integer():
-            return f", in digits; did you mean {written}?"
-    return "."
 
 
 def mistyped(argv: Sequence[str], defined: flags.FlagValues, names: Collection[str]) -> str:
@@ -232,6 +227,10 @@ def unexpected(
       names: the command's own flags.
     """
     shown = f"unexpected argument {text.one_line(argument)!r}"
+    files = [part.partition("=")[2] for part in argv if part.lstrip("-").startswith("flagfile=")]
+    if argument.startswith("{") and argument not in argv and files:
+        file = text.one_line(files[0])
+        return f"flagfile ({file}) is JSON; give --config_file={text.quoted(file)}."
     place = argv.index(argument) if argument in argv else 0  # It may be in a --flagfile.
     before = [part for part in argv[:place] if part.startswith("-")]
     option = before[-1].lstrip("-").partition("=")[0] if before else ""
@@ -259,8 +258,55 @@ def _options_meant(argument: str, defined: flags.FlagValues, names: Collection[s
     return found
 
 
-def no_run_at(folder: str) -> str:
-    """Returns a sentence: there is no run in the folder, and where some are nearby."""
+def entries(path: pathlib.Path) -> list[str]:
+    """Returns the names in a folder, those of folders with a slash; none if it can't be read.
+
+    A folder for results of a run is left out while it is empty: a bucket has no such folders.
+    """
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(path) as found:
+        names = sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in found)
+    return [n for n in names if not (n[-1] == "/" and results_in([n]) and _is_empty(path / n))]
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        return next(found, None) is None
+    return False
+
+
+def results_in(found: Collection[str]) -> list[str]:
+    """Returns those names in a folder, as `entries` returns them, that are results of a run."""
+    return [name for name in found if any(fnmatch.fnmatchcase(name, like) for like in _RESULTS)]
+
+
+def lost_options(folder: str, found: Collection[str]) -> str:
+    """Returns a sentence if a folder holds results of a run without its options; or nothing.
+
+    Args:
+      folder: as the user named it.
+      found: what it holds, as `entries` returns it.
+    """
+    left = results_in(found)
+    if not left or "config.json" in found:
+        return ""
+    return (
+        f"{folder.rstrip('/')}/config.json is missing beside {' and '.join(left[:2])} of a run; "
+        "restore it from a copy, or name another --model_dir."
+    )
+
+
+def no_run_at(folder: str, found: Collection[str] = ()) -> str:
+    """Returns a sentence: there is no run in the folder, and why, or where some are nearby.
+
+    Args:
+      folder: as the user named it.
+      found: what it holds, as `entries` returns it.
+    """
+    if lost := lost_options(folder, found):
+        return lost
+    if "search.json" in found:
+        return _search_at(folder, found)
     if "://" in folder:
         return f"there is no run at {folder}; train one, or name its --model_dir."
     path = pathlib.Path(folder).expanduser()
@@ -275,9 +321,24 @@ def no_run_at(folder: str) -> str:
     return f"there is no run at {folder}; --model_dir may be {named}{more}."
 
 
+def _search_at(folder: str, found: Collection[str]) -> str:
+    """Returns a sentence about a search that was taken for a run."""
+    place = folder.rstrip("/")
+    refitted = sorted(_runs_below(pathlib.Path(place).expanduser() / "refit"))
+    if refitted:
+        way_out = f"its best, trained again, is --model_dir={text.quoted(str(refitted[0]))}"
+    elif "best_config.json" in found:
+        best = f"{place}/best_config.json"
+        way_out = f"train its best first: --config_file={text.quoted(best)} --model_dir=DIR"
+    else:
+        way_out = "it has no best trial yet: run its command again to resume it"
+    return f"model_dir ({folder}) is a search, not a run; {way_out}."
+
+
 def is_beside_options(path: pathlib.Path) -> bool:
-    """Whether a file is another one of a run, whose options are in config.json beside it."""
-    return path.name != "config.json" and (path.parent / "config.json").is_file()
+    """Whether a file is another one of a run or a search, whose options are beside it."""
+    of_both = (("config.json", "config.json"), ("best_config.json", "search.json"))
+    return any(path.name != own and (path.parent / mark).is_file() for own, mark in of_both)
 
 
 def no_file_of_options(shown: str, path: pathlib.Path) -> str:
@@ -287,14 +348,20 @@ def no_file_of_options(shown: str, path: pathlib.Path) -> str:
       shown: as the user named it.
       path: the same, on this machine.
     """
-    kind = "is a folder" if path.is_dir() else "is no file of options"
+    folder = path if path.is_dir() else path.parent
+    is_search = (folder / "search.json").is_file()
+    of_file = "is a search's own file" if is_search else "is no file of options"
+    of_folder = "is a search's folder" if is_search else "is a folder"
+    kind = of_folder if path.is_dir() else of_file
     named = pathlib.Path(shown)
     found = [
-        str(name / "config.json")
-        for name, folder in ((named, path), (named.parent, path.parent))
-        if (folder / "config.json").is_file()
+        str(place / name)
+        for place, folder in ((named, path), (named.parent, path.parent))
+        for name in ("config.json", "best_config.json")
+        if (folder / name).is_file()
     ]
-    way_out = f"give {text.quoted(found[0])}" if found else _OPTIONS_FILE
+    missing = "it has no best trial yet: run it to its end" if is_search else _OPTIONS_FILE
+    way_out = f"give {text.quoted(found[0])}" if found else missing
     return f"config_file ({shown}) {kind}; {way_out}."
 
 

@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[2]
         (["--seed=1e3"], "seed (1e3) must be a whole number, in digits; did you mean 1000?"),
         (["--seed=4294967296"], "seed (4294967296) must be less than 4294967296."),
         (["--learning_rate=0,001"], "must be a number, with a point; did you mean 0.001?"),
+        (["--dropout=50%"], "must be a number, without a unit; did you mean 0.5?"),
+        (["--dropout=7,5 %"], "must be a number, without a unit; did you mean 0.075?"),
+        (["--max_epochs=50%"], "max_epochs (50%) must be a whole number."),
+        (["--worker_timeout_s=5min"], "must be a number, without a unit; did you mean 300?"),
+        (["--cache_budget_gb=500 MB"], "must be a number, without a unit; did you mean 0.5?"),
+        (["--image_size=224px"], "must be a whole number, without a unit; did you mean 224?"),
+        (["--neurons=9x"], "neurons (9x) must be a whole number."),
+        (["--split=val"], "unknown option --split: an evaluation is of the test split; what valid"),
         (["—epochs=2"], "starts with a long dash instead of two hyphens; did you mean --max_epo"),
         (["–seed", "2"], "starts with a long dash instead of two hyphens; did you mean --seed?"),
         (["--dataset=‘paper’"], "has typographic quotes, which are part of the value; write ' or"),
@@ -58,6 +66,55 @@ def test_a_flagfile_is_explained_as_the_command_line_is(command, tmp_path, line,
     file = tmp_path / "flags"
     file.write_text(line)
     _assert_one_line(command(f"--flagfile={file}"), message)
+
+
+@pytest.mark.parametrize("content", ['{"seed": 3}', '{\n  "seed": 3\n}\n'])
+def test_a_flagfile_of_json_is_a_config_file(command, tmp_path, content):
+    file = tmp_path / "a.json"
+    file.write_text(content)
+    message = f"flagfile ({file}) is JSON; give --config_file={file}."
+    _assert_one_line(command(f"--flagfile={file}"), message)
+
+
+@pytest.fixture
+def search(tmp_path):
+    """A folder with the files of a search."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "search.json").write_text('{"algorithm": "grid"}')
+    (folder / "oracle.json").write_text('{"trials": []}')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "without", "message"),
+    [
+        (["--mode=evaluate", "--model_dir={s}"], "is a search, not a run; it has no best trial yet",
+         "is a search, not a run; train its best first: --config_file={s}/best_config.json --mo"),
+        (["--config_file={s}"], "is a search's folder; it has no best trial yet: run it to its",
+         "({s}) is a search's folder; give {s}/best_config.json."),
+        (["--config_file={s}/search.json"], "is a search's own file; it has no best",
+         "is a search's own file; give {s}/best_config.json."),
+        (["--config_file={s}/oracle.json"], "is a search's own file; it has no best",
+         "is a search's own file; give {s}/best_config.json."),
+    ],
+)  # fmt: skip
+def test_a_search_that_is_taken_for_a_run_names_its_best(command, search, args, without, message):
+    words = [arg.format(s=search) for arg in args]
+    _assert_one_line(command(*words), without)
+    (search / "best_config.json").write_text("{}")
+    _assert_one_line(command(*words), message.format(s=search))
+
+
+def test_a_search_whose_best_was_trained_again_names_that_run(command, search):
+    run = search / "refit" / "b0-r1-03" / "seed-0"
+    run.mkdir(parents=True)
+    for name in ("config.json", "best.keras"):
+        (run / name).write_text("{}")
+    result = command("--mode=evaluate", f"--model_dir={search}")
+    _assert_one_line(
+        result, f"is a search, not a run; its best, trained again, is --model_dir={run}."
+    )
 
 
 def test_a_config_file_of_nested_objects_shows_a_flat_one(command, tmp_path):

@@ -169,6 +169,8 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
         raise RunError(error.line) from error
     except OSError as error:
         data_dir = str(pathlib.Path(builder.data_dir).parents[2])
-        folders = {"data_dir": data_dir, "manual_dir": config.manual_dir}
+        option = environment.data_option(config.data_dir)
+        # A build begins anew, and there is nothing to resume.
+        folders = {option: data_dir, "manual_dir": config.manual_dir, "model_dir": ""}
         raise DiskError(faults.explain(error, folders)) from error
     return builder

@@ -18,7 +18,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.storage import documents
-from trainer.system import sockets
+from trainer.system import hints, sockets
 from trainer.system import text as text_lib
 
 VARIABLE = "TF_CONFIG"
@@ -118,10 +118,14 @@ def parse(text: str) -> Cluster | None:
     Raises:
       ConfigError: when it can't be read, or not all of its hosts can train together.
     """
-    jobs = _jobs(_mapping(_decoded(text), "TF_CONFIG").get("cluster", {}))
+    found = _mapping(_decoded(text), "TF_CONFIG")
+    misspelt = [key for key in found if "cluster" not in found and hints.near(key, ["cluster"])]
+    if misspelt:  # Each host would train alone, and write over the others.
+        raise ConfigError(f"TF_CONFIG has {_short(misspelt[0])}; did you mean cluster?")
+    jobs = _jobs(found.get("cluster", {}))
     if not jobs:  # Some platforms set it for every process, with a task or without.
         return None
-    task = _mapping(_decoded(text).get("task") or {}, "TF_CONFIG: its task")
+    task = _mapping(found.get("task") or {}, "TF_CONFIG: its task")
     job = _job_of(task, jobs)
     return Cluster(jobs, job, _index_of(task, job, len(jobs[job])))
 
@@ -168,6 +172,11 @@ def _trains(name: object) -> str:
       ConfigError: for `ps`, `evaluator` and jobs that nobody knows.
     """
     job = NAMES.get(str(name))
+    near = [] if job else hints.near(str(name), JOBS)
+    if near:
+        raise ConfigError(
+            f"TF_CONFIG names a job {_short(name)}; did you mean {' or '.join(near)}?"
+        )
     if job is None:
         raise ConfigError(
             f"TF_CONFIG names a job {_short(name)}; only chief and worker train here: workers "
@@ -213,12 +222,17 @@ def _job_of(task: dict[str, Any], jobs: dict[str, list[str]]) -> str:
 
 def _index_of(task: dict[str, Any], job: str, count: int) -> int:
     """Returns the task's index; some platforms write it as text."""
-    given = task.get("index")
+    wanted = f"from 0 to {count - 1}" if count > 1 else "0"
+    if "index" not in task:
+        raise ConfigError(
+            f'TF_CONFIG: the task has no index; add "index": NUMBER to it, which must be {wanted}.'
+        )
+    given = task["index"]
     is_number = isinstance(given, (int, str)) and not isinstance(given, bool)
     if not is_number or str(given) not in {str(index) for index in range(count)}:
         raise ConfigError(
-            f"TF_CONFIG: the task's index ({_short(given)}) must be from 0 to {count - 1}, because "
-            f"the job {job} has {text_lib.counted(count, 'task')}."
+            f"TF_CONFIG: the task's index ({_short(given)}) must be {wanted}, because the "
+            f"job {job} has {text_lib.counted(count, 'task')}."
         )
     return int(str(given))
 

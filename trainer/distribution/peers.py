@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.system import signals, sockets
+from trainer.system import signals, sockets, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +35,14 @@ LAUNCHER = "CXR_TRAINER_LAUNCHER"
 DISPATCHER = "the dispatcher of --data_service"
 PROBE_S = 5
 """Interval of the probes, and time-out of each."""
+FIRST_WORD_S = 10
+"""Seconds after which a host first says for whom it waits; then after twice the time, and so on."""
 MEET_S = 0.2
 """Interval at which a host looks for those that have not started yet."""
 
 _parted = threading.Event()
+_met: set[str] = set()
+"""The other hosts that have answered once."""
 
 
 @contextlib.contextmanager
@@ -60,6 +64,7 @@ def watched(config: config_lib.Config) -> Iterator[None]:
         yield
         return
     _parted.clear()
+    _met.clear()
     args = (others, runtime.worker_timeout_s)
     threading.Thread(target=_watch, args=args, daemon=True).start()
     try:
@@ -109,11 +114,22 @@ def meet(mine: cluster.Cluster) -> None:
     Raises:
       RunError: when this host's port is taken.
     """
-    missing = mine.others
+    missing, start, said_at = mine.others, time.monotonic(), FIRST_WORD_S
     with _greeting(mine):
         while missing:
             missing = {n: a for n, a in missing.items() if not sockets.answers(a, PROBE_S)}
+            _met.update(mine.others.keys() - missing.keys())
+            if missing and time.monotonic() - start > said_at:
+                said_at *= 2
+                _write(_waiting(missing))
             time.sleep(MEET_S if missing else 0)
+
+
+def _waiting(missing: dict[str, str]) -> str:
+    name, address = next(iter(missing.items()))
+    others = f" and {text.counted(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
+    way_out = "" if is_local_worker() else f" ({cluster.VARIABLE}; unset it to run alone)"
+    return f"waiting for {name} at {address}{others}{way_out} ..."
 
 
 @contextlib.contextmanager
@@ -146,6 +162,17 @@ def part() -> None:
     _parted.set()
 
 
+def _never_seen(name: str, address: str, waited_s: float) -> str:
+    """Returns the message about a host that has never answered."""
+    remedy = f"start it, or unset {cluster.VARIABLE} to run alone; --worker_timeout_s waits longer"
+    if name == DISPATCHER:
+        remedy = "start it first, or leave out --data_service"
+    return (
+        f"{name} at {address} has never answered in {waited_s:.0f} s: it was not started, or the "
+        f"network keeps it out; {remedy}."
+    )
+
+
 def explanation(name: str, address: str) -> str:
     """Returns the message about a lost host."""
     remedy = "restart it, and then this run" if name == DISPATCHER else "restart all workers"
@@ -171,15 +198,23 @@ def _watch(others: dict[str, str], timeout_s: float) -> None:
     launcher = int(os.environ.get(LAUNCHER, os.getppid()))
     while not _parted.wait(PROBE_S):
         if os.getppid() != launcher:  # Every worker notices it, so they all stop together.
-            with contextlib.suppress(OSError):  # Its reader was the launcher.
-                sys.stderr.write("trainer: the launcher of --local_workers is lost; stopping.\n")
-                sys.stderr.flush()
+            _write("the launcher of --local_workers is lost; stopping.")
             os.kill(os.getpid(), signal.SIGTERM)
             return
         for name, address in others.items():
             if sockets.answers(address, PROBE_S):
                 heard[name] = time.monotonic()
+                _met.add(name)
             elif time.monotonic() - heard[name] > timeout_s and not _parted.is_set():
-                sys.stderr.write(f"trainer: {explanation(name, address)}\n")
-                sys.stderr.flush()
+                is_lost = name in _met or is_local_worker()
+                _write(
+                    explanation(name, address) if is_lost else _never_seen(name, address, timeout_s)
+                )
                 os._exit(1)  # An exception would not end a main thread that is stuck in a step.
+
+
+def _write(line: str) -> None:
+    """Writes a line to standard error, if anybody reads it: the launcher may be gone."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"trainer: {line}\n")
+        sys.stderr.flush()

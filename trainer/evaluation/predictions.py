@@ -122,14 +122,18 @@ class Predictions:
             )
 
     @classmethod
-    def load_csv(cls, path: pathlib.Path) -> Predictions:
+    def load_csv(cls, path: pathlib.Path, way_out: str = "evaluate again") -> Predictions:
         """Reads a table that `save_csv` wrote.
+
+        Args:
+          path: the file.
+          way_out: a clause for an error: what to do about it.
 
         Raises:
           RunError: The file can't be read, or exceeds a limit.
           ValueError: The file is not such a table, or a row is damaged or inconsistent.
         """
-        written = documents.read_text(path, way_out="evaluate again", max_bytes=_MAX_BYTES)
+        written = documents.read_text(path, way_out=way_out, max_bytes=_MAX_BYTES)
         reader = csv.reader(io.StringIO(written, newline=""))
         rows: list[list[str]] = []
         try:

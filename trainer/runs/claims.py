@@ -8,14 +8,17 @@ takes a folder that is empty or absent: among other files, its own could not be 
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
 import pathlib
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, TypedDict
 
-from trainer.errors import ConfigError
-from trainer.storage import locations
+import filelock
+
+from trainer import usage
+from trainer.errors import ConfigError, RunError
+from trainer.storage import documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -42,13 +45,19 @@ _HARMLESS = (
 """What shells, schedulers, file managers, trackers and people put beside a run before it begins:
 logs (PBS and SGE write job.o17), options, notes. In small letters."""
 _SHOWN = 3
+LOCK, OWNER = ".lock", ".owner.json"
 
 
-def entries(path: pathlib.Path) -> list[str]:
-    """Returns the names in a folder, those of folders with a slash; none if it can't be read."""
-    with contextlib.suppress(OSError), os.scandir(path) as found:
-        return sorted(f"{entry.name}{'/' if entry.is_dir() else ''}" for entry in found)
-    return []
+class _Owner(TypedDict):
+    """The process that has locked the directory, its host, and since when, in seconds of 1970."""
+
+    process: documents.Count
+    host: str
+    since: float
+
+
+entries = usage.entries
+"""What a folder holds."""
 
 
 def require_free(
@@ -79,6 +88,15 @@ def require_free(
 
 def _is_like(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def require_options(place: object, found: Collection[str]) -> None:
+    """Raises RunError if a folder holds results of a run, and not its options.
+
+    A run that began there would overwrite them.
+    """
+    if lost := usage.lost_options(str(place), found):
+        raise RunError(lost)
 
 
 def require_free_for_run(config: Config, found: Iterable[str]) -> None:
@@ -113,7 +131,10 @@ def _absolute(path: str, absolute: Callable[[pathlib.Path], str]) -> str:
 
 def nothing_to_resume(place: object) -> str:
     """Returns what --resume=must says of a directory without a run."""
-    return f"model_dir ({place}) holds no run for --resume=must to resume."
+    return (
+        f"model_dir ({place}) holds no run for --resume=must to resume; name another, or begin one "
+        "with --resume=auto."
+    )
 
 
 def already_a_run(place: object) -> str:
@@ -131,6 +152,92 @@ def damaged_model(place: object) -> str:
     )
 
 
-def no_model_yet(place: object) -> str:
-    """Returns what a command that needs a model says of a run that has none."""
-    return f"the run at {place} has no model yet; run its command again to resume it."
+def no_model_yet(place: object, path: pathlib.Path) -> str:
+    """Returns what a command that needs a model says of a run that has none.
+
+    Args:
+      place: the run, as the user named it.
+      path: its local folder.
+    """
+    if owner := held_by(path):
+        return (
+            f"the run at {place} is still training ({owner}), and has no model yet; wait until it "
+            "has ended."
+        )
+    # Nobody knows who works on a run in a bucket.
+    ended = ", unless it is still training" if "://" in str(place) else ""
+    return f"the run at {place} has no model yet; run its command again to resume it{ended}."
+
+
+def require_checkpoints(place: object, path: pathlib.Path) -> None:
+    """Raises ConfigError if a run has results, and no checkpoint to go on from.
+
+    It would begin anew, and overwrite them.
+
+    Args:
+      place: the run, as the user named it.
+      path: its local folder.
+    """
+    results = usage.results_in(entries(path))
+    if not results or any((path / "checkpoints").glob("[0-9]*")):
+        return
+    has_model = BEST_MODEL in results
+    way_out = other_uses(str(place)) if has_model else "name another --model_dir"
+    raise ConfigError(
+        f"{place}/checkpoints is missing, so the run can't go on; restore it from a copy, or "
+        f"{way_out}."
+    )
+
+
+def other_uses(place: str = "") -> str:
+    """Returns a clause: what a run with a model, that can't go on, is still good for.
+
+    Args:
+      place: the run, as the user named it, where that is known.
+    """
+    named = f" --model_dir={text.quoted(place)}" if place else ""
+    evaluated = f"evaluate its {BEST_MODEL} with --mode=evaluate{named}"
+    if locations.is_url(place):
+        return f"{evaluated}, or name another --model_dir"
+    return (
+        f"{evaluated}, or start a new run from it with --weights={text.quoted(place or 'DIR')} and "
+        "another --model_dir"
+    )
+
+
+def written_again(place: str) -> str:
+    """Returns a clause: how a finished run writes what it has besides checkpoints once more.
+
+    Args:
+      place: the run, as the user named it.
+    """
+    config = f"{place.rstrip('/')}/{CONFIG}"
+    return (
+        "restore it from a copy, or evaluate the run anew with python -m trainer "
+        f"--config_file={text.quoted(config)} --model_dir={text.quoted(place)} --resume=auto"
+    )
+
+
+def held_by(path: pathlib.Path) -> str:
+    """Returns who works on the run in a folder, as `owner`; empty if nobody does."""
+    if not (path / LOCK).exists():
+        return ""
+    try:  # Held for a moment only: a run that begins in it says that the directory is in use.
+        with filelock.FileLock(path / LOCK).acquire(blocking=False):
+            return ""
+    except filelock.Timeout:
+        return owner(path)
+    except OSError:  # It may only be read, so that nobody trains in it from here.
+        return ""
+
+
+def owner(path: pathlib.Path) -> str:
+    """Returns the process that has locked a folder, its host, and for how long."""
+    try:
+        found: _Owner = documents.load(path / OWNER, _Owner, way_out="remove it")
+    except RunError:
+        return "another process"
+    minutes = int(time.time() - found["since"]) // 60
+    since = f"{minutes} min" if minutes > 0 else "less than a minute"
+    host = text.one_line(found["host"])
+    return f"process {found['process']} on {host:.80}, for {since}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from trainer.errors import RunError
 from trainer.evaluation import history, metrics, plots, predictions, report
 from trainer.evaluation.predictions import Predictions
+from trainer.runs import claims
 from trainer.storage import documents
 from trainer.system import text
 
@@ -128,27 +129,29 @@ def save(evaluation: Evaluation, data: Data) -> None:
     plots.save_samples(images, table.take(rows), folder / SAMPLES)
 
 
-def load(folder: pathlib.Path) -> Evaluation:
+def load(folder: pathlib.Path, place: str = "") -> Evaluation:
     """Reads what `save` wrote; recomputes the metrics from the predictions.
+
+    Args:
+      folder: of the evaluation.
+      place: the run whose own evaluation it is, as the user named it; empty: another evaluation.
 
     Raises:
       RunError: when there is no evaluation, or it can't be read.
     """
+    way_out = claims.written_again(place) if place else "evaluate again with --mode=evaluate"
     for name in (PREDICTIONS, REPORT):
         if not (folder / name).exists():
-            raise RunError(
-                f"{folder} has no evaluation ({folder / name} is missing); run its command "
-                "again to finish it, or evaluate it with --mode=evaluate."
-            )
+            raise RunError(f"{folder} has no evaluation ({folder / name} is missing); {way_out}.")
     document: _Report = documents.load(
-        folder / REPORT, _Report, way_out="evaluate again", max_bytes=documents.LARGE_BYTES
+        folder / REPORT, _Report, way_out=way_out, max_bytes=documents.LARGE_BYTES
     )
     try:
-        table = Predictions.load_csv(folder / PREDICTIONS)
+        table = Predictions.load_csv(folder / PREDICTIONS, way_out)
         scores = metrics.compute(table)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"the evaluation in {folder} can't be read ({text.clause(error)}); evaluate again."
+            f"the evaluation in {folder} can't be read ({text.clause(error)}); {way_out}."
         ) from error
     curves = {
         name: [documents.finite(value) for value in values]

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -29,20 +29,12 @@ from trainer.config import LENGTHS
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims, run_directory
 from trainer.runs.run_directory import LOCK, OWNER
-from trainer.storage import documents, files
-from trainer.system import faults, text
+from trainer.storage import files
+from trainer.system import faults
 
 if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.runs.run_directory import RunDirectory
-
-
-class _Owner(TypedDict):
-    """The process that has locked the directory, its host, and since when, in seconds of 1970."""
-
-    process: documents.Count
-    host: str
-    since: float
 
 
 def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
@@ -66,6 +58,7 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
         named = dataclasses.replace(config, model_dir=name)
     run = run_directory.at(named)
     if not run.has(claims.CONFIG):
+        claims.require_options(run, run.entries())
         claims.require_free_for_run(named, run.entries())
     if is_chief:
         run = dataclasses.replace(run, lock=_lock(run))
@@ -114,7 +107,8 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
         )
     except filelock.Timeout as error:
         raise RunError(
-            f"model_dir ({run}) is in use {_describe(owner)}; end it first, or name another."
+            f"model_dir ({run}) is in use by {claims.owner(run.path)}; end it first, or name "
+            "another."
         ) from error
     except OSError as error:
         raise RunError(
@@ -124,26 +118,11 @@ def _lock(run: RunDirectory) -> filelock.FileLock:
     return lock
 
 
-def _describe(owner: pathlib.Path) -> str:
-    try:
-        found: _Owner = documents.load(owner, _Owner, way_out="remove it")
-    except RunError:
-        return "by another process"
-    minutes = (time.time() - found["since"]) / 60
-    host = text.one_line(found["host"])
-    return f"by process {found['process']} on {host:.80}, for {minutes:.0f} min"
-
-
 def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
     """Returns the config of the run in the directory, if it may resume; None if there is no run."""
     if not run.has(run.config.name):
         if config.checkpoints.resume == "must":
             raise ConfigError(claims.nothing_to_resume(run))
-        if run.checkpoints.is_dir():  # Their options are unknown.
-            raise RunError(
-                f"{run.config} is missing, but there are checkpoints; restore it from a copy, or "
-                "name another --model_dir."
-            )
         return None
     if config.checkpoints.resume == "never":
         raise ConfigError(claims.already_a_run(run))
@@ -152,11 +131,7 @@ def _load_resumable(run: RunDirectory, config: Config) -> Config | None:
         _remove_unfinished(run.checkpoints)
     saved = run.load_config()
     _require_same_run(run, config, saved)
-    if run.best_model.exists() and not run.checkpoints.is_dir():
-        raise ConfigError(
-            f"model_dir ({run}) holds a finished run; name another, or evaluate it again with "
-            "--mode=evaluate."
-        )
+    claims.require_checkpoints(run, run.path)
     return saved
 
 

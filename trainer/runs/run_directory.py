@@ -15,6 +15,7 @@ on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
     run, config = resuming.take(config, is_chief=True)
     with run:
         run.save_config(config)   # of a new run
+        run.save_lengths(config)  # of one that goes on
         run.save_model(model.save)
         run.sync()                # to the bucket, if it is in one
 """
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import filelock
 
 
-LOCK, OWNER = ".lock", ".owner.json"
+LOCK, OWNER = claims.LOCK, claims.OWNER
 CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 """The name of a checkpoint: completed epochs, and steps after them."""
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
@@ -105,11 +106,9 @@ class RunDirectory:
     def save_config(self, config: Config) -> None:
         """Writes the options of a new run; from here on, the directory is taken.
 
-        Of a run that is there already, only its lengths may have changed: they are replaced, and
-        the change is recorded.
+        A run that is there already keeps its own: see `save_lengths`.
         """
         if self.config.exists():
-            self._save_lengths(config)
             return
         # The next machine may stage its copies elsewhere.
         here = {"model_dir": str(self), "staging_dir": ""}
@@ -118,7 +117,13 @@ class RunDirectory:
         if self.mirrored is not None:
             self.mirrored.wait()  # Another run that starts there now is refused.
 
-    def _save_lengths(self, config: Config) -> None:
+    def save_lengths(self, config: Config) -> None:
+        """Replaces the lengths of a run that continues with others, and records the change.
+
+        Call it when the checkpoint has been restored: a run that can't go on keeps its own.
+        """
+        if not self.config.exists():  # A trial, or another worker's copy.
+            return
         saved = self.load_config()
         changes = config.changes_from(saved)
         lengths = {name: changes[name] for name in LENGTHS if name in changes}
@@ -203,7 +208,7 @@ class RunDirectory:
         return documents.load(
             self.path / "trained_on.json",
             TrainedOn,
-            way_out=_WAY_OUT,
+            way_out=claims.written_again(str(self)),
             max_bytes=documents.LARGE_BYTES,
         )
 

@@ -107,7 +107,7 @@ class Run:
         Raises:
           RunError: when the run stopped before it, or its files can't be read.
         """
-        return evaluated.load(self.directory.path)
+        return evaluated.load(self.directory.path, str(self.directory))
 
     @property
     def metrics(self) -> Metrics:
@@ -221,12 +221,17 @@ def require_finished(directory: RunDirectory) -> Run:
       RunError: when there is none, or it has no model yet.
     """
     if not directory.config.exists():
-        raise RunError(usage.no_run_at(str(directory)))
+        raise RunError(usage.no_run_at(str(directory), directory.entries()))
     if not directory.best_model.exists():
-        raise RunError(claims.no_model_yet(directory))
+        raise RunError(claims.no_model_yet(directory, directory.path))
     last = last_evaluation(directory)
     epochs = len(directory.load_rows()) if last else 0
     if last and last.epochs < epochs:
+        if owner := claims.held_by(directory.path):
+            raise RunError(
+                f"the run at {directory} is still training ({owner}), beyond the {last.epochs} "
+                "epochs after which its model was saved; wait until it has ended."
+            )
         raise RunError(
             f"the run at {directory} has continued to {epochs} epochs since its model was saved "
             f"after {last.epochs}; run its command again to finish it."

@@ -120,10 +120,11 @@ def _shown(option: str) -> str:
     return f"default{colon}{rest}" if action and "error".startswith(action) else option.strip()
 
 
+DATA_VARIABLE = "TFDS_DATA_DIR"
 OF_LIBRARIES = {
     "KERAS_HOME": ".keras",
     "MPLCONFIGDIR": "matplotlib",
-    "TFDS_DATA_DIR": "tensorflow_datasets",
+    DATA_VARIABLE: "tensorflow_datasets",
 }
 """Variables that name the folders of libraries, with the folder's name in the private one."""
 
@@ -184,6 +185,17 @@ def _can_be_written(folder: pathlib.Path) -> bool:
     # Path.exists() raises in a folder of another user.
     existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     return os.access(existing, os.W_OK)
+
+
+def data_option(data_dir: str) -> str:
+    """Returns the option, or the variable, that names the folder of data sets.
+
+    Args:
+      data_dir: the option's value; empty where it is not given.
+    """
+    named = os.environ.get(DATA_VARIABLE, "")
+    is_users = named and not data_dir and not is_makeshift(pathlib.Path(named))
+    return DATA_VARIABLE if is_users else "data_dir"
 
 
 def is_makeshift(folder: pathlib.Path) -> bool:

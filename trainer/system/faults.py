@@ -53,16 +53,33 @@ def explain(error: OSError, folders: Mapping[str, str]) -> str:
 
     Args:
       error: of the system.
-      folders: the folder of each option, by name; `~` stands for the home folder.
+      folders: the folder of each option, by name; `~` stands for the home folder. A name in
+        capitals is that of a variable. Where `model_dir` is empty, nothing is to be resumed.
     """
     error = _in_words(error) or error
     is_path = isinstance(error.filename, str | bytes | os.PathLike)
     path = os.fsdecode(error.filename) if is_path else ""
     option = _option_of(path, folders) if path else ""
-    place = f" (in --{option})" if option else ""
+    place = f" (in {_flag(option)})" if option else ""
     shown = f"{text.one_line(path)}: " if path else ""
     problem = f"{shown}{error.strerror or text.first_line(error)}{place}"
-    return f"{problem}{way_out(error, option)}."
+    clause = way_out(error, option)
+    if not _is_saved(option, folders):
+        clause = clause.removesuffix(f"; {RESUMES}")
+    return f"{problem}{clause}."
+
+
+def _flag(option: str) -> str:
+    return option if option.isupper() else f"--{option}"
+
+
+def _is_saved(option: str, folders: Mapping[str, str]) -> bool:
+    """Whether the same command has something to resume from, as far as that is known."""
+    if "model_dir" not in folders:  # In a bucket, or a search.
+        return True
+    run = _absolute(folders["model_dir"]) if folders["model_dir"] else None
+    is_gone = option == "model_dir" and run is not None and not run.exists()
+    return is_gone or (run is not None and any(run.glob("checkpoints/[0-9]*")))
 
 
 def way_out(error: OSError, option: str = "") -> str:
@@ -72,7 +89,7 @@ def way_out(error: OSError, option: str = "") -> str:
       error: of the system.
       option: the option that names its folder; empty if none does.
     """
-    or_another = f", or name another --{option}" if option else ""
+    or_another = f", or name another {_flag(option)}" if option else ""
     clause = _WAYS_OUT.get(error.errno or 0, "").format(or_another=or_another)
     return f"; {clause}" if clause else ""
 

@@ -6,9 +6,12 @@ hints.values("strategy", "gpu", choices)     # ["auto", "mirrored"]
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from typing import TYPE_CHECKING
+
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -77,6 +80,20 @@ _OPTIONS = {
     "wd": "weight_decay",
 }
 """Names of the same option elsewhere; a command has one of those listed, or several."""
+_ABSENT = dict.fromkeys(
+    ("split", "eval_split", "subset"),
+    "an evaluation is of the test split; what validation measured is in the run's metrics.jsonl",
+)
+"""Options of other programs for what can't be chosen here, and why."""
+_WITH_UNIT = re.compile(r"(?P<number>[\d.,e+-]+?)\s*(?P<unit>%|[a-z]+)", re.IGNORECASE)
+_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS: dict[str, dict[str, float]] = {
+    "minutes": {unit: seconds / 60 for unit, seconds in _TIME.items()},
+    "s": dict(_TIME),
+    "gb": {"m": 1e-3, "g": 1, "t": 1e3},
+    "size": {"p": 1},
+}
+"""By the last part of an option's name: what each unit is worth, by its first letter."""
 
 _ON, _OFF = "on true yes 1", "off false no 0"
 _VALUES = {
@@ -136,6 +153,8 @@ def option(name: str, known: Collection[str], dashes: str = "") -> str:
       known: the options of the command.
       dashes: what stands before a suggested name.
     """
+    if why := _ABSENT.get(name):
+        return f": {why}."
     return _clause([f"{dashes}{other}" for other in options(name, known)])
 
 
@@ -197,3 +216,34 @@ def _ratio(word: str, letters: str) -> float:
 def _letters(word: str) -> str:
     """Returns what a misspelling keeps: vgg-16, VGG_16 and vgg16 are one name."""
     return re.sub(r"[\s_-]", "", word.casefold())
+
+
+def number(name: str, value: str, *, is_whole: bool) -> str:
+    """Returns the end of a sentence: how a value is written, if it is a number in other form.
+
+    Args:
+      name: of the option.
+      value: as the user wrote it.
+      is_whole: whether the option takes whole numbers.
+    """
+    with contextlib.suppress(ValueError, OverflowError):
+        bare = None if is_whole and "%" in value else _without_unit(name, value)
+        if bare is not None and (bare.is_integer() or not is_whole):
+            return f", without a unit; did you mean {text.plain(bare)}?"
+        found = float(value.replace(",", ".", 1) if value.count(",") == 1 else value)
+        written = text.plain(found)
+        if "," in value and not is_whole:
+            return f", with a point; did you mean {written}?"
+        if is_whole and "," not in value and found.is_integer():
+            return f", in digits; did you mean {written}?"
+    return "."
+
+
+def _without_unit(name: str, value: str) -> float | None:
+    """Returns the number that a percentage, or a number with a unit, stands for."""
+    found = _WITH_UNIT.fullmatch(value)
+    if found is None:
+        return None
+    units = _UNITS.get(name.rpartition("_")[2], {}) | {"%": 0.01}
+    worth = units.get(found["unit"][0].lower())
+    return None if worth is None else float(found["number"].replace(",", ".")) * worth

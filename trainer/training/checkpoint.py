@@ -28,7 +28,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.errors import ConfigError, DiskError, RunError
-from trainer.runs import run_directory
+from trainer.runs import claims, run_directory
 from trainer.storage import documents, files, locations
 from trainer.system import console, faults, text
 from trainer.training.driver import Position
@@ -157,10 +157,13 @@ class Checkpoints:
             logging.warning("Checkpoint %s can't be restored: %s.", path, damage)
             damages[path] = damage
         if damages:
+            # Somebody who removes the directory to start again would lose the model with it.
+            has_model = (self._folder.parent / claims.BEST_MODEL).exists()
+            another = "give another --model_dir, or remove this one to start again"
+            way_out = claims.other_uses() if has_model else another
             raise RunError(
                 f"no checkpoint in {self._folder} can be restored "
-                f"({next(iter(damages.values()))}); give another --model_dir, or remove this one "
-                "to start again."
+                f"({next(iter(damages.values()))}); {way_out}."
             )
         return None
 

@@ -166,6 +166,7 @@ def fit(
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
     _require_agreement(config, context, setup, found)
+    directory.save_lengths(config)
     try:
         with signals.deferred(context.any_host):
             start = found or hooks.saving.save_first()

@@ -92,12 +92,30 @@ def waiting():
         yield process, gone
 
 
+def test_a_host_that_waits_says_for_whom_and_how_to_run_alone(monkeypatch, capsys):
+    here, late, later = sockets.free_ports(3)
+    addresses = [f"127.0.0.1:{port}" for port in (here, late, later)]
+    monkeypatch.setattr(peers, "FIRST_WORD_S", 0.3)
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as servers:
+        waiting = pool.submit(peers.meet, cluster.parse(_cluster(*addresses)))
+        for port in (late, later):
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=2)
+            servers.enter_context(socket.create_server(("127.0.0.1", port)))
+        waiting.result(timeout=60)
+    lines = capsys.readouterr().err.splitlines()
+    way_out = "(TF_CONFIG; unset it to run alone) ..."
+    assert lines[0] == f"trainer: waiting for worker 1 at {addresses[1]} and 1 other {way_out}"
+    assert lines[-1] == f"trainer: waiting for worker 2 at {addresses[2]} {way_out}"
+    assert len(lines) < 6  # At growing intervals.
+
+
 @pytest.mark.slow
 def test_a_host_that_never_starts_ends_the_others(waiting):
     process, gone = waiting
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert f"trainer: worker 1 at {gone} is lost" in errors
+    assert f"trainer: worker 1 at {gone} has never answered in 10 s" in errors
 
 
 def test_a_host_that_waits_for_others_can_be_stopped(waiting):
@@ -171,7 +189,7 @@ def test_a_step_that_waits_for_a_worker_that_never_joined_ends(strategy, parted,
     gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
     result = _run_stuck(_cluster("127.0.0.1:9", gone), strategy=strategy, parted=parted, service="")
     assert result.returncode == code, result.stderr
-    assert (f"trainer: worker 1 at {gone} is lost" in result.stderr) == bool(code)
+    assert (f"trainer: worker 1 at {gone} has never answered in" in result.stderr) == bool(code)
 
 
 @pytest.mark.slow
@@ -179,7 +197,9 @@ def test_a_step_that_waits_for_a_dispatcher_that_is_gone_ends():
     gone = f"grpc://127.0.0.1:{sockets.free_ports(1)[0]}"
     result = _run_stuck("{}", strategy="one_device", parted="pass", service=gone)
     assert result.returncode == 1, result.stderr
-    assert f"trainer: the dispatcher of --data_service at {gone} is lost" in result.stderr
+    assert (
+        f"trainer: the dispatcher of --data_service at {gone} has never answered" in result.stderr
+    )
 
 
 def _run_stuck(cluster: str, **options: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,9 @@ import os
 import pytest
 
 from tests.support import runs
+from trainer import preflight
 from trainer.errors import ConfigError, RunError
-from trainer.runs import resuming
+from trainer.runs import resuming, trained
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def _take(folder, **options):
     directory, config = resuming.take(_config(folder, **options), is_chief=True)
     with directory:
         directory.save_config(config)
+        directory.save_lengths(config)
         return directory.load_config()
 
 
@@ -130,7 +132,23 @@ def test_names_of_the_same_second_are_numbered(tmp_path, monkeypatch):
 
 def test_two_processes_never_share_a_run(tmp_path):
     directory, _ = resuming.take(_config(tmp_path), is_chief=True)
-    with pytest.raises(RunError, match=rf"is in use by process {os.getpid()} on .*, for 0 min"):
+    with pytest.raises(
+        RunError, match=rf"in use by process {os.getpid()} on .*, for less than a m"
+    ):
         resuming.take(_config(tmp_path), is_chief=True)
+    with pytest.raises(RunError, match="there is no run at"):
+        trained.open_run(directory.path)
+    directory.save_config(_config(tmp_path))
+    named = rf"still training \(process {os.getpid()} on .*, for less than a minute\), and has no"
+    with pytest.raises(RunError, match=named):
+        trained.open_run(directory.path)
+    with pytest.raises(RunError, match=named):
+        preflight._check_finished(_config(tmp_path))
+    owner = json.loads((directory.path / ".owner.json").read_text())
+    (directory.path / ".owner.json").write_text(json.dumps(owner | {"since": owner["since"] - 150}))
+    with pytest.raises(RunError, match=r"for 2 min\)"):
+        trained.open_run(directory.path)
     directory.release()
+    with pytest.raises(RunError, match="has no model yet; run its command again to resume it"):
+        trained.open_run(directory.path)
     resuming.take(_config(tmp_path), is_chief=True)[0].release()

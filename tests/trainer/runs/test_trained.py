@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import runs
 from trainer.commands import evaluate, train
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier, saved
 from trainer.runs import evaluated, resuming, trained
@@ -151,8 +152,24 @@ def test_a_missing_evaluation_is_an_error(copy, name):
 )
 def test_a_damaged_evaluation_is_an_error(copy, name, content):
     (copy / name).write_text(content)
-    with pytest.raises(RunError, match=r"can't be read .*; evaluate again"):
+    with pytest.raises(RunError, match=r"can't be read .*; restore it .* --config_file="):
         _ = trained.open_run(copy).metrics
+
+
+@pytest.mark.parametrize("name", ["report.json", "predictions_test.csv", "trained_on.json"])
+def test_the_command_that_an_error_names_writes_the_file_again(copy, command, name):
+    sound = (copy / name).read_bytes()
+    (copy / name).write_text("{")
+    with pytest.raises(RunError, match="evaluate the run anew with python -m trainer ") as raised:
+        _everything_of(trained.open_run(copy))
+    words = shlex.split(str(raised.value).partition("python -m trainer ")[2].removesuffix("."))
+    assert command(*words).returncode in (0, 3)
+    assert _everything_of(trained.open_run(copy))
+    assert name == "report.json" or (copy / name).read_bytes() == sound
+
+
+def _everything_of(run):
+    return run.training_patients, run.metrics
 
 
 @pytest.mark.parametrize(
@@ -180,6 +197,31 @@ def test_a_history_that_lacks_epochs_is_an_error(copy, lines):
     (copy / "metrics.jsonl").write_text("".join(rows[:lines]))
     with pytest.raises(RunError, match=f"has {lines} of the 2 epochs that report.json tells of; r"):
         trained.open_run(copy)
+
+
+def test_a_run_that_goes_on_elsewhere_is_said_to(copy):
+    rows = (copy / "metrics.jsonl").read_text().splitlines()
+    more = json.dumps(json.loads(rows[1]) | {"epoch": 3})
+    (copy / "metrics.jsonl").write_text("\n".join([*rows, more]) + "\n")
+    with pytest.raises(RunError, match=r"has continued to 3 epochs .*; run its command again"):
+        trained.open_run(copy)
+    config = Config.from_flat(json.loads((copy / "config.json").read_text()))
+    directory, _ = resuming.take(dataclasses.replace(config, model_dir=str(copy)), is_chief=True)
+    with pytest.raises(RunError, match=r"still training \(process .*\), beyond the 2 epochs"):
+        trained.open_run(copy)
+    directory.release()
+
+
+def test_a_change_that_took_no_place_is_not_recorded(copy):
+    config = (copy / "config.json").read_bytes()
+    for path in copy.glob("checkpoints/*/state.json"):
+        path.write_text("{")
+    longer = Config.from_flat(json.loads(config) | {"model_dir": str(copy), "max_epochs": 3})
+    with pytest.raises(RunError, match=r"; evaluate its best.keras .* --mode=evaluate, or start"):
+        train.run(longer)
+    assert (copy / "config.json").read_bytes() == config
+    assert not (copy / "changes.jsonl").exists()
+    assert (copy / "best.keras").exists()
 
 
 def test_a_run_without_an_epoch_has_an_empty_history(copy):

@@ -22,6 +22,13 @@ FOLDERS = {
 RESUMES = "the same command resumes from what is saved."
 
 
+@pytest.fixture(autouse=True)
+def begun(tmp_path, monkeypatch):
+    """A run that has saved something."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a" / "checkpoints" / "00001-000000").mkdir(parents=True)
+
+
 def _error(number, path="/zip/x"):
     return OSError(number, os.strerror(number), path)
 
@@ -74,6 +81,32 @@ def test_the_innermost_option_is_named(path, option):
     line = faults.explain(_error(errno.EACCES, path), FOLDERS)
     assert line.count(f"(in --{option})") == bool(option)
     assert line.count("--") == 2 * bool(option)
+
+
+@pytest.mark.parametrize("model_dir", ["", "runs", "runs/new"])
+def test_nothing_saved_is_not_promised_to_be_resumed(model_dir):
+    line = faults.explain(_error(errno.ENOENT), FOLDERS | {"model_dir": model_dir})
+    assert line.endswith("put it back, or mount its disk again, or name another --manual_dir.")
+
+
+def test_a_run_that_is_gone_may_have_saved_something():
+    line = faults.explain(_error(errno.ENOENT, "gone/x"), {"model_dir": "gone"})
+    assert line.endswith(f"or name another --model_dir; {RESUMES}")
+
+
+def test_a_folder_that_a_variable_names_is_told_by_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/elsewhere/data")
+    known = preflight.folders(runs.small_config(tmp_path, tmp_path, data_dir=""))
+    line = faults.explain(_error(errno.EACCES, "/elsewhere/data/x"), known)
+    assert line.endswith(
+        "(in TFDS_DATA_DIR); change its permissions, or name another TFDS_DATA_DIR."
+    )
+
+
+def test_an_evaluation_is_of_no_other_run(tmp_path):
+    config = runs.small_config(tmp_path / "data", tmp_path / "x", model_dir="runs/a")
+    line = faults.explain(_error(errno.EROFS, "runs/a/x"), preflight.folders(config, "evaluate"))
+    assert line == "runs/a/x: Read-only file system; mount its disk for writing."
 
 
 def test_an_error_without_a_number_is_its_own_words():

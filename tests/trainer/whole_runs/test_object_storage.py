@@ -191,6 +191,28 @@ def test_a_run_in_a_bucket_is_told_apart_and_not_overwritten(in_bucket, server):
         train.run(in_bucket(model_dir="gs://hospital/runs/a", resume="never"))
 
 
+@pytest.mark.parametrize("name", ["best.keras", "checkpoints/00001-000000/state.json"])
+@pytest.mark.parametrize("resume", ["auto", "never", "must"])
+def test_results_in_a_bucket_without_their_options_are_never_overwritten(
+    in_bucket, server, command, name, resume
+):
+    server.write("hospital", f"runs/a/{name}", b"x")
+    place = "gs://hospital/runs/a"
+    message = f"{place}/config.json is missing beside {name.split('/')[0]}"
+    with pytest.raises(RunError, match=message):
+        train.run(in_bucket(model_dir=place, resume=resume))
+    assert message in command("--mode=evaluate", f"--model_dir={place}").stderr
+    assert server.names("hospital") == [f"runs/a/{name}"]
+
+
+def test_a_search_in_a_bucket_is_no_run(server, command):
+    server.write("hospital", "s/search.json", b"{}")
+    result = command("--mode=evaluate", "--model_dir=gs://hospital/s")
+    assert "(gs://hospital/s) is a search, not a run; it has no best trial yet" in result.stderr
+    result = command("--mode=evaluate", "--model_dir=gs://hospital/absent")
+    assert "there is no run at gs://hospital/absent; train one, or name" in result.stderr
+
+
 def test_a_run_in_a_bucket_is_opened_from_a_copy_in_staging_dir(server, tmp_path):
     for name in ("config.json", "best.keras"):
         server.write("hospital", f"runs/a/{name}", b"{}")
@@ -211,7 +233,7 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
         (
             ["--mode=evaluate", "--model_dir=gs://hospital/none"],
             2,
-            "can't read options from gs://hospital/no",
+            "there is no run at gs://hospital/none; train one, or name its --model_dir.",
         ),
         (["--config_file=gs://absent/x.json"], 2, "can't read options from gs://absent/x.json"),
         (["--dataset=phantom", "--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),

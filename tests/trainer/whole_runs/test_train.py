@@ -358,7 +358,7 @@ def test_a_missing_run_is_an_error(make_config):
 def test_a_finished_run_without_checkpoints_is_left_alone(run_dir, make_config, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(ConfigError, match="holds a finished run; name another, or evaluate it"):
+    with pytest.raises(ConfigError, match="checkpoints is missing, so the run can't go on"):
         train.run(make_config())
 
 
