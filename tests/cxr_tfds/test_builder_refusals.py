@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -136,6 +137,31 @@ def test_records_without_their_archive_are_used_with_a_line(
     assert "data/cxr_tfds/official/1.0.0 are used, of an archive of 116 images (archive_" in line
     assert reason in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("keeps", [(), ("*.tfrecord*", "features.json", "metadata.json")])
+@pytest.mark.parametrize("name", ["same", None])
+def test_a_folder_without_its_description_is_refused(
+    keeps: tuple[str, ...], name: str | None, built: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "cxr_tfds" / "official" / "1.0.0"
+    folder.mkdir(parents=True)
+    for path in itertools.chain(*map((built / "data/cxr_tfds/official/1.0.0").glob, keeps)):
+        shutil.copy(path, folder)
+    with pytest.raises(source.SourceError, match=r"without dataset_info\.json.*remove the folder"):
+        build("official", built / name if name else None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["metadata.json", "features.json", "label.labels.txt", "etiology.labels.txt", "LICENSE"]
+)
+def test_records_without_another_file_are_used(
+    name: str, built: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(built / "data", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "cxr_tfds/official/1.0.0" / name).unlink()
+    builder = build("official", built / "same", tmp_path)
+    assert builder.info.splits["test"].num_examples == 12
 
 
 def test_records_are_built_again_on_request(built: pathlib.Path, tmp_path: pathlib.Path) -> None:

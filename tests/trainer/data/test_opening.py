@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -194,6 +195,31 @@ def test_a_garbled_description_is_one_line(archives, tmp_path, name, content):
     options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
     with pytest.raises(DiskError, match=r"can't be read \(.*\); remove the folder and build"):
         opening.load(options, 224)
+
+
+_FILES = ("dataset_info.json", "metadata.json", "features.json", "label.labels.txt", "LICENSE")
+
+
+@pytest.mark.parametrize("manual_dir", ["", "a"])
+@pytest.mark.parametrize("names", [*((name,) for name in _FILES[:2]), ("*",)])
+def test_a_data_set_without_its_description_is_one_line(archives, tmp_path, names, manual_dir):
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    for path in itertools.chain(*map(folder.glob, names)):
+        path.unlink()
+    given = str(archives / manual_dir) if manual_dir else ""
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"), manual_dir=given)
+    with pytest.raises(
+        DiskError, match=r"(dataset_info|metadata)\.json.*remove the folder and build"
+    ):
+        opening.load(options, 224)
+
+
+@pytest.mark.parametrize("name", _FILES[2:])
+def test_files_that_the_builder_knows_by_heart_may_be_missing(archives, tmp_path, name):
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    (folder / name).unlink()
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    assert opening.load(options, 224).class_names == ("NORMAL", "PNEUMONIA")
 
 
 def test_a_folder_that_can_not_be_written_is_one_line(archives, tmp_path):
