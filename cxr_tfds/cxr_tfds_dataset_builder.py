@@ -261,16 +261,18 @@ def _require_config(name: str) -> None:
 
 
 def _require_equal_decoders(data: bytes, image: Image.Image) -> None:
-    """Raises ValueError unless TensorFlow decodes bytes that are kept to the pixels of Pillow."""
+    """Raises ImageError unless TensorFlow decodes bytes that are kept to the pixels of Pillow."""
     if not images.keeps_bytes(data):
         return
     tf = importlib.import_module("tensorflow")  # Needed for `_raw` alone.
     try:
         pixels = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE").numpy()
     except tf.errors.OpError as error:
-        raise ValueError(f"cannot be decoded by TensorFlow ({error.message})") from error
+        raise images.ImageError(f"cannot be decoded by TensorFlow ({error.message})") from error
     if not np.array_equal(pixels[..., 0], np.asarray(image)):
-        raise ValueError("is decoded to different pixels by Pillow and TensorFlow; save it anew")
+        raise images.ImageError(
+            "is decoded to different pixels by Pillow and TensorFlow; save it anew"
+        )
 
 
 class _ShardConfig(shard_utils.ShardConfig):

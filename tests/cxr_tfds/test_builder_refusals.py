@@ -6,6 +6,7 @@ import importlib
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -54,6 +55,19 @@ def test_bad_files_fail_the_build_once_and_leave_no_records(
     ]
     assert not list(data_dir.rglob("*1.0.0*"))
     assert not list(data_dir.rglob("*.tfrecord*"))
+
+
+def test_a_zip_with_damaged_bytes_is_to_be_downloaded_again(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    path = next(files.zip(tmp_path / "manual").glob("*.zip"))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(300)
+    path.write_bytes(content)
+    with pytest.raises(source.SourceError) as caught:
+        build("grouped", tmp_path / "manual", tmp_path / "data")
+    assert re.search(r"is damaged.* download it again", caught.value.line, re.IGNORECASE)
 
 
 def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathlib.Path) -> None:
