@@ -128,7 +128,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self.builder_config.is_phantom:
             logging.info("manual_dir is not read: phantom radiographs are drawn.")
             return
-        # Read anew: another process may have built it meanwhile.
         if line := origin.require_same(config.manual_dir, self.data_path):
             logging.warning("%s", line)
 

@@ -31,6 +31,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+__all__ = [
+    "JPEG_QUALITY",
+    "MIN_CONTRAST",
+    "Facts",
+    "ImageError",
+    "decode",
+    "encode_jpeg",
+    "encode_original",
+    "encode_resized",
+    "examine_bytes",
+    "inspect",
+    "keeps_bytes",
+    "parallel_map",
+]
+
 JPEG_QUALITY: Final = 95
 # About 283 originals have colour channels. In the `_raw` configs they, and any PNG, become grey
 # JPEG, because a TFDS feature has one encoding; at this quality pixels change by rounding only.

@@ -78,8 +78,9 @@ def require_same(manual_dir: epath.PathLike, folder: epath.Path) -> str:
         found = sizes(source.open_archive(manual_dir))
     except (source.SourceError, OSError, zipfile.BadZipFile) as error:
         return (
-            f"The records in {folder} are used, of an archive of {images:,} images (archive_digest "
-            f"{str(recorded)[:12]}); manual_dir is not: {str(error).splitlines()[0]}"
+            f"The records in {folder} are used, of an archive of {text.counted(images, 'image')} "
+            f"(archive_digest {str(recorded)[:12]}); manual_dir is not: "
+            f"{str(error).splitlines()[0]}"
         )
     if recorded is None:
         return f"The records in {folder} are used; they don't say of which archive they are."
@@ -87,7 +88,7 @@ def require_same(manual_dir: epath.PathLike, folder: epath.Path) -> str:
         return ""
     difference = "their files have other names or sizes"
     if images != len(found):
-        difference = f"the records have {images:,} images, the archive {len(found):,}"
+        difference = f"the records have {text.counted(images, 'image')}, the archive {len(found):,}"
     raise source.SourceError(
         f"The records in {folder} were built from another archive than the one in manual_dir "
         f"({text.visible(str(manual_dir))}): {difference}; leave manual_dir out to use them, build "

@@ -77,10 +77,13 @@ def test_records_of_the_named_archive_are_used(archives, name):
         ("nowhere", "can't be compared with .* which is built in .*nowhere does not exist"),
     ],
 )
-def test_records_of_another_archive_are_refused_with_the_difference(archives, name, difference):
+def test_records_of_another_archive_are_refused_with_the_difference(
+    archives, name, difference, caplog
+):
     with pytest.raises(RunError, match=rf"{difference}.*leave --manual_dir out"):
         opening.load(_options(archives, name), 224)
     opening.load(_options(archives, name), 224, compares_archive=False)
+    assert not caplog.text
 
 
 def test_records_that_do_not_name_their_archive_are_used_with_a_line(archives, tmp_path, capsys):
