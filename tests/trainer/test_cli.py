@@ -235,7 +235,6 @@ def test_the_first_line_is_there_before_tensorflow(early, tmp_path):
     ("backend", "said"),
     [
         ("torch", "KERAS_BACKEND (torch) is not used: the trainer runs on TensorFlow.\n"),
-        ("tensorflow", ""),
         ("", ""),
     ],
 )
