@@ -19,7 +19,7 @@ from cxr_tfds import origin, source
 from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
-from trainer.system import environment, faults, text
+from trainer.system import console, environment, faults, text
 
 if TYPE_CHECKING:
     from trainer.options import DataOptions
@@ -166,6 +166,8 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
             # what another process has built while this one waited.
             builder = _builder(config, root)
             if not builder.is_prepared():
+                if console.is_logged():
+                    tfds.disable_progress_bar()
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )

@@ -248,6 +248,8 @@ def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_p
         "from trainer.data import opening\n"
         "from trainer.errors import DiskError\n"
         "from trainer.options import DataOptions\n"
+        "from trainer.system import console\n"
+        "console.share_terminal()\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "try:\n"
@@ -257,4 +259,5 @@ def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_p
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "told: cxr_tfds/paper can't be built in" in ended.stdout
+    assert "\r" not in ended.stderr  # A bar in a log file ends without a line end.
     assert not list(tmp_path.rglob("*.tfrecord*"))
