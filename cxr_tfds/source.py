@@ -248,7 +248,7 @@ def _shortly(issues: Sequence[Issue]) -> str:
     if more := sum(len(members) for members in list(keys.values())[_PROBLEMS_IN_A_LINE:]):
         shown += f"; and {text.counted(more, 'other')}"
     if any(problem.startswith(DAMAGED) for problem in keys):
-        shown += "; the zip is damaged: download it again"
+        shown += "; download the zip again"
     unknown = [pathlib.PurePosixPath(key).stem for key in keys.get(_UNKNOWN_NAME, ())]
     if not unknown:
         return shown
