@@ -4,7 +4,7 @@ A config is a protocol (how images are split, see `protocols`) at a resolution:
 
     tfds build cxr_tfds --config=grouped --manual_dir=FOLDER_WITH_ARCHIVE_ZIP
 
-The config `phantom` needs no archive: its radiographs are drawn (see module `phantom`).
+The config `phantom` needs no archive: its radiographs are drawn (see module `phantoms`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 from absl import app, logging
 from tensorflow_datasets.core.utils import shard_utils
 
-from cxr_tfds import configs, images, origin, phantom, protocols, source, text
+from cxr_tfds import configs, images, origin, phantoms, protocols, source, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,17 +91,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def is_prepared(self) -> bool:
-        """Whether the data set is built; TFDS itself warns of a folder that isn't there yet."""
-        return self.data_path.exists() and super().is_prepared()
+        """Whether the data set is built; TFDS itself warns of a description that isn't there."""
+        return (self.data_path / origin.LAST_FILE).exists() and super().is_prepared()
 
     def download_and_prepare(self, **arguments: Any) -> None:
         """Builds the data set as TFDS does, see there; uses records that are built.
 
         Raises:
-          SourceError: the records are of another archive than the one in `manual_dir`.
+          SourceError: the records are of another archive than the one in `manual_dir`, or lack
+            their description.
           WriteError: the records can't be written.
         """
-        self._compare_archive(arguments.get("download_config") or self._download_config)
+        config = arguments.get("download_config") or self._download_config
+        if not config.download_mode.overwrite_dataset:
+            origin.require_whole(self.data_path)
+            self._compare_archive(config)
         try:
             super().download_and_prepare(**arguments)
         except (OSError, RuntimeError) as error:  # TFDS packs TensorFlow's errors in RuntimeErrors.
@@ -119,15 +123,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _compare_archive(self, config: tfds.download.DownloadConfig) -> None:
         # TFDS returns at once if the data set's folder exists, whatever the caller's manual_dir.
         # `tfds.load` doesn't even call `download_and_prepare` then, so it can't be held to it.
-        mode = config.download_mode
-        if config.manual_dir is None or mode.overwrite_dataset or not self.is_prepared():
+        if config.manual_dir is None or not self.is_prepared():
             return
         if self.builder_config.is_phantom:
             logging.info("manual_dir is not read: phantom radiographs are drawn.")
             return
-        metadata = tfds.core.MetadataDict()
-        metadata.load_metadata(self.data_path)  # Another process may have built it meanwhile.
-        if line := origin.require_same(config.manual_dir, metadata, str(self.data_dir)):
+        if line := origin.require_same(config.manual_dir, self.data_path):
             logging.warning("%s", line)
 
     def _download_and_prepare(
@@ -164,7 +165,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _open_source(self, dl_manager: Any) -> tuple[_Encoder, dict[str, images.Facts]]:
         if self.builder_config.is_phantom:
-            return _PhantomEncoder(phantom.records()), _phantom_facts()
+            return _PhantomEncoder(phantoms.records()), _phantom_facts()
         archive = self._open_archive(dl_manager)
         keeps_bytes = self.builder_config.image_size is None
         facts, issues = images.inspect(archive, _require_equal_decoders if keeps_bytes else None)
@@ -259,16 +260,18 @@ def _require_config(name: str) -> None:
 
 
 def _require_equal_decoders(data: bytes, image: Image.Image) -> None:
-    """Raises ValueError unless TensorFlow decodes bytes that are kept to the pixels of Pillow."""
+    """Raises ImageError unless TensorFlow decodes bytes that are kept to the pixels of Pillow."""
     if not images.keeps_bytes(data):
         return
     tf = importlib.import_module("tensorflow")  # Needed for `_raw` alone.
     try:
         pixels = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE").numpy()
     except tf.errors.OpError as error:
-        raise ValueError(f"cannot be decoded by TensorFlow ({error.message})") from error
+        raise images.ImageError(f"cannot be decoded by TensorFlow ({error.message})") from error
     if not np.array_equal(pixels[..., 0], np.asarray(image)):
-        raise ValueError("is decoded to different pixels by Pillow and TensorFlow; save it anew")
+        raise images.ImageError(
+            "is decoded to different pixels by Pillow and TensorFlow; save it anew"
+        )
 
 
 class _ShardConfig(shard_utils.ShardConfig):
@@ -331,7 +334,7 @@ _Encoder = _ArchiveEncoder | _PhantomEncoder
 
 
 def _encode_phantom(record: source.Record) -> bytes:
-    return images.encode_jpeg(phantom.render(record), images.JPEG_QUALITY)
+    return images.encode_jpeg(phantoms.render(record), images.JPEG_QUALITY)
 
 
 def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:
@@ -354,12 +357,12 @@ def _phantom_facts() -> dict[str, images.Facts]:
     # fingerprint must not.
     return {
         record.key: images.Facts(
-            height=phantom.SIDE,
-            width=phantom.SIDE,
+            height=phantoms.SIDE,
+            width=phantoms.SIDE,
             is_rgb_coded=False,
-            content_hash=phantom.recipe(record),
+            content_hash=phantoms.recipe(record),
         )
-        for record in phantom.records()
+        for record in phantoms.records()
     }
 
 

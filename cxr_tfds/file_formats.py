@@ -79,6 +79,18 @@ _LOOK_AHEAD: Final = bytes(8)
 """libjpeg fills its buffer of 64 bits before it decodes the last block."""
 
 
+class ImageError(ValueError):
+    """An image file can't be used; the message is a sentence about "the image".
+
+    Attributes:
+      problem: the same as a clause, whose subject is the file: for callers who know its name.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"The image {problem}.")
+        self.problem = problem
+
+
 class _CorruptError(ValueError):
     """The file is damaged; the message says how, in words that follow "its"."""
 
@@ -106,22 +118,21 @@ def load(data: bytes) -> Image.Image:
     """Decodes a file to its last byte; its pixels are as stored, with 8 bits a channel.
 
     Raises:
-      ValueError: the file is none of `FORMATS`, is damaged, holds several images, has more than 8
-        bits a channel, or sides beyond the limits above. The message is a clause whose subject is
-        the file.
+      ImageError: the file is none of `FORMATS`, is damaged, holds several images, has more than 8
+        bits a channel, or sides beyond the limits above.
       TypeError: `data` is no bytes, but a path, an open file or an array.
     """
     require_bytes(data)
     if not data:
-        raise ValueError("is empty")
+        raise ImageError("is empty")
     try:
         image = _opened(data)
         _check_size(image)
         _decode(image, data)
-    except _RefusedError:
+    except ImageError:
         raise
     except _UNDECODABLE as error:
-        raise ValueError(cannot_decode(error)) from error
+        raise ImageError(cannot_decode(error)) from error
     return image
 
 
@@ -138,10 +149,16 @@ def is_grey_huffman_jpeg(data: bytes) -> bool:
     """Whether a sound file is a JPEG of the kind that every decoder reads: grey, 8 bits, Huffman.
 
     Pillow also reads lossless and arithmetic coding, TensorFlow does not.
+
+    Raises:
+      ImageError: its markers are damaged.
     """
     if not data.startswith(b"\xff\xd8"):
         return False
-    jpeg = parse_jpeg(data)
+    try:
+        jpeg = parse_jpeg(data)
+    except _CorruptError as error:
+        raise ImageError(cannot_decode(error)) from error
     return jpeg.process in _HUFFMAN and jpeg.bits == 8 and jpeg.channels == 1
 
 
@@ -191,19 +208,15 @@ def _end_of_scan(data: bytes, start: int) -> int:
     raise _CorruptError("JPEG data is truncated")
 
 
-class _RefusedError(ValueError):
-    """A sound file that is not taken."""
-
-
 def _opened(data: bytes) -> Image.Image:
     """Returns the image, not yet decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise _RefusedError(_unexpected(data)) from None
+        raise ImageError(_unexpected(data)) from None
     # "MPO" is a JPEG with more images behind it, and the name that Pillow gives it.
     if (count := getattr(image, "n_frames", 1)) > 1:
-        raise _RefusedError(f"holds {count} images; keep one of them")
+        raise ImageError(f"holds {count} images; keep one of them")
     return image
 
 
@@ -224,11 +237,11 @@ def _could_be_expected(data: bytes) -> bool:
 def _check_size(image: Image.Image) -> None:
     size = f"is {image.width} x {image.height}"
     if min(image.size) < MIN_SIDE:
-        raise _RefusedError(f"{size}, under {MIN_SIDE} pixels a side")
+        raise ImageError(f"{size}, under {MIN_SIDE} pixels a side")
     if max(image.size) > MAX_SIDE:
-        raise _RefusedError(f"{size}, over {MAX_SIDE:,} pixels a side")
+        raise ImageError(f"{size}, over {MAX_SIDE:,} pixels a side")
     if image.width * image.height > MAX_PIXELS:
-        raise _RefusedError(f"{size}, over {MAX_PIXELS // 10**6} million pixels")
+        raise ImageError(f"{size}, over {MAX_PIXELS // 10**6} million pixels")
 
 
 def _decode(image: Image.Image, data: bytes) -> None:
@@ -240,7 +253,7 @@ def _decode(image: Image.Image, data: bytes) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
         if set(image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
-            raise _RefusedError("has signed or fractional pixels; convert it to 8 bits")
+            raise ImageError("has signed or fractional pixels; convert it to 8 bits")
     elif image.format == "PNG":
         _check_png(data)
         bits = data[24]
@@ -250,9 +263,9 @@ def _decode(image: Image.Image, data: bytes) -> None:
 
 def _check_bits(image: Image.Image, bits: int) -> None:
     if bits > 8:
-        raise _RefusedError(f"has {bits} bits a channel; convert it to 8 bits")
+        raise ImageError(f"has {bits} bits a channel; convert it to 8 bits")
     if image.mode not in _EIGHT_BIT_MODES:
-        raise _RefusedError(f"has pixels of mode {image.mode}; convert it to 8 bits")
+        raise ImageError(f"has pixels of mode {image.mode}; convert it to 8 bits")
 
 
 def _check_png(data: bytes) -> None:
@@ -273,7 +286,7 @@ def _check_png(data: bytes) -> None:
 def _decode_jpeg(image: JpegImagePlugin.JpegImageFile, data: bytes, jpeg: Jpeg) -> None:
     _check_bits(image, jpeg.bits)
     if jpeg.channels == 4 and "adobe_transform" not in image.info:
-        raise _RefusedError("is CMYK without a mark of which end is black; convert it to grey")
+        raise ImageError("is CMYK without a mark of which end is black; convert it to grey")
     if jpeg.process in _IN_ONE_PASS and jpeg.scans == 1:
         _decode_to_the_end(image, data, jpeg.end)
     else:

@@ -24,11 +24,27 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from cxr_tfds import file_formats, source
+from cxr_tfds.file_formats import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
+
+__all__ = [
+    "JPEG_QUALITY",
+    "MIN_CONTRAST",
+    "Facts",
+    "ImageError",
+    "decode",
+    "encode_jpeg",
+    "encode_original",
+    "encode_resized",
+    "examine_bytes",
+    "inspect",
+    "keeps_bytes",
+    "parallel_map",
+]
 
 JPEG_QUALITY: Final = 95
 # About 283 originals have colour channels. In the `_raw` configs they, and any PNG, become grey
@@ -78,7 +94,7 @@ def inspect(
     Args:
       archive: where to read them.
       check: called with the bytes and the upright image of each good file; what it raises
-        ValueError for is an issue.
+        ImageError for is an issue.
 
     Returns:
       The facts of each good image by key, and the issues of all others, including those that
@@ -95,9 +111,9 @@ def inspect(
                 if check:
                     check(data, image)
             except _UNREADABLE as error:
-                return source.Issue(record.key, file_formats.cannot_decode(error))
-            except ValueError as error:
-                return source.Issue(record.key, str(error))
+                return source.Issue(record.key, _unreadable(archive, error))
+            except ImageError as error:
+                return source.Issue(record.key, error.problem)
             return _facts(data, image)
 
         for record, result in parallel_map(examine, archive.records):
@@ -108,11 +124,18 @@ def inspect(
     return facts, issues
 
 
+def _unreadable(archive: source.Archive, error: Exception) -> str:
+    if getattr(error, "errno", None) is not None or not archive.is_zip:
+        return file_formats.cannot_decode(error)
+    reason = "wrong checksum" if "Bad CRC" in str(error) else str(error) or type(error).__name__
+    return f"{source.DAMAGED} ({reason})"
+
+
 def examine_bytes(data: bytes) -> Facts:
     """Decodes the whole file, which detects truncation.
 
     Raises:
-      ValueError: see `decode`.
+      ImageError: see `decode`.
     """
     return _facts(data, _open(data))
 
@@ -142,9 +165,9 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
       (H, W) uint8, row 0 at the top and column 0 at the left of the upright image; 0 is black.
 
     Raises:
-      ValueError: the file can't be used as `file_formats.load` says, is partly transparent, or has
-        less contrast than `MIN_CONTRAST`. The message is a clause whose subject is the file. Or
-        `side` is out of range.
+      ImageError: the file can't be used as `file_formats.load` says, is partly transparent, or has
+        less contrast than `MIN_CONTRAST`. It is a ValueError.
+      ValueError: `side` is out of range.
       TypeError: `data` is no bytes, or `side` no whole number.
     """
     if side is not None:
@@ -220,14 +243,14 @@ def parallel_map(function: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[
 
 
 def _open(data: bytes) -> Image.Image:
-    """Returns the image, upright, or raises ValueError as `decode` says."""
+    """Returns the image, upright, or raises ImageError as `decode` says."""
     image = file_formats.load(data)
     if not _is_upright(image):
         image = ImageOps.exif_transpose(image)
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise ValueError("is partly transparent; remove its transparency")
+        raise ImageError("is partly transparent; remove its transparency")
     if not _has_sampled_contrast(image) and (contrast := _contrast(image)) < MIN_CONTRAST:
-        raise ValueError(f"is blank: 98 % of its pixels are within {contrast} of 255 grey levels")
+        raise ImageError(f"is blank: 98 % of its pixels are within {contrast} of 255 grey levels")
     return image
 
 

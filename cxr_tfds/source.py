@@ -65,6 +65,9 @@ __all__ = [
     "summarize",
 ]
 
+DAMAGED: Final = "is damaged in the zip"
+"""How the problem of a file begins that its zip doesn't give."""
+
 # Images in each class folder of the two archives: (NORMAL, PNEUMONIA).
 _COUNTS: Final = {
     "Kaggle": {"train": (1_341, 3_875), "val": (8, 8), "test": (234, 390)},
@@ -228,7 +231,7 @@ def require_clean(issues: Sequence[Issue], root: str) -> None:
     listed = "\n".join(lines)
     where = text.visible(root)
     raise SourceError(
-        f"{len(issues)} bad file(s) in {where}:\n{listed}\n"
+        f"{text.counted(len(issues), 'bad file')} in {where}:\n{listed}\n"
         "Nothing was built. Download the archive again; or extract it, delete or correct these "
         "files, and give the extracted folder as --manual_dir.",
         issues,
@@ -244,6 +247,8 @@ def _shortly(issues: Sequence[Issue]) -> str:
     shown = "; ".join(clauses[:_PROBLEMS_IN_A_LINE])
     if more := sum(len(members) for members in list(keys.values())[_PROBLEMS_IN_A_LINE:]):
         shown += f"; and {text.counted(more, 'other')}"
+    if any(problem.startswith(DAMAGED) for problem in keys):
+        shown += "; download the zip again"
     unknown = [pathlib.PurePosixPath(key).stem for key in keys.get(_UNKNOWN_NAME, ())]
     if not unknown:
         return shown

@@ -10,7 +10,7 @@ from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
 import cxr_tfds
-from cxr_tfds import phantom
+from cxr_tfds import phantoms
 from tests.support import shared_folders
 from trainer.data import opening
 from trainer.options import DataOptions
@@ -69,10 +69,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Kaggle's layout: 40 NORMAL and 60 PNEUMONIA radiographs of 50 patients."""
 
     def draw(root: Path) -> None:
-        for record in _balanced(phantom.records()):
+        for record in _balanced(phantoms.records()):
             folder = root / "chest_xray" / "train" / record.label
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(phantom.render(record)).save(folder / record.file_name, quality=80)
+            Image.fromarray(phantoms.render(record)).save(folder / record.file_name, quality=80)
 
     return shared_folders.made_once(tmp_path_factory, "archive", draw)
 

@@ -33,7 +33,7 @@ LIGHT = [
     "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.preflight",
     "trainer.usage", "trainer.system.environment",
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
-    "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantom",
+    "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantoms",
     "cxr_tfds.images", "cxr_tfds.audit",
     "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin", "cxr_tfds.report_file",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",

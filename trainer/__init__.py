@@ -15,7 +15,6 @@ not need it.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 # Keras chooses its backend when it is first imported, by this variable or its configuration file.
 # If it has been imported already, `trainer.distribution.runtime` checks its choice.
 if "keras" not in sys.modules:
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    environment.choose_backend()
 
 __all__ = [
     "Config",

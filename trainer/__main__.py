@@ -45,15 +45,16 @@ def _run(command: flags.TrainerCommand) -> int:
     count = command.config.runtime.local_workers
     if peers.starts_local_workers(count):
         memory.require_processes("local_workers", count)
+        if line := environment.unused_backend():  # The workers find TensorFlow's name there.
+            console.say(line)
         return local_workers.run(sys.argv[1:], count)
     with signals.watched(), peers.watched(command.config):
         preflight.check(command.mode.name, command.config)
         memory.require_address_space()
         console.say(preflight.first_line(command.mode.name, command.config))
-        for line in command.notes:
+        moved = preflight.moved_folders(command.config)
+        for line in filter(None, (environment.unused_backend(), *command.notes, moved)):
             console.say(line)
-        if moved := preflight.moved_folders(command.config):
-            console.say(moved)
         environment.quiet_tensorflow()
         outcome = command.mode.run(command.config)
     return exits.DO_NOT_USE if outcome is not None and outcome.guard_fired else exits.DONE

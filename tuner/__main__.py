@@ -59,10 +59,9 @@ def _run(command: flags.TunerCommand) -> int:
             f"search: {command.settings.algorithm}, {preflight.subject(command.base)}, into "
             f"{command.settings.folder}; {preflight.LOADING}"
         )
-        for line in command.notes:
+        moved = preflight.moved_folders(command.base)
+        for line in filter(None, (environment.unused_backend(), *command.notes, moved)):
             console.say(line)
-        if moved := preflight.moved_folders(command.base):
-            console.say(moved)
         environment.quiet_tensorflow()
         # TensorFlow takes seconds to import: --help and usage errors must not wait for it.
         search = importlib.import_module("tuner.search")

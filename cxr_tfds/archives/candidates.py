@@ -142,7 +142,7 @@ def _check_tree_beside(zipped: Candidate, tree: Candidate) -> None:
     if different:
         raise SourceError(
             f"{_name(tree.root)} contains {text.visible(zipped.root.name)} and an extracted tree "
-            f"with {len(different):,} images that the zip doesn't have, for example "
+            f"with {text.counted(len(different), 'image')} that the zip doesn't have, for example "
             f"{text.visible(tree.images[different[0]].entry.path)}. Move one of the two elsewhere."
         )
 

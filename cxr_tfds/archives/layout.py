@@ -185,9 +185,10 @@ def _check_folders(
     if counts:
         named = text.some((f"{name} ({n:,})" for name, n in counts.most_common()), limit=5)
         raise SourceError(
-            f"{_name(root)} has {counts.total():,} images in folders that are neither NORMAL nor "
-            f"PNEUMONIA: {named}. The data set has these two classes, and no model of three or "
-            "more can be trained from it. Move the folders out of the archive to train on the two."
+            f"{_name(root)} has {text.counted(counts.total(), 'image')} in folders that are "
+            f"neither NORMAL nor PNEUMONIA: {named}. The data set has these two classes, and no "
+            "model of three or more can be trained from it. Move the folders out of the "
+            "archive to train on the two."
         )
 
 
@@ -214,7 +215,9 @@ def _check_parents(root: epath.Path, images: Iterable[Image]) -> None:
         "/".join(image.parent) or "the folder itself" for image in images if not image.split
     )
     if len(outside) > 1 or (outside and outside.total() < len(images)):
-        named = text.some((f"{name} ({count:,} images)" for name, count in outside.items()))
+        named = text.some(
+            (f"{name} ({text.counted(count, 'image')})" for name, count in outside.items())
+        )
         raise SourceError(
             f"{_name(root)} has folders NORMAL or PNEUMONIA that are in none of train, val and "
             f"test: in {named}. Rename the folder that holds them to one of these, or move it out "

@@ -59,6 +59,12 @@ def test_configs_are_protocols_at_resolutions() -> None:
     ]
 
 
+def test_no_module_has_the_name_of_a_config() -> None:
+    """For `tfds build cxr_tfds/NAME` TFDS would import the module, and find no builder in it."""
+    files = pathlib.Path(cxr_tfds.__file__).parent.iterdir()
+    assert not {path.stem for path in files} & {row.name for row in configs.ROWS}
+
+
 def test_every_config_has_a_protocol() -> None:
     assert {row.protocol for row in configs.ROWS} == set(protocols.PROTOCOLS)
 
@@ -203,7 +209,11 @@ def test_importing_registers_in_either_order(
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [(".", ["cxr_tfds"]), pytest.param("cxr_tfds", [], marks=pytest.mark.slow)],
+    [
+        (".", ["cxr_tfds", "--config=paper"]),
+        (".", ["cxr_tfds/paper", "--imports=cxr_tfds"]),
+        pytest.param("cxr_tfds", ["--config=paper"], marks=pytest.mark.slow),
+    ],
 )
 def test_tfds_build_builds_from_the_root_and_from_the_package(
     folder: str,
@@ -212,7 +222,7 @@ def test_tfds_build_builds_from_the_root_and_from_the_package(
     example_dir: pathlib.Path,
     tmp_path: pathlib.Path,
 ) -> None:
-    arguments = ["--config=paper", f"--manual_dir={example_dir}", f"--data_dir={tmp_path}"]
+    arguments = [f"--manual_dir={example_dir}", f"--data_dir={tmp_path}"]
     subprocess.run([tfds_command, "build", *name, *arguments], check=True, cwd=ROOT / folder)
     metadata = json.loads((tmp_path / "cxr_tfds/paper/1.0.0/metadata.json").read_text())
     assert metadata["images"]["test"] == {"NORMAL": 12, "PNEUMONIA": 17}

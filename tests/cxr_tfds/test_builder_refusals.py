@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -53,6 +55,19 @@ def test_bad_files_fail_the_build_once_and_leave_no_records(
     ]
     assert not list(data_dir.rglob("*1.0.0*"))
     assert not list(data_dir.rglob("*.tfrecord*"))
+
+
+def test_a_zip_with_damaged_bytes_is_to_be_downloaded_again(
+    files: Files, tmp_path: pathlib.Path
+) -> None:
+    path = next(files.zip(tmp_path / "manual").glob("*.zip"))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(300)
+    path.write_bytes(content)
+    with pytest.raises(source.SourceError) as caught:
+        build("grouped", tmp_path / "manual", tmp_path / "data")
+    assert re.search(r"is damaged in the zip .*; download the zip again", caught.value.line)
 
 
 def test_official_without_a_test_folder_is_refused(files: Files, tmp_path: pathlib.Path) -> None:
@@ -136,6 +151,31 @@ def test_records_without_their_archive_are_used_with_a_line(
     assert "data/cxr_tfds/official/1.0.0 are used, of an archive of 116 images (archive_" in line
     assert reason in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("keeps", [(), ("*.tfrecord*", "features.json", "metadata.json")])
+@pytest.mark.parametrize("name", ["same", None])
+def test_a_folder_without_its_description_is_refused(
+    keeps: tuple[str, ...], name: str | None, built: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "cxr_tfds" / "official" / "1.0.0"
+    folder.mkdir(parents=True)
+    for path in itertools.chain(*map((built / "data/cxr_tfds/official/1.0.0").glob, keeps)):
+        shutil.copy(path, folder)
+    with pytest.raises(source.SourceError, match=r"without dataset_info\.json.*remove the folder"):
+        build("official", built / name if name else None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["metadata.json", "features.json", "label.labels.txt", "etiology.labels.txt", "LICENSE"]
+)
+def test_records_without_another_file_are_used(
+    name: str, built: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(built / "data", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "cxr_tfds/official/1.0.0" / name).unlink()
+    builder = build("official", built / "same", tmp_path)
+    assert builder.info.splits["test"].num_examples == 12
 
 
 def test_records_are_built_again_on_request(built: pathlib.Path, tmp_path: pathlib.Path) -> None:

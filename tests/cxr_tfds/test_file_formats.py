@@ -21,8 +21,8 @@ def refusal(data: bytes) -> str:
     """Why a file is not loaded; empty if it is."""
     try:
         file_formats.load(data)
-    except ValueError as error:
-        return str(error)
+    except file_formats.ImageError as error:
+        return error.problem
     return ""
 
 

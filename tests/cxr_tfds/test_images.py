@@ -53,8 +53,8 @@ def refusal(data: bytes) -> str:
     """Why a file is not decoded; empty if it is."""
     try:
         images.decode(data, 48)
-    except ValueError as error:
-        return str(error)
+    except images.ImageError as error:
+        return error.problem
     return ""
 
 
@@ -208,7 +208,7 @@ def test_a_member_damaged_in_the_zip_is_an_issue(manual_dir: pathlib.Path) -> No
     path.write_bytes(data)
     _, (issue,) = images.inspect(source.open_archive(manual_dir))
     assert issue.key == "train/NORMAL/IM-0000-0000.jpeg"
-    assert "Bad CRC-32" in issue.problem
+    assert issue.problem == "is damaged in the zip (wrong checksum)"
 
 
 @pytest.mark.parametrize(
@@ -253,3 +253,15 @@ def test_bytes_and_sides_of_every_kind_are_taken() -> None:
 def test_only_grey_levels_are_stored(pixels: Any) -> None:
     with pytest.raises(TypeError, match=r"must be grey levels 0 to 255, \(H, W\) uint8"):
         images.encode_jpeg(pixels, 95)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"garbage", radiographs.draw(0)[:400], png(np.full((64, 64), 9, np.uint8))]
+)
+@pytest.mark.parametrize("use", [images.decode, images.examine_bytes, images.encode_original])
+def test_an_unusable_file_is_a_sentence_of_a_public_error(
+    data: bytes, use: Callable[[bytes], Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"^The image (is|cannot) [^\n]*[^.]\.$") as caught:
+        use(data)
+    assert type(caught.value) is images.ImageError

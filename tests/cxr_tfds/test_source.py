@@ -174,7 +174,7 @@ def test_members_are_never_written_outside_the_archive(tmp_path: pathlib.Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["archive.zip"]
 
 
-@pytest.mark.parametrize("module", ["source", "protocols", "phantom", "images", "audit"])
+@pytest.mark.parametrize("module", ["source", "protocols", "phantoms", "images", "audit"])
 def test_importing_the_module_imports_no_tensorflow(module: str) -> None:
     code = f"import cxr_tfds.{module}, sys; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

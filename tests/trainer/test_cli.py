@@ -20,9 +20,9 @@ from trainer import config as config_lib
 ROOT = Path(__file__).parents[2]
 
 
-def _run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def _run(*args: str, package: str = "trainer", **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "trainer", *args],
+        [sys.executable, "-m", package, *args],
         capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"PYTHONWARNINGS": "default"} | env,
     )  # fmt: skip
@@ -229,6 +229,20 @@ def test_the_first_line_is_there_before_tensorflow(early, tmp_path):
     assert "TensorFlow was imported" in result.stderr
     line = f"train: small_cnn on phantom, into {tmp_path / 'run'}; loading TensorFlow ...\n"
     assert result.stdout.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("torch", "KERAS_BACKEND (torch) is not used: the trainer runs on TensorFlow.\n"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize(("package", "option"), [("trainer", "model_dir"), ("tuner", "directory")])
+def test_a_backend_that_is_not_used_is_said(early, tmp_path, package, option, backend, said):
+    option = f"--{option}={tmp_path / 'run'}"
+    result = early("--recipe=quickstart", option, package=package, KERAS_BACKEND=backend)
+    assert result.stdout.partition("\n")[2] == said
 
 
 def test_a_run_is_looked_for_around_a_folder_that_has_none(command, tmp_path):

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_tfds import phantom
+from cxr_tfds import phantoms
 from trainer.data import batches
 from trainer.distribution import runtime
 from trainer.errors import RunError
@@ -130,11 +130,11 @@ def _train(
 def _phantoms(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Renders images [count, H, W, 1] uint8 and labels [count], alternating between the classes."""
     by_class = (
-        [record for record in phantom.records() if record.label == name]
+        [record for record in phantoms.records() if record.label == name]
         for name in ("NORMAL", "PNEUMONIA")
     )
     records = list(itertools.chain.from_iterable(zip(*by_class, strict=False)))[:count]
-    images = np.stack([phantom.render(record) for record in records])
+    images = np.stack([phantoms.render(record) for record in records])
     labels = np.array([record.label == "PNEUMONIA" for record in records], np.int32)
     return images.reshape(*images.shape[:3], 1), labels
 

@@ -110,7 +110,7 @@ def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) ->
     then = (
         "nothing is trained, and its model is evaluated again"
         if is_over
-        else f"it continues to at most {limit} epochs"
+        else f"it continues to at most {text.counted(limit, 'epoch')}"
     )
     console.say(
         f"{directory} holds a run that finished after {text.counted(evaluation.epochs, 'epoch')}"

@@ -16,8 +16,7 @@ from google.protobuf import json_format
 from tensorflow_datasets.core import naming
 
 import cxr_tfds
-from cxr_tfds import configs
-from trainer.data import provenance
+from cxr_tfds import configs, origin
 from trainer.errors import DiskError
 from trainer.storage import documents, locations
 from trainer.system import text
@@ -61,7 +60,7 @@ def check(folder: pathlib.Path, config: str) -> None:
 
 
 def _check(folder: pathlib.Path, config: str, way_out: str) -> None:
-    path = folder / provenance.LAST_FILE
+    path = folder / origin.LAST_FILE
     documents.load(path, dict[str, Any], way_out=way_out)
     documents.load(folder / METADATA, Metadata, way_out=way_out)
     try:

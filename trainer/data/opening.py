@@ -15,11 +15,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import file_utils
 
 import cxr_tfds
-from cxr_tfds import source
+from cxr_tfds import origin, source
 from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
-from trainer.system import environment, faults, text
+from trainer.system import console, environment, faults, text
 
 if TYPE_CHECKING:
     from trainer.options import DataOptions
@@ -87,7 +87,7 @@ def _builder(config: DataOptions, root: object) -> Any:
         _, folder = file_utils.get_data_dir_and_dataset_dir(
             data_dir, "cxr_tfds", config.dataset, cxr_tfds.Builder.VERSION
         )
-        if (pathlib.Path(folder) / provenance.LAST_FILE).exists():
+        if (pathlib.Path(folder) / origin.LAST_FILE).exists():
             metadata.check(pathlib.Path(folder), config.dataset)
     try:
         with environment.warnings_shown():
@@ -129,12 +129,12 @@ def _open_staged(config: DataOptions, url: locations.Url) -> Any:
     # Runs that share the staging folder download once: the others wait here and find the copy.
     lock = filelock.FileLock(folder.parent / ".staging.lock")
     with lock, mirror.Mirror(part, folder, shared=True) as copy:
-        if copy.has(provenance.LAST_FILE):  # Without it, the build in the bucket is not finished.
+        if copy.has(origin.LAST_FILE):  # Without it, the build in the bucket is not finished.
             copy.restore()
         if not _builder(config, root).is_prepared():
             shutil.rmtree(folder, ignore_errors=True)
         builder = _prepared(config, root)
-        copy.sync(then=[folder / provenance.LAST_FILE])
+        copy.sync(then=[folder / origin.LAST_FILE])
     return builder
 
 
@@ -143,6 +143,10 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
     builder = _builder(config, root)
     if builder.is_prepared():
         return builder
+    try:
+        origin.require_whole(builder.data_path)
+    except source.SourceError as error:
+        raise DiskError(error.line) from error
     provenance.require_no_nesting(builder, config)
     if not config.manual_dir and config.dataset != "phantom":
         seen = provenance.explain_absence(builder)
@@ -162,6 +166,8 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
             # what another process has built while this one waited.
             builder = _builder(config, root)
             if not builder.is_prepared():
+                if console.is_logged():
+                    tfds.disable_progress_bar()
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )

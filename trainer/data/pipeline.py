@@ -105,8 +105,9 @@ class Data:
         if len(self.class_names) != count:
             raise RunError(
                 f"{self.builder.info.full_name} has {len(self.class_names)} classes "
-                f"({', '.join(self.class_names)}), the model has {count} outputs; restore the "
-                "run's own best.keras from a copy, or train on this data."
+                f"({', '.join(self.class_names)}), the model has "
+                f"{text.counted(count, 'output')}; restore the run's own best.keras "
+                "from a copy, or train on this data."
             )
 
     @contextlib.contextmanager

@@ -145,7 +145,8 @@ def draw_confusion_matrix(scores: metrics.Metrics) -> matplotlib.figure.Figure:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(
-        f"{scores.examples} examples, accuracy {metrics.percent(scores.accuracy)}", pad=10
+        f"{text.counted(scores.examples, 'example')}, accuracy {metrics.percent(scores.accuracy)}",
+        pad=10,
     )
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.9)
     return figure

@@ -71,6 +71,16 @@ class Predictions:
         """The number of examples."""
         return len(self.label)
 
+    def __repr__(self) -> str:
+        """A line: how many examples of each class, and how many are right."""
+        counts = np.bincount(self.label, minlength=len(self.class_names))
+        classes = ", ".join(
+            f"{count:,} {text.visible(name)}"
+            for name, count in zip(self.class_names, counts, strict=True)
+        )
+        right = int((self.predicted == self.label).sum())
+        return f"Predictions({text.counted(len(self), 'example')}: {classes}; {right:,} right)"
+
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
         """[N] int: the most probable class; the first one if several are equal."""

@@ -104,7 +104,7 @@ class Report:
         ]
         width = max((len(name) for name, _ in facts), default=0)
         return [
-            f"Split {self.split}: {self.scores.examples} examples",
+            f"Split {self.split}: {text.counted(self.scores.examples, 'example')}",
             *(f"  {name:<{width}}  {value}" for name, value in facts),
         ]
 

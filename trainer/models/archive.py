@@ -51,7 +51,8 @@ _CLASSES = {
     "keras.src.ops.core": {"Cast"},
     "keras.src.ops.numpy": {
         "Add", "All", "Equal", "ExpandDims", "Greater", "GreaterEqual", "LessEqual", "LogicalAnd",
-        "LogicalNot", "LogicalOr", "Matmul", "Max", "Multiply", "Round", "Squeeze", "Take", "Where",
+        "LogicalNot", "LogicalOr", "Matmul", "Max", "Multiply", "Round", "Squeeze", "Take",
+        "Transpose", "Where",
     },
     None: {"__keras_tensor__", "__tensor__"},
 }  # fmt: skip

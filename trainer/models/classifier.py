@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 POOLINGS = {"flatten": "flatten", "average_pool": "avg", "average_max_pool": "avgmax"}
 """The option's value by the name of the trunk's last layer, which tells it in a saved model."""
 
+_CHANNEL_FIRST, _CHANNEL_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -88,37 +90,41 @@ def with_checked_input(network: Network) -> keras.Model:
     """
     shape = network.whole.input.shape[1:]
     image = keras.Input(shape, dtype="float32", name="image")
-    factor = _build_check(shape)(image)
-    probabilities = network.head(network.trunk(network.preprocessing(image), training=False))
+    checked, factor = _build_check(shape)(keras.ops.transpose(image, _CHANNEL_FIRST))
+    probabilities = network.head(network.trunk(network.preprocessing(checked), training=False))
     name = network.whole.name
     return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
 
 
 def _build_check(shape: tuple[int, int, int]) -> keras.Model:
-    """Builds image -> 1 [B, 1]; it fails, or returns NaN, for what the classifier can't take.
+    """Builds images [B, 1, H, W] -> images [B, H, W, 1] and 1 [B, 1].
 
-    Plain Keras has no assertion. Reading element 1 of a vector of length 1 fails on a CPU, with the
-    name of this model in the message; where it doesn't (on a GPU, under XLA), the factor is NaN.
-    Keras's own check of the size ends when a loaded model has been traced for images of any size;
-    a matrix product fails for another length. Reshaping would make two images out of one.
+    It fails, or returns NaN, for what the classifier can't take, and comes before all other layers,
+    so that the error has its name. Plain Keras has no assertion. Reading element 1 of a vector of
+    length 1 fails on a CPU, with the name of this model in the message; where it doesn't (on a GPU,
+    under XLA), the factor is NaN. Keras's own check of the shape lets any number of channels pass
+    where one is expected in the last place, so they come first here; and it ends when a loaded
+    model has been traced for images of any size: a matrix product fails for another length.
+    Reshaping would make two images out of one.
     """
     ops = keras.ops
     height, width, _ = shape
-    image = keras.Input(shape, dtype="float32", name="image")
-    grey = ops.squeeze(image, 3)
+    image = keras.Input((1, height, width), dtype="float32", name="image")
+    grey = ops.max(image, 1)
     rows, columns = ops.max(grey, 2), ops.max(grey, 1)
-    nothing = ops.add(
-        ops.matmul(rows, ops.zeros((height, 1))), ops.matmul(columns, ops.zeros((width, 1)))
-    )
+    sides = ((rows, height), (columns, width), (ops.max(image, (2, 3)), 1))
+    products = [ops.matmul(values, ops.zeros((length, 1))) for values, length in sides]
+    nothing = ops.add(ops.add(products[0], products[1]), products[2])
     is_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
     # Divided by 255, an image has no level above 1; neither has a black one, whose level is 0.
     highest = ops.max(rows, 1)
     is_levels = ops.logical_or(ops.equal(highest, 0.0), ops.greater(highest, 1.0))
     is_right = ops.logical_and(ops.all(is_level, (1, 2)), is_levels)
     factor = ops.take(ops.ones((1,)), ops.cast(ops.logical_not(is_right), "int32"))
-    factor = ops.expand_dims(ops.where(is_right, factor, float("nan")), -1)
+    factor = ops.add(ops.expand_dims(ops.where(is_right, factor, float("nan")), -1), nothing)
+    checked = ops.multiply(ops.transpose(image, _CHANNEL_LAST), ops.expand_dims(factor, (1, 2)))
     name = f"needs_grey_images_of_{height}x{width}_with_levels_0_to_255"
-    return keras.Model(image, ops.add(factor, nothing), name=name)
+    return keras.Model(image, [checked, factor], name=name)
 
 
 def build_backbone(config: ModelOptions) -> keras.Model:

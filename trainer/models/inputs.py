@@ -15,6 +15,7 @@ from trainer.errors import ConfigError
 from trainer.system import text
 
 _CHANNELS = (3, 4)
+_MAKE_GREY = "make colours grey, as PIL.Image.convert('L') does, or take one of equal channels"
 _READ = "cxr_tfds.images.decode reads a file into one"
 
 
@@ -79,16 +80,24 @@ def _remedy(array: np.ndarray, size: tuple[int, int]) -> str:
     """Returns how to convert an array, a clause; empty if it is right."""
     if array.dtype.kind not in "fiub":
         return f"give an array of numbers; {_READ}"
-    shape = array.shape
-    if shape in (size, (*size, 1)):
-        return "this is one image, give images[None]"
-    if len(shape) == 4 and shape[-1] in _CHANNELS:
-        return "make colours grey, as PIL.Image.convert('L') does, or take one of equal channels"
-    if shape[1:] not in (size, (*size, 1)):
-        return f"resize each, as cxr_tfds.images.decode(file_content, {size[0]}) does"
+    if array.shape[1:] not in (size, (*size, 1)) or array.shape == (*size, 1):
+        return _remedy_of_shape(array.shape, size)
     if not array.size:
         return "there is no image in it"
     return _remedy_of_levels(array)
+
+
+def _remedy_of_shape(shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    if shape in (size, (*size, 1)):
+        return "this is one image, give images[None]"
+    if (len(shape) == 4 or shape[:2] == size) and shape[-1] in _CHANNELS:
+        return _MAKE_GREY
+    if len(shape) == 4 and shape[2:] == size and shape[1] in (1, *_CHANNELS):
+        turn = "give np.moveaxis(images, 1, -1), with the channels last"
+        return turn if shape[1] == 1 else f"{turn}, and {_MAKE_GREY}"
+    if len(shape) == 3 and shape[:2] == size:
+        return "give np.moveaxis(images, -1, 0), with the images first"
+    return f"resize each, as cxr_tfds.images.decode(file_content, {size[0]}) does"
 
 
 def _remedy_of_levels(array: np.ndarray) -> str:

@@ -78,8 +78,21 @@ def load(path: pathlib.Path) -> keras.Model:
 
 
 def explain_refusals(model: keras.Model) -> None:
-    """Lets `predict` say in one sentence what it can't classify; Keras's error is a trace."""
+    """Lets a model say in one sentence what it can't classify; Keras's error is a trace.
+
+    The sentence is a ConfigError, of `model.predict(images)` and of `model(images)`.
+    """
     predict, (_, height, width, _) = model.predict, model.input.shape
+    kind = type(model)
+
+    def call(self: keras.Model, x: Any, *args: Any, **named: Any) -> Any:
+        if inputs.is_batch(x) and not _is_symbolic(x):
+            inputs.images(x, height, width)  # The tensor itself goes on: it may have a gradient.
+        return kind.__call__(self, x, *args, **named)
+
+    # Python looks up __call__ in the class. By these names, Keras saves it as its own class.
+    names = {"__call__": call, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    model.__class__ = type(kind.__name__, (kind,), names)
 
     @functools.wraps(predict)
     def checked(x: Any, *args: Any, **named: Any) -> Any:
@@ -96,6 +109,11 @@ def explain_refusals(model: keras.Model) -> None:
             ) from error
 
     model.predict = checked
+
+
+def _is_symbolic(x: Any) -> bool:
+    """Whether `x` has no values: TensorFlow or Keras builds a graph with it."""
+    return isinstance(x, keras.KerasTensor) or (tf.is_tensor(x) and not hasattr(x, "numpy"))
 
 
 def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Path) -> None:
@@ -130,7 +148,8 @@ def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Pa
 def _built_with(model: keras.Model) -> dict[str, Any]:
     """Returns the options that a model of the trainer shows."""
     head = model.get_layer("head")
-    _, _, trunk, *_ = (layer for layer in model.layers if layer is not head)
+    names = [layer.name for layer in model.layers]
+    trunk = model.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     return {
         "backbone": trunk.name,

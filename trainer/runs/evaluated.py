@@ -79,7 +79,8 @@ class Evaluation:
         auc = f", ROC-AUC {history.decimal(scores.roc_auc, 4)}"
         verdict = f"; {report.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
         accuracy = metrics.percent(scores.accuracy)
-        return f"accuracy {accuracy} of {scores.examples} {SPLIT} examples{auc}{verdict}"
+        count = text.counted(scores.examples, f"{SPLIT} example")
+        return f"accuracy {accuracy} of {count}{auc}{verdict}"
 
     def __repr__(self) -> str:
         """Names the folder and the headline."""

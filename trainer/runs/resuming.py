@@ -142,9 +142,8 @@ def _require_same_run(run: RunDirectory, config: Config, saved: Config) -> None:
         listed = ", ".join(f"{n} {old!r:.200} -> {new!r:.200}" for n, (old, new) in changes.items())
         hint = ""
         if set(changes) <= set(LENGTHS):
-            hint = (
-                f"; the learning rate of its epochs decays over {saved.optimization.horizon} epochs"
-            )
+            horizon = text.counted(saved.optimization.horizon, "epoch")
+            hint = f"; the learning rate of its epochs decays over {horizon}"
         raise ConfigError(
             f"model_dir ({run}) holds a run with other options ({listed}){hint}; name another, or "
             "undo the change."

@@ -234,7 +234,7 @@ class Mirror:
         self._raise_error()
         if missing := len(self._missing()):
             raise StorageError(
-                f"{missing} file(s) of {self.folder} have not reached {self.url} within "
+                f"{text.counted(missing, 'file')} of {self.folder} did not reach {self.url} within "
                 f"{deadline_s:g} s; they stay in the folder. Copy them when the bucket can be "
                 f"reached: `gcloud storage rsync -r "
                 f"{text.quoted(str(self.folder))} {text.quoted(str(self.url))}`."

@@ -29,6 +29,9 @@ _closed = False
 _terminal: TextIO | None = None
 """Where bars are drawn, if `share_terminal` has put `_AboveBars` in its place."""
 
+_is_logged = False
+"""Whether a command found no terminal for bars: standard error is a log file or a pipe."""
+
 
 def mute() -> None:
     """Silences this process; of several workers, only the chief prints."""
@@ -107,11 +110,17 @@ class _AboveBars:
 
 def share_terminal() -> None:
     """From here on, what Python code writes to standard error leaves bars whole."""
-    global _terminal  # noqa: PLW0603 -- Standard error is global too.
-    if _terminal is None and _is_terminal(sys.stderr):
+    global _terminal, _is_logged  # noqa: PLW0603 -- Standard error is global too.
+    _is_logged = _terminal is None and not _is_terminal(sys.stderr)
+    if _terminal is None and not _is_logged:
         _terminal = sys.stderr
         sys.stderr = _AboveBars(_terminal)
         logging.get_absl_handler().python_handler.setStream(sys.stderr)
+
+
+def is_logged() -> bool:
+    """Whether bars of libraries would fill a log file, and glue the next line to their last."""
+    return _is_logged
 
 
 def _is_terminal(stream: Any) -> bool:

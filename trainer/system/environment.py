@@ -218,6 +218,27 @@ def private_folder() -> pathlib.Path:
     return folder
 
 
+_BACKEND = "tensorflow"
+_unused_backend = ""
+
+
+def choose_backend() -> None:
+    """Chooses TensorFlow for Keras, in this process and those that it starts."""
+    global _unused_backend  # noqa: PLW0603 -- The environment is global too.
+    given = os.environ.get("KERAS_BACKEND", "")
+    if given not in ("", _BACKEND):
+        _unused_backend = given
+    os.environ["KERAS_BACKEND"] = _BACKEND
+
+
+def unused_backend() -> str:
+    """Returns a line if the user's KERAS_BACKEND is another than the one that is used."""
+    if not _unused_backend:
+        return ""
+    shown = _unused_backend.encode("unicode_escape").decode("ascii")
+    return f"KERAS_BACKEND ({shown:.40}) is not used: the trainer runs on TensorFlow."
+
+
 def quiet_tensorflow() -> None:
     """Silences what TensorFlow's C++ code logs below errors, unless the user has set its level.
 

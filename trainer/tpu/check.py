@@ -130,7 +130,7 @@ class Step:
             f"{keras.mixed_precision.dtype_policy().name}, "
             f"layers_to_unfreeze {self._config.model.layers_to_unfreeze}, "
             f"batch {self._config.data.batch_size:,} on {self._topology.name} "
-            f"({self._topology.chips} chip(s))"
+            f"({text.counted(self._topology.chips, 'chip')})"
         )
 
     def compile(self, replica_batch_size: int) -> Program:

@@ -71,7 +71,7 @@ def test_a_tree_with_other_images_than_the_zip_beside_it_is_refused(
 ) -> None:
     path = f"chest_xray/train/NORMAL/{name}"
     Files({path: radiographs.draw(1, size=(99, 99))}).extract(manual_dir)
-    with pytest.raises(source.SourceError, match=f"1 images that the zip doesn't have.* {path}"):
+    with pytest.raises(source.SourceError, match=f"1 image that the zip doesn't have.* {path}"):
         source.open_archive(manual_dir)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -76,10 +77,13 @@ def test_records_of_the_named_archive_are_used(archives, name):
         ("nowhere", "can't be compared with .* which is built in .*nowhere does not exist"),
     ],
 )
-def test_records_of_another_archive_are_refused_with_the_difference(archives, name, difference):
+def test_records_of_another_archive_are_refused_with_the_difference(
+    archives, name, difference, caplog
+):
     with pytest.raises(RunError, match=rf"{difference}.*leave --manual_dir out"):
         opening.load(_options(archives, name), 224)
     opening.load(_options(archives, name), 224, compares_archive=False)
+    assert not caplog.text
 
 
 def test_records_that_do_not_name_their_archive_are_used_with_a_line(archives, tmp_path, capsys):
@@ -196,6 +200,31 @@ def test_a_garbled_description_is_one_line(archives, tmp_path, name, content):
         opening.load(options, 224)
 
 
+_FILES = ("dataset_info.json", "metadata.json", "features.json", "label.labels.txt", "LICENSE")
+
+
+@pytest.mark.parametrize("manual_dir", ["", "a"])
+@pytest.mark.parametrize("names", [*((name,) for name in _FILES[:2]), ("*",)])
+def test_a_data_set_without_its_description_is_one_line(archives, tmp_path, names, manual_dir):
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    for path in itertools.chain(*map(folder.glob, names)):
+        path.unlink()
+    given = str(archives / manual_dir) if manual_dir else ""
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"), manual_dir=given)
+    with pytest.raises(
+        DiskError, match=r"(dataset_info|metadata)\.json.*remove the folder and build"
+    ):
+        opening.load(options, 224)
+
+
+@pytest.mark.parametrize("name", _FILES[2:])
+def test_files_that_the_builder_knows_by_heart_may_be_missing(archives, tmp_path, name):
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    (folder / name).unlink()
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    assert opening.load(options, 224).class_names == ("NORMAL", "PNEUMONIA")
+
+
 def test_a_folder_that_can_not_be_written_is_one_line(archives, tmp_path):
     (tmp_path / "file").write_text("")
     options = _options(archives, "a", data_dir=str(tmp_path / "file" / "data"))
@@ -219,6 +248,8 @@ def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_p
         "from trainer.data import opening\n"
         "from trainer.errors import DiskError\n"
         "from trainer.options import DataOptions\n"
+        "from trainer.system import console\n"
+        "console.share_terminal()\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "try:\n"
@@ -228,4 +259,5 @@ def test_a_full_disk_at_the_build_is_one_line_and_leaves_nothing(archives, tmp_p
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "told: cxr_tfds/paper can't be built in" in ended.stdout
+    assert "\r" not in ended.stderr  # A bar in a log file ends without a line end.
     assert not list(tmp_path.rglob("*.tfrecord*"))

@@ -54,6 +54,16 @@ def test_score_is_the_probability_of_the_predicted_class() -> None:
     assert predictions_of([0, 0], [0.25, 0.75]).score.tolist() == [0.75, 0.75]
 
 
+@pytest.mark.parametrize("times", [0, 1, 500])
+def test_a_table_of_any_length_is_shown_as_one_line(
+    table: predictions.Predictions, times: int
+) -> None:
+    shown = repr(table.take(np.zeros(times, int)))
+    assert len(shown) < 100
+    assert shown.startswith(f"Predictions({times:,} example{'s' * (times != 1)}: ")
+    assert "\n" not in shown
+
+
 def test_take_keeps_rows_together(table: predictions.Predictions) -> None:
     taken = table.take([6, 2, 2])
     assert taken.file_name.tolist() == ["0006", "0002", "0002"]

@@ -60,6 +60,25 @@ def test_images_that_are_not_eight_bit_grey_levels_are_refused(plain, images, ho
         plain(WRONG[how](images.astype(np.float64)))
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("has_seen_other_shapes", [False, True])
+@pytest.mark.parametrize("is_called", [False, True])
+def test_colours_are_refused_by_the_name_of_the_check(
+    path, images, channels, has_seen_other_shapes, is_called
+):
+    plain = keras.saving.load_model(path)
+    for batch in [images, images[:1]][: 2 * has_seen_other_shapes]:
+        plain.predict(batch, verbose=0)
+    with pytest.raises(Exception, match="needs_grey_images_of_32x32_with_levels_0_to_255"):
+        (plain if is_called else plain.predict)(np.repeat(images, channels, axis=-1))
+
+
+def test_fractions_of_levels_are_classified_as_in_training(network, plain, images):
+    fractions = images.astype(np.float32) * np.float32(0.987)
+    features = network.trunk(network.preprocessing(fractions), training=False)
+    np.testing.assert_array_equal(plain(fractions), network.head(features))
+
+
 REMEDIES = {
     "divided by 255": "multiply by 255",
     "divided by 127.5, minus 1": "undo the standardisation",
@@ -75,6 +94,10 @@ WRONG_ARRAYS = {
     "larger": ((2, 64, 64, 1), r"cxr_tfds.images.decode\(file_content, 32\)"),
     "not square": ((2, 32, 16), "resize each"),
     "a column": ((32,), "resize each"),
+    "channels first": ((2, 1, 32, 32), r"give np\.moveaxis\(images, 1, -1\), with the ch"),
+    "colours first": ((2, 3, 32, 32), r"np\.moveaxis\(images, 1, -1\).*, and make colours grey"),
+    "one image in colours": ((32, 32, 3), "make colours grey"),
+    "images last": ((32, 32, 5), r"give np\.moveaxis\(images, -1, 0\)"),
     "one image": ((32, 32, 1), r"give images\[None\]"),
     "one image without an axis": ((32, 32), r"give images\[None\]"),
 }
@@ -88,6 +111,8 @@ def test_the_error_says_how_to_scale_images(model, images, how):
         model.predict(WRONG[how](images.astype(np.float64)), verbose=0)
     assert "of shape (3, 32, 32, 1) and type" in str(raised.value)
     assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match=REMEDIES[how]):
+        model(WRONG[how](images.astype(np.float64)))
 
 
 @pytest.mark.parametrize("kind", WRONG_ARRAYS)
@@ -95,6 +120,19 @@ def test_the_error_says_how_to_shape_images(model, kind):
     shape, remedy = WRONG_ARRAYS[kind]
     with pytest.raises(ConfigError, match=remedy):
         model.predict(np.ones(shape, np.uint8), verbose=0)
+    with pytest.raises(ConfigError, match=remedy):
+        model(tf.ones(shape))
+
+
+def test_a_called_model_has_gradients_and_can_be_part_of_another(model, images):
+    pixels = tf.constant(images.astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        probabilities = model(pixels)
+    assert tape.gradient(probabilities, pixels) is not None
+    image = keras.Input((SIZE, SIZE, 1))
+    np.testing.assert_array_equal(keras.Model(image, model(image))(pixels), probabilities)
+    np.testing.assert_array_equal(tf.function(model)(pixels), model.predict(pixels, verbose=0))
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ KNOWN_TO_3_13 = {
     "Round": "decimals",
     "Sequential": "build_input_shape layers",
     "Squeeze": "axis",
+    "Transpose": "axes",
     "Take": "axis",
     "VarianceScaling": "distribution mode scale seed",
     "ZeroPadding2D": "data_format padding",

@@ -138,7 +138,7 @@ def test_the_end_has_a_deadline_and_names_the_folder(open_mirror, folder, server
     mirrored = open_mirror(patience_s=0.2)
     server.fail(["503"] * 100_000, where="^POST.*")
     mirrored.sync()
-    message = f"1 file(s) of {folder} have not reached gs://hospital/runs/a within 1 s"
+    message = f"1 file of {folder} did not reach gs://hospital/runs/a within 1 s"
     with pytest.raises(StorageError, match=re.escape(message)):
         mirrored.wait(deadline_s=1)
     server.fail([])

@@ -10,8 +10,8 @@ swallows the border of heart or diaphragm behind it); viral pneumonia thickens t
 both (streaks and rings around the hila, faint patches). Exposure and habitus vary more than disease
 does, so brightness alone does not tell the classes apart.
 
-    for record in phantom.records():
-        image = phantom.render(record)        # (128, 128) uint8
+    for record in phantoms.records():
+        image = phantoms.render(record)        # (128, 128) uint8
 
 A patient's habitus is seeded by the patient id, everything else in an image by its key. So images
 can be drawn in any order and in parallel.

@@ -9,52 +9,52 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 import cxr_tfds
-from cxr_tfds import images, phantom, protocols, source
+from cxr_tfds import images, phantoms, protocols, source
 
 if TYPE_CHECKING:
     import pathlib
 
-SAMPLE = phantom.records()[::5]
+SAMPLE = phantoms.records()[::5]
 
 
 @pytest.fixture(scope="module")
 def sample() -> np.ndarray:
     """Every fifth image: (B, H, W) uint8."""
-    return np.stack([image for _, image in images.parallel_map(phantom.render, SAMPLE)])
+    return np.stack([image for _, image in images.parallel_map(phantoms.render, SAMPLE)])
 
 
 def test_classes_are_in_the_proportion_of_the_archive() -> None:
-    counts = collections.Counter(record.label for record in phantom.records())
-    assert counts == {"NORMAL": phantom.NUM_NORMAL, "PNEUMONIA": phantom.NUM_PNEUMONIA}
+    counts = collections.Counter(record.label for record in phantoms.records())
+    assert counts == {"NORMAL": phantoms.NUM_NORMAL, "PNEUMONIA": phantoms.NUM_PNEUMONIA}
     assert counts["NORMAL"] / counts.total() == pytest.approx(1_583 / 5_856, abs=0.005)
 
 
 def test_patients_have_several_images() -> None:
-    patients = collections.Counter(record.patient_id for record in phantom.records())
+    patients = collections.Counter(record.patient_id for record in phantoms.records())
     assert 1 < np.mean(list(patients.values())) < 5
 
 
 def test_a_patient_is_sick_of_one_thing() -> None:
     causes = collections.defaultdict(set)
-    for record in phantom.records():
+    for record in phantoms.records():
         causes[record.patient_id].add(record.etiology)
     assert {len(names) for names in causes.values()} == {1}
 
 
 def test_images_are_grey_squares(sample: np.ndarray) -> None:
-    assert sample.shape[1:] == (phantom.SIDE, phantom.SIDE)
+    assert sample.shape[1:] == (phantoms.SIDE, phantoms.SIDE)
     assert sample.dtype == np.uint8
     assert sample.std(axis=(1, 2)).min() > 25
 
 
 def test_an_image_depends_on_its_name_alone(sample: np.ndarray) -> None:
     for i in (200, 3, 77):
-        np.testing.assert_array_equal(phantom.render(SAMPLE[i]), sample[i])
+        np.testing.assert_array_equal(phantoms.render(SAMPLE[i]), sample[i])
 
 
 def test_images_of_a_patient_differ() -> None:
-    first, second = [r for r in phantom.records() if r.patient_id == "IM-0002"][:2]
-    assert not np.array_equal(phantom.render(first), phantom.render(second))
+    first, second = [r for r in phantoms.records() if r.patient_id == "IM-0002"][:2]
+    assert not np.array_equal(phantoms.render(first), phantoms.render(second))
 
 
 def test_the_heart_points_to_the_right_of_the_image(sample: np.ndarray) -> None:
@@ -83,18 +83,18 @@ def test_global_statistics_do_not_tell_the_classes_apart(sample: np.ndarray) -> 
 
 
 def test_grouped_splits_the_phantom_without_sharing_patients() -> None:
-    records = phantom.records()
-    recipes = {record.key: phantom.recipe(record) for record in records}
+    records = phantoms.records()
+    recipes = {record.key: phantoms.recipe(record) for record in records}
     splits = protocols.assign("grouped", records, recipes)
     assert protocols.shared_patient_images(records, splits) == 0
 
 
 def test_recipes_are_distinct() -> None:
-    assert len({phantom.recipe(record) for record in SAMPLE}) == len(SAMPLE)
+    assert len({phantoms.recipe(record) for record in SAMPLE}) == len(SAMPLE)
 
 
 def test_names_follow_kaggles_scheme() -> None:
-    for record in phantom.records():
+    for record in phantoms.records():
         etiology, patient_id = source.parse_name(record.file_name.removesuffix(".jpeg"))
         assert (etiology, patient_id) == (record.etiology, record.patient_id)
 
@@ -102,5 +102,5 @@ def test_names_follow_kaggles_scheme() -> None:
 @pytest.mark.long
 def test_phantom_builds_without_an_archive(phantom_dir: pathlib.Path) -> None:
     info = cxr_tfds.Builder(config="phantom", data_dir=phantom_dir).info
-    assert info.splits.total_num_examples == len(phantom.records())
+    assert info.splits.total_num_examples == len(phantoms.records())
     assert info.splits["train"].num_shards == 16
