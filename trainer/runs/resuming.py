@@ -30,7 +30,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.runs import claims, run_directory
 from trainer.runs.run_directory import LOCK, OWNER
 from trainer.storage import files
-from trainer.system import faults
+from trainer.system import faults, text
 
 if TYPE_CHECKING:
     from trainer.config import Config
