@@ -126,6 +126,13 @@ def test_an_environment_of_other_hosts_that_names_no_chief_is_one_line(
     assert message in result.stderr.splitlines()[-1]
 
 
+def test_a_process_of_a_search_on_several_hosts_has_no_plan_of_its_own(monkeypatch):
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
+    result = _run("--dataset=phantom", "--precision=float32", "--dry_run")
+    assert result.returncode == 2, result.stderr
+    assert "dry_run prints the plan of a whole search" in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_only_this_machine_reaches_a_search_with_workers(command):
     arguments = [sys.executable, "-m", "tuner", *command(workers=2, max_epochs=9)]

@@ -44,6 +44,8 @@ _HARMLESS = (
 )  # fmt: skip
 """What shells, schedulers, file managers, trackers and people put beside a run before it begins:
 logs (PBS and SGE write job.o17), options, notes. In small letters."""
+_OF_SEARCH = ("trial.json", "oracle.json")
+"""Of a search, whose folders belong to it alone."""
 _SHOWN = 3
 LOCK, OWNER = ".lock", ".owner.json"
 
@@ -72,9 +74,7 @@ def require_free(
       own: patterns of what the command itself writes there.
       way_out: the flag that names a folder; empty: a folder inside.
     """
-    other = [
-        name for name in found if not _is_like(name, own) and not _is_like(name.lower(), _HARMLESS)
-    ]
+    other = [name for name in found if not _is_like(name, own) and not _is_harmless(name)]
     if not other:
         return
     listed = ", ".join(f"{text.one_line(name):.60}" for name in other[:_SHOWN])
@@ -84,6 +84,10 @@ def require_free(
         f"{option} ({text.one_line(place)}) holds other files ({listed}{more}); give a new or "
         f"empty folder, such as {way_out or f'--{option}={inside}'}."
     )
+
+
+def _is_harmless(name: str) -> bool:
+    return name not in _OF_SEARCH and _is_like(name.lower(), _HARMLESS)
 
 
 def _is_like(name: str, patterns: Iterable[str]) -> bool:

@@ -24,6 +24,7 @@ OTHERS = {
     "runs": ["a/config.json", "b/config.json"],
     "a data set": ["cxr_tfds/grouped/1.0.0/features.json"],
     "a name with a line break": ["a\nb"],
+    "a trial": ["trial.json", "result.json"],
 }
 HARMLESS = {
     "nothing": [],
