@@ -21,12 +21,12 @@ class Command:
         self.run = folder / name
         options = folder / f"{name}.json"
         options.write_text(json.dumps(config.to_flat()))
-        self._command = [
+        self.arguments = [
             sys.executable, "-m", "trainer", f"--config_file={options}", f"--model_dir={self.run}",
         ]  # fmt: skip
 
     def started(self, **options):
-        return processes.started(self._command, stderr=subprocess.STDOUT, **options)
+        return processes.started(self.arguments, stderr=subprocess.STDOUT, **options)
 
     def finish(self) -> str:
         with self.started() as process:

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.distribution import cluster, peers
-from trainer.system import console, exits, loopback, processes, sockets
+from trainer.system import console, exits, loopback, processes, signals, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,14 +157,16 @@ def _wait_or_kill(workers: Sequence[LocalWorker]) -> None:
 
 @contextlib.contextmanager
 def _forwarded_signals(workers: Sequence[LocalWorker]) -> Iterator[list[int]]:
-    """Forwards Ctrl-C and SIGTERM to every worker; yields the list of received signals."""
+    """Forwards requests to stop to every worker; yields the list of received signals."""
     received: list[int] = []
 
     def forward(number: int, _: object) -> None:
         received.append(number)
+        if number == signal.SIGHUP:
+            console.leave_terminal()
         _send_all(workers, number)
 
-    before = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, forward) for number in signals.heeded()}
     try:
         yield received
     finally:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import errno
 import os
 import signal
 import sys
+import termios
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -75,6 +77,30 @@ def close(stream: TextIO) -> None:
     """Sends what is still written to a stream to the null device: its reader is gone."""
     global _closed  # noqa: PLW0603 -- Standard output is global too.
     _closed = True
+    _discard(stream)
+
+
+def leave_terminal() -> None:
+    """Sends what is still written to a terminal to the null device: it was closed.
+
+    A write would fail, and end the run before it is saved.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # A notebook's has no descriptor.
+            if _is_hung_up(stream.fileno()):
+                _discard(stream)
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    """Whether a descriptor is of a terminal that was closed; `isatty` then says no."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return error.args[0] == errno.EIO
+    return False
+
+
+def _discard(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:  # noqa: PTH123
         os.dup2(null.fileno(), stream.fileno())
 

@@ -94,6 +94,6 @@ def parsed(name: str, parse: Callable[[], _Parsed]) -> _Parsed:
 
 
 def _fail(name: str, reason: object, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # The reader may be gone, or the terminal closed.
         sys.stderr.write(f"{name}: {text.printable(str(reason))}\n")
     return code

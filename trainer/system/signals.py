@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM from a preempting scheduler, SIGINT from a person.
+"""Requests to stop: SIGTERM from a scheduler, SIGINT from a person, SIGHUP from a closed terminal.
 
 A request raises `Stopped` at once; only training first finishes its steps and saves them. A second
 request ends the process immediately.
@@ -19,14 +19,18 @@ import threading
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from trainer.errors import Stopped
-from trainer.system import exits
+from trainer.system import console, exits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _Command = TypeVar("_Command")
 
-EXIT_CODES = {signal.SIGTERM: exits.STOPPED, signal.SIGINT: exits.INTERRUPTED}
+EXIT_CODES = {
+    signal.SIGTERM: exits.STOPPED,
+    signal.SIGINT: exits.INTERRUPTED,
+    signal.SIGHUP: exits.STOPPED,
+}
 
 _requests: list[signal.Signals] = []
 _deferred = False
@@ -41,7 +45,7 @@ def watched() -> Iterator[None]:
         yield
         return
     global _stopping  # noqa: PLW0603 -- Signal handlers are global too.
-    before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
+    before = {number: signal.signal(number, _on_signal) for number in heeded()}
     try:
         yield
     finally:
@@ -49,6 +53,12 @@ def watched() -> Iterator[None]:
             signal.signal(number, handler)
         _requests.clear()  # A request was to this block, not to what the process does next.
         _stopping = False
+
+
+def heeded() -> list[signal.Signals]:
+    """Returns the signals that are requests; not SIGHUP under `nohup`, which has it ignored."""
+    is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in EXIT_CODES if not (is_kept and number == signal.SIGHUP)]
 
 
 def ignored_after(main: Callable[[_Command], int]) -> Callable[[_Command], int]:
@@ -101,6 +111,8 @@ def stop() -> NoReturn:
 
 def _on_signal(number: int, frame: object) -> None:
     del frame
+    if number == signal.SIGHUP:
+        console.leave_terminal()
     if _requests:  # The second one: whoever sent it does not want to wait for a checkpoint.
         os._exit(EXIT_CODES[signal.Signals(number)])
     _requests.append(signal.Signals(number))

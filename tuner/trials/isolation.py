@@ -76,6 +76,7 @@ def run(
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": processes.search_path()},
+            start_new_session=True,  # A request to stop reaches it once, through `_watch`.
         )
         reason = _watch(process, limit_bytes)
     if process.returncode == DISK_FAILED:

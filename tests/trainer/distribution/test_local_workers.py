@@ -17,7 +17,7 @@ import pytest
 from tests.support import processes
 from trainer.errors import ConfigError
 from trainer.options import RuntimeOptions
-from trainer.system import sockets
+from trainer.system import signals, sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +148,7 @@ def test_workers_whose_launcher_is_killed_save_and_end(command, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_all_workers_stop_at_one_step_and_resume_from_it(command, tmp_path, number):
     """The signal goes to one worker or to the launcher: a scheduler may preempt one machine."""
     flags = (*WORKERS, "--max_epochs=12", "--patience=12", "--steps_per_execution=1")
@@ -161,7 +161,7 @@ def test_all_workers_stop_at_one_step_and_resume_from_it(command, tmp_path, numb
         else:
             launcher.send_signal(number)
         output, errors = launcher.communicate(timeout=TIMEOUT_S)
-    assert launcher.returncode == {signal.SIGTERM: 75, signal.SIGINT: 130}[number], output + errors
+    assert launcher.returncode == signals.EXIT_CODES[number], output + errors
     assert "the same command resumes from what is saved" in errors
     assert not any(_is_running(pid) for pid in workers)
     assert 0 < len(_history(tmp_path / "run")) < 12

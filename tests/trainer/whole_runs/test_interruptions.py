@@ -132,7 +132,9 @@ def test_a_kill_in_any_phase_changes_nothing(config, whole, archive, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)]
+)
 def test_a_request_to_stop_saves_and_the_same_command_resumes(
     config, whole, tmp_path, number, code
 ):
