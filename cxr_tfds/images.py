@@ -111,9 +111,9 @@ def inspect(
                 if check:
                     check(data, image)
             except _UNREADABLE as error:
-                return source.Issue(record.key, _unreadable(archive, error))
+                return source.Issue(record.key, _unreadable(archive, error), record.path)
             except ImageError as error:
-                return source.Issue(record.key, error.problem)
+                return source.Issue(record.key, error.problem, record.path)
             return _facts(data, image)
 
         for record, result in parallel_map(examine, archive.records):

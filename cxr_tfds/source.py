@@ -267,7 +267,7 @@ def _clause(problem: str, keys: Sequence[str]) -> str:
 def _keys_by_problem(issues: Iterable[Issue]) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = collections.defaultdict(list)
     for issue in sorted(issues):
-        keys[issue.problem].append(issue.key)
+        keys[issue.problem].append(issue.place)
     return keys
 
 
@@ -318,7 +318,7 @@ def _open(path: epath.Path) -> Archive:
         try:
             records.append(_record(key, image))
         except ValueError as error:
-            issues.append(Issue(key, str(error)))
+            issues.append(Issue(key, str(error), image.entry.path))
     archive = Archive(
         str(found.root),
         tuple(sorted(records, key=lambda record: record.key)),

@@ -88,7 +88,9 @@ class Option:
             raise ConfigError(f"{name} ({shown}) must be at least {text.plain(self.minimum)}.")
         below = _MAX_EXACT if kind is int and self.below is None else self.below
         if below is not None and value >= below:
-            raise ConfigError(f"{name} ({shown}) must be less than {text.plain(below)}.")
+            is_percentage = below == 1 < value < 100
+            meant = f"; did you mean {text.plain(value / 100)}?" if is_percentage else "."
+            raise ConfigError(f"{name} ({shown}) must be less than {text.plain(below)}{meant}")
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:

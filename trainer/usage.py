@@ -58,6 +58,7 @@ _SETS = {
 }
 """Flags whose first value would be lost as a whole if they were given twice, and the way out."""
 _OPTIONS_FILE = "give the path of a JSON file of options, such as the config.json of a run"
+_FLAGS_FILE = "give the path of a file with a flag on each line"
 _READ_EACH_TIME = ("flagfile", "undefok")
 _LISTED = "--help lists them all."
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "0", "1")
@@ -139,7 +140,7 @@ def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str
         return f"unknown option --{text.one_line(error.flagname)}{hint or f'; {_LISTED}'}"
     line = text.one_line(str(error))
     if unread := _UNREAD_FILE.search(line):
-        return f"flagfile ({unread['path']}) can't be read: {unread['reason']}."
+        return f"flagfile ({unread['path']}) can't be read: {unread['reason']}; {_FLAGS_FILE}."
     if missing := _NO_VALUE.search(line):
         name = missing["name"] or missing["file"]
         dashes = "-" if len(name) == 1 else "--"
@@ -308,17 +309,17 @@ def no_run_at(folder: str, found: Collection[str] = ()) -> str:
     if "search.json" in found:
         return _search_at(folder, found)
     if "://" in folder:
-        return f"there is no run at {folder}; train one, or name its --model_dir."
+        return f"there is no run at {folder}; train one, or give the directory of one."
     path = pathlib.Path(folder).expanduser()
     if path.is_file():
         return f"model_dir ({folder}) is a file; name the run's directory."
     runs = sorted(_runs_below(path)) or [p for p in path.absolute().parents if _is_run(p)]
     if not runs:
         missing = "" if path.is_dir() else ", which does not exist"
-        return f"there is no run at {folder}{missing}; train one, or name its --model_dir."
+        return f"there is no run at {folder}{missing}; train one, or give the directory of one."
     named = ", ".join(text.quoted(str(run)) for run in runs[:NO_RUNS_SHOWN])
     more = f" and {len(runs) - NO_RUNS_SHOWN} more" if len(runs) > NO_RUNS_SHOWN else ""
-    return f"there is no run at {folder}; --model_dir may be {named}{more}."
+    return f"there is no run at {folder}; give the directory of one: {named}{more}."
 
 
 def _search_at(folder: str, found: Collection[str]) -> str:

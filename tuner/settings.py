@@ -262,17 +262,22 @@ class Settings(option_groups.Group):
             locations.check_local(self.directory)
         except locations.LocationError as error:
             raise ConfigError(f"directory ({text.bare(self.directory):.200}) {error}.") from error
-        if os.environ.get("KERASTUNER_TUNER_ID") and self.dry_run:
+        if os.environ.get("KERASTUNER_TUNER_ID"):
+            self._check_one_of_several(base)
+        return space
+
+    def _check_one_of_several(self, base: config_lib.Config) -> None:
+        """Raises ConfigError for what the processes of a search on several hosts can't have."""
+        if self.dry_run:
             raise ConfigError(
                 "dry_run prints the plan of a whole search, and with KERASTUNER_TUNER_ID this "
                 "process is one of several that run it; unset it, or leave out --dry_run."
             )
-        if os.environ.get("KERASTUNER_TUNER_ID") and base.runtime.precision == "auto":
+        if base.runtime.precision == "auto":
             raise ConfigError(
                 "precision (auto) is measured on each machine and could differ between workers: "
                 "set the same --precision on all of them, for example float32."
             )
-        return space
 
     def plan(self, space: Space, max_epochs: int) -> plan_lib.Plan:
         """Returns the plan of all trials.

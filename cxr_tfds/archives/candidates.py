@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _DEEPEST_ARCHIVE = 2
 """Parts of the path of a packed archive that may be the one that is meant."""
 _EXPORT = "export them as 8-bit PNG or JPEG, with a window"
+_TO_BE_RENAMED = (
+    "rename the folders of the two classes to NORMAL and PNEUMONIA, or give as --manual_dir the "
+    "folder that has them"
+)
+_TO_BE_SORTED = (
+    "sort the images into folders NORMAL and PNEUMONIA, and name them like IM-0115-0001.jpeg or "
+    "person1_virus_6.jpeg: tables of labels are not read"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,10 +198,7 @@ def _require_images(found: Candidate, path: epath.Path) -> Candidate:
     way_out = listing.WAY_OUT
     if names := _folders_of_images(found.entries):
         reason += f", with images in {text.some(names)}"
-        way_out = (
-            "rename the folders of the two classes to NORMAL and PNEUMONIA, or give as "
-            "--manual_dir the folder that has them"
-        )
+        way_out = _TO_BE_SORTED if len(names) == 1 else _TO_BE_RENAMED
     message = f"{reason}.\n{listing.HOW_TO_OBTAIN}"
     raise SourceError(message, line=f"{reason}; {way_out}.")
 

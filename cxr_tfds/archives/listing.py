@@ -65,14 +65,26 @@ _DEBRIS: Final = ("thumbs.db", "desktop.ini")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Issue:
-    """What is wrong with one file; `problem` is a predicate such as "is empty"."""
+    """What is wrong with one file.
+
+    Attributes:
+      key: of its record, if it had one.
+      problem: a predicate such as "is empty".
+      path: in the archive.
+    """
 
     key: str
     problem: str
+    path: str = ""
+
+    @property
+    def place(self) -> str:
+        """What a user is told: the key, or the path where it is in other folders than the key's."""
+        return self.key if self.path.endswith(self.key) else self.path or self.key
 
     def __str__(self) -> str:
         """Returns one line without control characters."""
-        return f"{text.visible(self.key)}: {text.visible(self.problem)}"
+        return f"{text.visible(self.place)}: {text.visible(self.problem)}"
 
 
 class SourceError(ValueError):

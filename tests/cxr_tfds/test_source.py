@@ -218,3 +218,15 @@ def test_the_line_for_bad_files_shows_each_kind(files: Files, tmp_path: pathlib.
     assert line.startswith("3 bad files in ")
     assert all(name in line for name in names)
     assert "delete" not in line
+
+
+def test_a_bad_file_of_an_archive_without_split_folders_is_named_where_it_is(
+    tmp_path: pathlib.Path,
+) -> None:
+    Files(
+        {"NORMAL/0000.jpeg": radiographs.draw(0), "PNEUMONIA/0001.jpeg": radiographs.draw(0)}
+    ).extract(tmp_path)
+    archive = source.open_archive(tmp_path)
+    with pytest.raises(source.SourceError) as caught:
+        source.require_clean(archive.issues, archive.root)
+    assert ": NORMAL/0000.jpeg, PNEUMONIA/0001.jpeg; rename them" in caught.value.line

@@ -99,7 +99,7 @@ def test_help_lists_every_option_quickly():
         (["--tpu_topology=v9:1x1"], "tpu_topology (v9:1x1) must be a chip (v5e, v5p, v6e) and a"),
         (
             ["--mode=evaluate", "--model_dir=absent"],
-            "there is no run at absent, which does not exist; train one, or name its --model_dir.",
+            "there is no run at absent, which does not exist; train one, or give the directory of",
         ),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_run_is_looked_for_around_a_folder_that_has_none(command, tmp_path):
     (run / "best.keras").write_text("")
     for folder in (tmp_path, run / "checkpoints"):
         result = command("--mode=evaluate", f"--model_dir={folder}")
-        _assert_one_line(result, 2, f"no run at {folder}; --model_dir may be {run}.")
+        _assert_one_line(result, 2, f"no run at {folder}; give the directory of one: {run}.")
 
 
 @pytest.mark.parametrize("path", ["trainer", "trainer/__main__.py", "tuner", "tuner/__main__.py"])

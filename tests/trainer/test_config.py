@@ -47,6 +47,8 @@ def test_defaults_are_those_of_the_documentation():
         ({"batch_size": True}, "batch_size (true) must be a whole number."),
         ({"use_all_samples": 1}, "use_all_samples (1) must be true or false."),
         ({"dropout": 1.0}, "dropout (1) must be less than 1."),
+        ({"dropout": 50.0}, "dropout (50) must be less than 1; did you mean 0.5?"),
+        ({"dropout": 100.0}, "dropout (100) must be less than 1."),
         ({"learning_rate": float("nan")}, "learning_rate (nan) must be finite."),
         ({"optimizer": "lion"}, "optimizer (lion) must be one of adam, adamw, sgd."),
         ({"layers_to_unfreeze": "-1"}, "layers_to_unfreeze (-1) must be a number of layers"),

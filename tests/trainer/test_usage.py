@@ -34,8 +34,14 @@ ROOT = Path(__file__).parents[2]
         (["–seed", "2"], "starts with a long dash instead of two hyphens; did you mean --seed?"),
         (["--dataset=‘paper’"], "has typographic quotes, which are part of the value; write ' or"),
         (["“--seed=2”"], "has typographic quotes, which are part of the value; write ' or"),
-        (["--flagfile=absent"], "flagfile (absent) can't be read: No such file or directory."),
-        (["--flagfile=tests"], "flagfile (tests) can't be read: Is a directory."),
+        (
+            ["--flagfile=absent"],
+            "flagfile (absent) can't be read: No such file or directory; give the p",
+        ),
+        (
+            ["--flagfile=tests"],
+            "flagfile (tests) can't be read: Is a directory; give the path of a file",
+        ),
         (["--flagfile"], "--flagfile needs a value: a file of options."),
         (["--h"], "unknown option --h; did you mean --help?"),
         (["help"], "'help'; options start with --; did you mean --help?"),

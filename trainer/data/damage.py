@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PIPELINE = "Iterator::Root"
 """How TensorFlow begins the place of an error in a tf.data pipeline."""
-_PLACES = re.compile(r"\{\{.*?\}\}|\[\[.*|\[Op:.*|\bname: *$", re.MULTILINE)
-"""Names of nodes and operations: of use to TensorFlow's own developers."""
+_PLACES = re.compile(r"' failed with .*|\{\{.*?\}\}|\[\[.*|\[Op:.*|\bname: *$", re.MULTILINE)
+"""Names of nodes and operations, and of errors: of use to TensorFlow's own developers."""
 _TRACE = re.compile(
     r"Graph execution error:|Detected at node|<stack traces|[ \t]+(File )?\S|\d+ root"
 )

@@ -178,7 +178,7 @@ def _limit_threads(count: int) -> None:
         threading.set_intra_op_parallelism_threads(count)
         threading.set_inter_op_parallelism_threads(count)
     except RuntimeError as error:
-        raise ConfigError(f"cpu_threads ({count}) must be set before TensorFlow starts.") from error
+        raise ConfigError(_too_late("cpu_threads", count)) from error
 
 
 def _allow_open_files() -> None:
@@ -204,9 +204,14 @@ def _split_cpu(config: RuntimeOptions) -> None:
         tf.config.set_logical_device_configuration(cpu, split)
     except RuntimeError as error:  # TensorFlow has started; the same split may be in force.
         if len(tf.config.list_logical_devices("CPU")) != count:
-            raise ConfigError(
-                f"num_logical_devices ({count}) must be set before TensorFlow starts."
-            ) from error
+            raise ConfigError(_too_late("num_logical_devices", count)) from error
+
+
+def _too_late(option: str, count: int) -> str:
+    return (
+        f"{option} ({count}) must be set before TensorFlow starts, which it has: start a new "
+        "process (in a notebook, restart the kernel), and give it in the first call."
+    )
 
 
 def resolve_strategy(config: RuntimeOptions) -> str:

@@ -155,6 +155,14 @@ def test_files_that_are_no_chest_x_rays_are_counted(tmp_path: pathlib.Path) -> N
         source.open_archive(tmp_path)
 
 
+def test_images_with_a_table_of_labels_are_to_be_sorted_and_named(tmp_path: pathlib.Path) -> None:
+    Files({"images/0000_000.png": b"", "Data_Entry.csv": b""}).extract(tmp_path)
+    with pytest.raises(source.SourceError) as refusal:
+        source.open_archive(tmp_path)
+    assert "sort the images into folders NORMAL and PNEUMONIA, and name them" in refusal.value.line
+    assert "tables of labels are not read" in refusal.value.line
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_a_path_that_cannot_exist_is_refused_in_one_line(name: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(source.SourceError, match=r"can't be read: |does not exist"):

@@ -26,6 +26,7 @@ Detected at node A defined at (most recent call last):
 
 corrupted record at 12
 \t [[{{node A}}]]""",
+    "quoted": "corrupted record at 12' failed with Read less bytes than requested [Op:X] name: ",
     "pipeline": f"{NODE} Error in a function: Iterator::Root::Map: corrupted record at 12",
 }
 

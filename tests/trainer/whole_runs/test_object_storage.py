@@ -233,7 +233,7 @@ def test_a_run_without_a_model_in_the_bucket_is_told(in_bucket, server):
         (
             ["--mode=evaluate", "--model_dir=gs://hospital/none"],
             2,
-            "there is no run at gs://hospital/none; train one, or name its --model_dir.",
+            "there is no run at gs://hospital/none; train one, or give the directory of one.",
         ),
         (["--config_file=gs://absent/x.json"], 2, "can't read options from gs://absent/x.json"),
         (["--dataset=phantom", "--model_dir=gs://absent/x"], 1, "gs://absent/x/ does not exist"),
