@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from tensorflow_datasets.core import naming
 
 import cxr_tfds
-from cxr_tfds import configs, origin
+from cxr_tfds import configs, origin, protocols
 from trainer.errors import DiskError
 from trainer.storage import documents, locations
 from trainer.system import text
@@ -100,8 +100,8 @@ def _require_ours(info: Any, config: str) -> None:
     if found != expected:
         raise ValueError(f"it describes {text.shown(found)[1:-1]}, not {expected}")
     names = [split.name for split in info.splits]
-    if len(set(names)) < len(names) or "train" not in names:
-        raise ValueError(f"its splits are {text.shown(names)}")
+    if sorted(names) != sorted(protocols.SPLITS):
+        raise ValueError(f"its splits are {text.shown(names)}, not {', '.join(protocols.SPLITS)}")
 
 
 def _require_plain(split: Any) -> None:

@@ -183,6 +183,17 @@ def test_records_of_another_kind_are_named_in_words(archives, tmp_path, key, val
         opening.load(options, 224)
 
 
+@pytest.mark.parametrize("change", [lambda splits: splits[:2], lambda splits: [*splits, splits[0]]])
+def test_records_with_other_splits_are_named_in_words(archives, tmp_path, change):
+    shutil.copytree(archives / "data", tmp_path / "data")
+    path = tmp_path / "data/cxr_tfds/paper/1.0.0/dataset_info.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"splits": change(content["splits"])}))
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    with pytest.raises(DiskError, match=r"its splits are .*, not train, validation, test"):
+        opening.load(options, 224)
+
+
 def test_a_half_built_data_set_is_named(tmp_path):
     (tmp_path / "cxr_tfds" / "paper" / "incomplete.AAAAAA_1.0.0").mkdir(parents=True)
     with pytest.raises(RunError, match="A build was stopped there before its end"):
