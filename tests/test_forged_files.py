@@ -260,7 +260,7 @@ def _data_kind(built: Path) -> Kind:
         assert data.card()
         with data.reading():
             for split in ("train", "test"):
-                for example in data.read(f"{split}[:2]").take(2):
+                for example in data.read(split).take(2):
                     assert example["image"].shape == ()
 
     return Kind(make, tuple(f"cxr_tfds/phantom/1.0.0/{name}" for name in names), _one(read))

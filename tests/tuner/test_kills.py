@@ -119,14 +119,14 @@ def test_a_stopped_search_resumes(command, tmp_path):
 
 @pytest.mark.long
 def test_out_of_memory_fails_only_that_trial(command, tmp_path):
-    """One configuration has a layer of gigabytes; only its process is killed, not the search."""
+    """One configuration has layers of gigabytes; only its process is killed, not the search."""
     arguments = command(
-        search="neurons=8|16|3000000", algorithm="grid", isolate_trials=True, trial_memory_gb=1.5,
-        max_epochs=2, layers_to_unfreeze=0,
+        search="neurons=8|16|30000", algorithm="grid", isolate_trials=True, trial_memory_gb=1.5,
+        max_epochs=2, layers_to_unfreeze=0, dense_layers=2,
     )  # fmt: skip
     _finish(arguments, tmp_path / "log")
     rows = {row["neurons"]: row for row in _board(tmp_path / "s")}
-    assert rows["3000000"]["reason"].startswith("out of memory: ")
+    assert rows["30000"]["reason"].startswith("out of memory: ")
     assert {rows[n]["status"] for n in ("8", "16")} == {"COMPLETED"}
 
 

@@ -113,5 +113,5 @@ def _require_plain(split: Any) -> None:
     if template not in ("", naming.DEFAULT_FILENAME_TEMPLATE):
         raise ValueError(f"split {split.name} has files named {text.shown(template)}")
     lengths = list(split.shard_lengths)
-    if min(lengths, default=0) < 0 or not 0 <= sum(lengths) < MAX_EXAMPLES or split.num_bytes < 0:
+    if min(lengths, default=0) < 0 or not 0 < sum(lengths) < MAX_EXAMPLES or split.num_bytes < 0:
         raise ValueError(f"split {split.name} has files of {text.shown(lengths)} examples")
