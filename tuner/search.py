@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import os
 import shlex
-import threading
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -232,27 +231,9 @@ def _run_trials(
         _search_in_parallel(oracle, workspace.base, settings, argv, show_progress)
     else:
         model = hypermodel.FineTuning(workspace, space, settings.objective)
-        with _called_repeatedly(show_progress):
+        with waiting.called_every(REFRESH_S, show_progress):
             worker.TrialWorker(oracle, model, settings).search()
         show_progress()
-
-
-@contextlib.contextmanager
-def _called_repeatedly(show_progress: Callable[[], None]) -> Iterator[None]:
-    """Updates the progress from a thread while this one trains a trial."""
-    ended = threading.Event()
-
-    def show() -> None:
-        while not ended.wait(REFRESH_S):
-            show_progress()
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _search_in_parallel(

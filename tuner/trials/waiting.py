@@ -70,13 +70,21 @@ def address_of_chief() -> str:
 @contextlib.contextmanager
 def said(line: Callable[[str], str]) -> Iterator[None]:
     """Says a line, from a thread, while the block waits."""
-    ended, reminder, began = threading.Event(), Reminder(line), time.monotonic()
+    reminder, began = Reminder(line), time.monotonic()
+    with called_every(_TICK_S, lambda: reminder.tick(time.monotonic() - began)):
+        yield
 
-    def tell() -> None:
-        while not ended.wait(_TICK_S):
-            reminder.tick(time.monotonic() - began)
 
-    thread = threading.Thread(target=tell, daemon=True)
+@contextlib.contextmanager
+def called_every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Calls `work` again and again from a thread, while the block runs."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
