@@ -71,6 +71,8 @@ def say_always(text: str = "") -> None:
     except BrokenPipeError:
         close(sys.stdout)
         _thread.interrupt_main(signal.SIGTERM)  # This may be another thread.
+    except OSError as error:
+        _require_hung_up(error)
 
 
 def close(stream: TextIO) -> None:
@@ -80,15 +82,27 @@ def close(stream: TextIO) -> None:
     _discard(stream)
 
 
-def leave_terminal() -> None:
-    """Sends what is still written to a terminal to the null device: it was closed.
+def leave_terminal() -> bool:
+    """Sends what is still written to a terminal that was closed to the null device.
 
     A write would fail, and end the run before it is saved.
+
+    Returns:
+      Whether one was closed.
     """
+    was_closed = False
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # A notebook's has no descriptor.
             if _is_hung_up(stream.fileno()):
                 _discard(stream)
+                was_closed = True
+    return was_closed
+
+
+def _require_hung_up(error: OSError) -> None:
+    """Raises a failed write's error again, unless the terminal was closed: SIGHUP is on its way."""
+    if error.errno != errno.EIO or not leave_terminal():
+        raise error
 
 
 def _is_hung_up(descriptor: int) -> bool:
@@ -121,14 +135,27 @@ def _above_bars() -> Iterator[None]:
 
 
 class _AboveBars:
-    """Standard error, for warnings and library logs: writes above the bars on a terminal."""
+    """Standard error, for warnings and library logs: writes above the bars on a terminal.
+
+    After the terminal was closed, nothing is written; bars themselves end then, as tqdm sees to it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with _above_bars():
-            return self._stream.write(text)
+        try:
+            with _above_bars():
+                return self._stream.write(text)
+        except OSError as error:
+            _require_hung_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            _require_hung_up(error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

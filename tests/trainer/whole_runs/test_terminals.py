@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pty
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support import runs
 from tests.support.commands import Command
-from trainer.system import console, signals
+from trainer.system import console
 
 
 @pytest.fixture
@@ -75,12 +76,30 @@ def test_nohup_lets_a_run_go_on(nohup, code):
     assert subprocess.run(command, check=False, capture_output=True).returncode == code
 
 
-def test_a_closed_terminal_takes_what_is_written(monkeypatch):
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_closed_terminal_takes_what_is_written(monkeypatch, name, is_told):
+    """The signal may come after the first write that fails."""
     ours, theirs = pty.openpty()
     with open(theirs, "w", encoding="utf-8") as stream:  # noqa: PTH123 -- A descriptor.
-        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, name, stream)
         os.close(ours)
-        console.leave_terminal()
-        console.say("a line")
+        if is_told:
+            assert console.leave_terminal()
+        if name == "stdout":
+            console.say("a line")
+        else:
+            bars = console._AboveBars(stream)
+            bars.write("a line\n")
+            bars.flush()
         assert not console.is_closed()
-        assert signal.SIGHUP in signals.EXIT_CODES
+
+
+def test_another_error_of_a_write_is_not_hidden(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="Input/output error"):
+        console.say("a line")
