@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from xdist.remote import Producer
 
+
+# Whoever runs the tests under `nohup` would have SIGHUP ignored by all their processes.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 BY_CASE = ("test_conformance.py", "tpu/test_tracing.py", "test_interruptions.py")
 """Files whose tests share what is made for their first parameter, as a backbone, and no more."""
