@@ -85,7 +85,7 @@ test-in-%: .venv-%
 .venv-lowest .venv-newest: LIST = $@/requirements.txt
 LIST = requirements.lock
 define INSTALL
-(uv pip install --quiet --python $@ --no-deps --requirement $(LIST) \
+(uv pip install --quiet --compile-bytecode --python $@ --no-deps --requirement $(LIST) \
   && uv pip install --quiet --python $@ --no-deps --editable . \
   && uv pip check --quiet --python $@) \
   || (rm -rf $@; exit 1)
