@@ -210,7 +210,7 @@ def test_a_search_in_a_bucket_is_no_run(server, command):
     result = command("--mode=evaluate", "--model_dir=gs://hospital/s")
     assert "(gs://hospital/s) is a search, not a run; it has no best trial yet" in result.stderr
     result = command("--mode=evaluate", "--model_dir=gs://hospital/absent")
-    assert "there is no run at gs://hospital/absent; train one, or name" in result.stderr
+    assert "there is no run at gs://hospital/absent; train one, or give" in result.stderr
 
 
 def test_a_run_in_a_bucket_is_opened_from_a_copy_in_staging_dir(server, tmp_path):
