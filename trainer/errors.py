@@ -26,7 +26,7 @@ class RunError(Exception):
     try:
         run = trainer.open_run("runs/a")
     except trainer.RunError as error:
-        print(error)      # there is no run at runs/a; train one, or name its --model_dir.
+        print(error)      # there is no run at runs/a; train one, or give the directory of one.
     """
 
 

@@ -62,7 +62,7 @@ def load(path: pathlib.Path) -> keras.Model:
         weights that are not finite.
     """
     if not path.is_file():
-        raise RunError(f"there is no trained model at {path}; train one, or name its --model_dir.")
+        raise RunError(f"there is no trained model at {path}; train one, or give another file.")
     try:
         archive.check_model(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
