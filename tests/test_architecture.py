@@ -31,7 +31,7 @@ MODULES = [
 ]
 LIGHT = [
     "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.preflight",
-    "trainer.usage", "trainer.system.environment",
+    "trainer.usage", "trainer.system.environment", "trainer.storage.contents",
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantoms",
     "cxr_tfds.images", "cxr_tfds.audit",

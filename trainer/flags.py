@@ -21,7 +21,7 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
-from trainer.storage import documents, locations
+from trainer.storage import contents, documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -278,14 +278,14 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
     found = _entries(folder)
     if "config.json" not in found:
         config_lib.check_after_training(given)
-        raise errors.ConfigError(usage.no_run_at(folder, found))
+        raise errors.ConfigError(contents.no_run_at(folder, found))
     return _load_saved(f"{folder}/config.json").for_finished_run(given)
 
 
 def _entries(folder: str) -> list[str]:
     """Returns what a folder, here or in a bucket, holds at its top."""
     if not locations.is_url(folder):
-        return usage.entries(_local(folder))
+        return contents.entries(_local(folder))
     try:
         url = locations.parse(folder)
     except locations.LocationError as error:
@@ -350,7 +350,7 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       RunError: when the bucket can't be read.
     """
     if not locations.is_url(str(path)) and _local(path).is_dir():
-        raise errors.ConfigError(usage.no_file_of_options(str(path), _local(path)))
+        raise errors.ConfigError(contents.no_file_of_options(str(path), _local(path)))
     with _on_disk(path) as file:
         try:
             content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
@@ -365,8 +365,8 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
     try:
         config_lib.check_names(values)
     except errors.ConfigError as error:
-        is_of_run = not locations.is_url(str(path)) and usage.is_beside_options(_local(path))
-        reason = usage.no_file_of_options(str(path), _local(path)) if is_of_run else ""
+        is_of_run = not locations.is_url(str(path)) and contents.is_beside_options(_local(path))
+        reason = contents.no_file_of_options(str(path), _local(path)) if is_of_run else ""
         raise errors.ConfigError(reason or f"{path}: {error}") from error
     return values
 
@@ -381,7 +381,7 @@ def _load_saved(path: str) -> config_lib.Config:
 
 def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
     if error.is_missing:
-        hint = usage.options_near(str(path), _local(path))
+        hint = contents.options_near(str(path), _local(path))
         return f"can't read options from {path}: {os.strerror(errno.ENOENT)}; {hint}"
     return str(error)
 

@@ -18,7 +18,7 @@ from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims
-from trainer.storage import documents, locations
+from trainer.storage import contents, documents, locations
 from trainer.system import environment, faults
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _check_new_run(config: Config) -> None:
     if path.exists() and not path.is_dir():
         raise RunError(f"run directory {path} can't be written: it is a file.")
     if config.model_dir and not has_run:
-        claims.require_options(path, claims.entries(path))
+        claims.require_options(path, contents.entries(path))
     if config.checkpoints.resume == "must" and not has_run:
         raise ConfigError(claims.nothing_to_resume(path))
     if config.checkpoints.resume == "never" and has_run:
@@ -162,7 +162,7 @@ def _check_new_run(config: Config) -> None:
         config_lib.of_saved(saved, path / claims.CONFIG, way_out)
         claims.require_checkpoints(path, path)
     if config.model_dir and not has_run:
-        claims.require_free_for_run(config, claims.entries(path))
+        claims.require_free_for_run(config, contents.entries(path))
 
 
 def _refusal(path: pathlib.Path) -> OSError | None:

@@ -19,7 +19,7 @@ from trainer.distribution import cluster
 from trainer.errors import ConfigError
 from trainer.option_groups import option
 from trainer.runs import claims
-from trainer.storage import locations
+from trainer.storage import contents, locations
 from trainer.system import text
 from tuner import plan as plan_lib
 from tuner.space import DEFAULTS, SEARCHED, Space
@@ -199,7 +199,7 @@ class Settings(option_groups.Group):
         if (self.folder / FILE).exists():
             return
         self._require_not_nested()
-        found = claims.entries(self.folder)
+        found = contents.entries(self.folder)
         way_out = f"--project_name={text.quoted(f'{self.project_name}-2')}"
         place = text.one_line(str(self.folder))
         written = [name for name in found if any(fnmatch.fnmatchcase(name, p) for p in OF_SEARCH)]

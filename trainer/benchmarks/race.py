@@ -32,7 +32,7 @@ from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
 from trainer.runs import claims, resuming, run_directory
-from trainer.storage import files, locations
+from trainer.storage import contents, files, locations
 from trainer.system import console, exits, processes
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _create_folder(config: Config) -> pathlib.Path:
     folder = folder.expanduser().resolve()
     if (folder / "cache").exists():
         raise ConfigError(f"model_dir ({folder}) already contains a benchmark; give another one.")
-    claims.require_free("model_dir", str(folder), claims.entries(folder), own=())
+    claims.require_free("model_dir", str(folder), contents.entries(folder), own=())
     (folder / "cache").mkdir(parents=True)
     console.say(f"benchmark: {folder}")
     return folder

@@ -3,7 +3,7 @@
 Said before TensorFlow is imported, and again when the directory is locked or downloaded. A new run
 takes a folder that is empty or absent: among other files, its own could not be told from theirs.
 
-    claims.require_free("model_dir", "~", claims.entries(path), own=claims.OF_RUN)
+    claims.require_free("model_dir", "~", contents.entries(path), own=claims.OF_RUN)
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import filelock
 
-from trainer import usage
 from trainer.errors import ConfigError, RunError
-from trainer.storage import documents, locations
+from trainer.storage import contents, documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -58,10 +57,6 @@ class _Owner(TypedDict):
     since: float
 
 
-entries = usage.entries
-"""What a folder holds."""
-
-
 def require_free(
     option: str, place: str, found: Iterable[str], own: Collection[str], way_out: str = ""
 ) -> None:
@@ -70,7 +65,7 @@ def require_free(
     Args:
       option: the name of the option that names the folder.
       place: the folder, as the user named it.
-      found: what it holds, as `entries` returns it.
+      found: what it holds, as `contents.entries` returns it.
       own: patterns of what the command itself writes there.
       way_out: the flag that names a folder; empty: a folder inside.
     """
@@ -99,7 +94,7 @@ def require_options(place: object, found: Collection[str]) -> None:
 
     A run that began there would overwrite them.
     """
-    if lost := usage.lost_options(str(place), found):
+    if lost := contents.lost_options(str(place), found):
         raise RunError(lost)
 
 
@@ -182,7 +177,7 @@ def require_checkpoints(place: object, path: pathlib.Path) -> None:
       place: the run, as the user named it.
       path: its local folder.
     """
-    results = usage.results_in(entries(path))
+    results = contents.results_in(contents.entries(path))
     if not results or any((path / "checkpoints").glob("[0-9]*")):
         return
     has_model = BEST_MODEL in results

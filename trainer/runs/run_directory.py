@@ -36,7 +36,7 @@ from trainer.config import LENGTHS, Config, of_saved
 from trainer.errors import RunError
 from trainer.evaluation import history
 from trainer.runs import claims
-from trainer.storage import documents, files, locations, mirror
+from trainer.storage import contents, documents, files, locations, mirror
 from trainer.system import console, text
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class RunDirectory:
 
     def entries(self) -> list[str]:
         """Returns the names in the directory, those of folders with a slash at the end."""
-        return self.mirrored.entries() if self.mirrored else claims.entries(self.path)
+        return self.mirrored.entries() if self.mirrored else contents.entries(self.path)
 
     @property
     def config(self) -> pathlib.Path:

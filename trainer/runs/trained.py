@@ -18,13 +18,13 @@ import html
 import importlib
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from trainer import option_groups, usage
+from trainer import option_groups
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history, metrics, plots, report
 from trainer.evaluation.predictions import Predictions
 from trainer.runs import claims, evaluated, run_directory
-from trainer.storage import documents
+from trainer.storage import contents, documents
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def require_finished(directory: RunDirectory) -> Run:
       RunError: when there is none, or it has no model yet.
     """
     if not directory.config.exists():
-        raise RunError(usage.no_run_at(str(directory), directory.entries()))
+        raise RunError(contents.no_run_at(str(directory), directory.entries()))
     if not directory.best_model.exists():
         raise RunError(claims.no_model_yet(directory, directory.path))
     last = last_evaluation(directory)

@@ -15,7 +15,7 @@ from tests.support import runs
 from trainer import preflight
 from trainer.errors import ConfigError, RunError
 from trainer.runs import claims, resuming, trained
-from trainer.storage import mirror
+from trainer.storage import contents, mirror
 
 OTHERS = {
     "sources": ["pyproject.toml", "src/main.py"],
@@ -194,7 +194,7 @@ def test_a_prefix_of_other_objects_is_refused_as_a_folder_is(tmp_path):
     names = [".keep", "x/1.dcm", "x/2.dcm", "cache/y", "config.json"]
     found = mirror.Mirror(url, tmp_path, files=_Listing(*names)).entries()
     assert found == [".keep", "cache/", "config.json", "x/"]
-    assert claims.entries(_folder_of(tmp_path / "same", names)) == found
+    assert contents.entries(_folder_of(tmp_path / "same", names)) == found
     config = _config(tmp_path, model_dir=f"{url}/", cache_dir="gs://hospital/runs/a/cache")
     with pytest.raises(ConfigError, match=r"gs://hospital/runs/a/\) holds other files \(x/\);"):
         claims.require_free_for_run(config, found)
