@@ -21,6 +21,7 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
+from trainer.options import initial_weights
 from trainer.storage import contents, documents, locations
 from trainer.system import text
 
@@ -177,7 +178,7 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
     notes = (*usage.repeated(_FLAGS), *check_effects(given, config, mode.name))
     if mode.trains:
-        config_lib.check_before_training(config.model, config.model_dir)
+        initial_weights.check(config.model, config.model_dir)
     return TrainerCommand(mode, config, _verbosity(), notes)
 
 

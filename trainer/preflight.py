@@ -17,6 +17,7 @@ from cxr_tfds import source
 from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
+from trainer.options import initial_weights
 from trainer.runs import claims
 from trainer.storage import contents, documents, locations
 from trainer.system import environment, faults
@@ -196,10 +197,10 @@ def _check_finished(config: Config) -> None:
 
 def _check_weights(config: Config) -> None:
     """Checks the first bytes of a file of weights; its content is checked when it is read."""
-    named = config_lib.weights_for_resuming(config.model, config.model_dir)
+    named = initial_weights.for_resuming(config.model, config.model_dir)
     if named in ("imagenet", "none"):
         return
-    path = config_lib.weights_path(named)
+    path = initial_weights.path_of(named)
     if not path.is_file() or zipfile.is_zipfile(path):
         return
     if path.suffix == ".keras":

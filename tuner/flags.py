@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from trainer import config as config_lib
 from trainer import flags, usage
 from trainer.errors import ConfigError
+from trainer.options import initial_weights
 from tuner import settings as settings_lib
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> TunerCommand:
     settings.plan(space, base.optimization.max_epochs)
     for unfrozen in _searched_layers(base, space):
         model = dataclasses.replace(base.model, layers_to_unfreeze=unfrozen)
-        config_lib.check_before_training(model)
+        initial_weights.check(model)
     searched = [dimension.name for dimension in space.dimensions]
     notes = flags.check_effects(parsed.given, base, "search", searched)
     return TunerCommand(base, settings, parsed.verbosity, (*parsed.notes, *notes))

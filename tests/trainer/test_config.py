@@ -11,6 +11,7 @@ import pytest
 from trainer import config as config_lib
 from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.options import initial_weights
 
 
 def test_the_flat_form_reads_back_to_the_same_config():
@@ -101,7 +102,7 @@ def test_a_run_opens_where_its_weights_file_is_not():
     ],
 )
 def test_what_can_train_passes_the_check_before_training(options):
-    config_lib.check_before_training(Config.from_flat(options).model)
+    initial_weights.check(Config.from_flat(options).model)
 
 
 def test_a_number_of_layers_may_be_a_number_in_json():
@@ -111,7 +112,7 @@ def test_a_number_of_layers_may_be_a_number_in_json():
 def test_every_option_is_read_outside_of_config():
     """Otherwise a flag would have no effect."""
     folder = Path(config_lib.__file__).parent
-    declared = {folder / "config.py", folder / "options.py"}
+    declared = {folder / "config.py", *(folder / "options").glob("*.py")}
     sources = [path for path in folder.rglob("*.py") if path not in declared]
     text = "\n".join(path.read_text("utf-8") for path in sources)
     properties = {
@@ -163,9 +164,9 @@ def test_a_run_does_not_start_from_its_own_model(tmp_path, monkeypatch, weights,
     (tmp_path / "link").symlink_to(run, target_is_directory=True)
     model = Config.from_flat({"weights": weights.format(run)}).model
     with pytest.raises(ConfigError, match="are the same run: name another --model_dir to start"):
-        config_lib.check_before_training(model, model_dir.format(run))
+        initial_weights.check(model, model_dir.format(run))
     for other in ("", "runs/b", "gs://runs/a"):
-        config_lib.check_before_training(model, other)
+        initial_weights.check(model, other)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_help_ends_with_the_range_of_a_number(name, end):
 
 
 def _check(**options):
-    config_lib.check_before_training(Config.from_flat(options).model)
+    initial_weights.check(Config.from_flat(options).model)
 
 
 @pytest.mark.parametrize(

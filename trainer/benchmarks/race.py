@@ -25,12 +25,12 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from trainer import backbones, options
-from trainer import config as config_lib
 from trainer.benchmarks import stages
 from trainer.data import opening, pipeline
 from trainer.distribution import runtime
 from trainer.errors import ConfigError
 from trainer.models import precision
+from trainer.options import initial_weights
 from trainer.runs import claims, resuming, run_directory
 from trainer.storage import contents, files, locations
 from trainer.system import console, exits, processes
@@ -139,7 +139,7 @@ def _require_fair(config: Config, context: runtime.Context) -> None:
             f"--mode=benchmark compares with plain Keras, which runs without {listed}; leave it "
             "out."
         )
-    if config_lib.weights_path(config.model.weights).suffix == ".keras":
+    if initial_weights.path_of(config.model.weights).suffix == ".keras":
         raise ConfigError(
             f"--mode=benchmark compares with plain Keras, which takes no backbone out of "
             f"{config.model.weights}; give a .weights.h5 file of the backbone."

@@ -25,6 +25,7 @@ from trainer.data import opening, pipeline
 from trainer.distribution import peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision, saved
+from trainer.options import initial_weights
 from trainer.runs import claims, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
@@ -59,7 +60,7 @@ def train(config: Config, *, show_report: bool = False) -> Run:
             f"local_workers ({config.runtime.local_workers}) starts other processes, as `python -m "
             "trainer` does; leave it out here."
         )
-    config_lib.check_before_training(config.model, config.model_dir)
+    initial_weights.check(config.model, config.model_dir)
     for line in effects.lines({}, config.to_flat(), Config().to_flat()):
         console.say(line)
     with signals.watched(), peers.watched(config):
@@ -149,7 +150,7 @@ def _train_in(
 
 def _with_present_weights(config: Config, directory: run_directory.RunDirectory) -> Config:
     """Returns the config with what stands in for a file of weights that is gone, if anything."""
-    found = config_lib.weights_for_resuming(config.model, str(directory.path))
+    found = initial_weights.for_resuming(config.model, str(directory.path))
     if found == config.model.weights:
         return config
     whence = "the checkpoint alone" if found == "none" else found

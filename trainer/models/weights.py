@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from trainer import backbones, options
-from trainer import config as config_lib
 from trainer.errors import ConfigError, RunError
 from trainer.models import archive, stored
+from trainer.options import initial_weights
 from trainer.system import environment, sockets, text
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def load(backbone: keras.Model, config: ModelOptions) -> Origin:
     if config.weights == "none":
         is_frozen = config.layers_to_unfreeze != options.ALL_LAYERS
         return Origin(RANDOM_AND_FROZEN if is_frozen else "")
-    path = config_lib.weights_path(config.weights)
+    path = initial_weights.path_of(config.weights)
     if not path.is_file():
-        raise RunError(config_lib.absent_weights(path))
+        raise RunError(initial_weights.absence(path))
     try:
         with archive.weights(path) as file:
             return _load_file(backbone, config.backbone, path, stored.read(file))
