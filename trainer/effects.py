@@ -60,6 +60,12 @@ NEEDS = {
         ("use_all_samples",),
         idle=("wrap",),
     ),
+    "backbone_learning_rate": Need(
+        "--layers_to_unfreeze of 1 or more, and --weights other than none",
+        lambda v: v["layers_to_unfreeze"] != "0" and v["weights"] != "none",
+        ("layers_to_unfreeze", "weights"),
+        idle=(0.0,),
+    ),
     "schedule_epochs": Need(
         "--schedule=cosine", lambda v: v["schedule"] != "constant", ("schedule",), idle=(0,)
     ),
@@ -105,9 +111,9 @@ _USED = {
     },
     "selfcheck": {*_DEVICES, *_HOSTS, *_LAYERS, *_UPDATES},
     "tpu_check": {
-        *_LAYERS, *_UPDATES, "dropout", "optimizer", "learning_rate", "schedule", "schedule_epochs",
-        "warmup_epochs", "max_epochs", "tpu_topology", "dataset", "data_dir", "staging_dir",
-        "stage_data", "batch_size",
+        *_LAYERS, *_UPDATES, "dropout", "optimizer", "learning_rate", "backbone_learning_rate",
+        "schedule", "schedule_epochs", "warmup_epochs", "max_epochs", "tpu_topology", "dataset",
+        "data_dir", "staging_dir", "stage_data", "batch_size",
     },
 }  # fmt: skip
 """By mode: the options that it uses. The other modes train, with all of them."""

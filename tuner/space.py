@@ -32,6 +32,7 @@ _Range = str | int | float | list[int | float | str]
 DEFAULTS = {
     "neurons": "64:512:64",
     "learning_rate": "1e-5:1e-2:log",
+    "backbone_learning_rate": "1e-6:1e-4:log",
     "layers_to_unfreeze": "0|4|8",
     "dense_layers": "1:3",
     "dropout": "0:0.6:0.1",

@@ -119,6 +119,7 @@ def test_every_option_is_read_outside_of_config():
         "staging_dir": "staging_root",
         "image_size": "backbone_image_size",
         "schedule_epochs": "horizon",
+        "backbone_learning_rate": "backbone_rate",
     }
     groups = "config|features|runtime|data|model|optimization|benchmark|checkpoints|rules"
 

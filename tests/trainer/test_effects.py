@@ -17,6 +17,7 @@ FIELDS = {field.name: field for _, field in config_lib.fields()}
 IN_VAIN = {
     "fixed_step_size": (10, {}),
     "tail": ("drop", {"use_all_samples": False}),
+    "backbone_learning_rate": (0.5, {}),
     "schedule_epochs": (40, {}),
     "neurons": (9, {"dense_layers": 0}),
     "dropout": (0.1, {"dense_layers": 0}),
@@ -33,6 +34,7 @@ IN_VAIN = {
 MET = {
     "fixed_step_size": {"use_all_samples": False},
     "tail": {"use_all_samples": True},
+    "backbone_learning_rate": {"layers_to_unfreeze": "4"},
     "schedule_epochs": {"schedule": "cosine"},
     "neurons": {"dense_layers": 1},
     "dropout": {"dense_layers": 1},

@@ -134,7 +134,11 @@ def test_an_invalid_file_is_refused_with_its_name(tmp_path, content):
 
 
 @hypothesis.given(
-    strategies.lists(strategies.floats(0, 1, exclude_max=True), min_size=8, max_size=8)
+    strategies.lists(
+        strategies.floats(0, 1, exclude_max=True),
+        min_size=len(space_lib.DEFAULTS),
+        max_size=len(space_lib.DEFAULTS),
+    )
 )
 def test_every_draw_is_within_the_bounds_and_survives_32_bits(places):
     space = Space.parse(",".join(space_lib.DEFAULTS))

@@ -9,7 +9,6 @@ from __future__ import annotations
 if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer")
 
-import dataclasses
 import functools
 import time
 from typing import TYPE_CHECKING
@@ -129,7 +128,7 @@ def _train_in(
     choice = precision.choose(config, context)
     # Saved with the run, because "auto" could choose another policy on another machine.
     config = config.with_precision(choice.policy)
-    setup = fitting.build(_with_present_weights(config, directory), data, context)
+    setup = fitting.build(config, data, context, weights=_present_weights(config, directory))
     directory.save_config(config)
     _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
@@ -148,14 +147,13 @@ def _train_in(
     return evaluation
 
 
-def _with_present_weights(config: Config, directory: run_directory.RunDirectory) -> Config:
-    """Returns the config with what stands in for a file of weights that is gone, if anything."""
+def _present_weights(config: Config, directory: run_directory.RunDirectory) -> str:
+    """Returns the config's weights, or what stands in for a file that is gone, if anything."""
     found = initial_weights.for_resuming(config.model, str(directory.path))
-    if found == config.model.weights:
-        return config
-    whence = "the checkpoint alone" if found == "none" else found
-    console.say(f"weights: {config.model.weights} is gone; the run resumes from {whence}.")
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, weights=found))
+    if found != config.model.weights:
+        whence = "the checkpoint alone" if found == "none" else found
+        console.say(f"weights: {config.model.weights} is gone; the run resumes from {whence}.")
+    return found
 
 
 def _announce(

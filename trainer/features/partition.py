@@ -78,7 +78,7 @@ def cut(network: Network) -> Partition | None:
     image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
     # New models around existing layers share their variables: nothing is copied.
     below = keras.Model(network.trunk.input, tensor, name="frozen")
-    prefix = keras.Model(image, below(network.preprocessing(image), training=False), name="prefix")
+    prefix = keras.Model(image, below(network.preprocessing(image)), name="prefix")
     dtype = stored_dtype(tensor)
     features = keras.Input(tensor.shape[1:], dtype=dtype.name, name="features")
     suffix = keras.Model(
@@ -94,7 +94,7 @@ def joint_prefix(network: Network, positions: Sequence[int]) -> keras.Model:
     image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
     tensors = [network.trunk.operations[position].output for position in positions]
     below = keras.Model(network.trunk.input, tensors, name="frozen")
-    return keras.Model(image, below(network.preprocessing(image), training=False), name="prefixes")
+    return keras.Model(image, below(network.preprocessing(image)), name="prefixes")
 
 
 def stored_dtype(tensor: Any) -> tf.DType:
@@ -130,10 +130,10 @@ def to_stored(activations: np.ndarray, dtype: tf.DType) -> np.ndarray:
 
 
 def _above(trunk: keras.Model, tensor: Any, features: Any) -> Any:
-    """Runs the part of the trunk above the cut, in inference mode as in the whole network."""
+    """Runs the part of the trunk above the cut."""
     if tensor is trunk.output:
         return features
-    return keras.Model(tensor, trunk.output, name="unfrozen")(features, training=False)
+    return keras.Model(tensor, trunk.output, name="unfrozen")(features)
 
 
 def find_cut(trunk: keras.Model) -> Any:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 POOLINGS = {"flatten": "flatten", "average_pool": "avg", "average_max_pool": "avgmax"}
 """The option's value by the name of the trunk's last layer, which tells it in a saved model."""
 
+MOMENTUM = 0.9
+"""Of batch norm that trains from random weights. keras.applications have 0.99 to 0.999, for the
+millions of steps of ImageNet: after the few hundred of a run here, the moving statistics would
+still be their initial values, and the model would fail in inference."""
+
 _CHANNEL_FIRST, _CHANNEL_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -51,8 +56,20 @@ class Network:
     origin: str = ""
 
 
-def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: int) -> Network:
+def build(
+    config: ModelOptions,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    loads_weights: bool = True,
+) -> Network:
     """Builds the network under the current dtype policy, distribution strategy and seed.
+
+    Args:
+      config: the model options.
+      image_shape: (H, W, 1) of the images in a batch.
+      num_classes: number of outputs.
+      loads_weights: false: the values of the weights don't matter, but what trains is the same.
 
     Raises:
       ConfigError: when the backbone does not support this image size or has fewer layers than are
@@ -60,8 +77,12 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
       RunError: when the weights can't be loaded or don't fit.
     """
     backbone = build_backbone(config)
-    origin = weights.load(backbone, config)
+    origin = weights.load(backbone, config) if loads_weights else weights.Origin()
     freeze(backbone, config.layers_to_unfreeze)
+    if config.is_untrained and config.layers_to_unfreeze == options.ALL_LAYERS:
+        train_batch_norm(backbone)
+    else:
+        remove_dropout(backbone)
     pooled = _pool(config.pooling, backbone.output)
     trunk = keras.Model(backbone.input, pooled, name=config.backbone)
     preprocessing = _build_preprocessing(config, image_shape)
@@ -69,9 +90,7 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
     head = _build_head(config, pooled.shape[-1], num_classes)
     said = weights.load_head(head, origin)
     image = keras.Input(image_shape, dtype="uint8", name="image")
-    # training=False: the backbone's dropout and batch norm stay in inference mode while the model
-    # trains. Only so do frozen layers have the same outputs in every epoch.
-    probabilities = head(trunk(preprocessing(image), training=False))
+    probabilities = head(trunk(preprocessing(image)))
     whole = keras.Model(image, probabilities, name=f"{config.backbone}_classifier")
     return Network(whole, preprocessing, trunk, head, said)
 
@@ -91,7 +110,7 @@ def with_checked_input(network: Network) -> keras.Model:
     shape = network.whole.input.shape[1:]
     image = keras.Input(shape, dtype="float32", name="image")
     checked, factor = _build_check(shape)(keras.ops.transpose(image, _CHANNEL_FIRST))
-    probabilities = network.head(network.trunk(network.preprocessing(checked), training=False))
+    probabilities = network.head(network.trunk(network.preprocessing(checked)))
     name = network.whole.name
     return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
 
@@ -149,6 +168,9 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
 
     A frozen batch norm layer uses its stored statistics. Fine-tuning on small batches would replace
     them by noisy ones.
+
+    Raises:
+      ConfigError: when there are fewer layers.
     """
     count = len(backbone.layers)
     unfrozen = count if layers_to_unfreeze == options.ALL_LAYERS else int(layers_to_unfreeze)
@@ -159,6 +181,52 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
     for position, layer in enumerate(backbone.layers):
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = position >= count - unfrozen and not is_batch_norm
+
+
+def train_batch_norm(backbone: keras.Model) -> None:
+    """Lets batch norm train, for a backbone that has never seen an image.
+
+    Its initial statistics (mean 0, variance 1) are those of no layer's inputs: frozen, they leave a
+    deep network without a signal. Batches are normalised over all replicas, so that the statistics
+    are those of the global batch, and the same on each replica.
+    """
+    for layer in batch_norm_layers(backbone):
+        layer.trainable, layer.synchronized, layer.momentum = True, True, MOMENTUM
+
+
+def remove_dropout(backbone: keras.Model) -> None:
+    """Switches off the dropout inside a pretrained backbone (EfficientNetV2's stochastic depth).
+
+    Only so do frozen layers have the same outputs in every epoch. Calling the backbone with
+    `training=False`, as Keras's guide does, is not enough: in Keras 3.15 the `training=True` of the
+    whole model's training step overrides it.
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+
+
+def batch_norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the batch norm layers of a model and of the models in it."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += batch_norm_layers(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+    return found
+
+
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Returns the statistics that a training step changes: those of batch norm that trains."""
+    layers = [layer for layer in batch_norm_layers(model) if layer.trainable]
+    return [statistic for x in layers for statistic in (x.moving_mean, x.moving_variance)]
+
+
+def frozen_weights(model: keras.Model) -> list[keras.Variable]:
+    """Returns the weights that training leaves as they are."""
+    changing = {id(statistic) for statistic in moving_statistics(model)}
+    return [weight for weight in model.non_trainable_weights if id(weight) not in changing]
 
 
 def _pool(pooling: str, feature_map: keras.KerasTensor) -> keras.KerasTensor:

@@ -73,6 +73,11 @@ class ModelOptions(option_groups.Group):
             raise ConfigError(f"layers_to_unfreeze ({shown:.80}) must be {wanted}.")
 
     @property
+    def is_untrained(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.weights == "none"
+
+    @property
     def backbone_image_size(self) -> int:
         """The side (px) of the backbone's square input."""
         return self.image_size or backbones.REGISTRY[self.backbone].image_size

@@ -9,6 +9,8 @@ from trainer.errors import ConfigError
 from trainer.option_groups import option
 
 MONITORS = ("val_loss", "val_auc")
+BACKBONE_RATE = 1e-5
+"""The rate at which Keras's guide fine-tunes (keras.io/guides/transfer_learning)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,17 @@ class OptimizationOptions(option_groups.Group):
         "decoupled in each",
         choices=("adam", "adamw", "sgd"),
     )
-    learning_rate: float = option(1e-3, "learning rate after warm-up", minimum=0)
+    learning_rate: float = option(
+        1e-3,
+        "learning rate after warm-up, of the head; of all layers if --weights=none",
+        minimum=0,
+    )
+    backbone_learning_rate: float = option(
+        0.0,
+        "learning rate of the backbone's unfrozen layers, low to keep what they have learnt; 0: a "
+        "hundredth of learning_rate, but at least 1e-5 (never more than learning_rate)",
+        minimum=0,
+    )
     schedule: str = option(
         "constant",
         "learning rate schedule after warm-up; cosine: decay to 0 at the end of schedule_epochs",
@@ -87,6 +99,13 @@ class OptimizationOptions(option_groups.Group):
             raise ConfigError(
                 f"warmup_epochs ({self.warmup_epochs}) exceeds {name} ({self.horizon})."
             )
+
+    @property
+    def backbone_rate(self) -> float:
+        """The learning rate of the backbone's unfrozen layers; never 0 unless learning_rate is."""
+        if self.backbone_learning_rate:
+            return self.backbone_learning_rate
+        return min(self.learning_rate, max(self.learning_rate / 100, BACKBONE_RATE))
 
     @property
     def horizon(self) -> int:

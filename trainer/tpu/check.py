@@ -117,9 +117,10 @@ class Step:
         data = opening.describe(config.data, config.model.backbone_image_size)
         self._image_shape = data.image_shape
         # The compiled program depends on neither the values of weights nor the class counts.
-        untrained = dataclasses.replace(config.model, weights="none")
         num_classes = len(data.class_names)
-        self.model = classifier.build(untrained, data.image_shape, num_classes).whole
+        self.model = classifier.build(
+            config.model, data.image_shape, num_classes, loads_weights=False
+        ).whole
         optimization.compile_model(self.model, config.optimization, [1] * num_classes, STEPS)
         self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
 

@@ -1,6 +1,6 @@
 """Keras callbacks for everything periodic in training: progress, early stopping, checkpoints.
 
-stopping = EarlyStopping(model, monitor="val_loss", patience=5)
+stopping = EarlyStopping(weights, monitor="val_loss", patience=5)
 log = metrics_log.MetricsLog(run_dir / "metrics.jsonl")
 saving = Checkpointing(checkpoints, weights, [stopping, log], config.checkpoints)
 driver.fit(..., callbacks=[StopAtDivergence(), Progress(epochs, steps), log, stopping, saving])
@@ -102,12 +102,19 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
 
     shape = _Stopping
 
-    def __init__(self, model: keras.Model, *, monitor: str, patience: int) -> None:
+    def __init__(self, weights: Sequence[Any], *, monitor: str, patience: int) -> None:
+        """Starts before the first epoch.
+
+        Args:
+          weights: the variables to restore: all that training changes in the model.
+          monitor: name in the logs of the value to improve.
+          patience: epochs without improvement.
+        """
         super().__init__()
         self._monitor, self._patience = monitor, patience
         self._best: float | None = None
         self._wait = 0
-        self._weights = list(model.trainable_variables)
+        self._weights = list(weights)
         with tf.device("CPU:0"):  # The copies need no memory of an accelerator.
             self.variables = [
                 tf.Variable(keras.ops.convert_to_numpy(weight), trainable=False)

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
 
-FORMAT_VERSION = 2
-"""Raise it by hand whenever the meaning of a checkpoint changes."""
+FORMAT_VERSION = 3
+"""Raise it by hand whenever the meaning of a checkpoint changes. 3: the backbone's unfrozen layers
+have an optimizer of their own."""
 _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 _WAY_OUT = "restore it from a copy, or remove this checkpoint"
 _UNREADABLE: Final = (tf.errors.OpError, ValueError, RuntimeError, AssertionError, LookupError)

@@ -57,13 +57,16 @@ class TrainingSetup:
     notes: tuple[str, ...] = ()
 
 
-def build(config: Config, data: Data, context: Context) -> TrainingSetup:
+def build(
+    config: Config, data: Data, context: Context, *, weights: str | None = None
+) -> TrainingSetup:
     """Builds and compiles the network, in a Keras session of its own.
 
     Args:
       config: the run's config, with a precision that is not `auto`.
       data: the data set to train on.
       context: devices and strategy.
+      weights: initial weights in place of the config's, whose file is gone; None: the config's.
 
     Raises:
       ConfigError: when an option does not fit the backbone or the data.
@@ -72,14 +75,19 @@ def build(config: Config, data: Data, context: Context) -> TrainingSetup:
     notes = _notes_of_classes(data, config.optimization.monitor) + _notes_of_batches(data)
     session.begin(config.runtime.precision, config.runtime.seed)
     with context.strategy.scope():
-        network = classifier.build(config.model, data.image_shape, len(data.class_names))
+        model = dataclasses.replace(config.model, weights=weights or config.model.weights)
+        network = classifier.build(model, data.image_shape, len(data.class_names))
         feed = feeds.build(config, data, network, context)
         _require_memory(feed, config, context)
         steps = data.plan.steps
         variables = optimization.compile_model(
-            feed.model, config.optimization, data.class_counts(), steps
+            feed.model,
+            config.optimization,
+            data.class_counts(),
+            steps,
+            backbone=None if config.model.is_untrained else network.trunk,
         )
-    frozen = partition.weights_hash(network.whole.non_trainable_weights)
+    frozen = partition.weights_hash(classifier.frozen_weights(network.whole))
     fingerprint = f"{frozen}-{data.fingerprint}-{feed.kind}"
     return TrainingSetup(network, feed, variables, fingerprint, steps, notes)
 
@@ -238,7 +246,8 @@ def _build_callbacks(
     """
     model, rules = setup.feed.model, config.optimization
     log = metrics_log.MetricsLog(directory.metrics)
-    stopping = callbacks.EarlyStopping(model, monitor=rules.monitor, patience=rules.patience)
+    kept = [*model.trainable_variables, *classifier.moving_statistics(model)]
+    stopping = callbacks.EarlyStopping(kept, monitor=rules.monitor, patience=rules.patience)
     recoveries = callbacks.Recoveries(model.optimizer.learning_rate_factor)
     checkpoints = checkpoint.Checkpoints(
         directory.checkpoints,

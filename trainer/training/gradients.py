@@ -47,6 +47,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         self,
         inner_optimizer: keras.optimizers.Optimizer,
         *,
+        backbone_optimizer: keras.optimizers.Optimizer | None = None,
         learning_rate_factor: Any = None,
         gradient_accumulation_steps: int = 1,
         global_clipnorm: float = 0.0,
@@ -56,8 +57,10 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
         Args:
           inner_optimizer: the update rule; its class must come from `taking_sums`.
-          learning_rate_factor: the variable by which the inner optimizer's schedule multiplies the
-            learning rate, if there is one.
+          backbone_optimizer: likewise, of the variables that `build` is given as the backbone's;
+            None: the same.
+          learning_rate_factor: the variable by which the schedules of both multiply the learning
+            rate, if there is one.
           gradient_accumulation_steps: number of batches in an update.
           global_clipnorm: upper limit of the norm of an update's whole gradient; 0: no limit.
           scales_loss: whether to scale the loss, so that small gradients don't vanish in float16.
@@ -65,14 +68,23 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         # The learning rate of this wrapper is not used: the property below is the inner one's.
         super().__init__(learning_rate=0.0, name="global_update")
         self.inner_optimizer = inner_optimizer
+        self.backbone_optimizer = backbone_optimizer
         self.learning_rate_factor = learning_rate_factor
         self._gradient_accumulation_steps = gradient_accumulation_steps
         self._global_clipnorm = global_clipnorm
         self._scales_loss = scales_loss
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Creates every variable; must be called inside the strategy's scope."""
-        self.inner_optimizer.build(variables)
+    def build(self, variables: Sequence[Any], backbone: Sequence[Any] = ()) -> None:
+        """Creates every variable; must be called inside the strategy's scope.
+
+        Args:
+          variables: all that train.
+          backbone: those of them that `backbone_optimizer` updates, if there is one.
+        """
+        slow = {id(variable) for variable in backbone} if self.backbone_optimizer else set()
+        self._of_backbone = [id(variable) in slow for variable in variables]
+        for optimizer, taken in self._divide(variables):
+            optimizer.build(taken)
         super().build(variables)
         if self._gradient_accumulation_steps > 1:
             self._pending = self.add_variable((), dtype="int32", name="pending_batches")
@@ -87,7 +99,12 @@ class GlobalUpdate(keras.optimizers.Optimizer):
     def variables(self) -> list[Any]:
         """The variables of this optimizer and of the inner one."""
         factor = [] if self.learning_rate_factor is None else [self.learning_rate_factor]
-        return [*self._variables, *factor, *self.inner_optimizer.variables]
+        return [*self._variables, *factor, *self._inner_variables]
+
+    @property
+    def _inner_variables(self) -> list[Any]:
+        optimizers = filter(None, (self.inner_optimizer, self.backbone_optimizer))
+        return [variable for optimizer in optimizers for variable in optimizer.variables]
 
     @property
     def iterations(self) -> Any:
@@ -119,8 +136,22 @@ class GlobalUpdate(keras.optimizers.Optimizer):
             gradients, is_due = self._accumulate(gradients, is_due)
         if self._global_clipnorm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._global_clipnorm)
-        with _undone_unless(is_due, [*self._trainable_variables, *self.inner_optimizer.variables]):
-            self.inner_optimizer.apply(gradients)
+        with _undone_unless(is_due, [*self._trainable_variables, *self._inner_variables]):
+            for optimizer, taken in self._divide(gradients):
+                optimizer.apply(taken)
+
+    def _divide(self, values: Sequence[Any]) -> list[tuple[keras.optimizers.Optimizer, list[Any]]]:
+        """Divides values, one for each variable, between the optimizers that update them."""
+        of_head, of_backbone = (
+            [
+                value
+                for value, is_slow in zip(values, self._of_backbone, strict=True)
+                if is_slow == x
+            ]
+            for x in (False, True)
+        )
+        parts = [(self.inner_optimizer, of_head)]
+        return [*parts, (self.backbone_optimizer, of_backbone)] if of_backbone else parts
 
     def _accumulate(self, gradients: Sequence[Any], is_finite: Any) -> tuple[list[Any], Any]:
         """Adds a batch unless it overflowed; returns the mean and whether an update is due."""

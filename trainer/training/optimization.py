@@ -5,12 +5,14 @@ optimization.compile_model(model, config.optimization, class_counts, steps_per_e
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from trainer.errors import ConfigError
+from trainer.models import classifier
 from trainer.training import gradients
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def compile_model(
     config: OptimizationOptions,
     class_counts: Sequence[int],
     steps_per_epoch: int,
+    backbone: keras.Model | None = None,
 ) -> list[Any]:
     """Compiles `model` ([…] -> [B, K] probabilities); call it inside the strategy's scope.
 
@@ -39,6 +42,7 @@ def compile_model(
       config: the optimization options.
       class_counts: number of training examples of each class, for balanced class weights.
       steps_per_epoch: number of steps in an epoch, for warm-up and decay.
+      backbone: the part of the model that trains at `backbone_learning_rate`; None: no part.
 
     Returns:
       The variables that a step changes: weights, states of dropout, optimizer and metrics.
@@ -47,7 +51,8 @@ def compile_model(
       ConfigError: when the run has fewer steps than one update takes, or a class has no examples
         but needs a weight.
     """
-    optimizer = build_optimizer(config, steps_per_epoch)
+    slow = [] if backbone is None else backbone.trainable_variables
+    optimizer = build_optimizer(config, steps_per_epoch, is_divided=bool(slow))
     weights = class_weights_for(config.class_weights, class_counts)
     model.compile(
         optimizer=optimizer,
@@ -65,8 +70,9 @@ def compile_model(
         # Keras decays every variable. Biases, and scales and shifts of normalisation, are exempt by
         # convention: shrinking them makes the function no simpler.
         vectors = [v for v in model.trainable_variables if len(v.shape) <= 1]
-        optimizer.inner_optimizer.exclude_from_weight_decay(var_list=vectors)
-    optimizer.build(model.trainable_variables)
+        for inner in filter(None, (optimizer.inner_optimizer, optimizer.backbone_optimizer)):
+            inner.exclude_from_weight_decay(var_list=vectors)
+    optimizer.build(model.trainable_variables, slow)
     _build_metrics(model, len(class_counts))
     return _changing_variables(model)
 
@@ -95,6 +101,7 @@ def _changing_variables(model: keras.Model) -> list[Any]:
     weights = {id(weight) for weight in model.weights}
     return [
         *model.trainable_variables,
+        *classifier.moving_statistics(model),
         *(variable for variable in model.variables if id(variable) not in weights),
         *model.optimizer.variables,
         *(variable for metric in model.metrics for variable in metric.variables),
@@ -153,8 +160,15 @@ class PositiveAUC(keras.metrics.AUC):
         return keras.ops.where(is_defined, super().result(), np.nan)
 
 
-def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> gradients.GlobalUpdate:
+def build_optimizer(
+    config: OptimizationOptions, steps_per_epoch: int, *, is_divided: bool = False
+) -> gradients.GlobalUpdate:
     """Builds the optimizer with its learning-rate schedule, wrapped in a GlobalUpdate.
+
+    Args:
+      config: the optimization options.
+      steps_per_epoch: number of steps in an epoch, for warm-up and decay.
+      is_divided: whether a part of the variables trains at `backbone_learning_rate`.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
@@ -169,10 +183,15 @@ def build_optimizer(config: OptimizationOptions, steps_per_epoch: int) -> gradie
         options["weight_decay"] = config.weight_decay
     # A variable, so that a lower factor needs no new trace and is saved in checkpoints.
     factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
-    schedule = Scaled(build_learning_rate(config, steps_per_epoch), factor)
-    inner = gradients.taking_sums(constructor)(learning_rate=schedule, **options)
+
+    def build(peak: float) -> keras.optimizers.Optimizer:
+        rates = dataclasses.replace(config, learning_rate=peak)
+        schedule = Scaled(build_learning_rate(rates, steps_per_epoch), factor)
+        return gradients.taking_sums(constructor)(learning_rate=schedule, **options)
+
     return gradients.GlobalUpdate(
-        inner,
+        build(config.learning_rate),
+        backbone_optimizer=build(config.backbone_rate) if is_divided else None,
         learning_rate_factor=factor,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         global_clipnorm=config.global_clipnorm,

@@ -76,6 +76,11 @@ def test_preprocessing_is_the_backbones_own(name, network):
     np.testing.assert_allclose(network.preprocessing(PIXELS), expected, atol=1e-3)
 
 
+def test_a_training_step_has_the_outputs_of_inference(network, outputs):
+    """Neither dropout nor batch norm of the backbone is active: the head here has no dropout."""
+    np.testing.assert_allclose(network.whole(PIXELS, training=True), outputs, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("replicas", "precision"),
     [

@@ -81,7 +81,7 @@ def test_an_undefined_metric_is_null_in_the_file(tmp_path):
 
 def test_an_undefined_metric_is_never_the_best():
     model = _attach(metrics_log.MetricsLog(None)).model
-    stopping = callbacks.EarlyStopping(model, monitor="val_auc", patience=3)
+    stopping = callbacks.EarlyStopping(model.trainable_variables, monitor="val_auc", patience=3)
     stopping.set_model(model)
     for epoch, value in enumerate([math.nan, 0.5, math.nan]):
         stopping.on_epoch_end(epoch, {"val_auc": value})

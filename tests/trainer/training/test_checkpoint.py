@@ -69,7 +69,9 @@ class Run:
             self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
             state = optimization.compile_model(self.model, options, [9, 9], 5)
         self.log = metrics_log.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)
-        stopping = callbacks.EarlyStopping(self.model, monitor="val_loss", patience=patience)
+        stopping = callbacks.EarlyStopping(
+            self.model.trainable_variables, monitor="val_loss", patience=patience
+        )
         checkpoints = Checkpoints(
             folder / "checkpoints", [*state, *stopping.variables], "frozen", keep=keep
         )
@@ -290,7 +292,7 @@ def test_another_format_is_not_read(saved, caplog):
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format_version": 0}))
     assert Run(saved.parent).saving.restore() == Position(2, 0)
-    assert "its format is 0, and this version writes 2" in caplog.text
+    assert f"its format is 0, and this version writes {checkpoint.FORMAT_VERSION}" in caplog.text
 
 
 def test_an_incomplete_checkpoint_leaves_nothing(saved, monkeypatch):

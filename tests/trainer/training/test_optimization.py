@@ -185,3 +185,44 @@ def test_the_auc_of_both_classes_is_keras_own():
 
 def test_the_auc_without_an_example_is_undefined():
     assert math.isnan(float(optimization.PositiveAUC().result()))
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "backbone"),
+    [
+        ({"learning_rate": 0.5}, 0.5, 0.005),
+        ({"learning_rate": 1e-4}, 1e-4, 1e-5),
+        ({"learning_rate": 1e-6}, 1e-6, 1e-6),
+        ({"learning_rate": 0.0}, 0.0, 0.0),
+        ({"learning_rate": 0.5, "backbone_learning_rate": 0.25}, 0.5, 0.25),
+    ],
+)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_backbone_trains_at_a_low_rate(options, head, backbone, replicas):
+    strategy = devices.strategy_of(replicas)
+    with strategy.scope():
+        below = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="below")])
+        model = keras.Sequential([below, keras.layers.Dense(2, name="above")])
+        rules = OptimizationOptions(optimizer="sgd", weight_decay=0.5, **options)
+        changing = optimization.compile_model(model, rules, [1, 3], 10, backbone=below)
+    before = [variable.numpy() for variable in model.trainable_variables]
+
+    def replica_step() -> None:
+        model.optimizer.apply([tf.ones(v.shape) / replicas for v in model.trainable_variables])
+
+    tf.function(lambda: strategy.run(replica_step))()
+    assert {id(v) for v in model.optimizer.variables} <= {id(v) for v in changing}
+    rates = dict.fromkeys([id(v) for v in below.trainable_variables], backbone)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        rate, decay = rates.get(id(variable), head), 0.5 if old.ndim > 1 else 0.0
+        expected = old - rate * decay * old - rate
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_two_rates_share_the_schedule_and_the_factor():
+    rules = OptimizationOptions(optimizer="sgd", schedule="cosine", learning_rate=1.0, max_epochs=1)
+    optimizer = optimization.build_optimizer(rules, 10, is_divided=True)
+    optimizer.build([keras.Variable([0.0]), keras.Variable([0.0])], [])
+    optimizer.learning_rate_factor.assign(0.5)
+    rates = [x.learning_rate for x in (optimizer.inner_optimizer, optimizer.backbone_optimizer)]
+    assert [float(rate) for rate in rates] == pytest.approx([0.5, 0.005])
