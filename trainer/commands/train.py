@@ -178,5 +178,5 @@ def _announce(
         f"{trainable:,} trainable; {text.counted(num_replicas, 'replica')}, "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    for sentence in (setup.feed.reason, *setup.notes):
+    for sentence in filter(None, (network.unfrozen, setup.feed.reason, *setup.notes)):
         console.say(sentence)

@@ -12,6 +12,7 @@ own layers: a saved model loads without this package, and refuses wrongly scaled
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import keras
@@ -20,6 +21,7 @@ import numpy as np
 from trainer import backbones, options
 from trainer.errors import ConfigError
 from trainer.models import footprint, weights
+from trainer.options import unfreezing
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Network:
         that it can be cut at any layer.
       head: pooled features -> [B, K] float32 probabilities.
       origin: where the weights come from, a sentence; empty if the option `weights` says it all.
+      unfrozen: what `layers_to_unfreeze` adds to what trains, a sentence; empty if it is 0.
     """
 
     whole: keras.Model
@@ -49,16 +52,18 @@ class Network:
     trunk: keras.Model
     head: keras.Model
     origin: str = ""
+    unfrozen: str = ""
 
 
 def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: int) -> Network:
     """Builds the network under the current dtype policy, distribution strategy and seed.
 
     Raises:
-      ConfigError: when the backbone does not support this image size or has fewer layers than are
-        to be unfrozen, or the head can't fit into memory.
+      ConfigError: when the backbone does not support this image size, has fewer layers than are
+        to be unfrozen or none of them has weights, or the head can't fit into memory.
       RunError: when the weights can't be loaded or don't fit.
     """
+    unfreezing.check(config)
     backbone = build_backbone(config)
     origin = weights.load(backbone, config)
     freeze(backbone, config.layers_to_unfreeze)
@@ -73,7 +78,8 @@ def build(config: ModelOptions, image_shape: tuple[int, int, int], num_classes: 
     # trains. Only so do frozen layers have the same outputs in every epoch.
     probabilities = head(trunk(preprocessing(image), training=False))
     whole = keras.Model(image, probabilities, name=f"{config.backbone}_classifier")
-    return Network(whole, preprocessing, trunk, head, said)
+    added = _unfrozen_weights(backbone, config.layers_to_unfreeze)
+    return Network(whole, preprocessing, trunk, head, said, added)
 
 
 def with_checked_input(network: Network) -> keras.Model:
@@ -159,6 +165,19 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
     for position, layer in enumerate(backbone.layers):
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = position >= count - unfrozen and not is_batch_norm
+
+
+def _unfrozen_weights(backbone: keras.Model, layers_to_unfreeze: str) -> str:
+    """Returns what unfreezing adds: of N layers, many have no weights, or stay frozen."""
+    layers = [layer for layer in backbone.layers if layer.trainable_weights]
+    if not layers:
+        return ""
+    count = sum(math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights)
+    names = " … ".join(dict.fromkeys((layers[0].name, layers[-1].name)))
+    return (
+        f"--layers_to_unfreeze={layers_to_unfreeze} adds {count:,} weights of "
+        f"{text.counted(len(layers), 'layer')} ({names})."
+    )
 
 
 def _pool(pooling: str, feature_map: keras.KerasTensor) -> keras.KerasTensor:
