@@ -26,6 +26,7 @@ import filelock
 from trainer import config as config_lib
 from trainer import option_groups
 from trainer.config import Config
+from trainer.distribution import batch_sizes
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
@@ -83,6 +84,7 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
         return ()
     workspace = tasks.Workspace(base)  # Uses all CPUs: features are computed before workers start.
     choice = precision.choose(base, workspace.context)
+    base = _with_batch_size(base, settings, space, workspace.context.num_replicas)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
     if choice.reason:
         console.say(choice.reason)
@@ -247,6 +249,7 @@ def _search_in_parallel(
     settled = [
         *argv,
         f"--precision={base.runtime.precision}",
+        f"--batch_size={base.data.batch_size}",
         f"--cpu_threads={base.runtime.cpu_threads}",
         f"--max_epochs={base.optimization.max_epochs}",
     ]
@@ -260,12 +263,29 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     worker.await_chief()
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
+    base = workspace.base = _with_batch_size(base, settings, space, replicas=1)
     if not is_local:  # A chief on the same machine has cached the features already.
         features.prepare(workspace, features.configs_for(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
     oracle = algorithms.build(settings, space, plan)
     model = hypermodel.FineTuning(workspace, space, settings.objective)
     worker.TrialWorker(oracle, model, settings).search()
+
+
+def _with_batch_size(base: Config, settings: Settings, space: Space, replicas: int) -> Config:
+    """Returns the base with the batch size of all trials, if nobody gave one.
+
+    A resumed search keeps its own. One on several hosts takes that of one replica: each host knows
+    only its own replicas, and a worker refuses what it can't share among them.
+    """
+    if base.data.batch_size or any(d.name == "batch_size" for d in space.dimensions):
+        return base
+    of_search = (identity.load(settings) or {}).get("batch_size")
+    replicas = 1 if _has_remote_workers() else replicas
+    size = int(of_search or batch_sizes.automatic(replicas))
+    if note := batch_sizes.note(size, replicas, "replicas"):
+        console.say(note)
+    return base.with_batch_size(size)
 
 
 def _with_threads(base: Config, settings: Settings) -> Config:

@@ -203,6 +203,7 @@ class Space:
                 with_value(base, {dimension.name: dimension.canonical(value)})
         self._check_effect(base)
         self._check_layers(base)
+        self._check_automatic()
 
     def _check_effect(self, base: config_lib.Config) -> None:
         """Raises ConfigError for a dimension that changes no trial: a head without layers."""
@@ -222,6 +223,15 @@ class Space:
         for unfrozen in found[0] if found else own:
             model = dataclasses.replace(base.model, layers_to_unfreeze=str(unfrozen))
             unfreezing.check(model)
+
+    def _check_automatic(self) -> None:
+        """Raises ConfigError for batches of 0, which a trial would take for another size."""
+        for dimension in self.dimensions:
+            if dimension.name == "batch_size" and 0 in (dimension.choices or (dimension.low,)):
+                raise ConfigError(
+                    f"search ({dimension}) has a batch_size of 0, which stands for an automatic "
+                    "one; give sizes of 1 or more."
+                )
 
     def __str__(self) -> str:
         """Returns the space as --search spells it."""

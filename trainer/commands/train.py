@@ -22,7 +22,7 @@ from trainer import effects, option_groups
 from trainer.commands import evaluate
 from trainer.config import Config
 from trainer.data import opening, pipeline
-from trainer.distribution import peers, runtime
+from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision, saved
 from trainer.options import initial_weights
@@ -92,11 +92,32 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     directory, config = resuming.take(config, is_chief=context.is_chief)
     _say_what_is_there(directory, config)
     with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
+        config = _with_batch_size(config, context, directory)
         data = opening.load(
             config.data, config.model.backbone_image_size, compares_archive=context.is_chief
         )
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
+
+
+def _with_batch_size(
+    config: Config, context: runtime.Context, directory: run_directory.RunDirectory
+) -> Config:
+    """Returns the config with the batch size that the replicas share, if nobody gave one.
+
+    Saved with the run: resumed on other replicas, it has the same batches or is refused.
+    """
+    size, replicas = config.data.batch_size, context.num_replicas
+    if size % replicas:  # One that was given has been checked: this one is of the run.
+        raise ConfigError(
+            f"the run in model_dir ({directory}) has batches of {size}, which {replicas} replicas "
+            f"can't share equally: resume it on as many replicas as divide {size}, or name another."
+        )
+    if not size:
+        size = context.batch_size_for(0)
+        if note := batch_sizes.note(size, replicas, "replicas"):
+            console.say(note)
+    return config.with_batch_size(size)
 
 
 def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer.distribution import cluster, peers
+from trainer.distribution import batch_sizes, cluster, peers
 from trainer.errors import ConfigError, RunError
 from trainer.system import console, loopback, sockets, text
 
@@ -105,11 +105,16 @@ class Context:
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ConfigError unless every replica gets an equal share of a batch."""
-        if batch_size % self.num_replicas:
-            raise ConfigError(
-                f"batch_size ({batch_size}) is global and must be divisible by the "
-                f"{self.num_replicas} replicas."
-            )
+        batch_sizes.require(batch_size, self.num_replicas, "replicas")
+
+    def batch_size_for(self, batch_size: int) -> int:
+        """Returns the given batch size, or for 0 the automatic one.
+
+        Raises:
+          ConfigError: when the replicas can't share the given one equally.
+        """
+        self.check_batch_size(batch_size)
+        return batch_size or batch_sizes.automatic(self.num_replicas)
 
 
 def build(config: RuntimeOptions) -> Context:
