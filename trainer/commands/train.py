@@ -25,7 +25,7 @@ from trainer.data import opening, pipeline
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision, saved
-from trainer.options import initial_weights
+from trainer.options import initial_weights, resolution
 from trainer.runs import claims, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
@@ -152,7 +152,8 @@ def _train_in(
     config = config.with_precision(choice.policy)
     setup = fitting.build(_with_present_weights(config, directory), data, context)
     directory.save_config(config)
-    _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
+    reasons = (*context.reasons, choice.reason, resolution.note(config.data, config.model))
+    _announce(directory, reasons, context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
     directory.save_model(functools.partial(saved.save, setup.network))
     patients = frozenset(data.table("train").patient_id.tolist())

@@ -25,6 +25,7 @@ from trainer.data import opening
 from trainer.distribution import batch_sizes, runtime
 from trainer.errors import RunError
 from trainer.models import classifier, precision, session
+from trainer.options import resolution
 from trainer.system import console, text
 from trainer.tpu import flops, tracing
 from trainer.training import optimization
@@ -84,7 +85,8 @@ def check(config: Config) -> Check:
             console.say(note)
     batch_size = config.data.batch_size
     step = Step(config, topology, aot)
-    console.say(step.describe())
+    for line in filter(None, (resolution.note(config.data, config.model), step.describe())):
+        console.say(line)
     program = step.compile(batch_size // topology.chips)
     analytic = flops.training(step.model, batch_size // topology.chips)
     for line in _describe(program, analytic, topology):
