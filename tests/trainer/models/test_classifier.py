@@ -93,6 +93,22 @@ def test_pixels_are_not_rounded_by_16_bit_policies():
     assert network.whole(grey).dtype == "float32"
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("pooling", ["avg", "avgmax", "flatten"])
+def test_the_head_computes_in_float32_and_the_backbone_in_16_bits(policy, pooling, tmp_path):
+    keras.mixed_precision.set_dtype_policy(policy)
+    network = classifier.build(_config(pooling=pooling, dense_layers=2), (32, 32, 1), 2)
+    path = tmp_path / "whole.keras"
+    network.whole.save(path)
+    keras.mixed_precision.set_dtype_policy("float32")
+    restored = keras.saving.load_model(path, safe_mode=True)
+    for head in (network.head, restored.get_layer("head")):
+        assert {layer.compute_dtype for layer in head.layers[1:]} == {"float32"}
+    assert network.trunk.get_layer("block4_conv").compute_dtype == policy.removeprefix("mixed_")
+    images = radiographs.noise(3, 32)
+    np.testing.assert_array_equal(restored(images), network.whole(images))
+
+
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
 def test_weights_are_read_from_every_format(suffix, tmp_path):
     path = tmp_path / f"backbone{suffix}"
