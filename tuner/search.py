@@ -86,8 +86,8 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
     choice = precision.choose(base, workspace.context)
     base = _with_batch_size(base, settings, space, workspace.context.num_replicas)
     workspace.base = _with_threads(base.with_precision(choice.policy), settings)
-    if choice.reason:
-        console.say(choice.reason)
+    for reason in filter(None, (*workspace.context.unused, choice.reason)):
+        console.say(reason)
     with _locked(settings, is_dry=settings.dry_run):
         return _search(workspace, settings, space, argv)
 

@@ -69,6 +69,8 @@ def run(config: Config) -> Evaluation:
 
 def _evaluate(config: Config) -> Evaluation:
     context = runtime.build(config.runtime)
+    for line in context.unused:
+        console.say(line)
     with run_directory.restore(config, is_chief=context.is_chief) as directory:
         finished = trained.require_finished(directory)
         config = _with_batch_size(config, finished.config.data.batch_size, context)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer.distribution import batch_sizes, cluster, peers
+from trainer.distribution import accelerators, batch_sizes, cluster, peers
 from trainer.errors import ConfigError, RunError
 from trainer.system import console, loopback, sockets, text
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from trainer.options import RuntimeOptions
 
 
-TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
-"""Device files of the chips of a TPU VM: up to v4, and from v5e on."""
 TPU_TIMEOUT_S = 5
 _ROUNDING = (
     "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "TF_NUM_INTRAOP_THREADS",
@@ -50,6 +48,7 @@ class Context:
       steps_per_execution: training steps per call of the compiled loop.
       reasons: a sentence for each option that was left to `auto`, and on the environment.
       hosts: those that train together; None for one host.
+      unused: a sentence for each accelerator in this machine that TensorFlow can't use.
       default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
         because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
@@ -59,6 +58,7 @@ class Context:
     steps_per_execution: int
     reasons: tuple[str, ...]
     hosts: cluster.Cluster | None = None
+    unused: tuple[str, ...] = ()
     default_strategy: tf.distribute.Strategy = dataclasses.field(
         default_factory=tf.distribute.get_strategy
     )
@@ -142,7 +142,8 @@ def build(config: RuntimeOptions) -> Context:
     # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
     hosts = cluster.of_environment() if name == "multi_worker" else None
-    context = Context(strategy, device, steps_per_execution, reasons, hosts)
+    unused = _unused_accelerators() if name == "one_device" and device == "CPU" else ()
+    context = Context(strategy, device, steps_per_execution, reasons, hosts, unused)
     if not context.is_chief:
         console.mute()
     return context
@@ -172,6 +173,11 @@ def _settings_of_environment() -> tuple[str, ...]:
     if not found:
         return ()
     return (f"{', '.join(found)}: set in the environment; results may differ by rounding.",)
+
+
+def _unused_accelerators() -> tuple[str, ...]:
+    visible = {device.device_type for device in tf.config.list_physical_devices()}
+    return tuple(accelerators.unused(visible))
 
 
 def _limit_threads(count: int) -> None:
@@ -252,9 +258,10 @@ def _build_mirrored(config: RuntimeOptions) -> tf.distribute.Strategy:
     kind = "CPU" if config.num_logical_devices else "GPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if not devices:
+        reasons = _unused_accelerators()
         raise RunError(
             "--strategy=mirrored found no GPU; give --strategy=one_device, or "
-            "--num_logical_devices=2 to try it on logical CPUs."
+            f"--num_logical_devices=2 to try it on logical CPUs.{''.join(f' {x}' for x in reasons)}"
         )
     return mirrored(tuple(devices))
 
@@ -310,7 +317,7 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
 def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     """Looks for the TPU first: TensorFlow would keep looking for minutes."""
     if name == "local":
-        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in TPU_DEVICES):
+        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in accelerators.TPU_DEVICES):
             raise OSError("this machine has no TPU device in /dev")
         return tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
     with sockets.default_timeout(TPU_TIMEOUT_S):

@@ -9,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.distribution import runtime
+from trainer.distribution import accelerators, runtime
 from trainer.errors import ConfigError, RunError
 from trainer.options import RuntimeOptions
 
@@ -19,6 +19,20 @@ def test_auto_says_what_it_chose():
     assert context.num_replicas == 1
     assert context.is_chief
     assert context.reasons[0].startswith("strategy one_device")
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one_device"])
+def test_an_accelerator_that_is_not_used_is_said(strategy, monkeypatch, tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(accelerators.unused.__kwdefaults__, "root", tmp_path)
+    (line,) = runtime.build(RuntimeOptions(strategy=strategy)).unused
+    assert line.startswith("an NVIDIA GPU (/dev/nvidia0) is in this machine")
+    with pytest.raises(RunError, match="found no GPU; give .* an NVIDIA GPU .*nvidia0"):
+        runtime.build(RuntimeOptions(strategy="mirrored"))
+    mirrored = RuntimeOptions(strategy="mirrored", num_logical_devices=2)
+    assert runtime.build(mirrored).unused == ()
 
 
 def test_mirrored_takes_the_logical_cpus():
