@@ -30,13 +30,13 @@ from trainer.distribution import batch_sizes
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console, processes, text
+from trainer.system import console, text
 from tuner import budget, identity, notices, refit
 from tuner import plan as plan_lib
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.settings import Settings
-from tuner.trials import chief, estimate, features, hypermodel, tasks, waiting, worker
+from tuner.trials import chief, estimate, features, hypermodel, shares, tasks, waiting, worker
 
 if TYPE_CHECKING:
     import pathlib
@@ -82,10 +82,11 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return ()
-    workspace = tasks.Workspace(base)  # Uses all CPUs: features are computed before workers start.
+    # Uses all CPUs: features are computed before workers start.
+    workspace = tasks.Workspace(shares.for_chief(base, settings))
     choice = precision.choose(base, workspace.context)
     base = _with_batch_size(base, settings, space, workspace.context.num_replicas)
-    workspace.base = _with_threads(base.with_precision(choice.policy), settings)
+    workspace.base = shares.with_threads(base.with_precision(choice.policy), settings)
     for reason in filter(None, (*workspace.context.unused, choice.reason)):
         console.say(reason)
     with _locked(settings, is_dry=settings.dry_run):
@@ -253,8 +254,12 @@ def _search_in_parallel(
         f"--cpu_threads={base.runtime.cpu_threads}",
         f"--max_epochs={base.optimization.max_epochs}",
     ]
+    gpus = shares.gpus_of_workers(base)
+    if gpus:
+        console.say(shares.note(settings.workers, gpus))
+    environments = chief.environments(settings.workers, gpus)
     with chief.serving(oracle, "127.0.0.1:0") as address:
-        chief.supervise(oracle, settled, settings, address, show_progress)
+        chief.supervise(oracle, settled, settings, address, show_progress, environments)
 
 
 def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
@@ -286,15 +291,6 @@ def _with_batch_size(base: Config, settings: Settings, space: Space, replicas: i
     if note := batch_sizes.note(size, replicas, "replicas"):
         console.say(note)
     return base.with_batch_size(size)
-
-
-def _with_threads(base: Config, settings: Settings) -> Config:
-    """Divides the CPUs among the workers, unless cpu_threads is set."""
-    if settings.workers == 1 or base.runtime.cpu_threads:
-        return base
-    threads = max(1, processes.num_cores() // settings.workers)
-    runtime = dataclasses.replace(base.runtime, cpu_threads=threads)
-    return dataclasses.replace(base, runtime=runtime)
 
 
 def _locked(settings: Settings, *, is_dry: bool) -> Any:

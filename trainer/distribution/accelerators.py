@@ -106,6 +106,17 @@ def unused(
         )
 
 
+def gpu_ids(count: int, *, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Returns what CUDA_VISIBLE_DEVICES calls the GPUs that this process sees.
+
+    Args:
+      count: how many there are.
+      environ: variables of the environment; a choice of GPUs there is narrowed, and never widened.
+    """
+    named = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(named[:count]) if any(named) else tuple(map(str, range(count)))
+
+
 def _sentence(what: str, way_out: str) -> str:
     return f"{what} is in this machine, and TensorFlow can't use it: {way_out}."
 

@@ -1,7 +1,7 @@
 """Batch sizes that replicas can share equally; the one that is taken where nobody gives one.
 
-    batch_sizes.automatic(6)               # 36
-    batch_sizes.require(32, 6, "replicas") # ConfigError: ... the nearest are 30 and 36.
+batch_sizes.automatic(6)               # 36
+batch_sizes.require(32, 6, "replicas") # ConfigError: ... the nearest are 30 and 36.
 """
 
 from __future__ import annotations

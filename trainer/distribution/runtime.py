@@ -127,6 +127,7 @@ def build(config: RuntimeOptions) -> Context:
       RunError: when a requested device is missing.
     """
     _set_keras_defaults()
+    kept = _grow_gpu_memory()
     _limit_threads(config.cpu_threads)
     _allow_open_files()
     if config.deterministic:
@@ -136,7 +137,7 @@ def build(config: RuntimeOptions) -> Context:
     strategy = _build_strategy(name, config)
     device = _device_of(name, config)
     keras.utils.set_random_seed(config.seed)
-    reasons = _settings_of_environment()
+    reasons = (*kept, *_settings_of_environment())
     if config.strategy == "auto":
         reasons = (*reasons, f"strategy {name}: the best for this machine ({device}).")
     # The faster the device, the more a call from Python costs relative to a step.
@@ -173,6 +174,32 @@ def _settings_of_environment() -> tuple[str, ...]:
     if not found:
         return ()
     return (f"{', '.join(found)}: set in the environment; results may differ by rounding.",)
+
+
+def _grow_gpu_memory() -> tuple[str, ...]:
+    """Lets TensorFlow take the memory of GPUs as it needs it, and not all of it at once.
+
+    Otherwise a second run, or worker of a search, would find none on the same GPU. A user's own
+    setting of it stays.
+
+    Returns:
+      A sentence if it is too late.
+    """
+    if "TF_FORCE_GPU_ALLOW_GROWTH" in os.environ:
+        return ()
+    try:
+        for gpu in gpus():
+            tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 -- TensorFlow's.
+    except RuntimeError:
+        return ("TensorFlow started before this run, and keeps all the GPU memory that it took.",)
+    except ValueError:  # Virtual devices of a notebook have limits of their own.
+        return ()
+    return ()
+
+
+def gpus() -> list[tf.config.PhysicalDevice]:
+    """Returns the GPUs that TensorFlow sees."""
+    return list(tf.config.list_physical_devices("GPU"))
 
 
 def _unused_accelerators() -> tuple[str, ...]:
@@ -317,7 +344,9 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
 def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     """Looks for the TPU first: TensorFlow would keep looking for minutes."""
     if name == "local":
-        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in accelerators.TPU_DEVICES):
+        if not any(
+            list(pathlib.Path(folder).glob(nodes)) for folder, nodes in accelerators.TPU_DEVICES
+        ):
             raise OSError("this machine has no TPU device in /dev")
         return tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
     with sockets.default_timeout(TPU_TIMEOUT_S):

@@ -39,9 +39,7 @@ def _lines(root, visible=("CPU",), environ=None, system=LINUX):
 
 
 @pytest.mark.parametrize(("name", "files"), CASES)
-def test_an_accelerator_that_tensorflow_does_not_see_is_said_with_the_way_out(
-    machine, name, files
-):
+def test_an_accelerator_that_tensorflow_does_not_see_is_said_with_the_way_out(machine, name, files):
     (line,) = _lines(machine(files))
     assert line.startswith(f"{name} (/{files[0]}) is in this machine, and TensorFlow can't use it")
     assert WAYS_OUT[name] in line
@@ -59,12 +57,30 @@ def test_gpus_that_are_hidden_on_purpose_are_not(machine, hidden):
     assert _lines(machine(["dev/nvidia0"]), environ={"CUDA_VISIBLE_DEVICES": "0"})
 
 
+@pytest.mark.parametrize(
+    ("count", "named", "ids"),
+    [
+        (0, None, ()),
+        (3, None, ("0", "1", "2")),
+        (2, "", ("0", "1")),
+        (2, "2,5", ("2", "5")),
+        (2, "GPU-1a, GPU-2b", ("GPU-1a", "GPU-2b")),
+        (1, "3,-1,4", ("3",)),  # CUDA ends the list at the first that is none.
+    ],
+)
+def test_gpus_are_named_as_the_environment_names_them(count, named, ids):
+    environ = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    assert accelerators.gpu_ids(count, environ=environ) == ids
+
+
 def test_other_devices_of_guests_are_no_tpu(machine):
     files = ["dev/vfio/7", "sys/bus/pci/devices/0000:00:05.0/vendor"]
     assert _lines(machine(files, vendor="0x10de")) == []
 
 
-@pytest.mark.parametrize("files", [[], ["dev/nvidiactl"], ["dev/vfio/vfio"], ["usr/bin/nvidia-smi"]])
+@pytest.mark.parametrize(
+    "files", [[], ["dev/nvidiactl"], ["dev/vfio/vfio"], ["usr/bin/nvidia-smi"]]
+)
 def test_a_machine_without_one_says_nothing(machine, files):
     assert _lines(machine(files)) == []
 

@@ -60,8 +60,9 @@ def test_a_run_whose_batches_other_replicas_cant_share_is_refused():
 def test_an_evaluation_takes_the_next_size_that_its_replicas_share(capsys):
     config = Config.from_flat({"batch_size": 32})
     assert evaluate._with_batch_size(config, 32, _context(3)).data.batch_size == 33
-    assert "batch_size 33: the next multiple of the 3 replicas, which can't share the run's 32." in (
-        capsys.readouterr().out
+    assert (
+        "batch_size 33: the next multiple of the 3 replicas, which can't share the run's 32."
+        in (capsys.readouterr().out)
     )
     assert evaluate._with_batch_size(config, 32, _context(2)) == config
 
