@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trainer.config import Config
@@ -28,3 +30,12 @@ def test_a_batch_size_that_is_searched_stays_open(tmp_path):
     settings = Settings(directory=str(tmp_path), search="batch_size")
     space = settings.space_for(Config())
     assert search._with_batch_size(Config(), settings, space, 6) == Config()
+
+
+def test_a_resumed_search_keeps_its_batch_size(tmp_path):
+    settings = Settings(directory=str(tmp_path))
+    (settings.folder / "trial_0").mkdir(parents=True)
+    saved = {"began": 0.0, "max_epochs": 3, "hyperband_iterations": 1, "batch_size": 36}
+    (settings.folder / "search.json").write_text(json.dumps(saved))
+    space = settings.space_for(Config())
+    assert search._with_batch_size(Config(), settings, space, 1).data.batch_size == 36
