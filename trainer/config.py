@@ -6,7 +6,7 @@ names, so that moving an option to another group breaks no saved run.
 
     config = Config.from_flat({"dataset": "paper", "backbone": "mobilenet_v2"})
     config.model.backbone            # "mobilenet_v2"
-    config.to_flat()["batch_size"]   # 32
+    config.to_flat()["max_epochs"]   # 30
 """
 
 from __future__ import annotations
@@ -204,6 +204,10 @@ class Config(option_groups.Named):
         return dataclasses.replace(
             self, runtime=dataclasses.replace(self.runtime, precision=policy)
         )
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """Returns this config with the given batch size, where 0 left it to the replicas."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, batch_size=batch_size))
 
 
 def of_saved(values: Mapping[str, Any], place: object, way_out: str) -> Config:

@@ -12,7 +12,7 @@ class ConfigError(ValueError):
     try:
         config = trainer.Config.from_flat(options)
     except trainer.ConfigError as error:
-        print(error)      # batch_size (0) must be at least 1.
+        print(error)      # max_epochs (0) must be at least 1.
     """
 
 

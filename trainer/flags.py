@@ -21,7 +21,7 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
-from trainer.options import initial_weights
+from trainer.options import initial_weights, unfreezing
 from trainer.storage import contents, documents, locations
 from trainer.system import text
 
@@ -179,6 +179,8 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     notes = (*usage.repeated(_FLAGS), *check_effects(given, config, mode.name))
     if mode.trains:
         initial_weights.check(config.model, config.model_dir)
+    elif not mode.needs_run:
+        unfreezing.check(config.model)
     return TrainerCommand(mode, config, _verbosity(), notes)
 
 

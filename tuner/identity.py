@@ -121,6 +121,7 @@ def require_same_options(base: Config, settings: Settings) -> None:
     later = {
         "data": True,
         "precision": base.runtime.precision == "auto",
+        "batch_size": not base.data.batch_size,
         "max_epochs": settings.budget_minutes,
         "hyperband_iterations": settings.budget_minutes,
     }

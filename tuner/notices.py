@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trainer.config import Config
+from trainer.options import resolution
 from trainer.system import processes, text
 from tuner.reports import formats
 
@@ -39,6 +40,8 @@ def of(base: Config, settings: Settings, space: Space, plan: Plan) -> Iterator[s
       plan: of all trials.
     """
     yield _start(base)
+    if enlarged := resolution.note(base.data, base.model):
+        yield enlarged
     if crowded := processes.crowding("workers", settings.workers):
         yield crowded
     yield from _unused(base, settings, space)

@@ -26,16 +26,17 @@ import filelock
 from trainer import config as config_lib
 from trainer import option_groups
 from trainer.config import Config
+from trainer.distribution import batch_sizes
 from trainer.errors import ConfigError, RunError
 from trainer.models import precision
 from trainer.storage import files
-from trainer.system import console, processes, text
+from trainer.system import console, text
 from tuner import budget, identity, notices, refit
 from tuner import plan as plan_lib
 from tuner.oracles import algorithms
 from tuner.reports import board, formats, hparams, leaderboard, outcomes, page, verdict
 from tuner.settings import Settings
-from tuner.trials import chief, estimate, features, hypermodel, tasks, waiting, worker
+from tuner.trials import chief, estimate, features, hypermodel, shares, tasks, waiting, worker
 
 if TYPE_CHECKING:
     import pathlib
@@ -81,11 +82,13 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
     if role and "chief" not in role:
         _work_for_chief(base, settings, space)
         return ()
-    workspace = tasks.Workspace(base)  # Uses all CPUs: features are computed before workers start.
+    # Uses all CPUs: features are computed before workers start.
+    workspace = tasks.Workspace(shares.for_chief(base, settings))
     choice = precision.choose(base, workspace.context)
-    workspace.base = _with_threads(base.with_precision(choice.policy), settings)
-    if choice.reason:
-        console.say(choice.reason)
+    base = _with_batch_size(base, settings, space, workspace.context.num_replicas)
+    workspace.base = shares.with_threads(base.with_precision(choice.policy), settings)
+    for reason in filter(None, (*workspace.context.unused, choice.reason)):
+        console.say(reason)
     with _locked(settings, is_dry=settings.dry_run):
         return _search(workspace, settings, space, argv)
 
@@ -247,11 +250,16 @@ def _search_in_parallel(
     settled = [
         *argv,
         f"--precision={base.runtime.precision}",
+        f"--batch_size={base.data.batch_size}",
         f"--cpu_threads={base.runtime.cpu_threads}",
         f"--max_epochs={base.optimization.max_epochs}",
     ]
+    gpus = shares.gpus_of_workers(base)
+    if gpus:
+        console.say(shares.note(settings.workers, gpus))
+    environments = chief.environments(settings.workers, gpus)
     with chief.serving(oracle, "127.0.0.1:0") as address:
-        chief.supervise(oracle, settled, settings, address, show_progress)
+        chief.supervise(oracle, settled, settings, address, show_progress, environments)
 
 
 def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
@@ -260,6 +268,7 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     worker.await_chief()
     is_local = worker.PARENT in os.environ
     workspace = tasks.Workspace(base)
+    base = workspace.base = _with_batch_size(base, settings, space, replicas=1)
     if not is_local:  # A chief on the same machine has cached the features already.
         features.prepare(workspace, features.configs_for(base, space, settings.objective))
     plan = settings.plan(space, base.optimization.max_epochs)
@@ -268,13 +277,20 @@ def _work_for_chief(base: Config, settings: Settings, space: Space) -> None:
     worker.TrialWorker(oracle, model, settings).search()
 
 
-def _with_threads(base: Config, settings: Settings) -> Config:
-    """Divides the CPUs among the workers, unless cpu_threads is set."""
-    if settings.workers == 1 or base.runtime.cpu_threads:
+def _with_batch_size(base: Config, settings: Settings, space: Space, replicas: int) -> Config:
+    """Returns the base with the batch size of all trials, if nobody gave one.
+
+    A resumed search keeps its own. One on several hosts takes that of one replica: each host knows
+    only its own replicas, and a worker refuses what it can't share among them.
+    """
+    if base.data.batch_size or any(d.name == "batch_size" for d in space.dimensions):
         return base
-    threads = max(1, processes.num_cores() // settings.workers)
-    runtime = dataclasses.replace(base.runtime, cpu_threads=threads)
-    return dataclasses.replace(base, runtime=runtime)
+    of_search = (identity.load(settings) or {}).get("batch_size")
+    replicas = 1 if _has_remote_workers() else replicas
+    size = int(of_search or batch_sizes.automatic(replicas))
+    if note := batch_sizes.note(size, replicas, "replicas"):
+        console.say(note)
+    return base.with_batch_size(size)
 
 
 def _locked(settings: Settings, *, is_dry: bool) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import config as config_lib
 from trainer import option_groups
 from trainer.errors import ConfigError
+from trainer.options import unfreezing
 from trainer.storage import documents
 from trainer.system import hints
 from trainer.system import text as text_lib
@@ -202,6 +203,8 @@ class Space:
             for value in dimension.choices or (dimension.low, dimension.high):
                 with_value(base, {dimension.name: dimension.canonical(value)})
         self._check_effect(base)
+        self._check_layers(base)
+        self._check_automatic()
 
     def _check_effect(self, base: config_lib.Config) -> None:
         """Raises ConfigError for a dimension that changes no trial: a head without layers."""
@@ -213,6 +216,23 @@ class Space:
                 f"search ({name}) changes nothing with --dense_layers=0; leave out one of them, or "
                 "search dense_layers too."
             )
+
+    def _check_layers(self, base: config_lib.Config) -> None:
+        """Raises ConfigError for numbers of layers that the backbone lacks, or without weights."""
+        own = (base.model.layers_to_unfreeze,)
+        found = [d.choices for d in self.dimensions if d.name == "layers_to_unfreeze"]
+        for unfrozen in found[0] if found else own:
+            model = dataclasses.replace(base.model, layers_to_unfreeze=str(unfrozen))
+            unfreezing.check(model)
+
+    def _check_automatic(self) -> None:
+        """Raises ConfigError for batches of 0, which a trial would take for another size."""
+        for dimension in self.dimensions:
+            if dimension.name == "batch_size" and 0 in (dimension.choices or (dimension.low,)):
+                raise ConfigError(
+                    f"search ({dimension}) has a batch_size of 0, which stands for an automatic "
+                    "one; give sizes of 1 or more."
+                )
 
     def __str__(self) -> str:
         """Returns the space as --search spells it."""

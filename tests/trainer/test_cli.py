@@ -57,7 +57,7 @@ def test_help_lists_every_option_quickly():
         (["--learning_rate=nan"], "learning_rate (nan) must be finite."),
         (["--use_all_samples=nein"], "use_all_samples (nein) must be true or false."),
         (["--nodeterministic=false"], "--nodeterministic=false does not take an argument."),
-        (["--batch_size=0"], "batch_size (0) must be at least 1."),
+        (["--batch_size=-1"], "batch_size (-1) must be at least 0."),
         (["--max_epochs"], "--max_epochs needs a value: a whole number."),
         (["--optimizer=lion"], "optimizer (lion) must be one of adam, adamw, sgd."),
         (["--backbone=VGG-16"], "small_cnn; did you mean vgg16?"),

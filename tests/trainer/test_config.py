@@ -33,7 +33,7 @@ def test_defaults_are_those_of_the_documentation():
         "layers_to_unfreeze": "0", "neurons": 256, "dense_layers": 1, "dropout": 0.5,
         "pooling": "avg", "learning_rate": 1e-3, "optimizer": "adam", "schedule": "constant",
         "warmup_epochs": 0, "weight_decay": 0.0, "global_clipnorm": 0.0, "label_smoothing": 0.0,
-        "max_epochs": 30, "patience": 5, "batch_size": 32, "fixed_step_size": 100,
+        "max_epochs": 30, "patience": 5, "batch_size": 0, "fixed_step_size": 100,
         "use_all_samples": True, "class_weights": "none", "augmentation": "none", "views": 0,
         "strategy": "auto", "precision": "auto", "seed": 0,
     }  # fmt: skip
@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_documentation():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 0}, "batch_size (0) must be at least 1."),
+        ({"batch_size": -1}, "batch_size (-1) must be at least 0."),
         ({"batch_size": "many"}, 'batch_size ("many") must be a whole number.'),
         ({"batch_size": True}, "batch_size (true) must be a whole number."),
         ({"use_all_samples": 1}, "use_all_samples (1) must be true or false."),
@@ -173,7 +173,8 @@ def test_a_run_does_not_start_from_its_own_model(tmp_path, monkeypatch, weights,
 @pytest.mark.parametrize(
     ("name", "end"),
     [
-        ("batch_size", "; from 1 to 131071"),
+        ("batch_size", "; from 0 to 131071"),
+        ("neurons", "; from 1 to 131071"),
         ("dropout", "; from 0 to less than 1"),
         ("max_epochs", "; at least 1"),
         ("patience", "for this reason"),

@@ -35,6 +35,7 @@ def test_a_usual_search_says_only_where_it_starts():
         ({}, {"search": "neurons=64:500:64,dropout"}, "neurons=64:500:64 ends at 448"),
         ({}, {"search": "neurons=8|16"}, "only 2 configurations, not the 62 that are planned"),
         ({}, {"search": "neurons=8", "algorithm": "random"}, "only 1 configuration, not the 30"),
+        ({"backbone": "xception"}, {}, "the model enlarges them, which adds no detail; --dataset="),
         ({"weights": "none"}, {}, "each configuration starts from random weights."),
         ({"weights": "a.keras"}, {}, "each configuration starts from the weights in a.keras."),
         ({}, {"workers": 9999}, "workers (9999) exceeds the "),

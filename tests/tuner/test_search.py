@@ -249,6 +249,15 @@ def test_cuts_whose_features_exceed_the_cache_are_refused(base, settings):
         search.run(tight, settings(search="layers_to_unfreeze=2|4"), [])
 
 
+def test_a_search_says_what_each_number_of_layers_adds(base, capsys):
+    flat = base.to_flat()
+    configs = [Config.from_flat({**flat, "layers_to_unfreeze": n}) for n in ("0", "2", "3")]
+    features.prepare(tasks.Workspace(base), configs)
+    out = capsys.readouterr().out
+    assert "--layers_to_unfreeze=2 adds 73,856 weights of 1 layer (block4_conv)." in out
+    assert "layers_to_unfreeze 2 and 3 let the same weights train: the layers between" in out
+
+
 @pytest.mark.slow
 def test_features_of_several_cuts_from_one_pass_equal_those_of_separate_passes(base, tmp_path):
     flat = base.to_flat()

@@ -117,6 +117,12 @@ def test_a_list_of_something_wrong_says_what_is_wrong(text, message):
         ("neurons=0:8", r"neurons \(0\) must be at least 1"),
         ("augmentation=none|wild", r"augmentation \(wild\) must be one of"),
         ("layers_to_unfreeze=0|-3", "layers_to_unfreeze"),
+        ("batch_size=0|16", r"has a batch_size of 0, which stands for an automatic one"),
+        ("batch_size=0:64", r"has a batch_size of 0, which stands for an automatic one"),
+        (
+            "layers_to_unfreeze=0|1|4",
+            r"\(1\) adds no weights: .*=2 adds 2,359,808 \(block5_conv3\)",
+        ),
     ],
 )
 def test_bounds_that_the_trainer_refuses_are_refused(text, message):

@@ -110,7 +110,10 @@ def run(config: Config) -> None:
     """
     _unfrozen(config)
     context = runtime.build(config.runtime)
+    for line in context.unused:
+        console.say(line)
     _require_fair(config, context)
+    config = config.with_batch_size(context.batch_size_for(config.data.batch_size))
     data = opening.load(config.data, config.model.backbone_image_size)
     config = config.with_precision(precision.choose(config, context).policy)
     # Raises ConfigError if nothing can be cached: now, not after hours of measuring.

@@ -69,9 +69,11 @@ def run(config: Config) -> Evaluation:
 
 def _evaluate(config: Config) -> Evaluation:
     context = runtime.build(config.runtime)
-    context.check_batch_size(config.data.batch_size)
+    for line in context.unused:
+        console.say(line)
     with run_directory.restore(config, is_chief=context.is_chief) as directory:
         finished = trained.require_finished(directory)
+        config = _with_batch_size(config, finished.config.data.batch_size, context)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         is_given = config.data.manual_dir != finished.config.data.manual_dir
@@ -95,6 +97,22 @@ def _evaluate(config: Config) -> Evaluation:
             if context.is_chief:
                 evaluated.save(evaluation, data)
             return evaluation
+
+
+def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> Config:
+    """Returns the config with a batch size that the replicas share; a given one must be so.
+
+    Not the run's, where they can't share it: results don't depend on it but by rounding.
+    """
+    size, replicas = config.data.batch_size, context.num_replicas
+    if size != of_run or size % replicas == 0:
+        return config.with_batch_size(context.batch_size_for(size))
+    shared = -(-size // replicas) * replicas
+    console.say(
+        f"batch_size {shared}: the next multiple of the {replicas} replicas, which can't share the "
+        f"run's {size}."
+    )
+    return config.with_batch_size(shared)
 
 
 def predict(driver: Driver, batches: Batches, context: runtime.Context) -> np.ndarray:

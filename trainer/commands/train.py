@@ -21,10 +21,10 @@ from trainer import effects, option_groups
 from trainer.commands import evaluate
 from trainer.config import Config
 from trainer.data import opening, pipeline
-from trainer.distribution import peers, runtime
+from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
 from trainer.models import precision, saved
-from trainer.options import initial_weights
+from trainer.options import initial_weights, resolution
 from trainer.runs import claims, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
@@ -91,11 +91,32 @@ def _train(config: Config) -> tuple[str, Evaluation]:
     directory, config = resuming.take(config, is_chief=context.is_chief)
     _say_what_is_there(directory, config)
     with directory:  # On exit, waits until all files are uploaded, if the run is in a bucket.
+        config = _with_batch_size(config, context, directory)
         data = opening.load(
             config.data, config.model.backbone_image_size, compares_archive=context.is_chief
         )
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
+
+
+def _with_batch_size(
+    config: Config, context: runtime.Context, directory: run_directory.RunDirectory
+) -> Config:
+    """Returns the config with the batch size that the replicas share, if nobody gave one.
+
+    Saved with the run: resumed on other replicas, it has the same batches or is refused.
+    """
+    size, replicas = config.data.batch_size, context.num_replicas
+    if size % replicas:  # One that was given has been checked: this one is of the run.
+        raise ConfigError(
+            f"the run in model_dir ({directory}) has batches of {size}, which {replicas} replicas "
+            f"can't share equally: resume it on as many replicas as divide {size}, or name another."
+        )
+    if not size:
+        size = context.batch_size_for(0)
+        if note := batch_sizes.note(size, replicas, "replicas"):
+            console.say(note)
+    return config.with_batch_size(size)
 
 
 def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:
@@ -130,7 +151,9 @@ def _train_in(
     config = config.with_precision(choice.policy)
     setup = fitting.build(config, data, context, weights=_present_weights(config, directory))
     directory.save_config(config)
-    _announce(directory, (*context.reasons, choice.reason), context.num_replicas, data, setup)
+    reasons = (*context.unused, *context.reasons, choice.reason)
+    reasons = (*reasons, resolution.note(config.data, config.model))
+    _announce(directory, reasons, context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
     directory.save_model(functools.partial(saved.save, setup.network))
     patients = frozenset(data.table("train").patient_id.tolist())
@@ -176,5 +199,5 @@ def _announce(
         f"{trainable:,} trainable; {text.counted(num_replicas, 'replica')}, "
         f"{keras.mixed_precision.dtype_policy().name}"
     )
-    for sentence in (setup.feed.reason, *setup.notes):
+    for sentence in filter(None, (network.unfrozen, setup.feed.reason, *setup.notes)):
         console.say(sentence)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from trainer.distribution import cluster, peers
+from trainer.distribution import accelerators, batch_sizes, cluster, peers
 from trainer.errors import ConfigError, RunError
 from trainer.system import console, loopback, sockets, text
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from trainer.options import RuntimeOptions
 
 
-TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
-"""Device files of the chips of a TPU VM: up to v4, and from v5e on."""
 TPU_TIMEOUT_S = 5
 _ROUNDING = (
     "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "TF_NUM_INTRAOP_THREADS",
@@ -50,6 +48,7 @@ class Context:
       steps_per_execution: training steps per call of the compiled loop.
       reasons: a sentence for each option that was left to `auto`, and on the environment.
       hosts: those that train together; None for one host.
+      unused: a sentence for each accelerator in this machine that TensorFlow can't use.
       default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
         because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
@@ -59,6 +58,7 @@ class Context:
     steps_per_execution: int
     reasons: tuple[str, ...]
     hosts: cluster.Cluster | None = None
+    unused: tuple[str, ...] = ()
     default_strategy: tf.distribute.Strategy = dataclasses.field(
         default_factory=tf.distribute.get_strategy
     )
@@ -105,11 +105,16 @@ class Context:
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ConfigError unless every replica gets an equal share of a batch."""
-        if batch_size % self.num_replicas:
-            raise ConfigError(
-                f"batch_size ({batch_size}) is global and must be divisible by the "
-                f"{self.num_replicas} replicas."
-            )
+        batch_sizes.require(batch_size, self.num_replicas, "replicas")
+
+    def batch_size_for(self, batch_size: int) -> int:
+        """Returns the given batch size, or for 0 the automatic one.
+
+        Raises:
+          ConfigError: when the replicas can't share the given one equally.
+        """
+        self.check_batch_size(batch_size)
+        return batch_size or batch_sizes.automatic(self.num_replicas)
 
 
 def build(config: RuntimeOptions) -> Context:
@@ -122,6 +127,7 @@ def build(config: RuntimeOptions) -> Context:
       RunError: when a requested device is missing.
     """
     _set_keras_defaults()
+    kept = _grow_gpu_memory()
     _limit_threads(config.cpu_threads)
     _allow_open_files()
     if config.deterministic:
@@ -131,13 +137,14 @@ def build(config: RuntimeOptions) -> Context:
     strategy = _build_strategy(name, config)
     device = _device_of(name, config)
     keras.utils.set_random_seed(config.seed)
-    reasons = _settings_of_environment()
+    reasons = (*kept, *_settings_of_environment())
     if config.strategy == "auto":
         reasons = (*reasons, f"strategy {name}: the best for this machine ({device}).")
     # The faster the device, the more a call from Python costs relative to a step.
     steps_per_execution = config.steps_per_execution or {"CPU": 8, "GPU": 16, "TPU": 64}[device]
     hosts = cluster.of_environment() if name == "multi_worker" else None
-    context = Context(strategy, device, steps_per_execution, reasons, hosts)
+    unused = _unused_accelerators() if name == "one_device" and device == "CPU" else ()
+    context = Context(strategy, device, steps_per_execution, reasons, hosts, unused)
     if not context.is_chief:
         console.mute()
     return context
@@ -167,6 +174,37 @@ def _settings_of_environment() -> tuple[str, ...]:
     if not found:
         return ()
     return (f"{', '.join(found)}: set in the environment; results may differ by rounding.",)
+
+
+def _grow_gpu_memory() -> tuple[str, ...]:
+    """Lets TensorFlow take the memory of GPUs as it needs it, and not all of it at once.
+
+    Otherwise a second run, or worker of a search, would find none on the same GPU. A user's own
+    setting of it stays.
+
+    Returns:
+      A sentence if it is too late.
+    """
+    if "TF_FORCE_GPU_ALLOW_GROWTH" in os.environ:
+        return ()
+    try:
+        for gpu in gpus():
+            tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 -- TensorFlow's.
+    except RuntimeError:
+        return ("TensorFlow started before this run, and keeps all the GPU memory that it took.",)
+    except ValueError:  # Virtual devices of a notebook have limits of their own.
+        return ()
+    return ()
+
+
+def gpus() -> list[tf.config.PhysicalDevice]:
+    """Returns the GPUs that TensorFlow sees."""
+    return list(tf.config.list_physical_devices("GPU"))
+
+
+def _unused_accelerators() -> tuple[str, ...]:
+    visible = {device.device_type for device in tf.config.list_physical_devices()}
+    return tuple(accelerators.unused(visible))
 
 
 def _limit_threads(count: int) -> None:
@@ -247,9 +285,10 @@ def _build_mirrored(config: RuntimeOptions) -> tf.distribute.Strategy:
     kind = "CPU" if config.num_logical_devices else "GPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if not devices:
+        reasons = _unused_accelerators()
         raise RunError(
             "--strategy=mirrored found no GPU; give --strategy=one_device, or "
-            "--num_logical_devices=2 to try it on logical CPUs."
+            f"--num_logical_devices=2 to try it on logical CPUs.{''.join(f' {x}' for x in reasons)}"
         )
     return mirrored(tuple(devices))
 
@@ -305,7 +344,9 @@ def _build_tpu(name: str) -> tf.distribute.Strategy:
 def _find_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     """Looks for the TPU first: TensorFlow would keep looking for minutes."""
     if name == "local":
-        if not any(list(pathlib.Path(folder).glob(nodes)) for folder, nodes in TPU_DEVICES):
+        if not any(
+            list(pathlib.Path(folder).glob(nodes)) for folder, nodes in accelerators.TPU_DEVICES
+        ):
             raise OSError("this machine has no TPU device in /dev")
         return tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
     with sockets.default_timeout(TPU_TIMEOUT_S):

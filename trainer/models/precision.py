@@ -2,7 +2,9 @@
 
 On a CPU the faster policy can't be known in advance: with AMX, VGG16 is several times faster in
 bfloat16 than in float32, but MobileNetV2 is slower; without AMX, bfloat16 is emulated. Therefore
-the backbone is timed once per machine, and the result is stored beside the feature cache.
+the backbone is timed once per machine, and the result is stored beside the feature cache. The two
+policies are timed in turns, and the medians decide: other work on the machine, which slows a round
+or two, slows neither policy alone, and changes no median.
 
     choice = precision.choose(config, context)
     choice.policy, choice.reason
@@ -13,9 +15,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import platform
+import statistics
 import time
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -28,7 +32,7 @@ from trainer.models import classifier, footprint
 from trainer.storage import documents, files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from trainer import config as config_lib
     from trainer.distribution.runtime import Context
@@ -38,7 +42,11 @@ CANDIDATES = ("float32", "mixed_bfloat16")
 MARGIN = 1.15
 """How much faster bfloat16 must be to be chosen: it costs precision, and timings are noisy."""
 TRIAL_BATCH_SIZE = 8
-TRIAL_S = 2.0
+ROUNDS, LEAST_ROUNDS = 5, 3
+"""Rounds of each policy: most of them have to be slow to change the median. Fewer where they would
+take longer than LIMIT_S even as fast as the fastest: for a large backbone on a small machine."""
+ROUND_S, LIMIT_S = 0.4, 6.0
+"""Least length of a round; all of them take 4 s, unless one pass takes longer than a round."""
 
 
 _Rate = Annotated[float, documents.at_least(0)]
@@ -80,12 +88,13 @@ def _fastest_on_cpu(config: ModelOptions, cache_root: pathlib.Path) -> Choice:
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
         "tensorflow": tf.__version__,
+        "rounds": ROUNDS,  # Records of one long look each, which noise could decide, are left.
     }
     path = cache_root / "precision" / f"{_digest(key)}.json"
     rates = _load(path)
     when = "measured before"
     if rates is None:
-        rates, when = {policy: measure(config, policy) for policy in CANDIDATES}, "measured now"
+        rates, when = measure(config), "measured now"
         _save(path, {**key, "images_per_s": rates})
     slow, fast = (rates[policy] for policy in CANDIDATES)
     policy = CANDIDATES[fast > slow * MARGIN]
@@ -96,13 +105,46 @@ def _fastest_on_cpu(config: ModelOptions, cache_root: pathlib.Path) -> Choice:
     )
 
 
-def measure(
-    config: ModelOptions, policy: str, *, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Returns the backbone's throughput under a policy in images per second, forward pass only.
+def measure(config: ModelOptions) -> dict[str, float]:
+    """Returns the backbone's images per second under each policy, forward pass only.
 
     The weights are random: their values don't change the time.
     """
+    return median_rates({policy: _forward(config, policy) for policy in CANDIDATES})
+
+
+def median_rates(
+    passes: Mapping[str, Callable[[], object]], *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Times passes of TRIAL_BATCH_SIZE images in turns.
+
+    Args:
+      passes: by policy; each call is one pass.
+      clock: returns seconds.
+
+    Returns:
+      The median over the rounds of images per second, by policy.
+    """
+    for run in passes.values():
+        run()  # Traces the function, and oneDNN packs the weights: neither is timed.
+    rates: dict[str, list[float]] = {policy: [] for policy in passes}
+    shortest_s = dict.fromkeys(passes, math.inf)
+    for done in range(ROUNDS):
+        if done >= LEAST_ROUNDS and ROUNDS * sum(shortest_s.values()) > LIMIT_S:
+            break
+        for policy, run in passes.items():
+            start, count, elapsed = clock(), 0, 0.0
+            while not count or elapsed < ROUND_S:
+                run()
+                count += TRIAL_BATCH_SIZE
+                elapsed = clock() - start
+            rates[policy].append(count / elapsed)
+            shortest_s[policy] = min(shortest_s[policy], elapsed)
+    return {policy: statistics.median(of_rounds) for policy, of_rounds in rates.items()}
+
+
+def _forward(config: ModelOptions, policy: str) -> Callable[[], object]:
+    """Returns a pass of images through the backbone under a policy."""
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(policy)
     backbone = classifier.build_backbone(config)
@@ -118,12 +160,7 @@ def measure(
     side = config.backbone_image_size
     generator = np.random.default_rng(0)
     images = tf.constant(generator.uniform(-1, 1, (TRIAL_BATCH_SIZE, side, side, 3)), tf.float32)
-    forward(images)  # Traces the function, and oneDNN packs the weights: neither is timed.
-    start, count = clock(), 0
-    while clock() - start < TRIAL_S:
-        forward(images)
-        count += TRIAL_BATCH_SIZE
-    return count / (clock() - start)
+    return lambda: forward(images)
 
 
 def _cpu() -> str:

@@ -43,7 +43,11 @@ class DataOptions(option_groups.Group):
         of_result=False,
     )
     batch_size: int = option(
-        32, "global batch size: samples per step, over all replicas", minimum=1, below=2**17
+        0,
+        "global batch size: samples per step, over all replicas; 0: 32, or where the replicas "
+        "don't divide it, the next multiple of them (a resumed run keeps its own)",
+        minimum=0,
+        below=2**17,
     )
     fixed_step_size: int = option(100, "steps per epoch if use_all_samples is false", minimum=1)
     use_all_samples: bool = option(

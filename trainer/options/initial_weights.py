@@ -6,6 +6,7 @@ import pathlib
 
 from trainer import backbones
 from trainer.errors import ConfigError
+from trainer.options import unfreezing
 from trainer.options.model import ALL_LAYERS, ModelOptions
 from trainer.storage import locations
 from trainer.system import text
@@ -18,18 +19,14 @@ def check(model: ModelOptions, model_dir: str = "") -> None:
 
     Raises:
       ConfigError: for weights that don't exist, can't be, or are the run's own, for more layers
-        than the backbone has, and for a frozen backbone with random weights.
+        than the backbone has or none with weights, and for a frozen backbone with random weights.
     """
     row, weights, unfrozen = (
         backbones.REGISTRY[model.backbone],
         model.weights,
         model.layers_to_unfreeze,
     )
-    if unfrozen != ALL_LAYERS and int(unfrozen) > row.num_layers:
-        raise ConfigError(
-            f"layers_to_unfreeze ({unfrozen}) exceeds the {row.num_layers} layers of "
-            f"{model.backbone}; '{ALL_LAYERS}' unfreezes them all."
-        )
+    unfreezing.check(model)
     if weights == "imagenet" and not row.is_pretrained:
         raise ConfigError(
             f"{model.backbone} has no ImageNet weights; give --weights=none "

@@ -43,7 +43,8 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
     Workers other than the chief get a temporary directory, which is removed when they exit.
 
     Returns:
-      The directory, and the config with the precision of the run in it, if there is one.
+      The directory, and the config with what the run in it chose by itself, if there is one: its
+      precision, and its batch size where none is given.
 
     Raises:
       ConfigError: when `resume` forbids it, the run in it has other options, or the files in it
@@ -71,7 +72,10 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
         raise
     if not is_chief:
         run = _copy(run)
-    return run, config if saved is None else config.with_precision(saved.runtime.precision)
+    if saved is not None:
+        config = config.with_precision(saved.runtime.precision)
+        config = config.with_batch_size(config.data.batch_size or saved.data.batch_size)
+    return run, config
 
 
 def _claimed(name: str) -> str:
@@ -165,6 +169,8 @@ def _obstacles(config: Config, saved: Config) -> dict[str, tuple[Any, Any]]:
     changes = config.changes_from(saved)
     if config.runtime.precision == "auto":
         changes.pop("precision", None)
+    if not config.data.batch_size:
+        changes.pop("batch_size", None)
     has_same_rates = config.optimization.decay_epochs == saved.optimization.decay_epochs
     for name in LENGTHS if has_same_rates else ("patience",):
         changes.pop(name, None)

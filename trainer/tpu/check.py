@@ -22,9 +22,10 @@ import tensorflow as tf
 
 from trainer import topologies
 from trainer.data import opening
-from trainer.distribution import runtime
-from trainer.errors import ConfigError, RunError
+from trainer.distribution import batch_sizes, runtime
+from trainer.errors import RunError
 from trainer.models import classifier, precision, session
+from trainer.options import resolution
 from trainer.system import console, text
 from trainer.tpu import flops, tracing
 from trainer.training import optimization
@@ -76,14 +77,16 @@ def check(config: Config) -> Check:
     """Does the same as `run`, and returns the results."""
     aot = _load_compiler()
     topology = topologies.parse(config.runtime.tpu_topology)
+    what = f"chips of {topology.name}"
+    batch_sizes.require(config.data.batch_size, topology.chips, what)
+    if not config.data.batch_size:
+        config = config.with_batch_size(batch_sizes.automatic(topology.chips))
+        if note := batch_sizes.note(config.data.batch_size, topology.chips, what):
+            console.say(note)
     batch_size = config.data.batch_size
-    if batch_size % topology.chips:
-        raise ConfigError(
-            f"batch_size ({batch_size}) is global and must be divisible by the {topology.chips} "
-            f"chips of {topology.name}."
-        )
     step = Step(config, topology, aot)
-    console.say(step.describe())
+    for line in filter(None, (resolution.note(config.data, config.model), step.describe())):
+        console.say(line)
     program = step.compile(batch_size // topology.chips)
     analytic = flops.training(step.model, batch_size // topology.chips)
     for line in _describe(program, analytic, topology):

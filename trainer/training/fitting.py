@@ -21,7 +21,7 @@ import tensorflow as tf
 from trainer.distribution import peers
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.features import partition, shard_files
-from trainer.models import classifier, footprint, session
+from trainer.models import classifier, footprint, inference_mode, session
 from trainer.system import console, signals
 from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
 from trainer.training.driver import Driver, Position
@@ -87,7 +87,7 @@ def build(
             steps,
             backbone=None if config.model.is_untrained else network.trunk,
         )
-    frozen = partition.weights_hash(classifier.frozen_weights(network.whole))
+    frozen = partition.weights_hash(inference_mode.frozen_weights(network.whole))
     fingerprint = f"{frozen}-{data.fingerprint}-{feed.kind}"
     return TrainingSetup(network, feed, variables, fingerprint, steps, notes)
 
@@ -246,7 +246,7 @@ def _build_callbacks(
     """
     model, rules = setup.feed.model, config.optimization
     log = metrics_log.MetricsLog(directory.metrics)
-    kept = [*model.trainable_variables, *classifier.moving_statistics(model)]
+    kept = [*model.trainable_variables, *inference_mode.moving_statistics(model)]
     stopping = callbacks.EarlyStopping(kept, monitor=rules.monitor, patience=rules.patience)
     recoveries = callbacks.Recoveries(model.optimizer.learning_rate_factor)
     checkpoints = checkpoint.Checkpoints(

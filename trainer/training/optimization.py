@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from trainer.errors import ConfigError
-from trainer.models import classifier
+from trainer.models import inference_mode
 from trainer.training import gradients
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _changing_variables(model: keras.Model) -> list[Any]:
     weights = {id(weight) for weight in model.weights}
     return [
         *model.trainable_variables,
-        *classifier.moving_statistics(model),
+        *inference_mode.moving_statistics(model),
         *(variable for variable in model.variables if id(variable) not in weights),
         *model.optimizer.variables,
         *(variable for metric in model.metrics for variable in metric.variables),

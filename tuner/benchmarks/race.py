@@ -63,6 +63,7 @@ def run(command: tuner_flags.TunerCommand, argv: Sequence[str], *, is_timed_only
     settings.require_free_folder()  # The search would say it, after plain KerasTuner was timed.
     workspace = tasks.Workspace(base)
     base = base.with_precision(precision.choose(base, workspace.context).policy)
+    base = base.with_batch_size(workspace.context.batch_size_for(base.data.batch_size))
     workspace.base = base
     plan = settings.plan(space, base.optimization.max_epochs)
     folder = settings.folder

@@ -1,7 +1,7 @@
 """The chief of a parallel search: serves the oracle to workers over KerasTuner's gRPC protocol.
 
     with chief.serving(oracle, "127.0.0.1:0") as address:      # all workers on this host
-        chief.supervise(oracle, argv, settings, address, show_progress)
+        chief.supervise(oracle, argv, settings, address, show_progress, environments)
 
 For workers on other hosts, the process whose KERASTUNER_TUNER_ID contains "chief" calls
 `chief.serve`. A chief trains no trials itself.
@@ -29,7 +29,7 @@ from tuner.trials import waiting, worker
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tuner.oracles.durable import DurableOracle
     from tuner.settings import Settings
@@ -97,7 +97,14 @@ def serve(oracle: DurableOracle, show_progress: Callable[[], None]) -> None:
 class WorkerProcess:
     """A worker process on this machine."""
 
-    def __init__(self, index: int, argv: Sequence[str], address: str, folder: pathlib.Path) -> None:
+    def __init__(
+        self,
+        index: int,
+        argv: Sequence[str],
+        address: str,
+        folder: pathlib.Path,
+        own: Mapping[str, str],
+    ) -> None:
         self._index, self._argv = index, argv
         host, _, port = address.rpartition(":")
         self._environment = {
@@ -107,6 +114,7 @@ class WorkerProcess:
             "KERASTUNER_ORACLE_IP": host,
             "KERASTUNER_ORACLE_PORT": port,
             worker.PARENT: str(os.getpid()),
+            **own,
         }
         self._log = folder / f"worker-{index}.log"
         self.deaths = 0
@@ -144,12 +152,23 @@ class WorkerProcess:
         return f"worker {self._index}: {last} (see {self._log})"
 
 
+def environments(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """Returns the variables of each worker's own: one GPU, in turn, if there are any.
+
+    Without them each worker would take all GPUs, and memory of each.
+    """
+    if not gpus:
+        return [{} for _ in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)]
+
+
 def supervise(
     oracle: DurableOracle,
     argv: Sequence[str],
     settings: Settings,
     address: str,
     show_progress: Callable[[], None],
+    environments: Sequence[Mapping[str, str]],
 ) -> None:
     """Runs workers on this machine until the search is over; restarts a worker that dies.
 
@@ -159,11 +178,15 @@ def supervise(
       settings: of the search.
       address: of the oracle.
       show_progress: called every POLL_S seconds.
+      environments: variables of each worker's own; one worker for each.
 
     Raises:
       RunError: when a worker ends with an error, or dies repeatedly while no trial ends.
     """
-    workers = [WorkerProcess(i, argv, address, settings.folder) for i in range(settings.workers)]
+    workers = [
+        WorkerProcess(index, argv, address, settings.folder, own)
+        for index, own in enumerate(environments)
+    ]
     ended = len(oracle.end_order)
     try:
         while not oracle.is_over:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
+    from trainer.models.classifier import Network
     from tuner.space import Space
 
 CUT = "layers_to_unfreeze"
@@ -41,6 +42,7 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
       ConfigError: when the features of all cuts together exceed --cache_budget_gb.
     """
     built = [workspace.build(config) for config in configs]
+    _say_what_trains(configs, [setup.network for setup in built])
     by_position: dict[int, feeds.FeatureFeed] = {}
     reasons: dict[str, None] = {}  # In order; several cuts may have the same.
     for setup in built:
@@ -62,6 +64,22 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
                 feeds.compute_together(found, built[-1].network, split)
         for feed in found:
             feed.prepare()
+
+
+def _say_what_trains(configs: Sequence[Config], networks: Sequence[Network]) -> None:
+    """Says how many weights each cut adds to the head's, and which cuts add the same."""
+    by_layers: dict[tuple[str, ...], list[str]] = {}
+    for config, network in zip(configs, networks, strict=True):
+        if network.unfrozen:
+            console.say(network.unfrozen)
+        layers = tuple(x.name for x in network.trunk.layers if x.trainable_weights)
+        by_layers.setdefault(layers, []).append(config.model.layers_to_unfreeze)
+    for same in by_layers.values():
+        if len(same) > 1:
+            console.say(
+                f"{CUT} {' and '.join(same)} let the same weights train: the layers between them "
+                "have none. Leave out all but one."
+            )
 
 
 def _require_room(found: Sequence[feeds.FeatureFeed], budget_gb: float) -> None:

@@ -86,7 +86,7 @@ class Workspace:
           ConfigError: when its options contradict each other.
           RunError: when the backbone's weights can't be loaded.
         """
-        self.context.check_batch_size(config.data.batch_size)
+        config = config.with_batch_size(self.context.batch_size_for(config.data.batch_size))
         config = config.with_precision(precision.choose(config, self.context).policy)
         data = self.data(config)
         with data.reading():

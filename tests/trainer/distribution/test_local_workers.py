@@ -75,7 +75,10 @@ def test_a_workers_error_is_printed_with_its_index_and_exit_code():
     """2 is wrong usage: batch_size must be divisible by the replicas; both workers say so."""
     result = _run([*TRAINER, "--batch_size=33", *WORKERS])
     assert result.returncode == 2
-    assert "batch_size (33) is global and must be divisible by the 2 replicas." in result.stderr
+    assert (
+        "batch_size (33) is global and must be divisible by the 2 replicas; the nearest are 32 and "
+        "34." in result.stderr
+    )
     assert re.search(r"trainer: worker [01] failed with 2; the other workers", result.stderr)
 
 

@@ -9,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.distribution import runtime
+from trainer.distribution import accelerators, runtime
 from trainer.errors import ConfigError, RunError
 from trainer.options import RuntimeOptions
 
@@ -19,6 +19,66 @@ def test_auto_says_what_it_chose():
     assert context.num_replicas == 1
     assert context.is_chief
     assert context.reasons[0].startswith("strategy one_device")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes TensorFlow see two GPUs; returns what it is told of their memory."""
+    found = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(2)]
+    listed = tf.config.list_physical_devices
+
+    def list_devices(kind=None):
+        return found if kind == "GPU" else listed(kind)
+
+    grown = []
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", list_devices)
+    monkeypatch.setattr(
+        tf.config.experimental, "set_memory_growth", lambda *args: grown.append(args)
+    )
+    return found, grown
+
+
+def test_the_memory_of_every_gpu_is_taken_as_needed(gpus):
+    found, grown = gpus
+    context = runtime.build(RuntimeOptions(strategy="one_device"))
+    assert grown == [(gpu, True) for gpu in found]
+    assert context.device == "GPU"
+    assert context.reasons == context.unused == ()
+
+
+def test_a_users_own_setting_of_gpu_memory_stays(gpus, monkeypatch):
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    runtime.build(RuntimeOptions(strategy="one_device"))
+    assert gpus[1] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RuntimeError("initialized"), ("TensorFlow started before",)), (ValueError("virtual"), ())],
+)
+@pytest.mark.usefixtures("gpus")
+def test_gpu_memory_that_is_taken_already_is_said(monkeypatch, error, said):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
+    reasons = runtime.build(RuntimeOptions(strategy="one_device")).reasons
+    assert tuple(reason[:25] for reason in reasons) == said
+
+
+@pytest.mark.parametrize("strategy", ["auto", "one_device"])
+def test_an_accelerator_that_is_not_used_is_said(strategy, monkeypatch, tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(accelerators.unused.__kwdefaults__, "root", tmp_path)
+    (line,) = runtime.build(RuntimeOptions(strategy=strategy)).unused
+    assert line.startswith("an NVIDIA GPU (/dev/nvidia0) is in this machine")
+    with pytest.raises(RunError, match=r"found no GPU; give .* an NVIDIA GPU .*nvidia0"):
+        runtime.build(RuntimeOptions(strategy="mirrored"))
+    mirrored = RuntimeOptions(strategy="mirrored", num_logical_devices=2)
+    assert runtime.build(mirrored).unused == ()
 
 
 def test_mirrored_takes_the_logical_cpus():

@@ -27,7 +27,6 @@ def _trainable(network: classifier.Network) -> list[str]:
     ("unfrozen", "expected"),
     [
         ("0", []),
-        ("1", []),  # The last layer is a pooling layer.
         ("2", ["block4_conv"]),
         ("4", ["block3_conv", "block4_conv"]),
         ("all", ["block1_conv", "block2_conv", "block3_conv", "block4_conv"]),
@@ -37,6 +36,27 @@ def test_the_last_layers_of_the_backbone_train(unfrozen, expected):
     network = classifier.build(_config(layers_to_unfreeze=unfrozen), (32, 32, 1), 2)
     assert _trainable(network) == expected
     assert network.head.trainable_weights
+
+
+@pytest.mark.parametrize(
+    ("unfrozen", "said"),
+    [
+        ("0", ""),
+        ("2", "--layers_to_unfreeze=2 adds 73,856 weights of 1 layer (block4_conv)."),
+        ("3", "--layers_to_unfreeze=3 adds 73,856 weights of 1 layer (block4_conv)."),
+        (
+            "4",
+            "--layers_to_unfreeze=4 adds 92,352 weights of 2 layers (block3_conv … block4_conv).",
+        ),
+    ],
+)
+def test_a_network_tells_what_unfreezing_adds(unfrozen, said):
+    assert classifier.build(_config(layers_to_unfreeze=unfrozen), (32, 32, 1), 2).unfrozen == said
+
+
+def test_layers_without_weights_are_not_unfrozen_in_silence():
+    with pytest.raises(ConfigError, match=r"\(1\) adds no weights: .*=2 adds 73,856 "):
+        classifier.build(_config(layers_to_unfreeze="1"), (32, 32, 1), 2)
 
 
 def test_unfreezing_more_layers_than_exist_is_an_error():
@@ -71,6 +91,22 @@ def test_pixels_are_not_rounded_by_16_bit_policies():
     scaled = network.preprocessing(grey)[0, 0, 0]
     np.testing.assert_allclose(scaled, [200 - 103.939, 200 - 116.779, 200 - 123.68], atol=1e-4)
     assert network.whole(grey).dtype == "float32"
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("pooling", ["avg", "avgmax", "flatten"])
+def test_the_head_computes_in_float32_and_the_backbone_in_16_bits(policy, pooling, tmp_path):
+    keras.mixed_precision.set_dtype_policy(policy)
+    network = classifier.build(_config(pooling=pooling, dense_layers=2), (32, 32, 1), 2)
+    path = tmp_path / "whole.keras"
+    network.whole.save(path)
+    keras.mixed_precision.set_dtype_policy("float32")
+    restored = keras.saving.load_model(path, safe_mode=True)
+    for head in (network.head, restored.get_layer("head")):
+        assert {layer.compute_dtype for layer in head.layers[1:]} == {"float32"}
+    assert network.trunk.get_layer("block4_conv").compute_dtype == policy.removeprefix("mixed_")
+    images = radiographs.noise(3, 32)
+    np.testing.assert_array_equal(restored(images), network.whole(images))
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])

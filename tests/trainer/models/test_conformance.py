@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -167,6 +169,18 @@ def test_the_registry_knows_its_layers(name, network):
     names = {layer.name for layer in stored.weighted_layers(network.trunk)}
     landmarks = {other for other, its in backbones.REGISTRY.items() if its.landmark in names}
     assert landmarks == {name}
+
+
+def test_the_registry_knows_the_first_layer_that_unfreezing_trains(name):
+    """One layer fewer adds no weights, and is refused before TensorFlow is imported."""
+    top = backbones.REGISTRY[name].top
+    backbone = classifier.build_backbone(ModelOptions(backbone=name, image_size=SIZE))
+    classifier.freeze(backbone, str(top.position - 1))
+    assert not backbone.trainable_weights
+    classifier.freeze(backbone, str(top.position))
+    (layer,) = [layer for layer in backbone.layers if layer.trainable_weights]
+    assert layer.name.startswith(top.name)
+    assert sum(math.prod(w.shape) for w in layer.trainable_weights) == top.num_weights
 
 
 def test_registry_tells_batch_norm(network, name):

@@ -62,6 +62,13 @@ def test_a_run_continues_with_another_length(make_run, tmp_path, case):
     assert not saved.changes_from(_config(tmp_path, **now))
 
 
+def test_a_run_keeps_its_batch_size_if_none_is_given(make_run, tmp_path):
+    """One that is automatic was chosen for the replicas that the run began on."""
+    make_run(3, batch_size=36)
+    assert _take(tmp_path, batch_size=0).data.batch_size == 36
+    assert not (tmp_path / "run" / "changes.jsonl").exists()
+
+
 REFUSED = {
     "a cosine over more epochs": (
         {"schedule": "cosine"}, {"schedule": "cosine", "max_epochs": 16},
@@ -83,6 +90,7 @@ REFUSED = {
     ),
     "less than the epoch it is in": ({}, {"max_epochs": 3}, "give --max_epochs=4 or more"),
     "a length and another option": ({}, {"max_epochs": 16, "neurons": 9}, r"\(neurons 8 -> 9\); n"),
+    "another batch size": ({}, {"batch_size": 8}, r"batch_size \d+ -> 8\)"),
     "never": ({}, {"max_epochs": 16, "resume": "never"}, "already holds a run"),
 }  # fmt: skip
 

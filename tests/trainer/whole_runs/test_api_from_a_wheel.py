@@ -22,14 +22,14 @@ config = trainer.Config.from_flat(options)
 assert trainer.Config.from_flat(config.to_flat()) == config
 assert config.changes_from(trainer.Config())["dataset"] == ("grouped", "phantom")
 assert config.command_line().startswith("python -m trainer --dataset=phantom")
-assert config.with_precision("float32") == config
+assert config.with_precision("float32").with_batch_size(100) == config
 assert str(config.cache_root) == options["cache_dir"]
 assert (config.data.batch_size, config.model.backbone) == (100, "small_cnn")
 assert config.optimization.max_epochs == config.runtime.seed + 1 == 1
 assert config.checkpoints.resume == config.features.feature_cache == "auto"
 assert config.benchmark.benchmark_images == 1000
 try:
-    trainer.Config.from_flat({"batch_size": 0})
+    trainer.Config.from_flat({"max_epochs": 0})
 except trainer.ConfigError as error:
     print(error)
 try:
@@ -99,7 +99,7 @@ def test_a_script_in_an_empty_folder_trains_opens_and_evaluates(installed, phant
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "batch_size (0) must be at least 1." in result.stdout
+    assert "max_epochs (0) must be at least 1." in result.stdout
     assert "there is no run at runs/a" in result.stdout
     assert "run directory: runs/a" in result.stdout
     assert "RANK 1 Accuracy" not in result.stdout  # The report of 80 lines comes when asked for.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.support import devices, radiographs
 from trainer.data import batches
-from trainer.models import classifier, saved
+from trainer.models import classifier, inference_mode, saved
 from trainer.options import ModelOptions, OptimizationOptions
 from trainer.training import driver, optimization
 
@@ -57,7 +57,7 @@ def _trained(replicas: int, **options) -> keras.Model:
 def _statistics(model: keras.Model) -> list[np.ndarray]:
     return [
         keras.ops.convert_to_numpy(statistic)
-        for layer in classifier.batch_norm_layers(model)
+        for layer in inference_mode.batch_norm_layers(model)
         for statistic in (layer.moving_mean, layer.moving_variance)
     ]
 
@@ -66,9 +66,9 @@ def test_random_weights_train_their_batch_norm():
     model = _trained(1)
     means = _statistics(model)[::2]
     assert all(np.abs(mean).max() > 0 for mean in means)
-    assert len(classifier.moving_statistics(model)) == 2 * len(means)
-    frozen = {id(weight) for weight in classifier.frozen_weights(model)}
-    assert not frozen & {id(weight) for weight in classifier.moving_statistics(model)}
+    assert len(inference_mode.moving_statistics(model)) == 2 * len(means)
+    frozen = {id(weight) for weight in inference_mode.frozen_weights(model)}
+    assert not frozen & {id(weight) for weight in inference_mode.moving_statistics(model)}
 
 
 def test_replicas_have_the_statistics_of_the_global_batch():
@@ -79,7 +79,7 @@ def test_replicas_have_the_statistics_of_the_global_batch():
 
 
 def test_each_replica_has_the_same_statistics():
-    for layer in classifier.batch_norm_layers(_trained(2)):
+    for layer in inference_mode.batch_norm_layers(_trained(2)):
         first, second = (value.numpy() for value in layer.moving_mean.value.values)
         np.testing.assert_array_equal(first, second)
 
@@ -92,13 +92,13 @@ def test_pretrained_weights_keep_their_statistics(unfrozen, tmp_path):
     model = _trained(1, weights=str(path), layers_to_unfreeze=unfrozen)
     for ours, theirs in zip(_statistics(model), _statistics(source), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert not classifier.moving_statistics(model)
+    assert not inference_mode.moving_statistics(model)
 
 
 def test_a_saved_model_has_the_statistics(tmp_path):
     keras.utils.set_random_seed(0)
     network = classifier.build(_options(), (SIDE, SIDE, 1), 2)
-    for count, statistic in enumerate(classifier.moving_statistics(network.whole)):
+    for count, statistic in enumerate(inference_mode.moving_statistics(network.whole)):
         statistic.assign(keras.ops.ones_like(statistic) * (count + 1))
     saved.save(network, tmp_path / "best.keras")
     loaded = keras.models.load_model(tmp_path / "best.keras")
