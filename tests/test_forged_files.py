@@ -197,7 +197,7 @@ def _read_search(folder: Path) -> None:
 KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
-    precision="float32", dtype="float32", augmentation=None, view=None,
+    precision="float32", device="CPU", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 FEATURES = np.arange(160, dtype=np.float32).reshape(40, 4)
 SHARDS = shard_files.Shards(40, (4,), tf.float32)

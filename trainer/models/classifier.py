@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer import backbones, options
 from trainer.errors import ConfigError
-from trainer.models import footprint, weights
+from trainer.models import dropout, footprint, weights
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _build_head(config: ModelOptions, width: int, num_classes: int) -> keras.Mod
     x = features
     for i in range(1, config.dense_layers + 1):
         x = keras.layers.Dense(config.neurons, activation="relu", name=f"dense_{i}")(x)
-        x = keras.layers.Dropout(config.dropout, name=f"dropout_{i}")(x)
+        x = dropout.layer(config.dropout, name=f"dropout_{i}")(x)
     # float32 under every policy: in 16 bits, softmax loses small probabilities.
     probabilities = keras.layers.Dense(
         num_classes, activation="softmax", dtype="float32", name="probabilities"
