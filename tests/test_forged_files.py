@@ -75,7 +75,7 @@ def _make_run(folder: Path) -> None:
     config = runs.small_config(folder / "data", folder, model_dir=str(folder))
     directory = run_directory.RunDirectory(folder)
     directory.save_config(config)
-    directory.save_trained_on(HASH, ["person1", "IM-0001"])
+    directory.save_trained_on(HASH, ["person1", "IM-0001"], ["person2"])
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     directory.best_model.write_bytes(b"")
     (directory.checkpoints / "00002-000000").mkdir(parents=True)
@@ -102,6 +102,7 @@ def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
     return (
         lambda: trained.open_run(folder).history,
         lambda: (trained.open_run(folder).training_patients, trained.open_run(folder).config),
+        lambda: trained.open_run(folder).validation_patients,
         lambda: trained.open_run(folder).data_fingerprint,
     )
 

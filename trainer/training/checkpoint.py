@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raise it by hand whenever the meaning of a checkpoint changes."""
 _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 _WAY_OUT = "restore it from a copy, or remove this checkpoint"
