@@ -224,8 +224,7 @@ def _format_leak(leak: Leak | str) -> str:
     return (
         f"{leak.test_patients:,} test images share a patient with train or validation, and "
         f"{leak.validation_patients:,} validation images with train; {leak.identical:,} are "
-        "identical to an image there"
-        + (" – LEAK" if leak.is_failure else "")
+        "identical to an image there" + (" – LEAK" if leak.is_failure else "")
     )
 
 

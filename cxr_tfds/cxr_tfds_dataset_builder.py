@@ -9,7 +9,6 @@ The config `phantom` needs no archive: its radiographs are drawn (see module `ph
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import difflib
 import importlib
@@ -32,7 +31,7 @@ from tensorflow_datasets.core.utils import shard_utils
 from cxr_tfds import configs, images, origin, phantoms, protocols, source, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from PIL import Image
 

@@ -102,7 +102,9 @@ def test_loaded_images_are_the_pixels_that_pillow_decodes(phantom_dir: pathlib.P
     loaded, stored = read(builder, "test"), read(builder, "test", tfds.decode.SkipDecoding())
     assert len(loaded) == len(stored) > 400
     for name, example in loaded.items():
-        np.testing.assert_array_equal(example["image"][..., 0], images.decode(stored[name]["image"]))
+        np.testing.assert_array_equal(
+            example["image"][..., 0], images.decode(stored[name]["image"])
+        )
 
 
 def test_records_say_that_their_images_are_tfds_own(grouped: tfds.core.DatasetBuilder) -> None:

@@ -52,7 +52,7 @@ _WAY_OUT = "restore it from a copy, or name another --model_dir"
 
 
 class TrainedOn(TypedDict):
-    """What `trained_on.json` holds: the data's fingerprint, and the patients that decided the model.
+    """What `trained_on.json` holds: the data's fingerprint, and whose images decided the model.
 
     `patients` are those of train. Earlier versions did not write those of validation.
     """

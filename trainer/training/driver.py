@@ -5,8 +5,8 @@ MirroredStrategy with several steps per execution. This loop keeps the parts of 
 everywhere: the model's own `train_step`, its metrics, and Keras's callbacks. Only the driver loops
 over batches, and everything periodic is a callback.
 
-Training metrics are Keras's, summed while the weights change. Validation is exact: `metrics.figures`
-computes it from the outputs for all examples, as the final evaluation.
+Training metrics are Keras's, summed while the weights change. Validation is exact: it is computed
+from the outputs for all examples by `metrics.figures`, as the final evaluation.
 
     driver = Driver(model, strategy, steps_per_execution=8)
     history = driver.fit(batches_of_epoch, epochs=30, validation=batches, callbacks=[...])
@@ -138,9 +138,9 @@ class Driver:
         rows = np.concatenate(blocks)
         rows = rows[rows[:, -1] > 0]  # Padding has weight 0.
         found = metrics.figures(rows[:, -2].astype(int), rows[:, :-2])
-        values = (found.log_loss, found.accuracy, found.roc_auc)
-        defined = np.array([np.nan if value is None else value for value in values])
-        return dict(zip(("loss", "accuracy", "auc"), self._first_host(defined).tolist(), strict=True))
+        values = np.array([found.log_loss, found.accuracy, found.roc_auc], float)  # None: NaN.
+        loss, accuracy, auc = self._first_host(values).tolist()
+        return {"loss": loss, "accuracy": accuracy, "auc": auc}
 
     def predict(self, batches: Batches) -> np.ndarray:
         """Returns the model's outputs, [N, …], one per example in the order of the data."""

@@ -41,9 +41,9 @@ class GlobalUpdate(keras.optimizers.Optimizer):
     An update uses the mean gradient of exactly `gradient_accumulation_steps` batches. Accumulation
     continues across epochs, and the last few steps of a run may not lead to an update. Under loss
     scaling, a batch whose gradient overflows on any replica is skipped, and the update waits for
-    one more batch. At the least scale, which changes nothing, an overflow is the gradient's own: all
-    weights become NaN, and the next loss tells of the divergence. A run that skipped all its batches
-    would end as if it had trained.
+    one more batch. At the least scale, which changes nothing, an overflow is the gradient's own:
+    all weights become NaN, and the next loss tells of the divergence. A run that skipped all its
+    batches would end as if it had trained.
 
     `iterations` counts updates, not steps, and schedules depend on it. All state is in `variables`,
     the same on every replica, so that a checkpoint between two steps of one update loses nothing.

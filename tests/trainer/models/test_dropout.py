@@ -25,7 +25,9 @@ class Dropping:
         self._strategy = devices.strategy_of(replicas)
         with self._strategy.scope():
             self.layer = layer(RATE, name="dropout_1")
-        self._run = tf.function(lambda: self._strategy.run(lambda: self.layer(INPUT, training=True)))
+        self._run = tf.function(
+            lambda: self._strategy.run(lambda: self.layer(INPUT, training=True))
+        )
 
     def step(self) -> list[np.ndarray]:
         """Returns what each replica's mask left."""

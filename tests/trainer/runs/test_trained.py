@@ -48,7 +48,8 @@ def test_a_run_knows_its_training_data(run):
     assert run.data_fingerprint == record["fingerprint"]
     assert run.training_patients == set(record["patients"])
     assert run.validation_patients == set(record["validation_patients"])
-    assert run.training_patients and run.validation_patients
+    assert run.training_patients
+    assert run.validation_patients
 
 
 def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_train(copy):
