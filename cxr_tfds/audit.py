@@ -2,8 +2,8 @@
 
     python -m cxr_tfds.audit --manual_dir=FOLDER [--protocol=grouped] [--json=REPORT.json]
 
-The exit code is 1 if a file is bad, or if train and a held-out split share patients or images that
-the protocol keeps apart. Two known leaks are reported without failing: `paper` splits by image, and
+The exit code is 1 if a file is bad, or if splits share patients or images that the protocol keeps
+apart. Two known leaks are reported without failing: `paper` splits by image, and
 in `official` Kaggle's test folder shares person numbers with train (always with the other etiology,
 so these may be different people).
 """
@@ -49,12 +49,15 @@ _PROTOCOLS: Final = ", ".join(protocols.PROTOCOLS)
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """How many held-out images of a protocol have a counterpart in train.
+    """How many held-out images of a protocol have a counterpart in a split that decides the model.
+
+    That is train and, for test images, validation, which chooses the epoch.
 
     Attributes:
-      test_patients: test images whose patient is also in train.
+      test_patients: test images whose patient is also in train or validation.
       validation_patients: validation images whose patient is also in train.
-      identical: held-out images that are byte-identical to one in train.
+      identical: test images that are byte-identical to one in train or validation, and validation
+        images that are to one in train.
       is_failure: whether the protocol rules this leakage out.
     """
 
@@ -200,10 +203,13 @@ def _examine(name: str, records: Sequence[source.Record], hashes: Mapping[str, s
         splits = protocols.assign(name, records, hashes)
     except source.SourceError as error:
         return str(error)
-    in_train = {hashes[key] for key, split in splits.items() if split == "train"}
-    identical = sum(hashes[key] in in_train for key, split in splits.items() if split != "train")
+    first = {"train": 0, "validation": 1, "test": 2}
+    earliest: dict[str, int] = {}
+    for key, split in splits.items():
+        earliest[hashes[key]] = min(first[split], earliest.get(hashes[key], len(first)))
+    identical = sum(earliest[hashes[key]] < first[split] for key, split in splits.items())
     test = protocols.shared_patient_images(records, splits)
-    validation = protocols.shared_patient_images(records, splits, held_out="validation")
+    validation = protocols.shared_patient_images(records, splits, "validation")
     promised = {
         "grouped": test + validation + identical,
         "official": validation + identical,
@@ -216,9 +222,9 @@ def _format_leak(leak: Leak | str) -> str:
     if isinstance(leak, str):
         return leak
     return (
-        f"{leak.test_patients:,} test and {leak.validation_patients:,} validation images share a "
-        f"patient with train, {leak.identical:,} are identical to an image in train"
-        + (" – LEAK" if leak.is_failure else "")
+        f"{leak.test_patients:,} test images share a patient with train or validation, and "
+        f"{leak.validation_patients:,} validation images with train; {leak.identical:,} are "
+        "identical to an image there" + (" – LEAK" if leak.is_failure else "")
     )
 
 

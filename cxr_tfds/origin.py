@@ -1,4 +1,4 @@
-"""Which archive a data set was built from, told without reading an image. No TensorFlow.
+"""Where a data set's archive comes from, told without reading an image. No TensorFlow.
 
 The builder stores a digest of the names and sizes of all files; listing another folder is enough to
 compare it.
@@ -15,6 +15,7 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
+from absl import logging
 from etils import epath
 
 from cxr_tfds import source, text
@@ -101,3 +102,23 @@ def _metadata(folder: epath.Path) -> Mapping[str, Any]:
     path = folder / "metadata.json"
     found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def download_from_kaggle(dl_manager: Any) -> Any:
+    """Downloads the archive with the Kaggle command; returns where it is.
+
+    Raises:
+      SourceError: the command fails.
+    """
+    logging.info(
+        "No --manual_dir given: downloading %s with the kaggle command.", source.KAGGLE_DATASET
+    )
+    try:
+        return dl_manager.download_kaggle_data(source.KAGGLE_DATASET)
+    except (RuntimeError, ValueError) as error:
+        reason = text.visible(str(error).partition("\n")[0])
+        raise source.SourceError(
+            f"The kaggle command failed ({reason}).\n"
+            "If it is not installed, run `pip install kaggle`. To do without it:\n"
+            f"{source.HOW_TO_OBTAIN}"
+        ) from error

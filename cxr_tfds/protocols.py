@@ -111,13 +111,34 @@ _WAYS_OUT: Final = {
 
 
 def shared_patient_images(
-    records: Iterable[source.Record], splits: Mapping[str, str], *, held_out: str = "test"
+    records: Iterable[source.Record],
+    splits: Mapping[str, str],
+    held_out: str = "test",
+    *,
+    among: Sequence[str] = ("train", "validation"),
 ) -> int:
-    """Returns how many held-out images are of a patient who is also in train."""
+    """Returns how many held-out images are of a patient who is also in one of the other splits.
+
+    By default: of the test images, those of patients that decided the model. Validation counts, as
+    it chooses the epoch.
+    """
     patients: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for record in records:
         patients[splits[record.key]][record.patient_id] += 1
-    return sum(n for patient, n in patients[held_out].items() if patient in patients["train"])
+    seen = {patient for name in among if name != held_out for patient in patients[name]}
+    return sum(n for patient, n in patients[held_out].items() if patient in seen)
+
+
+def count(
+    records: Iterable[source.Record],
+    splits: Mapping[str, str],
+    field: Callable[[source.Record], str],
+) -> dict[str, dict[str, int]]:
+    """Returns {split: {value of field: number of images}}."""
+    counts = {name: collections.Counter[str]() for name in SPLITS}
+    for record in records:
+        counts[splits[record.key]][field(record)] += 1
+    return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
 
 def fingerprint(splits: Mapping[str, str], content_hashes: Mapping[str, str], *context: str) -> str:

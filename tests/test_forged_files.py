@@ -75,7 +75,7 @@ def _make_run(folder: Path) -> None:
     config = runs.small_config(folder / "data", folder, model_dir=str(folder))
     directory = run_directory.RunDirectory(folder)
     directory.save_config(config)
-    directory.save_trained_on(HASH, ["person1", "IM-0001"])
+    directory.save_trained_on(HASH, ["person1", "IM-0001"], ["person2"])
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     directory.best_model.write_bytes(b"")
     (directory.checkpoints / "00002-000000").mkdir(parents=True)
@@ -102,6 +102,7 @@ def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
     return (
         lambda: trained.open_run(folder).history,
         lambda: (trained.open_run(folder).training_patients, trained.open_run(folder).config),
+        lambda: trained.open_run(folder).validation_patients,
         lambda: trained.open_run(folder).data_fingerprint,
     )
 
@@ -197,7 +198,7 @@ def _read_search(folder: Path) -> None:
 KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
-    precision="float32", dtype="float32", augmentation=None, view=None,
+    precision="float32", device="CPU", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 FEATURES = np.arange(160, dtype=np.float32).reshape(40, 4)
 SHARDS = shard_files.Shards(40, (4,), tf.float32)

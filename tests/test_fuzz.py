@@ -192,7 +192,7 @@ def test_an_archive_writes_nowhere(tmp_path, name):
 KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(4,),
-    precision="float32", dtype="float32", augmentation=None, view=None,
+    precision="float32", device="CPU", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 
 

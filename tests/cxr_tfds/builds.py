@@ -19,7 +19,10 @@ def build(
     return builder
 
 
-def read(builder: tfds.core.DatasetBuilder, split: str = "all") -> dict[str, dict[str, Any]]:
-    """File name to example."""
-    examples = tfds.as_numpy(builder.as_dataset(split=split))
+def read(
+    builder: tfds.core.DatasetBuilder, split: str = "all", decoder: Any = None
+) -> dict[str, dict[str, Any]]:
+    """File name to example; `decoder` is of its image, in place of the builder's."""
+    decoders = {"image": decoder} if decoder else None
+    examples = tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
     return {example["file_name"].decode(): example for example in examples}

@@ -99,7 +99,10 @@ def test_command_prints_a_table_and_writes_json(
     path = tmp_path / "report.json"
     result = run(f"--manual_dir={manual_dir}", f"--json={path}", "--protocol=grouped")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "grouped   0 test and 0 validation images share a patient with train" in result.stdout
+    assert (
+        "grouped   0 test images share a patient with train or validation, and 0 validation images "
+        "with train; 0 are identical to an image there\n"
+    ) in result.stdout
     report = json.loads(path.read_text())
     assert report["is_sound"]
     assert list(report["leaks"]) == ["grouped"]

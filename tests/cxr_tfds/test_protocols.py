@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -108,7 +109,7 @@ def test_official_shares_no_patient_between_train_and_validation(
 ) -> None:
     records, hashes = archive
     splits = assign_or_assume("official", records, hashes)
-    assert protocols.shared_patient_images(records, splits, held_out="validation") == 0
+    assert protocols.shared_patient_images(records, splits, "validation") == 0
     assert {r.key for r in records if r.folder == "test"} == {
         key for key, name in splits.items() if name == "test"
     }
@@ -155,9 +156,20 @@ def test_full_counts_give_the_papers_test_split(protocol: str) -> None:
 def test_paper_shares_patients_and_says_how_many() -> None:
     records = full_counts()
     splits = protocols.assign("paper", records, distinct(records))
-    in_train = {record.patient_id for record in records if splits[record.key] == "train"}
-    expected = sum(splits[r.key] == "test" and r.patient_id in in_train for r in records)
-    assert protocols.shared_patient_images(records, splits) == expected > 0
+    for among in (("train",), ("train", "validation")):
+        seen = {record.patient_id for record in records if splits[record.key] in among}
+        expected = sum(splits[r.key] == "test" and r.patient_id in seen for r in records)
+        assert protocols.shared_patient_images(records, splits, among=among) == expected > 0
+
+
+def test_a_patient_of_validation_alone_is_shared_with_test() -> None:
+    """The validation split chooses the epoch."""
+    records = full_counts()[:3]
+    same = [dataclasses.replace(record, patient_id="IM-9999") for record in records[:2]]
+    splits = {same[0].key: "validation", same[1].key: "test", records[2].key: "train"}
+    everyone = [*same, records[2]]
+    assert protocols.shared_patient_images(everyone, splits) == 1
+    assert protocols.shared_patient_images(everyone, splits, among=("train",)) == 0
 
 
 def test_grouped_shares_no_patient() -> None:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.data import batches
 from trainer.distribution import runtime
-from trainer.models import classifier
+from trainer.models import classifier, dropout
 from trainer.options import ModelOptions, OptimizationOptions, RuntimeOptions
 from trainer.training import driver, optimization
 
@@ -51,6 +51,7 @@ def main() -> None:
     outcomes = {optimizer: _train(context, optimizer, args) for optimizer in args.optimizers}
     np.savez(
         args.out,
+        masks=_masks(context.strategy),
         **{
             f"{optimizer} {name}": value
             for optimizer, outcome in outcomes.items()
@@ -87,11 +88,25 @@ def _train(context: runtime.Context, optimizer: str, args: argparse.Namespace) -
         "losses": log.losses,
         "metrics": [history[f"val_{name}"] for name in ("loss", "accuracy", "auc")],
         "probabilities": loop.predict(test),
+        "labels": [label for _, y, weight in test.dataset for label in y[weight > 0].numpy()],
         "trainable": [weight.trainable for weight in whole.weights],
         "updates": whole.optimizer.iterations.numpy(),
         **{f"before_{i}": weight for i, weight in enumerate(before)},
         **{f"after_{i}": weight.numpy() for i, weight in enumerate(whole.weights)},
     }
+
+
+def _masks(strategy: tf.distribute.Strategy) -> np.ndarray:
+    """Returns the mask that dropout draws on each replica, [replicas, 200]."""
+    with strategy.scope():
+        layer = dropout.layer(0.5, "dropout")
+
+    @tf.function
+    def draw() -> tf.Tensor:
+        masks = strategy.run(lambda: layer(tf.ones((1, 200)), training=True))
+        return strategy.gather(masks, axis=0)
+
+    return draw().numpy()
 
 
 def _keep_signals_alive(trunk: keras.Model) -> None:

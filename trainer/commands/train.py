@@ -156,8 +156,8 @@ def _train_in(
     _announce(directory, reasons, context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
     directory.save_model(functools.partial(saved.save, setup.network))
-    patients = frozenset(data.table("train").patient_id.tolist())
-    directory.save_trained_on(data.fingerprint, patients)
+    patients = (data.table(split).patient_id.tolist() for split in ("train", "validation"))
+    directory.save_trained_on(data.fingerprint, *patients)
     batches = setup.feed.evaluation_batches(evaluated.SPLIT)
     probabilities = evaluate.predict(driver, batches, context)
     # If the directory was deleted meanwhile, the evaluation would create it anew, without a model.

@@ -1,8 +1,8 @@
 """A training history: its curves, a summary of each curve, and the best epoch.
 
-A history maps Keras's keys (loss, val_loss, accuracy, …) to one value per epoch. These values are
-approximate: training metrics are averages while the weights change, and the AUC has 200 thresholds.
-They steer the training and are plotted; the final metrics come from `trainer.evaluation.metrics`.
+A history maps Keras's keys (loss, val_loss, accuracy, …) to one value per epoch. Those of
+validation are exact: `trainer.evaluation.metrics` computes them, as the final metrics. Those of
+training are approximate: they are averaged while the weights change, and `auc` has 400 thresholds.
 
     for title, lines in history.curves(logged).items():
         print(title, {side: history.span(values) for side, values in lines.items()})

@@ -1,7 +1,8 @@
-"""The final metrics of a split, and the guard that decides whether the run may be used.
+"""The metrics of a split, and the guard that decides whether the run may be used.
 
-`compute` uses scikit-learn and counts every example exactly once. The guard fires when the run must
-not be used. No metric here is taken from Keras's logs, which are in `history`.
+They are computed with scikit-learn from the outputs for all examples, each counted exactly once:
+`compute` gives those of the final evaluation, and `figures` the three of them that are also logged
+after each epoch. None comes from Keras's metrics. The guard fires when the run must not be used.
 
     scores = metrics.compute(Predictions.load_csv(run_dir / "predictions_test.csv"))
     if scores.guard_fired:
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
 
 _HISTOGRAM_BINS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What is known of a model on a split after every epoch; None where it is undefined.
+
+    Attributes:
+      log_loss: Mean negative log-likelihood in nats; see `Metrics`.
+      accuracy: Share of examples whose most probable class is the true class.
+      roc_auc: Area under the ROC curve of the positive class.
+    """
+
+    log_loss: float | None
+    accuracy: float
+    roc_auc: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,19 +150,16 @@ def compute(predictions: Predictions) -> Metrics:
     if len(predictions.class_names) != 2:
         names = ", ".join(predictions.class_names)
         raise ValueError(f"Metrics need exactly two classes, not {names}.")
-    if not len(predictions):
-        raise ValueError("There are no examples to evaluate.")
-    ordered = _in_canonical_order(predictions)
+    found = figures(predictions.label, predictions.probabilities)
+    ordered = predictions.take(_canonical_order(predictions.label, predictions.probabilities))
     label, predicted = ordered.label, ordered.predicted
     majority = int(np.bincount(label).argmax())
     both_occur = np.unique(label).size == 2
-    roc_auc, pr_auc = _ranking_metrics(ordered)
-    brier, log_loss = _error_metrics(ordered)
     report, report_text = _classification_report(ordered)
     return Metrics(
         class_names=ordered.class_names,
         examples=len(ordered),
-        accuracy=float(sklearn.metrics.accuracy_score(label, predicted)),
+        accuracy=found.accuracy,
         majority_class=ordered.class_names[majority],
         majority_baseline=float(np.mean(label == majority)),
         macro_recall=float(
@@ -158,10 +171,10 @@ def compute(predictions: Predictions) -> Metrics:
         npv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=0),
         f1=_ratio(sklearn.metrics.f1_score, label, predicted, pos_label=1),
         mcc=float(sklearn.metrics.matthews_corrcoef(label, predicted)) if both_occur else None,
-        roc_auc=roc_auc,
-        pr_auc=pr_auc,
-        brier=brier,
-        log_loss=log_loss,
+        roc_auc=found.roc_auc,
+        pr_auc=_average_precision(ordered),
+        brier=_brier(ordered),
+        log_loss=found.log_loss,
         by_etiology=_recall_by_etiology(ordered),
         confusion_matrix=_confusion_matrix(ordered),
         classification_report=report,
@@ -171,12 +184,41 @@ def compute(predictions: Predictions) -> Metrics:
     )
 
 
-def _in_canonical_order(predictions: Predictions) -> Predictions:
-    """Sorts the rows, so that sums round equally whatever the order of the rows was."""
-    probabilities = predictions.probabilities
-    return predictions.take(
-        np.lexsort((probabilities[:, 1], probabilities[:, 0], predictions.label))
-    )
+def figures(label: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figures:
+    """Computes the figures of two classes; they don't depend on the order of the rows.
+
+    Args:
+      label: [N] 0 or 1; 1 is the positive class.
+      probabilities: [N, 2]; rows that are NaN or infinite leave only the accuracy defined.
+
+    Raises:
+      ValueError: There are no examples, or the number of classes is not two.
+    """
+    label, probabilities = np.asarray(label), np.asarray(probabilities, np.float64)
+    if probabilities.shape[1] != 2:
+        raise ValueError(f"Metrics need exactly two classes, not {probabilities.shape[1]}.")
+    if not len(label):
+        raise ValueError("There are no examples to evaluate.")
+    order = _canonical_order(label, probabilities)
+    label, probabilities = label[order], probabilities[order]
+    log_loss = roc_auc = None
+    if np.isfinite(probabilities).all():
+        # A softmax that uses an approximate reciprocal can exceed 1 slightly; scikit-learn rejects
+        # it, and requires rows that sum to 1 in float64. Normalising a row keeps the small
+        # probability of a confident error, whereas 1 - p would round it to 0.
+        clipped = probabilities.clip(0, 1)
+        normalised = clipped / clipped.sum(axis=1, keepdims=True)
+        log_loss = float(sklearn.metrics.log_loss(label, normalised, labels=[0, 1]))
+        if np.unique(label).size == 2:
+            roc_auc = float(sklearn.metrics.roc_auc_score(label, probabilities[:, 1]))
+    return Figures(log_loss, float(np.mean(probabilities.argmax(axis=1) == label)), roc_auc)
+
+
+def _canonical_order(
+    label: npt.NDArray[Any], probabilities: npt.NDArray[Any]
+) -> npt.NDArray[np.intp]:
+    """Returns the rows sorted, so that sums round equally whatever their order was."""
+    return np.lexsort((probabilities[:, 1], probabilities[:, 0], label))
 
 
 def _is_finite(predictions: Predictions) -> bool:
@@ -196,30 +238,21 @@ def _ratio(
     return None if math.isnan(value) else value
 
 
-def _ranking_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
-    """Returns ROC-AUC and average precision; None if a class is absent or an output not finite."""
+def _average_precision(predictions: Predictions) -> float | None:
+    """Returns the average precision; None if a class is absent or an output not finite."""
     label, positive = predictions.label, predictions.probabilities[:, 1]
     if np.unique(label).size < 2 or not _is_finite(predictions):
-        return None, None
-    return (
-        float(sklearn.metrics.roc_auc_score(label, positive)),
-        float(sklearn.metrics.average_precision_score(label, positive)),
-    )
+        return None
+    return float(sklearn.metrics.average_precision_score(label, positive))
 
 
-def _error_metrics(predictions: Predictions) -> tuple[float | None, float | None]:
-    """Returns Brier score and log-loss; None unless all outputs are finite."""
+def _brier(predictions: Predictions) -> float | None:
+    """Returns the Brier score; None unless all outputs are finite."""
     if not _is_finite(predictions):
-        return None, None
-    # A softmax that uses an approximate reciprocal can exceed 1 slightly; scikit-learn rejects it.
-    label, probabilities = predictions.label, predictions.probabilities.clip(0, 1)
-    # scikit-learn requires rows that sum to 1 in float64. Normalising a row keeps the small
-    # probability of a confident error, whereas 1 - p would round it to 0.
-    normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return (
-        float(sklearn.metrics.brier_score_loss(label, probabilities[:, 1], pos_label=1)),
-        float(sklearn.metrics.log_loss(label, normalised, labels=[0, 1])),
-    )
+        return None
+    # Clipped, because a softmax can exceed 1 slightly, which scikit-learn rejects.
+    positive = predictions.probabilities[:, 1].clip(0, 1)
+    return float(sklearn.metrics.brier_score_loss(predictions.label, positive, pos_label=1))
 
 
 def _recall_by_etiology(predictions: Predictions) -> dict[str, EtiologyRecall]:

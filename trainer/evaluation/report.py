@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 2  # Incremented when a key of report.json changes its meaning or is removed.
+SCHEMA_VERSION = 3  # Incremented when a key of report.json changes its meaning or is removed.
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 
 _BAR_WIDTH = 40
@@ -42,9 +42,11 @@ class Report:
       data: Facts about the data set, copied into report.json.
       run: Backbone, strategy, precision and other facts about the run, copied into report.json;
         strings and numbers are also printed at the top of the text.
-      shared_patient_images: Number of images in the split whose patient is also in train; None if
-        the protocol rules this out.
+      shared_patient_images: Number of images in the split whose patient is also in one of
+        `shared_with`; None if the protocol rules this out.
       monitor: The metric that decided the best epoch.
+      shared_with: Splits of the run that decided the model: validation chose the epoch. Earlier
+        versions knew the patients of train alone.
     """
 
     split: str
@@ -54,6 +56,7 @@ class Report:
     run: Mapping[str, Any]
     shared_patient_images: int | None = None
     monitor: str = "val_loss"
+    shared_with: Sequence[str] = ("train", "validation")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`; NaN and infinity are null, as JSON has neither."""
@@ -62,6 +65,7 @@ class Report:
             "split": self.split,
             "metrics": self.scores.to_json(),
             "shared_patient_images": self.shared_patient_images,
+            "shared_with": list(self.shared_with),
             "monitor": self.monitor,
             "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
@@ -112,7 +116,8 @@ class Report:
         shared, examples = self.shared_patient_images, self.scores.examples
         if shared is None:
             return ()
-        subject = f"{self.split.capitalize()} images that share a patient with train:"
+        others = " or ".join(self.shared_with)
+        subject = f"{self.split.capitalize()} images that share a patient with {others}:"
         if not shared:
             return (f"{subject} none.",)
         share = f"{100 * shared / examples:.1f} %"

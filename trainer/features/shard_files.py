@@ -70,6 +70,7 @@ class Key:
     cut_at: int
     row_shape: tuple[int, ...]
     precision: str
+    device: str
     dtype: str
     augmentation: augment.Strength | None
     view: int | None

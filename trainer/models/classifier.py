@@ -20,7 +20,7 @@ import numpy as np
 
 from trainer import backbones, options
 from trainer.errors import ConfigError
-from trainer.models import footprint, inference_mode, weights
+from trainer.models import dropout, footprint, inference_mode, weights
 from trainer.options import unfreezing
 from trainer.system import text
 
@@ -255,7 +255,7 @@ def _build_head(config: ModelOptions, width: int, num_classes: int) -> keras.Mod
         x = keras.layers.Dense(
             config.neurons, activation="relu", dtype="float32", name=f"dense_{i}"
         )(x)
-        x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"dropout_{i}")(x)
+        x = dropout.layer(config.dropout, f"dropout_{i}")(x)
     probabilities = keras.layers.Dense(
         num_classes, activation="softmax", dtype="float32", name="probabilities"
     )(x)

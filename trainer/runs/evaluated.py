@@ -12,7 +12,7 @@ curves.png  confusion_matrix.png  samples.png
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from trainer.errors import RunError
 from trainer.evaluation import history, metrics, plots, predictions, report
@@ -43,6 +43,7 @@ class _Report(TypedDict):
     run: dict[str, Any]
     shared_patient_images: documents.Count | None
     monitor: Annotated[str, documents.one_of(*history.MEANINGS)]
+    shared_with: NotRequired[list[Annotated[str, documents.one_of("train", "validation")]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,5 +167,6 @@ def load(folder: pathlib.Path, place: str = "") -> Evaluation:
         run=document["run"],
         shared_patient_images=document["shared_patient_images"],
         monitor=document["monitor"],
+        shared_with=document.get("shared_with", ["train"]),  # Of earlier versions.
     )
     return Evaluation(folder, table, read)

@@ -5,7 +5,7 @@ changes.jsonl            an object for each time that the run continued with oth
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
-trained_on.json          fingerprint of the data, patients of the training split
+trained_on.json          fingerprint of the data, patients of the training and validation splits
 best.keras               the whole model of the best epoch: grey images in, probabilities out
 predictions_<split>.csv  a row per example
 report.json              metrics, history, facts about data and run
@@ -30,7 +30,7 @@ import pathlib
 import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
 
 from trainer.config import LENGTHS, Config, of_saved
 from trainer.errors import RunError
@@ -52,10 +52,14 @@ _WAY_OUT = "restore it from a copy, or name another --model_dir"
 
 
 class TrainedOn(TypedDict):
-    """What `trained_on.json` holds: the data's fingerprint, and the patients of its train split."""
+    """What `trained_on.json` holds: the data's fingerprint, and whose images decided the model.
+
+    `patients` are those of train. Earlier versions did not write those of validation.
+    """
 
     fingerprint: documents.Name
     patients: list[str]
+    validation_patients: NotRequired[list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +198,15 @@ class RunDirectory:
         with files.replacing(self.best_model, makes_folder=False) as partial:
             save(partial)
 
-    def save_trained_on(self, fingerprint: str, patients: Iterable[str]) -> None:
-        """Records the training patients, so that evaluating on them is noticed."""
-        record = {"fingerprint": fingerprint, "patients": sorted(set(patients))}
+    def save_trained_on(
+        self, fingerprint: str, patients: Iterable[str], validation_patients: Iterable[str]
+    ) -> None:
+        """Records the patients of train and validation, so that evaluating on them is noticed."""
+        record = {
+            "fingerprint": fingerprint,
+            "patients": sorted(set(patients)),
+            "validation_patients": sorted(set(validation_patients)),
+        }
         files.save_json(self.path / "trained_on.json", record)
 
     def load_trained_on(self) -> TrainedOn:

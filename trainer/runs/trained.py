@@ -100,6 +100,12 @@ class Run:
         """The patients of the training split."""
         return frozenset(self._trained_on["patients"])
 
+    @property
+    def validation_patients(self) -> frozenset[str] | None:
+        """The patients of the validation split; None for a run that did not record them."""
+        found = self._trained_on.get("validation_patients")
+        return None if found is None else frozenset(found)
+
     @functools.cached_property
     def evaluation(self) -> evaluated.Evaluation:
         """The evaluation on the test split at the end of training.
@@ -182,7 +188,9 @@ def evaluate(
         label=table.label,
         probabilities=probabilities,
     )
-    patients = run.training_patients
+    # Validation chose the epoch. Where a run did not record its patients, the report says so.
+    validation = run.validation_patients
+    patients = run.training_patients | (validation or frozenset())
     found = report.Report(
         evaluated.SPLIT,
         run.history,
@@ -191,6 +199,7 @@ def evaluate(
         facts,
         shared_patient_images=sum(patient in patients for patient in table.patient_id),
         monitor=run.config.optimization.monitor,
+        shared_with=("train",) if validation is None else ("train", "validation"),
     )
     return evaluated.Evaluation(folder or run.directory.path, predictions, found)
 

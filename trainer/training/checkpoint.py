@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 """Raise it by hand whenever the meaning of a checkpoint changes. 3: the backbone's unfrozen layers
-have an optimizer of their own."""
+have an optimizer of their own, monitored figures are exact, and dropout differs by replica."""
 _MANIFEST, _STATE, _VARIABLES = "manifest.json", "state.json", "variables"
 _WAY_OUT = "restore it from a copy, or remove this checkpoint"
 _UNREADABLE: Final = (tf.errors.OpError, ValueError, RuntimeError, AssertionError, LookupError)

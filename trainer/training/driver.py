@@ -2,8 +2,11 @@
 
 `Model.fit` fails under MultiWorkerMirroredStrategy (keras-team/keras#20585), and under
 MirroredStrategy with several steps per execution. This loop keeps the parts of it that work
-everywhere: the model's own `train_step` and `test_step`, its metrics, and Keras's callbacks. Only
-the driver loops over batches, and everything periodic is a callback.
+everywhere: the model's own `train_step`, its metrics, and Keras's callbacks. Only the driver loops
+over batches, and everything periodic is a callback.
+
+Training metrics are Keras's, summed while the weights change. Validation is exact: it is computed
+from the outputs for all examples by `metrics.figures`, as the final evaluation.
 
     driver = Driver(model, strategy, steps_per_execution=8)
     history = driver.fit(batches_of_epoch, epochs=30, validation=batches, callbacks=[...])
@@ -24,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.batches import Share
+from trainer.evaluation import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,9 +68,13 @@ class Driver:
         self._strategy = strategy
         self._steps_per_execution = steps_per_execution
         self._clock = clock
-        self._train_steps = self._build_loop(model.train_step)
-        self._test_steps = self._build_loop(model.test_step)
+        # Collective operations run inside a tf.function: outside, TensorFlow would trace a new one
+        # at every call.
+        self._spans_hosts = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self._train_steps = self._build_train_loop()
+        self._test_steps = self._build_test_loop()
         self._predict_step = self._build_predict_step()
+        self._first_host = self._build_first_host()
 
     def fit(
         self,
@@ -105,7 +113,7 @@ class Driver:
             hooks.on_epoch_begin(epoch)
             first_step = start.step if epoch == start.epoch else 0
             logs = self._train_epoch(batches_of_epoch(epoch), first_step, hooks)
-            found = self._validate(validation, hooks)
+            found = self.evaluate(validation, lambda step: hooks.on_test_batch_end(step - 1))
             logs |= {f"val_{name}": value for name, value in found.items()}
             hooks.on_epoch_end(epoch, logs)
         hooks.on_train_end(logs)
@@ -114,31 +122,25 @@ class Driver:
     def evaluate(
         self, batches: Batches, on_execution: Callable[[int], None] = lambda _: None
     ) -> Logs:
-        """Returns loss and metrics over every example, counted once.
+        """Returns exact `loss`, `accuracy` and `auc` over every example, counted once.
+
+        The metrics of training keep their sums: a run that is stopped here saves them. The figures
+        are `metrics.figures` of the outputs, NaN where undefined, and equal on every host.
 
         Args:
           batches: batches to evaluate.
           on_execution: called after each execution with the number of steps done so far.
         """
-        self.model.reset_metrics()
-        iterator = iter(self._distribute(batches))
+        iterator, blocks = iter(self._distribute(batches)), []
         for done, count in self._executions(0, batches.steps):
-            self._test_steps(iterator, count)
+            blocks.append(self._test_steps(iterator, count))
             on_execution(done + int(count))
-        return self._read_metrics()
-
-    def _validate(self, batches: Batches, hooks: keras.callbacks.CallbackList) -> Logs:
-        """Evaluates; if a callback raises, the epoch's training metrics are restored."""
-        variables = [v for metric in self.model.metrics for v in metric.variables]
-        training_values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-        try:
-            return self.evaluate(batches, lambda step: hooks.on_test_batch_end(step - 1))
-        except BaseException:
-            # Training and validation share the metric objects. A run that is stopped here saves a
-            # checkpoint, which must contain the sums of training.
-            for variable, value in zip(variables, training_values, strict=True):
-                variable.assign(value)
-            raise
+        rows = np.concatenate(blocks)
+        rows = rows[rows[:, -1] > 0]  # Padding has weight 0.
+        found = metrics.figures(rows[:, -2].astype(int), rows[:, :-2])
+        values = np.array([found.log_loss, found.accuracy, found.roc_auc], float)  # None: NaN.
+        loss, accuracy, auc = self._first_host(values).tolist()
+        return {"loss": loss, "accuracy": accuracy, "auc": auc}
 
     def predict(self, batches: Batches) -> np.ndarray:
         """Returns the model's outputs, [N, …], one per example in the order of the data."""
@@ -156,14 +158,9 @@ class Driver:
             output = ahead
             if step < batches.steps:
                 ahead = self._predict_step(iterator)
-            block = tf.nest.map_structure(lambda part, n=left: self._collect(part)[:n], output)
+            block = tf.nest.map_structure(lambda part, n=left: part.numpy()[:n], output)
             left -= len(tf.nest.flatten(block)[0])
             yield block
-
-    def _collect(self, output: Any) -> np.ndarray:
-        """Concatenates the replicas' shares of a batch in the order in which it was split."""
-        shares = self._strategy.experimental_local_results(output)
-        return np.concatenate([share.numpy() for share in shares])
 
     def _train_epoch(
         self, batches: Batches, first_step: int, hooks: keras.callbacks.CallbackList
@@ -212,13 +209,13 @@ class Driver:
     def _read_metrics(self) -> Logs:
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
-    def _build_loop(self, step: Callable[[Any], Any]) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+    def _build_train_loop(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
         """Returns a compiled loop of `count` steps that returns the seconds it waited for input."""
 
         def replica_step(batch: Any) -> None:
             # Its logs are not returned, which would make the host wait for every step. They are
             # computed later from the metrics' variables.
-            step(batch)
+            self.model.train_step(batch)
 
         seconds = _clock_op()
 
@@ -238,22 +235,60 @@ class Driver:
 
         return run_steps
 
+    def _build_test_loop(self) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        """Returns a compiled loop of `count` steps that returns a row per example, [N, K + 2].
+
+        A row is the K outputs, the label and the weight: one array, so that each step gathers once.
+        """
+
+        def replica_step(batch: Any) -> tf.Tensor:
+            x, *columns = batch
+            outputs = tf.cast(self.model(x, training=False), tf.float32)
+            columns = [tf.cast(column, tf.float32)[:, tf.newaxis] for column in columns]
+            return tf.concat([outputs, *columns], axis=1)
+
+        @tf.function
+        def run_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+            rows = tf.TensorArray(tf.float32, size=count)
+            for step in tf.range(count):
+                output = self._strategy.run(replica_step, args=(next(iterator),))
+                rows = rows.write(step, self._join(output))
+            return rows.concat()
+
+        return run_steps
+
     def _build_predict_step(self) -> Callable[[Any], Any]:
         def replica_step(batch: Any) -> Any:
             return self.model(batch[0], training=False)
 
-        # The shares of other hosts must be gathered. This is done inside the tf.function, because
-        # outside TensorFlow would trace a new one for every batch.
-        spans_hosts = isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
         @tf.function
         def predict_step(iterator: Any) -> Any:
             output = self._strategy.run(replica_step, args=(next(iterator),))
-            if not spans_hosts:
-                return output
-            return tf.nest.map_structure(lambda part: self._strategy.gather(part, axis=0), output)
+            return tf.nest.map_structure(self._join, output)
 
         return predict_step
+
+    def _join(self, output: Any) -> tf.Tensor:
+        """Joins the shares of a batch of all replicas and hosts, in the order it was split in."""
+        if self._spans_hosts:
+            return self._strategy.gather(output, axis=0)
+        return tf.concat(self._strategy.experimental_local_results(output), axis=0)
+
+    def _build_first_host(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns a function that replaces the values, [n] float64, of a host by the first host's.
+
+        Hosts compute figures from the same outputs, but another CPU may round another way. They
+        would then decide differently where two epochs are equal, and wait for each other for ever.
+        """
+        if not self._spans_hosts:
+            return lambda values: values
+
+        @tf.function
+        def gather(values: tf.Tensor) -> tf.Tensor:
+            rows = self._strategy.run(lambda own: own[tf.newaxis], args=(values,))
+            return self._strategy.gather(rows, axis=0)[0]
+
+        return lambda values: gather(tf.constant(values)).numpy()
 
 
 def _clock_op() -> Callable[[], tf.Tensor]:

@@ -106,7 +106,7 @@ class FeatureFeed(Feed):
         views = config.features.views
         self.kind = f"features-{partition.cut.position}-{partition.dtype.name}-{views}"
         self.partition, self.cache = partition, cache
-        self._config, self._data = config, data
+        self._config, self._data, self._device = config, data, context.device
         # Several hosts divide the pass by sections of the cache. Each computes its own sections
         # alone: a collective operation would wait for hosts that run other sections.
         self.strategy = context.default_strategy if context.is_multi_host else context.strategy
@@ -217,6 +217,7 @@ class FeatureFeed(Feed):
             cut_at=self.partition.cut.position,
             row_shape=tuple(self.partition.suffix.input.shape[1:]),
             precision=keras.mixed_precision.dtype_policy().name,
+            device=self._device,
             dtype=self.partition.dtype.name,
             augmentation=drawn,
             view=view,

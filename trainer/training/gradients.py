@@ -21,6 +21,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 INITIAL_LOSS_SCALE = 2.0**15
 GROWTH_STEPS = 2000
 """Consecutive finite steps after which the loss scale doubles; both values are Keras's."""
+LEAST_LOSS_SCALE, MOST_LOSS_SCALE = 1.0, 2.0**24
+"""Keras has no limits. Beyond 2^24, float16 would represent gradients below 2^-48, too small to
+change a float32 weight; and without a limit the scale ends at infinity, or at 0."""
 
 
 class GlobalUpdate(keras.optimizers.Optimizer):
@@ -37,7 +41,9 @@ class GlobalUpdate(keras.optimizers.Optimizer):
     An update uses the mean gradient of exactly `gradient_accumulation_steps` batches. Accumulation
     continues across epochs, and the last few steps of a run may not lead to an update. Under loss
     scaling, a batch whose gradient overflows on any replica is skipped, and the update waits for
-    one more batch.
+    one more batch. At the least scale, which changes nothing, an overflow is the gradient's own:
+    all weights become NaN, and the next loss tells of the divergence. A run that skipped all its
+    batches would end as if it had trained.
 
     `iterations` counts updates, not steps, and schedules depend on it. All state is in `variables`,
     the same on every replica, so that a checkpoint between two steps of one update loses nothing.
@@ -129,9 +135,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         del trainable_variables  # Always those passed to `build`.
         gradients, is_due = _sum_over_replicas(grads), None
         if self._scales_loss:
-            gradients = [gradient / self._scale for gradient in gradients]
-            is_due = _all_finite(gradients)
-            self._adapt_scale(is_due)
+            gradients, is_due = self._unscale(gradients)
         if self._gradient_accumulation_steps > 1:
             gradients, is_due = self._accumulate(gradients, is_due)
         if self._global_clipnorm:
@@ -153,15 +157,25 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         parts = [(self.inner_optimizer, of_head)]
         return [*parts, (self.backbone_optimizer, of_backbone)] if of_backbone else parts
 
-    def _accumulate(self, gradients: Sequence[Any], is_finite: Any) -> tuple[list[Any], Any]:
-        """Adds a batch unless it overflowed; returns the mean and whether an update is due."""
-        taken = 1 if is_finite is None else tf.cast(is_finite, tf.int32)
+    def _unscale(self, gradients: Sequence[Any]) -> tuple[list[Any], Any]:
+        """Returns the gradients of the loss itself, and whether the batch is taken."""
+        is_finite = _all_finite(gradients)
+        is_divergence = tf.logical_and(~is_finite, self._scale <= LEAST_LOSS_SCALE)
+        # NaN, as a weight of -inf may pass a ReLU as 0, and the loss would stay finite.
+        divisor = tf.where(is_divergence, np.nan, self._scale)
+        gradients = [gradient / divisor for gradient in gradients]
+        self._adapt_scale(is_finite)
+        return gradients, tf.logical_or(is_finite, is_divergence)
+
+    def _accumulate(self, gradients: Sequence[Any], is_taken: Any) -> tuple[list[Any], Any]:
+        """Adds a batch unless it is skipped; returns the mean and whether an update is due."""
+        taken = 1 if is_taken is None else tf.cast(is_taken, tf.int32)
         pending = self._pending + taken
         is_due = pending == self._gradient_accumulation_steps
         self._pending.assign(tf.where(is_due, 0, pending))
         means = []
         for total, gradient in zip(self._sums, gradients, strict=True):
-            added = total + (gradient if is_finite is None else tf.where(is_finite, gradient, 0.0))
+            added = total + (gradient if is_taken is None else tf.where(is_taken, gradient, 0.0))
             total.assign(tf.where(is_due, 0.0, added))
             means.append(added / self._gradient_accumulation_steps)
         return means, is_due
@@ -171,7 +185,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         steps = tf.where(is_finite, self._finite_steps + 1, 0)
         grows = steps == GROWTH_STEPS
         self._finite_steps.assign(tf.where(grows, 0, steps))
-        self._scale.assign(self._scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5))
+        scale = self._scale * tf.where(is_finite, tf.where(grows, 2.0, 1.0), 0.5)
+        self._scale.assign(tf.clip_by_value(scale, LEAST_LOSS_SCALE, MOST_LOSS_SCALE))
 
 
 def taking_sums(

@@ -171,3 +171,10 @@ def test_logical_devices_after_the_start_are_an_error():
     tf.config.list_logical_devices("CPU")
     with pytest.raises(ConfigError, match="must be set before TensorFlow starts"):
         runtime.build(RuntimeOptions(strategy="mirrored", num_logical_devices=7))
+
+
+def test_float32_is_not_rounded_to_tf32():
+    """TensorFlow's default, on a GPU."""
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    runtime.build(RuntimeOptions(strategy="one_device"))
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()

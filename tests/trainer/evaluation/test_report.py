@@ -140,20 +140,25 @@ def test_undefined_metrics_are_called_undefined() -> None:
     assert "  Specificity      undefined\n" in text
 
 
-def test_patients_shared_with_train_are_counted() -> None:
+def test_patients_shared_with_train_or_validation_are_counted() -> None:
     assert (
         report_with(shared_patient_images=761)
         .to_text(colour=False)
         .endswith(
-            "\n\nTest images that share a patient with train: 761 of 1465 (51.9 %): "
+            "\n\nTest images that share a patient with train or validation: 761 of 1465 (51.9 %): "
             "the metrics above are optimistic.\n"
         )
     )
 
 
-def test_no_patient_shared_with_train_is_reported() -> None:
-    text = report_with(split="validation", shared_patient_images=0).to_text(colour=False)
-    assert text.endswith("\n\nValidation images that share a patient with train: none.\n")
+def test_no_shared_patient_is_reported() -> None:
+    text = report_with(shared_patient_images=0).to_text(colour=False)
+    assert text.endswith("\n\nTest images that share a patient with train or validation: none.\n")
+
+
+def test_a_report_that_counts_train_alone_says_so() -> None:
+    text = report_with(shared_patient_images=0, shared_with=["train"]).to_text(colour=False)
+    assert text.endswith("\n\nTest images that share a patient with train: none.\n")
 
 
 WARNING = (
@@ -187,6 +192,7 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
         "split",
         "metrics",
         "shared_patient_images",
+        "shared_with",
         "monitor",
         "best_epoch",
         "history",
@@ -198,6 +204,7 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
     assert document["metrics"]["confusion_matrix"] == [[340, 56], [26, 1043]]
     assert document["metrics"]["accuracy"] == subject.scores.accuracy
     assert document["shared_patient_images"] == 761
+    assert document["shared_with"] == ["train", "validation"]
     assert document["best_epoch"] == 2
     assert document["history"] == HISTORY
     assert document["data"] == {"name": "paper"}

@@ -20,7 +20,7 @@ from trainer.features import locks, shard_files, store
 KEY = shard_files.Key(
     data_fingerprint="d", split="train", backbone="vgg16", weights_hash="w",
     image_shape=(8, 8, 1), backbone_image_shape=(8, 8, 3), cut_at=3, row_shape=(2,),
-    precision="float32", dtype="float32", augmentation=None, view=None,
+    precision="float32", device="CPU", dtype="float32", augmentation=None, view=None,
 )  # fmt: skip
 SHARDS = shard_files.Shards(600, (2,), tf.float32)
 

@@ -47,6 +47,25 @@ def test_a_run_knows_its_training_data(run):
     record = json.loads((run.directory.path / "trained_on.json").read_text())
     assert run.data_fingerprint == record["fingerprint"]
     assert run.training_patients == set(record["patients"])
+    assert run.validation_patients == set(record["validation_patients"])
+    assert run.training_patients
+    assert run.validation_patients
+
+
+def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_train(run, copy):
+    """It opens, and its report says what it counts, also when it is evaluated anew."""
+    shared = int(np.isin(run.predictions.patient_id, list(run.training_patients)).sum())
+    for name, key, old in (
+        ("trained_on.json", "validation_patients", {}),
+        ("report.json", "shared_with", {"shared_patient_images": shared}),
+    ):
+        document = json.loads((copy / name).read_text())
+        del document[key]
+        (copy / name).write_text(json.dumps(document | old))
+    opened = trained.open_run(copy)
+    assert opened.validation_patients is None
+    for found in (opened.evaluation, evaluate.evaluate(copy)):
+        assert f"Test images that share a patient with train: {shared} of 25" in str(found)
 
 
 def test_metrics_are_those_of_the_report(run):

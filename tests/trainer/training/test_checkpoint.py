@@ -16,6 +16,7 @@ import tensorflow as tf
 from tests.support import devices, radiographs
 from trainer.data import batches
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError, Stopped
+from trainer.models import dropout
 from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
 from trainer.training import callbacks, checkpoint, metrics_log, optimization
@@ -65,7 +66,7 @@ class Run:
             x = keras.layers.Rescaling(1 / 255)(image)
             x = keras.layers.Flatten()(x)
             x = keras.layers.Dense(6, activation="relu")(x)
-            x = keras.layers.Dropout(0.5)(x)
+            x = dropout.layer(0.5, "dropout_1")(x)
             self.model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
             state = optimization.compile_model(self.model, options, [9, 9], 5)
         self.log = metrics_log.MetricsLog(folder / "metrics.jsonl", clock=lambda: 0.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from tests.support import devices, radiographs
 from trainer.data import batches
+from trainer.evaluation import metrics
 from trainer.options import OptimizationOptions
 from trainer.training import optimization
 from trainer.training.driver import Driver
@@ -159,7 +161,44 @@ def _check_evaluated_once(count: int, batch_size: int, replicas: int) -> None:
     probabilities = probabilities.astype(float)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     log_loss = sklearn.metrics.log_loss(labels, probabilities, labels=[0, 1])
-    assert logs["loss"] == pytest.approx(log_loss, rel=1e-5)
+    assert logs["loss"] == pytest.approx(log_loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("count", [61, 1])
+def test_validation_logs_the_final_evaluations_figures(replicas, count):
+    """Equal to the last bit: of the outputs for every example once, as `metrics.compute` has them.
+
+    The weights are large: outputs then lie near 0 and 1, where Keras's AUC is far off.
+    """
+    driver, data = _driver(replicas, optimizer="sgd", learning_rate=5.0), _batches(count)
+    train = _batches(64)
+    history = driver.fit(lambda _: train, validation=data, epochs=2)
+    found = metrics.figures(_labels(count), driver.predict(data))
+    expected = (found.log_loss, found.accuracy, found.roc_auc or math.nan)
+    logged = tuple(history[f"val_{name}"][1] for name in ("loss", "accuracy", "auc"))
+    np.testing.assert_array_equal(logged, expected)
+
+
+def test_validation_keeps_the_sums_of_training():
+    """A run that is stopped within validation saves them in its checkpoint."""
+    driver = _driver(1)
+    _fit(driver)
+    sums = [variable.numpy() for metric in driver.model.metrics for variable in metric.variables]
+    driver.evaluate(_batches(61))
+    after = [variable.numpy() for metric in driver.model.metrics for variable in metric.variables]
+    assert len(sums) > 6
+    for ours, theirs in zip(after, sums, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_outputs_that_are_not_finite_leave_loss_and_area_undefined():
+    driver = _driver(1)
+    driver.model.layers[-1].bias.assign([np.nan, 0.0])
+    logs = driver.evaluate(_batches(61))
+    assert math.isnan(logs["loss"])
+    assert math.isnan(logs["auc"])
+    assert 0 < logs["accuracy"] < 1
 
 
 def test_loss_halves_in_30_steps():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from trainer.data import opening
@@ -55,3 +57,10 @@ def test_another_feed_of_the_same_features_misses_none(build_feed):
 def test_features_too_large_for_the_cache_are_reported_in_gib(build_feed):
     feed = build_feed(cache_budget_gb=40_000 / 2**30)
     assert feed.reason.endswith("take 0.0 GiB, more than --cache_budget_gb=3.72529e-05.")
+
+
+def test_features_are_kept_apart_by_the_kind_of_device(build_feed):
+    """A GPU rounds them another way than a CPU."""
+    key = build_feed().key("train", None)
+    assert key.device == "CPU"
+    assert dataclasses.replace(key, device="GPU").digest != key.digest

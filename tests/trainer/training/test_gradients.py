@@ -121,3 +121,34 @@ def test_every_state_is_a_variable_that_a_checkpoint_can_hold():
     fill(second.optimizer, [variable.numpy() for variable in first.optimizer.variables])
     for gradient in ([4.0, 1.0], [1.0, 0.0], [2.0, 2.0]):
         assert first.step(gradient, gradient) == second.step(gradient, gradient)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_loss_scale_never_exceeds_its_limit(monkeypatch, replicas):
+    """Without it, the scale is infinite after 113 doublings, and every later step is skipped."""
+    monkeypatch.setattr(gradients, "GROWTH_STEPS", 1)
+    stepper = Stepper(replicas, scales_loss=True)
+    for _ in range(150):
+        weights = stepper.step(*[[0.5, 1.0]] * replicas)
+    assert stepper.optimizer._scale.numpy() == gradients.MOST_LOSS_SCALE
+    assert weights == [-75.0 * replicas, -150.0 * replicas]
+
+
+def test_the_loss_scale_never_falls_below_1():
+    stepper = Stepper(1, scales_loss=True)
+    for _ in range(15):  # From 2^15.
+        assert stepper.step([np.inf, 0]) == [0, 0]
+    assert stepper.optimizer._scale.numpy() == 1
+    stepper.step([np.inf, 0])
+    assert stepper.optimizer._scale.numpy() == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_an_overflow_at_the_least_scale_makes_every_weight_nan(steps):
+    """A run that skipped every batch would report weights that it never trained."""
+    stepper = Stepper(1, scales_loss=True, gradient_accumulation_steps=steps)
+    stepper.optimizer._scale.assign(1.0)
+    for _ in range(steps):
+        weights = stepper.step([np.inf, 1.0])
+    assert np.isnan(weights).all()
+    assert stepper.optimizer.iterations.numpy() == 1

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tests.support import devices
 from trainer.data import batches
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DivergedError
 from trainer.options import OptimizationOptions
-from trainer.training import driver, optimization
+from trainer.training import callbacks, driver, optimization
 
 
 def _rates(steps: int, **options) -> list[float]:
@@ -97,10 +97,13 @@ def test_crossentropy_by_hand():
     np.testing.assert_allclose(smoothed[1], 0.36176, rtol=1e-3)
 
 
-def test_the_auc_is_that_of_the_positive_class():
+@pytest.mark.parametrize("spread", [0.1, 0.3, 1, 3, 8, 20])
+def test_the_auc_of_training_is_within_0_002_of_that_of_the_positive_class(spread):
+    """Also where most outputs are near 0 and 1: Keras's thresholds put it up to 0.2 off there."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 500)
-    positive = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0.01, 0.99)
+    log_odds = spread * (rng.normal(size=500) + 3 * labels - 1)
+    positive = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
     metric = optimization.PositiveAUC()
     metric.update_state(labels, np.stack([1 - positive, positive], 1))
     assert float(metric.result()) == pytest.approx(
@@ -159,6 +162,31 @@ def test_float16_trains_under_loss_scaling(replicas):
     assert history["val_loss"][2] < history["val_loss"][0] < 1.0
 
 
+def test_float16_gradients_that_overflow_at_any_scale_are_a_divergence():
+    """The loss is finite at every weight that was trained, but no gradient of them is."""
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    hidden = keras.layers.Dense(4, activation="relu", kernel_initializer=_constant(1e-7))
+    last = keras.layers.Dense(
+        2, activation="softmax", dtype="float32", kernel_initializer=lambda *_, **__: [[9, -9]] * 4
+    )
+    model = keras.Sequential([keras.Input((3,)), hidden, last])
+    optimization.compile_model(model, OptimizationOptions(optimizer="sgd"), [1, 1], 32)
+    x, y = np.full((4, 3), 6e4, np.float32), np.ones(4, np.int32)
+    weighted = tf.data.Dataset.from_tensor_slices((x, y, np.ones(4, np.float32))).repeat(32)
+    data = batches.pad(weighted, 4, 128)
+    loop = driver.Driver(model, tf.distribute.get_strategy())
+    assert math.isfinite(loop.evaluate(data)["loss"])
+    before = model.get_weights()
+    stopping = callbacks.StopAtDivergence()
+    with pytest.raises(DivergedError, match="the loss is nan in epoch 1 at step 17"):
+        loop.fit(lambda _: data, validation=data, epochs=1, callbacks=[stopping])
+    assert all(np.isfinite(weights).all() for weights in before)
+
+
+def _constant(value: float) -> keras.initializers.Initializer:
+    return keras.initializers.Constant(value)
+
+
 def test_the_reported_loss_is_the_plain_log_loss():
     """Class weights and label smoothing change what is minimised, not what is reported."""
     model = _compiled(class_weights="balanced", label_smoothing=0.3)
@@ -179,7 +207,7 @@ def test_the_auc_of_one_class_is_undefined(label):
     assert math.isnan(_auc([label, label], [0.2, 0.7]))
 
 
-def test_the_auc_of_both_classes_is_keras_own():
+def test_the_auc_of_both_classes_is_defined():
     assert _auc([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8]) == pytest.approx(1.0)
 
 

@@ -47,6 +47,7 @@ assert opened.history["val_loss"] == run.history["val_loss"]
 assert len(run.predictions) == run.metrics.examples == 500
 assert run.model.output_shape == (None, 2)
 assert len(run.data_fingerprint) > 8 and len(run.training_patients) > 100
+assert run.validation_patients and not run.validation_patients & run.training_patients
 assert run.directory.path.joinpath("best.keras").exists()
 run.plot_history().savefig("curves.png")
 

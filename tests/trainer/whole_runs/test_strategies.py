@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from tests.support import processes
 from trainer.system import sockets
@@ -37,14 +38,20 @@ def results(tmp_path_factory):
     def result(name: str, *flags: str) -> dict[str, np.ndarray]:
         out = folder / f"{name}{len(list(folder.iterdir()))}.npz"
         _run(name, out, flags)
-        with np.load(out) as arrays:
+        with np.load(out) as arrays, np.load(_other(out) if _other(out).exists() else out) as other:
+            assert np.array_equal(arrays["sgd metrics"], other["sgd metrics"])  # Decides alike.
             return dict(arrays)
 
     return result
 
 
+def _other(out: Path) -> Path:
+    """Returns the file of the second worker."""
+    return out.with_name(f"other_{out.name}")
+
+
 def _of(optimizer: str, result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    words = ((*key.split(" "), value) for key, value in result.items())
+    words = ((*key.split(" "), value) for key, value in result.items() if " " in key)
     return {name: value for trained_by, name, value in words if trained_by == optimizer}
 
 
@@ -61,7 +68,7 @@ def _run(name: str, out: Path, flags: tuple[str, ...]) -> None:
             )}
             for index in range(2)
         ]  # fmt: skip
-        outs = [out, out.with_name(f"other_{out.name}")]
+        outs = [out, _other(out)]
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
@@ -114,6 +121,27 @@ def test_a_prime_number_of_examples_is_evaluated_once_each(results, name):
     one, many = (_of("sgd", results(strategy, *BOTH)) for strategy in ("one_device", name))
     assert many["probabilities"].shape == (61, 2)
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["one_device", *OTHERS])
+def test_the_logged_figures_of_validation_are_scikit_learns(results, name):
+    result = _of("sgd", results(name, *BOTH))
+    labels, probabilities = result["labels"], result["probabilities"].astype(float)
+    assert 0 < labels.mean() < 1
+    expected = [
+        sklearn.metrics.log_loss(labels, probabilities / probabilities.sum(1, keepdims=True)),
+        sklearn.metrics.accuracy_score(labels, probabilities.argmax(1)),
+        sklearn.metrics.roc_auc_score(labels, probabilities[:, 1]),
+    ]
+    np.testing.assert_allclose(result["metrics"][:, -1], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_replica_draws_its_own_dropout(results, name):
+    masks = results(name, *BOTH)["masks"]
+    assert len(np.unique(masks, axis=0)) == STRATEGIES[name]
+    assert masks.mean(axis=1) == pytest.approx(np.ones(len(masks)), abs=0.3)
+    np.testing.assert_array_equal(masks[:1], results("one_device", *BOTH)["masks"])
 
 
 @pytest.mark.long

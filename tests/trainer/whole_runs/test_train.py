@@ -122,9 +122,10 @@ def test_patients_of_training_are_counted_on_another_data_set(run_dir, make_conf
     (folder,) = run_dir.glob("on_grouped_*")
     report = json.loads((folder / "report.json").read_text())
     assert report["data"]["test_images_sharing_a_patient_with_train"] == 0
-    trained_on = json.loads((run_dir / "trained_on.json").read_text())["patients"]
-    test = Predictions.load_csv(folder / "predictions_test.csv")
-    assert report["shared_patient_images"] == np.isin(test.patient_id, trained_on).sum() > 0
+    trained_on = json.loads((run_dir / "trained_on.json").read_text())
+    test = Predictions.load_csv(folder / "predictions_test.csv").patient_id
+    seen = trained_on["patients"] + trained_on["validation_patients"]
+    assert report["shared_patient_images"] == np.isin(test, seen).sum() > 0
 
 
 def test_the_model_of_the_best_epoch_is_kept(make_config, tmp_path):
@@ -393,5 +394,7 @@ def test_the_paper_protocol_tells_how_many_patients_are_shared(run_dir, make_con
     evaluate.run(make_config(model_dir=str(run_dir)))
     report = json.loads((run_dir / "report.json").read_text())
     shared = report["shared_patient_images"]
-    assert shared == report["data"]["test_images_sharing_a_patient_with_train"] > 0
-    assert f"Test images that share a patient with train: {shared} of 25" in capsys.readouterr().out
+    assert report["shared_with"] == ["train", "validation"]
+    assert shared == report["data"]["test_images_sharing_a_patient_with_train_or_validation"] > 0
+    said = f"share a patient with train or validation: {shared} of 25"
+    assert said in capsys.readouterr().out
