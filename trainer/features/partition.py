@@ -73,8 +73,18 @@ class Partition:
 def cut(network: Network) -> Partition | None:
     """Splits the network as high as `find_cut` allows; returns None if it can't be split."""
     tensor = find_cut(network.trunk)
-    if tensor is None:
-        return None
+    return None if tensor is None else _cut_at(network, tensor)
+
+
+def cut_below_head(network: Network) -> Partition:
+    """Splits the network between trunk and head, for training the head alone.
+
+    Weights of the trunk may train at another time: the prefix is not the same then.
+    """
+    return _cut_at(network, network.trunk.output)
+
+
+def _cut_at(network: Network, tensor: Any) -> Partition:
     image = keras.Input(network.whole.input.shape[1:], dtype="uint8", name="image")
     # New models around existing layers share their variables: nothing is copied.
     below = keras.Model(network.trunk.input, tensor, name="frozen")

@@ -34,6 +34,12 @@ class OptimizationOptions(option_groups.Group):
         "hundredth of learning_rate, but at least 1e-5 (never more than learning_rate)",
         minimum=0,
     )
+    head_epochs: int = option(
+        2,
+        "first epochs of a run with unfrozen layers, in which the head trains alone, on cached "
+        "features if possible; then those layers join at backbone_learning_rate; 0: from the start",
+        minimum=0,
+    )
     schedule: str = option(
         "constant",
         "learning rate schedule after warm-up; cosine: decay to 0 at the end of schedule_epochs",

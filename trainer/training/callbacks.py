@@ -102,16 +102,19 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
 
     shape = _Stopping
 
-    def __init__(self, weights: Sequence[Any], *, monitor: str, patience: int) -> None:
+    def __init__(
+        self, weights: Sequence[Any], *, monitor: str, patience: int, first_epoch: int = 0
+    ) -> None:
         """Starts before the first epoch.
 
         Args:
           weights: the variables to restore: all that training changes in the model.
           monitor: name in the logs of the value to improve.
           patience: epochs without improvement.
+          first_epoch: epochs before this one (from 0) don't count as without improvement.
         """
         super().__init__()
-        self._monitor, self._patience = monitor, patience
+        self._monitor, self._patience, self._first_epoch = monitor, patience, first_epoch
         self._best: float | None = None
         self._wait = 0
         self._weights = list(weights)
@@ -136,9 +139,8 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Copies the weights if the epoch is the best so far; stops if patience is exhausted."""
-        del epoch
         value = (logs or {})[self._monitor]
-        self._wait += 1
+        self._wait += epoch >= self._first_epoch
         if math.isfinite(value) and (
             self._best is None or history.is_better(self._monitor, value, self._best)
         ):
@@ -147,9 +149,8 @@ class EarlyStopping(keras.callbacks.Callback, StatefulCallback):
                 best.assign(keras.ops.convert_to_numpy(weight))
         self._stop_if_due()
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Restores the weights of the best epoch."""
-        del logs
+    def restore_best(self) -> None:
+        """Restores the weights of the best epoch; call it when training has ended."""
         if self._best is not None:
             for best, weight in zip(self.variables, self._weights, strict=True):
                 weight.assign(best.numpy())

@@ -69,9 +69,9 @@ class Feed(abc.ABC):
 class ImageFeed(Feed):
     """Trains the whole network on images; every layer runs at every step."""
 
-    def __init__(self, data: Data, network: Network, seed: int, reason: str) -> None:
-        # Not network.whole itself, which is saved and must not contain optimizer and metrics.
-        self.model = keras.Model(network.whole.inputs, network.whole.outputs)
+    def __init__(self, data: Data, model: keras.Model, seed: int, reason: str) -> None:
+        """Feeds a model that is not saved: it will contain an optimizer and metrics."""
+        self.model = model
         self.reason, self.kind = reason, "images"
         self._data, self._seed = data, seed
 
@@ -269,35 +269,61 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
       ConfigError: when the config asks for views and features can't be cached.
     """
     partition = partition_lib.cut(network)
-    budget_bytes = config.features.cache_budget_gb * 2**30
-    obstacle = _obstacle_to_caching(config, data, partition, budget_bytes)
+    obstacle = _obstacle_to_caching(config, data, partition)
     if partition is None or obstacle:
         if config.features.views:
             raise ConfigError(
                 f"views ({config.features.views}) needs cached features, and this run trains on "
                 f"images: {obstacle}."
             )
-        return ImageFeed(
-            data,
-            network,
-            config.runtime.seed,
-            f"training on images, not on cached features: {obstacle}.",
-        )
-    cache = store.Cache(
+        model = keras.Model(network.whole.inputs, network.whole.outputs)
+        reason = f"training on images, not on cached features: {obstacle}."
+        return ImageFeed(data, model, config.runtime.seed, reason)
+    return FeatureFeed(config, data, partition, context, _cache(config, context))
+
+
+def build_for_head(
+    config: config_lib.Config, data: Data, network: Network, context: Context
+) -> Feed:
+    """Builds the feed with which the head trains alone, likewise on cached features if possible."""
+    partition = partition_lib.cut_below_head(network)
+    obstacle = _obstacle_to_caching(config, data, partition)
+    if obstacle:
+        return ImageFeed(data, _HeadAlone(network), config.runtime.seed, f"on images: {obstacle}")
+    return FeatureFeed(config, data, partition, context, _cache(config, context))
+
+
+class _HeadAlone(keras.Model):
+    """The whole network, of which only the head trains, whatever the trunk's layers say."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._network = network
+
+    def call(self, x: Any, training: bool | None = None) -> Any:  # noqa: FBT001 -- Keras's.
+        return self._network.whole(x, training=training)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return self._network.head.trainable_variables
+
+    trainable_weights = trainable_variables
+
+
+def _cache(config: config_lib.Config, context: Context) -> store.Cache:
+    return store.Cache(
         config.cache_root,
-        budget_bytes,
+        config.features.cache_budget_gb * 2**30,
         worker_index=context.worker_index,
         num_workers=context.num_workers,
         remote=store.remote(config.features.cache_dir),
     )
-    return FeatureFeed(config, data, partition, context, cache)
 
 
 def _obstacle_to_caching(
     config: config_lib.Config,
     data: Data,
     partition: partition_lib.Partition | None,
-    budget_bytes: float,
 ) -> str:
     """Returns why the run can't train on cached features; empty if it can."""
     views = config.features.views
@@ -311,7 +337,7 @@ def _obstacle_to_caching(
     rows = data.num_examples("train") * (views or 1)
     rows += data.num_examples("validation") + data.num_examples("test")
     num_bytes = partition.shards(rows).num_bytes
-    if num_bytes > budget_bytes:
+    if num_bytes > config.features.cache_budget_gb * 2**30:
         return (
             f"features of the layers up to {partition.cut.name} take {num_bytes / 2**30:.1f} GiB, "
             "more than "

@@ -22,7 +22,7 @@ from trainer.distribution import peers
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
 from trainer.features import partition, shard_files
 from trainer.models import classifier, footprint, inference_mode, session
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
 from trainer.training.driver import Driver, Position
 
@@ -42,6 +42,7 @@ class TrainingSetup:
     Attributes:
       network: the whole model and its parts.
       feed: the model that trains, and its batches.
+      head: the same for the first epochs, in which the head trains alone; None: there are none.
       variables: the variables that a training step changes.
       fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
         data, and whether training uses images or the features of a certain layer.
@@ -51,6 +52,7 @@ class TrainingSetup:
 
     network: classifier.Network
     feed: feeds.Feed
+    head: feeds.Feed | None
     variables: Sequence[Any]
     fingerprint: str
     steps_per_epoch: int
@@ -87,9 +89,55 @@ def build(
             steps,
             backbone=None if config.model.is_untrained else network.trunk,
         )
+        head = _build_head(config, data, network, context)
+        if head is not None:
+            num_classes = len(data.class_names)
+            variables += optimization.compile_head(head.model, feed.model, num_classes)
     frozen = partition.weights_hash(inference_mode.frozen_weights(network.whole))
-    fingerprint = f"{frozen}-{data.fingerprint}-{feed.kind}"
-    return TrainingSetup(network, feed, variables, fingerprint, steps, notes)
+    kinds = feed.kind if head is None else f"{feed.kind}-head-{head.kind}"
+    fingerprint = f"{frozen}-{data.fingerprint}-{kinds}"
+    notes += _notes_of_phases(config, network, head)
+    return TrainingSetup(network, feed, head, variables, fingerprint, steps, notes)
+
+
+def _build_head(
+    config: Config, data: Data, network: classifier.Network, context: Context
+) -> feeds.Feed | None:
+    """Returns the feed of the epochs in which the head trains alone; None: there are none.
+
+    A new head has random weights: its first gradients would undo what the backbone has learnt. And
+    it learns from pooled features, which cost next to nothing once they are cached.
+    """
+    if not config.optimization.head_epochs or not _fine_tunes(config, network):
+        return None
+    return feeds.build_for_head(config, data, network, context)
+
+
+def _fine_tunes(config: Config, network: classifier.Network) -> bool:
+    """Whether layers of the backbone train that have been trained before."""
+    return bool(network.trunk.trainable_variables) and not config.model.is_untrained
+
+
+def _notes_of_phases(
+    config: Config, network: classifier.Network, head: feeds.Feed | None
+) -> tuple[str, ...]:
+    """Says when the unfrozen layers train, and at which rate."""
+    if not _fine_tunes(config, network):
+        return ()
+    rules = config.optimization
+    rates = f"at learning rate {rules.backbone_rate:g} (the head: {rules.learning_rate:g})"
+    if head is None:
+        return (f"the unfrozen layers train {rates}.",)
+    count = rules.head_epochs
+    if count >= rules.max_epochs:
+        note = (
+            f"max_epochs ({rules.max_epochs}) ends before the unfrozen layers join: the head "
+            f"trains alone for {text.counted(count, 'epoch')}; give a larger --max_epochs, or "
+            "--head_epochs=0."
+        )
+        return (note,)
+    first = "epoch 1 trains" if count == 1 else f"epochs 1 to {count} train"
+    return (f"{first} the head alone; then the unfrozen layers train too, {rates}.",)
 
 
 def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
@@ -169,10 +217,12 @@ def fit(
         times.
       Stopped: when a signal requested it; a checkpoint has been saved.
     """
-    setup.feed.prepare()
     epochs = config.optimization.max_epochs if until is None else until
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
+    begun = found.epoch if found else 0
+    is_head_first = setup.head is not None and begun < config.optimization.head_epochs
+    _prepare(setup, context, with_head=is_head_first)
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
     try:
@@ -180,16 +230,49 @@ def fit(
             start = found or hooks.saving.save_first()
             if not is_quiet:
                 _say_start(start, epochs, hooks.stopping)
-            driver = Driver(
-                setup.feed.model, context.strategy, steps_per_execution=context.steps_per_execution
-            )
-            _train(driver, setup.feed, hooks, start, epochs, config.checkpoints.max_recoveries)
+            phases = _phases(config, context, setup, epochs)
+            _train(phases, hooks, start, config.checkpoints.max_recoveries)
+            hooks.stopping.restore_best()
     except Stopped:
         hooks.saving.save_stopped()
         # The other hosts end too: their absence must not end this one while it uploads its run.
         peers.part()
         raise
-    return driver
+    return phases[-1].driver
+
+
+def _prepare(setup: TrainingSetup, context: Context, *, with_head: bool) -> None:
+    """Computes the features that training needs, for the head alone only while it trains alone.
+
+    Call it with the restored weights: they are those that the backbone has in this epoch.
+    """
+    needed = [setup.feed, setup.head] if with_head and setup.head else [setup.feed]
+    cached = [feed for feed in needed if isinstance(feed, feeds.FeatureFeed)]
+    # Several hosts divide a pass among themselves, but only that of one feed.
+    for split in feeds.TRAINING_SPLITS if len(cached) > 1 and not context.is_multi_host else ():
+        if all(feed.missing_examples(split) for feed in cached):
+            feeds.compute_together(cached, setup.network, split)
+    for feed in needed:
+        feed.prepare()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """Epochs that train the same variables: from the end of the phase before it to `stop`."""
+
+    driver: Driver
+    feed: feeds.Feed
+    stop: int
+
+
+def _phases(config: Config, context: Context, setup: TrainingSetup, epochs: int) -> list[_Phase]:
+    def phase(feed: feeds.Feed, stop: int) -> _Phase:
+        steps = context.steps_per_execution
+        driver = Driver(feed.model, context.strategy, steps_per_execution=steps)
+        return _Phase(driver, feed, min(stop, epochs))
+
+    head = [] if setup.head is None else [phase(setup.head, config.optimization.head_epochs)]
+    return [*head, phase(setup.feed, epochs)]
 
 
 def _say_start(start: Position, epochs: int, stopping: callbacks.EarlyStopping) -> None:
@@ -200,23 +283,21 @@ def _say_start(start: Position, epochs: int, stopping: callbacks.EarlyStopping) 
 
 
 def _train(
-    driver: Driver,
-    feed: feeds.Feed,
-    hooks: _Callbacks,
-    start: Position,
-    epochs: int,
-    max_recoveries: int,
+    phases: Sequence[_Phase], hooks: _Callbacks, start: Position, max_recoveries: int
 ) -> None:
     """Trains to the end; after a divergence, resumes from the newest checkpoint."""
     while True:
         try:
-            driver.fit(
-                feed.training_batches,
-                validation=feed.evaluation_batches("validation"),
-                epochs=epochs,
-                callbacks=hooks.all,
-                start=start,
-            )
+            for phase in phases:
+                if start.epoch < phase.stop:
+                    phase.driver.fit(
+                        phase.feed.training_batches,
+                        validation=phase.feed.evaluation_batches("validation"),
+                        epochs=phase.stop,
+                        callbacks=hooks.all,
+                        start=start,
+                    )
+                    start = Position(phase.stop)
         except DivergedError as error:
             start = _recover(error, hooks, max_recoveries)
         else:
@@ -247,7 +328,12 @@ def _build_callbacks(
     model, rules = setup.feed.model, config.optimization
     log = metrics_log.MetricsLog(directory.metrics)
     kept = [*model.trainable_variables, *inference_mode.moving_statistics(model)]
-    stopping = callbacks.EarlyStopping(kept, monitor=rules.monitor, patience=rules.patience)
+    stopping = callbacks.EarlyStopping(
+        kept,
+        monitor=rules.monitor,
+        patience=rules.patience,
+        first_epoch=rules.head_epochs if setup.head else 0,
+    )
     recoveries = callbacks.Recoveries(model.optimizer.learning_rate_factor)
     checkpoints = checkpoint.Checkpoints(
         directory.checkpoints,

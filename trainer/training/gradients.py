@@ -88,8 +88,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
           backbone: those of them that `backbone_optimizer` updates, if there is one.
         """
         slow = {id(variable) for variable in backbone} if self.backbone_optimizer else set()
-        self._of_backbone = [id(variable) in slow for variable in variables]
-        for optimizer, taken in self._divide(variables):
+        self._is_slow = [id(variable) in slow for variable in variables]
+        for optimizer, taken in self._divide(variables, range(len(variables))):
             optimizer.build(taken)
         super().build(variables)
         if self._gradient_accumulation_steps > 1:
@@ -131,29 +131,34 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         return loss * self._scale if self._scales_loss else loss
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Takes one step; `grads` are this replica's gradients of the scaled loss."""
-        del trainable_variables  # Always those passed to `build`.
+        """Takes one step.
+
+        Args:
+          grads: this replica's gradients of the scaled loss.
+          trainable_variables: the variables that they belong to: all that `build` was given, or
+            those of them that are not the backbone's; None: all.
+        """
+        built = {id(variable): place for place, variable in enumerate(self._trainable_variables)}
+        taken = self._trainable_variables if trainable_variables is None else trainable_variables
+        places = [built[id(variable)] for variable in taken]
         gradients, is_due = _sum_over_replicas(grads), None
         if self._scales_loss:
             gradients, is_due = self._unscale(gradients)
         if self._gradient_accumulation_steps > 1:
-            gradients, is_due = self._accumulate(gradients, is_due)
+            gradients, is_due = self._accumulate(gradients, places, is_due)
         if self._global_clipnorm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._global_clipnorm)
         with _undone_unless(is_due, [*self._trainable_variables, *self._inner_variables]):
-            for optimizer, taken in self._divide(gradients):
-                optimizer.apply(taken)
+            for optimizer, part in self._divide(gradients, places):
+                optimizer.apply(part)
 
-    def _divide(self, values: Sequence[Any]) -> list[tuple[keras.optimizers.Optimizer, list[Any]]]:
-        """Divides values, one for each variable, between the optimizers that update them."""
-        of_head, of_backbone = (
-            [
-                value
-                for value, is_slow in zip(values, self._of_backbone, strict=True)
-                if is_slow == x
-            ]
-            for x in (False, True)
-        )
+    def _divide(
+        self, values: Sequence[Any], places: Sequence[int]
+    ) -> list[tuple[keras.optimizers.Optimizer, list[Any]]]:
+        """Divides the values of variables, by place, between the optimizers that update them."""
+        pairs = list(zip(values, places, strict=True))
+        of_head = [value for value, place in pairs if not self._is_slow[place]]
+        of_backbone = [value for value, place in pairs if self._is_slow[place]]
         parts = [(self.inner_optimizer, of_head)]
         return [*parts, (self.backbone_optimizer, of_backbone)] if of_backbone else parts
 
@@ -167,14 +172,17 @@ class GlobalUpdate(keras.optimizers.Optimizer):
         self._adapt_scale(is_finite)
         return gradients, tf.logical_or(is_finite, is_divergence)
 
-    def _accumulate(self, gradients: Sequence[Any], is_taken: Any) -> tuple[list[Any], Any]:
+    def _accumulate(
+        self, gradients: Sequence[Any], places: Sequence[int], is_taken: Any
+    ) -> tuple[list[Any], Any]:
         """Adds a batch unless it is skipped; returns the mean and whether an update is due."""
         taken = 1 if is_taken is None else tf.cast(is_taken, tf.int32)
         pending = self._pending + taken
         is_due = pending == self._gradient_accumulation_steps
         self._pending.assign(tf.where(is_due, 0, pending))
         means = []
-        for total, gradient in zip(self._sums, gradients, strict=True):
+        for place, gradient in zip(places, gradients, strict=True):
+            total = self._sums[place]
             added = total + (gradient if is_taken is None else tf.where(is_taken, gradient, 0.0))
             total.assign(tf.where(is_due, 0.0, added))
             means.append(added / self._gradient_accumulation_steps)

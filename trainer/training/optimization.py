@@ -77,6 +77,31 @@ def compile_model(
     return _changing_variables(model)
 
 
+def compile_head(head: keras.Model, model: keras.Model, num_classes: int) -> list[Any]:
+    """Compiles the model with which the head trains before the backbone joins.
+
+    Call it inside the strategy's scope.
+
+    Args:
+      head: the model; only the head's variables train in it.
+      model: the compiled model that trains afterwards, whose optimizer and loss it shares: when the
+        backbone joins, the head's moments and schedule continue.
+      num_classes: K, the number of outputs.
+
+    Returns:
+      The variables that a step changes besides those of `model`.
+    """
+    head.compile(
+        optimizer=model.optimizer,
+        auto_scale_loss=False,
+        loss=model.loss,
+        weighted_metrics=_logged_metrics(),
+        jit_compile=False,
+    )
+    _build_metrics(head, num_classes)
+    return [variable for metric in head.metrics for variable in metric.variables]
+
+
 def _logged_metrics() -> list[keras.metrics.Metric]:
     """Returns what is logged by epoch.
 
@@ -197,14 +222,16 @@ def build_optimizer(
     # A variable, so that a lower factor needs no new trace and is saved in checkpoints.
     factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
 
-    def build(peak: float) -> keras.optimizers.Optimizer:
+    def build(peak: float, head: int = 0) -> keras.optimizers.Optimizer:
         rates = dataclasses.replace(config, learning_rate=peak)
-        schedule = Scaled(build_learning_rate(rates, steps_per_epoch), factor)
+        schedule = Scaled(build_learning_rate(rates, steps_per_epoch, head), factor)
         return gradients.taking_sums(constructor)(learning_rate=schedule, **options)
 
     return gradients.GlobalUpdate(
         build(config.learning_rate),
-        backbone_optimizer=build(config.backbone_rate) if is_divided else None,
+        backbone_optimizer=(
+            build(config.backbone_rate, config.head_epochs) if is_divided else None
+        ),
         learning_rate_factor=factor,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         global_clipnorm=config.global_clipnorm,
@@ -213,9 +240,15 @@ def build_optimizer(
 
 
 def build_learning_rate(
-    config: OptimizationOptions, steps_per_epoch: int
+    config: OptimizationOptions, steps_per_epoch: int, first_epoch: int = 0
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Returns a number, or a schedule of the updates in `config.horizon` epochs.
+
+    Args:
+      config: the optimization options.
+      steps_per_epoch: number of steps in an epoch.
+      first_epoch: of the variables' training; warm-up starts there, and decay ends at the same
+        epoch as without it.
 
     Raises:
       ConfigError: when the run has fewer steps than one update takes.
@@ -228,6 +261,7 @@ def build_learning_rate(
             f"{config.horizon * steps_per_epoch} steps of the run, so no weight would ever "
             "change; give a smaller value, or a larger --max_epochs."
         )
+    total_updates -= first_epoch * steps_per_epoch // config.gradient_accumulation_steps
     after: Any = config.learning_rate
     if config.schedule == "cosine" and total_updates > warmup_updates:
         after = keras.optimizers.schedules.CosineDecay(after, total_updates - warmup_updates)
