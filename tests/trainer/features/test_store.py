@@ -26,15 +26,17 @@ SHARDS = shard_files.Shards(600, (2,), tf.float32)
 
 
 class Prefix:
-    """Records the ranges that it computes."""
+    """Records the ranges that it is asked for, and the rows that it computes of them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.rows: list[int] = []
 
     def __call__(self, start: int, stop: int):
         self.asked.append((start, stop))
         for first in range(start, stop, 33):  # Not a divisor of a shard, as with three replicas.
             rows = np.arange(first, min(first + 33, stop), dtype=np.float32)
+            self.rows += rows.astype(int).tolist()
             yield np.stack([rows, -rows], 1)
 
 
@@ -52,14 +54,15 @@ def test_stored_features_are_computed_once(cache):
     first = cache.load_or_compute(KEY, SHARDS, prefix)
     second = cache.load_or_compute(KEY, SHARDS, prefix)
     assert _rows(first) == _rows(second) == list(range(600))
-    assert prefix.asked == [(0, 256), (256, 512), (512, 600)]
+    assert prefix.asked == [(0, 600)]
 
 
 def test_an_interrupted_pass_resumes_with_the_missing_shards(cache, tmp_path):
     def dies(start, stop):
-        if start == 512:
-            raise KeyboardInterrupt
-        yield from Prefix()(start, stop)
+        for block in Prefix()(start, stop):
+            if block[0, 0] > 550:
+                raise KeyboardInterrupt
+            yield block
 
     assert cache.count_missing(KEY, SHARDS) == 600
     with pytest.raises(KeyboardInterrupt):
@@ -325,7 +328,7 @@ def test_an_interrupted_run_of_shards_keeps_those_that_were_finished(cache):
         cache.load_or_compute(KEY, shards, dies)
     prefix = Prefix()
     cache.load_or_compute(KEY, shards, prefix)
-    assert prefix.asked[0] == (512, 768)
+    assert prefix.asked == [(512, 20 * 256)]
 
 
 def test_processes_that_train_together_divide_the_sections(tmp_path):
@@ -336,8 +339,7 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
 
     def work(index):
         def compute(start, stop):
-            if not prefixes[index].asked:
-                both_started.wait(timeout=30)
+            both_started.wait(timeout=30)
             yield from prefixes[index](start, stop)
 
         cache = store.Cache(tmp_path, 1 << 30, worker_index=index, num_workers=2)
@@ -349,10 +351,9 @@ def test_processes_that_train_together_divide_the_sections(tmp_path):
     for thread in threads:
         thread.join()
     assert _rows(arrays[0]) == _rows(arrays[1]) == list(range(16 * 256))
-    asked = prefixes[0].asked + prefixes[1].asked
-    assert len(asked) == len(set(asked)) == shard_files.SECTIONS
-    assert prefixes[0].asked[0] == (0, 512)
-    assert prefixes[1].asked[0] == (8 * 256, 8 * 256 + 512)
+    assert [prefix.asked for prefix in prefixes] == [[(0, 4096)], [(2048, 4096)]]
+    twice = set(prefixes[0].rows) & set(prefixes[1].rows)
+    assert len(twice) < 33  # The rest of the block in which the other's section begins.
 
 
 def test_a_killed_process_leaves_its_section_free(cache, tmp_path):
@@ -361,8 +362,9 @@ def test_a_killed_process_leaves_its_section_free(cache, tmp_path):
         "import os, signal, pathlib, numpy as np\n"
         "from tests.trainer.features import test_store as t\n"
         "def dies(start, stop):\n"
-        "    if start == 512: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    yield from t.Prefix()(start, stop)\n"
+        "    for block in t.Prefix()(start, stop):\n"
+        "        if block[0, 0] > 550: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        yield block\n"
         f"cache = t.store.Cache(pathlib.Path({str(tmp_path)!r}), 1 << 30)\n"
         "cache.load_or_compute(t.KEY, t.SHARDS, dies)\n"
     )
@@ -383,7 +385,8 @@ def test_two_processes_that_need_the_same_entry_compute_it_once(cache, tmp_path)
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(prefix.asked) == [(0, 256), (256, 512), (512, 600)]
+    assert set(prefix.rows) == set(range(600))
+    assert len(prefix.rows) < 600 + 2 * 33  # At most a block where one waits for the other.
 
 
 @pytest.mark.parametrize(
@@ -391,3 +394,57 @@ def test_two_processes_that_need_the_same_entry_compute_it_once(cache, tmp_path)
 )
 def test_shards_are_bounded_in_rows_and_bytes(row_shape, rows):
     assert shard_files.Shards(1000, row_shape, tf.float32).rows_per_shard == rows
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "rows"), [(16_384, 256), (100_000, 1_536), (10_000_000, 32_768)]
+)
+def test_small_rows_of_a_large_split_have_longer_shards(num_examples, rows):
+    """An interrupted pass repeats two shards at most: a 32nd of it, or 512 images."""
+    shards = shard_files.Shards(num_examples, (512,), tf.float32)
+    assert shards.rows_per_shard == rows
+    assert 2 * rows <= max(512, num_examples / 32)
+    assert rows * shards.row_bytes <= shard_files.SHARD_BYTES
+
+
+LARGE = dataclasses.replace(SHARDS, num_examples=4096 * 32, row_shape=(1 << 20,))
+
+
+@pytest.fixture
+def many_shards(tmp_path):
+    """Empty files under the names of 4,096 shards, of which every 16th is missing."""
+    folder = tmp_path / KEY.digest
+    folder.mkdir()
+    for i, (start, stop) in enumerate(LARGE.ranges()):
+        if i % 16:
+            (folder / f"{start:08d}-{stop:08d}.0123456789abcdef.npy").touch()
+    return tmp_path
+
+
+def _count_scans(monkeypatch) -> list[str]:
+    """Returns a list that grows with each folder that is listed."""
+    scans: list[str] = []
+    for name in ("listdir", "scandir"):
+        original = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, of=original: (scans.append(str(path)), of(path))[1]
+        )
+    return scans
+
+
+def test_missing_rows_are_counted_in_one_scan(many_shards, monkeypatch):
+    """A scan for each shard would take the square of their number: days for ten million rows."""
+    cache = store.Cache(many_shards, 1 << 60)
+    scans = _count_scans(monkeypatch)
+    assert cache.count_missing(KEY, LARGE) == 4096 // 16 * 32
+    assert scans == [str(many_shards / KEY.digest)]
+
+
+def test_reading_an_entry_scans_its_folder_once_a_section(cache, tmp_path, monkeypatch):
+    shards = dataclasses.replace(SHARDS, num_examples=100 * 256)
+    cache.load_or_compute(KEY, shards, Prefix())
+    scans = _count_scans(monkeypatch)
+    for read in (cache.load_or_compute, lambda *args: cache.fill({KEY: shards}, args[-1])):
+        scans.clear()
+        read(KEY, shards, Prefix())
+        assert scans.count(str(tmp_path / KEY.digest)) < 4 * shard_files.SECTIONS
