@@ -31,7 +31,7 @@ from trainer.storage import files
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from trainer.data import augment
 
@@ -180,8 +180,8 @@ class Entry:
         stored = self._list()
         return {rows: self._find(rows, stored.get(_range(*rows), ())) for rows in ranges}
 
-    def _find(self, rows: Rows, names: Iterable[str]) -> pathlib.Path | None:
-        for path in (self.folder / name for name in sorted(names)):
+    def _find(self, rows: Rows, paths: Iterable[pathlib.Path]) -> pathlib.Path | None:
+        for path in sorted(paths):
             if not path.is_file():
                 raise DiskError(f"{path} is not a regular file; remove it, or clear --cache_dir.")
             if self._is_intact(path, rows):
@@ -225,16 +225,14 @@ class Entry:
         """Returns a shard as a memory-mapped array; never unpickles anything, as np.load could."""
         return np.lib.format.open_memmap(path, mode="r")
 
-    def _list(self) -> dict[str, list[str]]:
+    def _list(self) -> dict[str, list[pathlib.Path]]:
         """Maps the rows in the name of each shard to its files: one, unless somebody copied some.
 
         One scan for all shards: a scan for each would take the square of their number.
         """
         stored = collections.defaultdict(list)
-        for name in os.listdir(self.folder) if self.folder.is_dir() else ():
-            rows, _, rest = name.partition(".")
-            if rest.endswith(".npy"):
-                stored[rows].append(name)
+        for path in self.folder.glob("*.npy"):
+            stored[path.name.partition(".")[0]].append(path)
         return dict(stored)
 
     def _hash(self, rows: Rows) -> hashlib._Hash:

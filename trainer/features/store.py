@@ -224,9 +224,7 @@ def _without_file(paths: Mapping[Rows, pathlib.Path | None]) -> list[Rows]:
     return [rows for rows, path in paths.items() if path is None]
 
 
-def _compute(
-    entry: Entry, missing: Sequence[Rows], stream: _Stream
-) -> dict[Rows, pathlib.Path]:
+def _compute(entry: Entry, missing: Sequence[Rows], stream: _Stream) -> dict[Rows, pathlib.Path]:
     """Computes missing shards; each is written while the next is computed."""
     written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
     with concurrent.futures.ThreadPoolExecutor(1) as writer:

@@ -68,6 +68,11 @@ class Driver:
         self._test_steps = self._build_loop(model.test_step)
         self._predict_step = self._build_predict_step()
 
+    @property
+    def num_replicas(self) -> int:
+        """Number of replicas that divide a batch."""
+        return int(self._strategy.num_replicas_in_sync)
+
     def fit(
         self,
         batches_of_epoch: Callable[[int], Batches],
