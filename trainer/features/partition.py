@@ -252,7 +252,7 @@ class Activations:
             cut = tf.data.Dataset.from_tensor_slices((positions, labels, weights))
             return cut.map(lambda position, label, weight: (gather(position), label, weight))
 
-        return build  # type: ignore[no-any-return]
+        return build
 
     def _build_gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns positions [B] -> activations [B, …], which reads from memory if they fit."""
