@@ -276,6 +276,7 @@ def format_table(config: Config, results: Results) -> str:
         ("waiting for input, uncached", f"{rates.input_wait:.1%} of the time"),
         ("bare prefix forward", f"{rates.forward_per_s:,.1f} img/s"),
         ("prefix pass into the cache", f"{rates.pass_per_s:,.1f} img/s"),
+        ("rows from the cache", _format_feed(rates)),
         ("training from the cache", f"{rates.suffix_steps_per_s:,.0f} steps/s"),
         ("epoch from the cache", f"{cold.epoch_s:.2f} s cold, {warm.epoch_s:.2f} s warm"),
         (f"whole run, {epochs} epochs, cold", _format_process(cold.total_s, cold.private_bytes)),
@@ -303,6 +304,11 @@ def _baseline_rows(
         (f"{label}, an epoch", f"{baseline.epoch_s / baseline.share:,.1f} s"),
         (f"{label}, ratios", f"{cold:.1f}x cold, {warm:.0f}x warm"),
     ]
+
+
+def _format_feed(rates: stages.Stages) -> str:
+    share = rates.fed_per_s / rates.gathered_per_s
+    return f"{rates.fed_per_s:,.0f}/s, {share:.0%} of a gather from memory"
 
 
 def _format_process(seconds: float, private_bytes: int) -> str:

@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
     from trainer.data import pipeline
+    from trainer.data.batches import Batches
     from trainer.distribution import runtime
 
 ROUNDS = 3
 ROUND_S = 20.0
 """Length of a round of the prefix, so long that the start of its input pipeline is negligible."""
+FEED_S = 1.0
+"""Least length of a round of the cached feed, which reads an epoch as often as that takes."""
+GATHERED_BYTES = 128 << 20
+"""Features that the bare gather reads from, where an epoch has more."""
 UNCACHED_STEPS = 8
 
 
@@ -51,6 +56,8 @@ class Stages:
       input_wait: share of the time that training on images waits for input, in [0, 1].
       forward_per_s: images through the frozen prefix, without input pipeline and cache.
       pass_per_s: images through the pass that fills the cache.
+      gathered_per_s: rows gathered from memory, a batch at a time, without the feed.
+      fed_per_s: rows that the cached feed delivers.
       suffix_steps_per_s: training steps on cached features.
     """
 
@@ -59,6 +66,8 @@ class Stages:
     input_wait: float
     forward_per_s: float
     pass_per_s: float
+    gathered_per_s: float
+    fed_per_s: float
     suffix_steps_per_s: float
 
 
@@ -71,12 +80,15 @@ def measure(
     decoded = data.evaluation_batches("train", data.config.batch_size)
     forward_per_s, pass_per_s = _time_prefix(cached, data, folder / "stages")
     cached.prepare()
+    gathered_per_s, fed_per_s = time_feed(lambda: cached.training_batches(0))
     return Stages(
         records_per_s=_rate_of(data.read("train").batch(256), data.num_examples("train")),
         decoded_per_s=_rate_of(decoded.dataset, decoded.num_examples),
         input_wait=_second_epoch(uncached, context, UNCACHED_STEPS)["input_wait"],
         forward_per_s=forward_per_s,
         pass_per_s=pass_per_s,
+        gathered_per_s=gathered_per_s,
+        fed_per_s=fed_per_s,
         suffix_steps_per_s=_second_epoch(cached, context, data.plan.steps)["examples_per_s"]
         / config.data.batch_size,
     )
@@ -130,6 +142,45 @@ def _time_prefix(
     return count / statistics.median(bare_s), count / statistics.median(pass_s)
 
 
+def time_feed(batches_of_epoch: Callable[[], Batches]) -> tuple[float, float]:
+    """Returns rows per second of a gather from memory, and of the feed that delivers such rows.
+
+    Both copy as many rows, batch by batch. What the feed does besides is its input pipeline, which
+    is built anew for each epoch. The two alternate.
+
+    Args:
+      batches_of_epoch: returns the batches of an epoch; of each, the features are the first part.
+    """
+    batches = batches_of_epoch()
+    size = batches.num_examples // batches.steps
+    # A part of an epoch of large features: all of them may not fit into memory.
+    taken = [x for x, *_ in batches.dataset.take(GATHERED_BYTES // _batch_bytes(batches) + 1)]
+    stored = tf.concat(taken, 0)
+    gather = tf.function(lambda rows: tf.gather(stored, rows))
+    order = np.random.default_rng(0).integers(len(stored), size=(batches.steps, size))
+    rows_of_batch = [tf.constant(rows) for rows in order]
+
+    def read_gathered() -> None:
+        for rows in rows_of_batch:
+            gather(rows)
+
+    def read_fed() -> None:
+        for _ in batches_of_epoch().dataset:
+            pass
+
+    works = (read_gathered, read_fed)
+    for work in works:
+        work()  # Traces.
+    times = np.array([[_mean_seconds(work, FEED_S) for work in works] for _ in range(ROUNDS)])
+    gathered_s, fed_s = np.median(times, axis=0)
+    return batches.num_examples / gathered_s, batches.num_examples / fed_s
+
+
+def _batch_bytes(batches: Batches) -> int:
+    features = batches.dataset.element_spec[0]
+    return math.prod(features.shape) * features.dtype.size
+
+
 def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Mapping[str, float]:
     """Trains two epochs of at most `steps` steps; returns the logs of the second."""
 
@@ -151,6 +202,15 @@ def _second_epoch(feed: feeds.Feed, context: runtime.Context, steps: int) -> Map
 def _rate_of(dataset: tf.data.Dataset, count: int) -> float:
     """Iterates a data set of `count` examples to its end; returns examples per second."""
     return count / _seconds(lambda: [None for _ in dataset])
+
+
+def _mean_seconds(work: Callable[[], Any], least_s: float) -> float:
+    """Repeats `work` for at least so many seconds; returns the mean of its times."""
+    count, start = 0, time.perf_counter()
+    while not count or time.perf_counter() - start < least_s:
+        work()
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 def _seconds(work: Callable[[], Any]) -> float:

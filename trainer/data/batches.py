@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,36 @@ def pad(
         return batches.prefetch(tf.data.AUTOTUNE)
 
     return Batches(read, steps, num_examples)
+
+
+def of_columns(
+    columns: Sequence[np.ndarray],
+    batch_size: int,
+    read: Callable[..., tf.data.Dataset],
+) -> Batches:
+    """Returns full batches whose examples are loaded a batch at a time, not one by one.
+
+    Args:
+      columns: what the examples are loaded from, in order, each [N]; the last is their weights.
+        Padding is 0 in every column.
+      batch_size: global batch size.
+      read: the columns of a host's share, each [replica batches, b] -> a dataset of its batches.
+    """
+    num_examples = len(columns[0])
+    steps = math.ceil(num_examples / batch_size)
+    padded = [np.pad(column, (0, steps * batch_size - num_examples)) for column in columns]
+
+    @functools.cache  # Validation reads it after every epoch.
+    def read_share(share: Share) -> tf.data.Dataset:
+        return read(*(share_of(column, batch_size, share) for column in padded))
+
+    return Batches(read_share, steps, num_examples)
+
+
+def share_of(column: np.ndarray, batch_size: int, share: Share) -> np.ndarray:
+    """Returns a host's share of a column [steps * batch_size], [replica batches, b]."""
+    by_host = column.reshape(-1, share.num_hosts, batch_size // share.num_hosts)
+    return by_host[share.first_step :, share.host].reshape(-1, batch_size // share.num_replicas)
 
 
 def parallel(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:

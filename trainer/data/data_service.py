@@ -122,7 +122,7 @@ def distribute(
 
     @functools.cache
     def read(share: batches.Share) -> tf.data.Dataset:
-        cut = [_cut(column, batch_size, share) for column in (padded, weights)]
+        cut = [batches.share_of(column, batch_size, share) for column in (padded, weights)]
         numbers = np.arange(len(cut[0]))
         pieces = tf.data.Dataset.from_tensor_slices((numbers, records.take(cut[0]), cut[1]))
         loaded = pieces.flat_map(_loader(load, cut[0].shape[1]))
@@ -134,12 +134,6 @@ def distribute(
         return _in_order(distributed, len(numbers)).prefetch(tf.data.AUTOTUNE)
 
     return batches.Batches(read, steps, len(rows))
-
-
-def _cut(column: np.ndarray, batch_size: int, share: batches.Share) -> np.ndarray:
-    """Returns a host's share of a column, [replica batches, examples]."""
-    by_host = column.reshape(-1, share.num_hosts, batch_size // share.num_hosts)
-    return by_host[share.first_step :, share.host].reshape(-1, batch_size // share.num_replicas)
 
 
 def _loader(load: Callable[[tf.Tensor], Any], size: int) -> Callable[..., tf.data.Dataset]:

@@ -49,8 +49,6 @@ class Context:
       reasons: a sentence for each option that was left to `auto`, and on the environment.
       hosts: those that train together; None for one host.
       unused: a sentence for each accelerator in this machine that TensorFlow can't use.
-      default_strategy: TensorFlow's default strategy, for what a worker computes alone. Stored,
-        because within a strategy's scope `tf.distribute.get_strategy` returns that strategy.
     """
 
     strategy: tf.distribute.Strategy
@@ -59,9 +57,6 @@ class Context:
     reasons: tuple[str, ...]
     hosts: cluster.Cluster | None = None
     unused: tuple[str, ...] = ()
-    default_strategy: tf.distribute.Strategy = dataclasses.field(
-        default_factory=tf.distribute.get_strategy
-    )
 
     @property
     def num_replicas(self) -> int:

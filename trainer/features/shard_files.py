@@ -5,7 +5,7 @@ activations in `.npy` shards. A shard's name ends in a checksum of its rows and 
 file appears by one rename: an incomplete, damaged or misplaced shard is never used.
 
     entry = Entry(root, key, Shards(num_examples, row_shape, dtype))
-    path = entry.find((0, 256)) or entry.write((0, 256), activations)
+    path = entry.find_all([(0, 256)])[0, 256] or entry.write((0, 256), activations)
     entry.map(path)                       # an array, mapped from the file
 """
 
@@ -31,17 +31,24 @@ from trainer.storage import files
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from trainer.data import augment
 
-FORMAT_VERSION = 3
-"""Raise it by hand whenever the meaning of stored bytes changes."""
+FORMAT_VERSION = 4
+"""Raise it by hand whenever the meaning of stored bytes changes. 4: shards of large splits are
+longer, and the layers compute 32 images at a time on each replica, not on all together."""
 PASS_BATCH_SIZE = 32
-"""The prefix pass has its own batch size, so that the stored bits don't depend on the run's."""
+"""Images that a replica takes at a time in the prefix pass, whatever the run's batch size and
+however many replicas there are: the stored bits depend on neither."""
 SHARD_BYTES = 64 << 20
+"""Upper limit of a shard of several batches."""
 SHARD_ROWS = 256
-"""Upper limits of a shard of several batches; an interrupted pass repeats at most two shards."""
+SHARDS_OF_SPLIT = 64
+"""A shard has at most 256 rows, or a 64th of its split where that is more. An interrupted pass
+repeats at most two shards: 512 images or a 32nd of the pass, whatever the device's speed. Of small
+rows, a fixed number would make either a slow CPU repeat minutes or a large split a hundred
+thousand files."""
 SECTIONS = 8
 """Number of parts of an entry that are locked separately; a section is a run of shards."""
 STALE_S = 3600
@@ -108,8 +115,9 @@ class Shards:
 
     @property
     def rows_per_shard(self) -> int:
-        """A multiple of PASS_BATCH_SIZE; depends on the row size alone, so all runs agree on it."""
-        batches = min(SHARD_BYTES // self.row_bytes, SHARD_ROWS) // PASS_BATCH_SIZE
+        """A multiple of PASS_BATCH_SIZE; all runs agree on it, as it follows from the split."""
+        rows = max(SHARD_ROWS, self.num_examples // SHARDS_OF_SPLIT)
+        batches = min(SHARD_BYTES // self.row_bytes, rows) // PASS_BATCH_SIZE
         return max(1, batches) * PASS_BATCH_SIZE
 
     def ranges(self) -> list[Rows]:
@@ -154,20 +162,27 @@ class Entry:
             if time.time() - modified(partial) > STALE_S:
                 partial.unlink(missing_ok=True)
 
-    def count_missing(self) -> int:
-        """Returns the number of rows without a file; damaged files are detected only by `find`."""
-        return sum(
-            stop - start for start, stop in self.shards.ranges() if not self._files(start, stop)
-        )
+    def missing(self) -> list[Rows]:
+        """Returns the shards without a file; damaged files are detected only by `find_all`."""
+        stored = self._list()
+        return [rows for rows in self.shards.ranges() if _range(*rows) not in stored]
 
     @property
     def missing_bytes(self) -> int:
         """Disk space that the missing rows will take, in bytes."""
-        return self.count_missing() * self.shards.row_bytes
+        return count_rows(self.missing()) * self.shards.row_bytes
 
-    def find(self, rows: Rows) -> pathlib.Path | None:
-        """Returns the valid file of a shard or None; removes a damaged one and logs a warning."""
-        for path in self._files(*rows):
+    def find_all(self, ranges: Iterable[Rows]) -> dict[Rows, pathlib.Path | None]:
+        """Returns the valid file of each shard or None; removes damaged ones and logs warnings.
+
+        Raises:
+          DiskError: when something else than a file has the name of a shard.
+        """
+        stored = self._list()
+        return {rows: self._find(rows, stored.get(_range(*rows), ())) for rows in ranges}
+
+    def _find(self, rows: Rows, paths: Iterable[pathlib.Path]) -> pathlib.Path | None:
+        for path in sorted(paths):
             if not path.is_file():
                 raise DiskError(f"{path} is not a regular file; remove it, or clear --cache_dir.")
             if self._is_intact(path, rows):
@@ -211,9 +226,15 @@ class Entry:
         """Returns a shard as a memory-mapped array; never unpickles anything, as np.load could."""
         return np.lib.format.open_memmap(path, mode="r")
 
-    def _files(self, start: int, stop: int) -> list[pathlib.Path]:
-        """Returns the files of a shard: none or one, unless someone copied or renamed files."""
-        return sorted(self.folder.glob(f"{_range(start, stop)}.*.npy"))
+    def _list(self) -> dict[str, list[pathlib.Path]]:
+        """Maps the rows in the name of each shard to its files: one, unless somebody copied some.
+
+        One scan for all shards: a scan for each would take the square of their number.
+        """
+        stored = collections.defaultdict(list)
+        for path in self.folder.glob("*.npy"):
+            stored[path.name.partition(".")[0]].append(path)
+        return dict(stored)
 
     def _hash(self, rows: Rows) -> hashlib._Hash:
         """Starts a shard's checksum with its entry and rows, so that a misplaced file fails it."""
@@ -265,16 +286,27 @@ class Writer:
             self._held = []
 
 
-def cut(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Regroups a stream of blocks [n, …] into blocks of the given sizes."""
-    source = iter(blocks)
-    held: list[np.ndarray] = []
-    for size in sizes:
-        while sum(map(len, held)) < size:
-            held.append(next(source))
-        joined = np.concatenate(held)
-        held = [joined[size:].copy()]  # A view would keep the whole block alive.
-        yield joined[:size]
+class Regrouped:
+    """Regroups a stream of blocks [n, …] into blocks of any sizes."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        self._blocks = iter(blocks)
+        self._held: list[np.ndarray] = []
+
+    def take(self, size: int) -> np.ndarray:
+        """Returns the next `size` rows."""
+        left = size - sum(map(len, self._held))
+        while left > 0:
+            self._held.append(next(self._blocks))
+            left -= len(self._held[-1])
+        joined = np.concatenate(self._held)
+        self._held = [joined[size:].copy()]  # A view would keep the whole block alive.
+        return joined[:size]
+
+
+def count_rows(ranges: Iterable[Rows]) -> int:
+    """Returns the number of rows in several shards."""
+    return sum(stop - start for start, stop in ranges)
 
 
 def stored_bytes(folder: pathlib.Path) -> int:

@@ -67,7 +67,7 @@ class Cache:
 
     def count_missing(self, key: Key, shards: Shards) -> int:
         """Returns the number of rows without a file; damaged files are detected on reading."""
-        return Entry(self._root, key, shards).count_missing()
+        return shard_files.count_rows(Entry(self._root, key, shards).missing())
 
     def load_or_compute(
         self, key: Key, shards: Shards, compute: Callable[[int, int], Iterable[np.ndarray]]
@@ -81,7 +81,8 @@ class Cache:
           key: identifies the entry.
           shards: how its rows are divided into files.
           compute: (start, stop) -> the activations of these rows, as blocks [n, …] of
-            `shards.dtype`; called once for each run of missing shards in a section.
+            `shards.dtype`; called once for each run of missing shards, unless another process is
+            computing some of them. Not all blocks are read then.
 
         Returns:
           Memory-mapped arrays.
@@ -91,13 +92,14 @@ class Cache:
         first = len(sections) * self._worker_index // self._num_workers
         order = np.roll(np.arange(len(sections)), -first).tolist()
         mapped: dict[int, list[np.ndarray]] = {}
+        stream = _Stream(entry, compute)
         with self._mirrored(entry):
             self._make_room(entry.missing_bytes)
             for waits in (False, True):  # First the sections that no other process computes.
                 for i in [i for i in order if i not in mapped]:
                     lock = locks.section(entry.folder, i, waits=waits)
                     with contextlib.suppress(filelock.Timeout), lock:
-                        mapped[i] = _load_section(entry, sections[i], compute)
+                        mapped[i] = _load_section(entry, sections[i], stream)
         return tuple(itertools.chain.from_iterable(mapped[i] for i in sorted(mapped)))
 
     def fill(
@@ -121,9 +123,7 @@ class Cache:
             self._make_room(sum(entry.missing_bytes for entry in opened))
             for entry in opened:
                 entry.begin()
-            missing = [
-                [rows for rows in entry.shards.ranges() if not entry.find(rows)] for entry in opened
-            ]
+            missing = [_without_file(entry.find_all(entry.shards.ranges())) for entry in opened]
             bounds = list(itertools.chain.from_iterable(missing))
             if not bounds:
                 return
@@ -182,34 +182,55 @@ def remote(cache_dir: str) -> locations.Url | None:
     return locations.parse(cache_dir) if locations.is_url(cache_dir) else None
 
 
-def _load_section(
-    entry: Entry, ranges: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
-) -> list[np.ndarray]:
+class _Stream:
+    """The activations of an entry's rows, from one call of `compute` for as long as they follow.
+
+    Starting an input pipeline takes about as long as 50 to 100 images of a small network, on a fast
+    device a thousand. A pass goes through all sections that no other process computes, so one
+    pipeline serves all of them.
+    """
+
+    def __init__(self, entry: Entry, compute: Callable[[int, int], Iterable[np.ndarray]]) -> None:
+        self._entry, self._compute = entry, compute
+        self._position = self._stop = 0
+        self._rows = shard_files.Regrouped(())
+
+    def take(self, rows: Rows) -> np.ndarray:
+        """Returns the activations of a missing shard."""
+        start, stop = rows
+        if start != self._position or start == self._stop:
+            self._stop = self._end(start)
+            self._rows = shard_files.Regrouped(self._compute(start, self._stop))
+        self._position = stop
+        return self._rows.take(stop - start)
+
+    def _end(self, start: int) -> int:
+        """Returns the end of the run of missing shards that begins at row `start`."""
+        end = start
+        for first, stop in self._entry.missing():
+            end = stop if first == end else end
+        return end
+
+
+def _load_section(entry: Entry, ranges: Sequence[Rows], stream: _Stream) -> list[np.ndarray]:
     """Returns the shards of a section, whose lock is held; computes the missing ones."""
     entry.begin()
-    paths = {rows: entry.find(rows) for rows in ranges}
-    for run in _runs_of_missing(paths):
-        paths |= _compute(entry, run, compute)
+    paths = entry.find_all(ranges)
+    paths |= _compute(entry, _without_file(paths), stream)
     return [entry.map(path) for path in paths.values() if path is not None]
 
 
-def _runs_of_missing(paths: Mapping[Rows, pathlib.Path | None]) -> list[list[Rows]]:
-    """Groups the shards without a file into runs of consecutive shards."""
-    groups = itertools.groupby(paths, key=lambda rows: paths[rows] is None)
-    return [list(run) for is_missing, run in groups if is_missing]
+def _without_file(paths: Mapping[Rows, pathlib.Path | None]) -> list[Rows]:
+    return [rows for rows, path in paths.items() if path is None]
 
 
-def _compute(
-    entry: Entry, run: Sequence[Rows], compute: Callable[[int, int], Iterable[np.ndarray]]
-) -> dict[Rows, pathlib.Path]:
-    """Computes a run of shards in one pass; each is written while the next is computed."""
+def _compute(entry: Entry, missing: Sequence[Rows], stream: _Stream) -> dict[Rows, pathlib.Path]:
+    """Computes missing shards; each is written while the next is computed."""
     written: dict[Rows, concurrent.futures.Future[pathlib.Path]] = {}
-    sizes = [stop - start for start, stop in run]
-    blocks = shard_files.cut(compute(run[0][0], run[-1][1]), sizes)
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
         previous = None
-        for rows in run:
-            activations = next(blocks)
+        for rows in missing:
+            activations = stream.take(rows)
             if previous is not None:
                 previous.result()  # Keeps at most two shards in memory; raises if the disk is full.
             previous = written[rows] = writer.submit(entry.write, rows, activations)

@@ -76,6 +76,11 @@ class Driver:
         self._predict_step = self._build_predict_step()
         self._first_host = self._build_first_host()
 
+    @property
+    def num_replicas(self) -> int:
+        """Number of replicas that divide a batch."""
+        return int(self._strategy.num_replicas_in_sync)
+
     def fit(
         self,
         batches_of_epoch: Callable[[int], Batches],

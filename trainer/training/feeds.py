@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from trainer.features import partition as partition_lib
 from trainer.features import shard_files, store
 from trainer.system import console
 from trainer.training.driver import Driver
+from trainer.training.host_devices import HostPredictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +90,6 @@ class FeatureFeed(Feed):
     Attributes:
       partition: the network in two parts, frozen and trained.
       cache: where the outputs of the frozen part are stored.
-      strategy: the strategy that the frozen part runs under.
     """
 
     def __init__(
@@ -106,11 +105,22 @@ class FeatureFeed(Feed):
         views = config.features.views
         self.kind = f"features-{partition.cut.position}-{partition.dtype.name}-{views}"
         self.partition, self.cache = partition, cache
-        self._config, self._data, self._device = config, data, context.device
+        self._config, self._data, self._context = config, data, context
+        self._predictor = self.build_predictor(partition.prefix)
+
+    def build_predictor(self, model: keras.Model) -> Driver | HostPredictor:
+        """Returns what runs frozen layers over images, on all devices of this host."""
+        strategy = self._context.strategy
+        if not self._context.is_multi_host:
+            return Driver(model, strategy)
         # Several hosts divide the pass by sections of the cache. Each computes its own sections
         # alone: a collective operation would wait for hosts that run other sections.
-        self.strategy = context.default_strategy if context.is_multi_host else context.strategy
-        self._driver = Driver(partition.prefix, self.strategy)
+        return HostPredictor(model, strategy, strategy.extended.worker_devices)
+
+    @property
+    def pass_batch_size(self) -> int:
+        """Images that this host's devices take together, PASS_BATCH_SIZE each."""
+        return shard_files.PASS_BATCH_SIZE * self._predictor.num_replicas
 
     def prepare(self) -> None:
         """Computes the missing features of the training and validation splits."""
@@ -167,17 +177,17 @@ class FeatureFeed(Feed):
         self, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[np.ndarray]:
         """Yields the frozen layers' outputs for rows of a split, in blocks [n, …]."""
-        for block in self.blocks(self._driver, split, view, start, stop):
+        for block in self.blocks(self._predictor, split, view, start, stop):
             yield partition_lib.to_stored(block, self.partition.dtype)
 
     def blocks(
-        self, driver: Driver, split: str, view: int | None, start: int, stop: int
+        self, predictor: Driver | HostPredictor, split: str, view: int | None, start: int, stop: int
     ) -> Iterator[Any]:
-        """Yields a driver's outputs for images of a split, as `Driver.predict_blocks` does."""
-        replicas = self.strategy.num_replicas_in_sync
-        batch_size = math.ceil(shard_files.PASS_BATCH_SIZE / replicas) * replicas
-        images = self._data.evaluation_batches(split, batch_size, start=start, stop=stop, view=view)
-        yield from driver.predict_blocks(images)
+        """Yields a predictor's outputs for images of a split, as `Driver.predict_blocks` does."""
+        images = self._data.evaluation_batches(
+            split, self.pass_batch_size, start=start, stop=stop, view=view
+        )
+        yield from predictor.predict_blocks(images)
 
     def label(self, split: str, view: int | None) -> str:
         """Returns the name of a view of a split in progress messages."""
@@ -217,7 +227,7 @@ class FeatureFeed(Feed):
             cut_at=self.partition.cut.position,
             row_shape=tuple(self.partition.suffix.input.shape[1:]),
             precision=keras.mixed_precision.dtype_policy().name,
-            device=self._device,
+            device=self._context.device,
             dtype=self.partition.dtype.name,
             augmentation=drawn,
             view=view,
@@ -243,14 +253,14 @@ def compute_together(feeds: Sequence[FeatureFeed], network: Network, split: str)
     """
     first = feeds[0]
     joint = partition_lib.joint_prefix(network, [feed.partition.cut.position for feed in feeds])
-    driver = Driver(joint, first.strategy)
+    predictor = first.build_predictor(joint)
     for view in first.views(split):
         wanted = {feed.key(split, view): feed.shards(split) for feed in feeds}
         missing = max(first.cache.count_missing(key, cut) for key, cut in wanted.items())
         with console.bar(missing, first.label(split, view), "img") as bar:
 
             def compute(start: int, stop: int, view: int | None = view) -> Iterator[Any]:
-                for blocks in first.blocks(driver, split, view, start, stop):
+                for blocks in first.blocks(predictor, split, view, start, stop):
                     bar.update(len(blocks[0]))
                     yield [
                         partition_lib.to_stored(block, feed.partition.dtype)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from trainer.distribution import peers
 from trainer.errors import ConfigError, DivergedError, RunError, Stopped
-from trainer.features import partition, shard_files
+from trainer.features import partition
 from trainer.models import classifier, footprint, inference_mode, session
 from trainer.system import console, signals, text
 from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
@@ -151,7 +151,7 @@ def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
         footprint.require_batch(
             feed.partition.prefix,
             f"image_size ({side}), computing features in batches",
-            shard_files.PASS_BATCH_SIZE,
+            feed.pass_batch_size,
             is_trained=False,
             avoids="--feature_cache=off",
         )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from trainer.data import batches
-from trainer.features import shard_files
 from trainer.system import console, text
 from trainer.training import feeds
 from trainer.training.driver import Driver
@@ -144,7 +143,7 @@ def _pass_cost(feed: feeds.Feed) -> tuple[float, int]:
     num_bytes = sum(feed.num_bytes(split) for split in feeds.TRAINING_SPLITS)
     if not missing:
         return 0.0, num_bytes
-    batch = shard_files.PASS_BATCH_SIZE
+    batch = feed.pass_batch_size
     list(feed.run_prefix("train", None, 0, batch))  # Traces.
     start = time.monotonic()
     list(feed.run_prefix("train", None, 0, batch))

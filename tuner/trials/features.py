@@ -46,9 +46,10 @@ def prepare(workspace: tasks.Workspace, configs: Sequence[Config]) -> None:
     by_position: dict[int, feeds.FeatureFeed] = {}
     reasons: dict[str, None] = {}  # In order; several cuts may have the same.
     for setup in built:
-        if isinstance(setup.feed, feeds.FeatureFeed):
-            by_position.setdefault(setup.feed.partition.cut.position, setup.feed)
-        else:
+        for feed in filter(None, (setup.feed, setup.head)):
+            if isinstance(feed, feeds.FeatureFeed):
+                by_position.setdefault(feed.partition.cut.position, feed)
+        if not isinstance(setup.feed, feeds.FeatureFeed):
             reasons[setup.feed.reason] = None
     for reason in reasons:
         console.say(reason)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from trainer.benchmarks import race
+from trainer.benchmarks import race, stages
 from trainer.benchmarks.race import PlainKerasTimes, Results, TrainerTimes
 from trainer.benchmarks.stages import Stages
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
+from trainer.features import partition
 from trainer.system import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer.data import batches
 
 RESULTS = Results(
     cold=TrainerTimes(total_s=100.0, epoch_s=0.5, private_bytes=2 << 30),
@@ -25,7 +33,7 @@ RESULTS = Results(
     ),
     stages=Stages(
         records_per_s=9e3, decoded_per_s=2e3, input_wait=0.01, forward_per_s=200.0,
-        pass_per_s=190.0, suffix_steps_per_s=300.0,
+        pass_per_s=190.0, gathered_per_s=8e4, fed_per_s=6e4, suffix_steps_per_s=300.0,
     ),
 )  # fmt: skip
 
@@ -39,8 +47,34 @@ def test_the_last_line_sums_up():
     assert table[-1] == (
         "speedup over plain Keras: cold 8.2x, warm epoch 0.25 s, prefix at 95% of bare forward"
     )
+    (feed,) = [line.split() for line in table if line.startswith("rows from the cache")]
+    assert feed[4:] == ["60,000/s,", "75%", "of", "a", "gather", "from", "memory"]
     (ratios,) = [line.split() for line in table if line.startswith("plain Keras, float32, ratios")]
     assert ratios[-4:] == ["77.0x", "cold,", "385x", "warm"]
+
+
+def _pooled_batches(count: int = 3_951) -> Callable[[], batches.Batches]:
+    """An epoch of rows of 2 KB, in batches of 32, as of VGG16's pooled features."""
+    rng = np.random.default_rng(0)
+    stored = rng.standard_normal((count, 512), np.float32)
+    features = partition.Activations(((stored,),), count, tf.float32)
+    rows = np.resize(rng.permutation(count), -(-count // 32) * 32)
+    return lambda: features.training_batches(rows, np.zeros(count, np.int64), 32, view_seed=0)
+
+
+def test_the_feed_and_a_bare_gather_are_timed_on_the_same_rows(monkeypatch):
+    monkeypatch.setattr(stages, "FEED_S", 0.0)
+    monkeypatch.setattr(stages, "GATHERED_BYTES", 1 << 20)
+    gathered_per_s, fed_per_s = stages.time_feed(_pooled_batches(200))
+    assert gathered_per_s > 0
+    assert fed_per_s > 0
+
+
+@pytest.mark.long
+def test_the_feed_delivers_more_than_60_percent_of_what_a_bare_gather_does():
+    """The best of three: other work on the machine slows one or the other."""
+    rates = [stages.time_feed(_pooled_batches()) for _ in range(3)]
+    assert max(fed / gathered for gathered, fed in rates) > 0.6
 
 
 def test_a_process_reports_its_time_memory_and_last_line(tmp_path, monkeypatch):

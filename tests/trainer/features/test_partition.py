@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support import radiographs
+from trainer.data import batches
 from trainer.errors import RunError
 from trainer.features import partition
 from trainer.models import classifier
 from trainer.options import ModelOptions
-
-if TYPE_CHECKING:
-    from trainer.data import batches
 
 
 def _branches() -> keras.Model:
@@ -134,6 +130,56 @@ def test_memory_and_files_give_the_same_batches(monkeypatch):
         in_memory, _read(stored.training_batches(ROWS, LABELS, 8, view_seed=2)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+SHARES = [
+    batches.Share(host, hosts, replicas, first_step)
+    for hosts, replicas in ((1, 1), (1, 2), (2, 2), (2, 8), (4, 4))
+    for host in range(hosts)
+    for first_step in (0, 2)
+]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("share", SHARES, ids=str)
+def test_every_share_has_the_batches_of_one_that_is_read_row_by_row(share, in_memory, monkeypatch):
+    monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
+    stored = _activations()
+    rows = np.stack([np.arange(20), np.zeros(20)], 1).astype(np.float32)
+    triples = (rows, LABELS.astype(np.int32), np.ones(20, np.float32))
+    expected = batches.pad(tf.data.Dataset.from_tensor_slices(triples), 8, 20)
+    found = stored.evaluation_batches(LABELS, 8)
+    assert (found.steps, found.num_examples) == (expected.steps, expected.num_examples)
+    assert found.read(share).element_spec == expected.read(share).element_spec
+    pairs = zip(found.read(share), expected.read(share), strict=True)
+    for (x, y, weight), (other_x, other_y, other_weight) in pairs:
+        np.testing.assert_array_equal(weight, other_weight)
+        np.testing.assert_array_equal(y, other_y)
+        # Padding has the features of the first row, where rows of weight 0 could be anything.
+        np.testing.assert_array_equal(x, np.where(weight[:, None] > 0, other_x, rows[0]))
+
+
+def test_a_batch_is_one_gather(monkeypatch):
+    """A call for each row takes several times as long as copying rows of 2 KB."""
+    monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 0)
+    read, sizes = partition.Activations._read, []
+
+    def count(self, positions):
+        sizes.append(len(positions))
+        return read(self, positions)
+
+    monkeypatch.setattr(partition.Activations, "_read", count)
+    _read(_activations().training_batches(ROWS, LABELS, 8, view_seed=0))
+    assert sizes == [8, 8, 8]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_new_epoch_traces_nothing(in_memory, monkeypatch):
+    monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
+    stored = _activations(3)
+    for epoch in range(3):
+        _read(stored.training_batches(np.roll(ROWS, epoch), LABELS, 8, view_seed=epoch))
+    assert stored._gathered.experimental_get_tracing_count() == 1
 
 
 def test_activations_come_in_the_order_of_the_rows():

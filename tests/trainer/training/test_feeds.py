@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras
 import pytest
 
+from tests.support import devices
 from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.models import classifier
@@ -52,6 +54,26 @@ def test_another_feed_of_the_same_features_misses_none(build_feed):
     build_feed().prepare()
     again = build_feed()
     assert not sum(again.missing_examples(split) for split in feeds.TRAINING_SPLITS)
+
+
+def test_stored_bytes_do_not_depend_on_the_number_of_replicas(make_config, tmp_path):
+    """A shard's name has the checksum of its bytes."""
+    names = {}
+    for replicas in (1, 2):
+        config = make_config(pooling="avg", cache_dir=str(tmp_path / f"cache{replicas}"))
+        data = opening.load(config.data, config.model.backbone_image_size)
+        strategy = devices.strategy_of(replicas)
+        context = runtime.Context(strategy, "CPU", 1, ())
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            network = classifier.build(config.model, data.image_shape, len(data.class_names))
+            feed = feeds.build(config, data, network, context)
+        assert feed.pass_batch_size == 32 * replicas
+        feed.prepare()
+        shards = (tmp_path / f"cache{replicas}").rglob("*.npy")
+        names[replicas] = sorted(f"{path.parent.name}/{path.name}" for path in shards)
+    assert len(names[1]) == 2
+    assert names[1] == names[2]
 
 
 def test_features_too_large_for_the_cache_are_reported_in_gib(build_feed):
