@@ -46,6 +46,11 @@ def _is_remote(values: Values) -> bool:
     return any("://" in values[name] for name in ("data_dir", "model_dir", "cache_dir"))
 
 
+_FINE_TUNED = Need(
+    "--layers_to_unfreeze of 1 or more, and --weights other than none",
+    lambda v: v["layers_to_unfreeze"] != "0" and v["weights"] != "none",
+    ("layers_to_unfreeze", "weights"),
+)
 _DENSE = Need("--dense_layers of 1 or more", lambda v: v["dense_layers"] > 0, ("dense_layers",))
 _PLACES = ("data_dir", "model_dir", "cache_dir")
 NEEDS = {
@@ -60,12 +65,8 @@ NEEDS = {
         ("use_all_samples",),
         idle=("wrap",),
     ),
-    "backbone_learning_rate": Need(
-        "--layers_to_unfreeze of 1 or more, and --weights other than none",
-        lambda v: v["layers_to_unfreeze"] != "0" and v["weights"] != "none",
-        ("layers_to_unfreeze", "weights"),
-        idle=(0.0,),
-    ),
+    "backbone_learning_rate": dataclasses.replace(_FINE_TUNED, idle=(0.0,)),
+    "head_epochs": dataclasses.replace(_FINE_TUNED, idle=(0, 2)),
     "schedule_epochs": Need(
         "--schedule=cosine", lambda v: v["schedule"] != "constant", ("schedule",), idle=(0,)
     ),
@@ -117,7 +118,7 @@ _USED = {
     },
 }  # fmt: skip
 """By mode: the options that it uses. The other modes train, with all of them."""
-_REPLACED = {"benchmark": {"cache_dir", "patience", "monitor"}}
+_REPLACED = {"benchmark": {"cache_dir", "patience", "monitor", "head_epochs"}}
 """By mode: the options that it sets itself."""
 
 

@@ -177,10 +177,10 @@ def _create_folder(config: Config) -> pathlib.Path:
 
 
 def _comparable(config: Config, folder: pathlib.Path) -> Config:
-    """Returns the config with an empty cache, and without early stopping, as in plain Keras."""
+    """Returns the config with an empty cache, and one phase without early stopping, as in Keras."""
     features = dataclasses.replace(config.features, cache_dir=str(folder / "cache"))
     patience = config.optimization.max_epochs
-    optimization = dataclasses.replace(config.optimization, patience=patience)
+    optimization = dataclasses.replace(config.optimization, patience=patience, head_epochs=0)
     return dataclasses.replace(config, features=features, optimization=optimization)
 
 

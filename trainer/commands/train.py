@@ -29,7 +29,7 @@ from trainer.runs import claims, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
-from trainer.training import callbacks, checkpoint, fitting
+from trainer.training import callbacks, checkpoint, fitting, setups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +149,7 @@ def _train_in(
     choice = precision.choose(config, context)
     # Saved with the run, because "auto" could choose another policy on another machine.
     config = config.with_precision(choice.policy)
-    setup = fitting.build(config, data, context, weights=_present_weights(config, directory))
+    setup = setups.build(config, data, context, weights=_present_weights(config, directory))
     directory.save_config(config)
     reasons = (*context.unused, *context.reasons, choice.reason)
     reasons = (*reasons, resolution.note(config.data, config.model))
@@ -184,7 +184,7 @@ def _announce(
     reasons: Sequence[str],
     num_replicas: int,
     data: pipeline.Data,
-    setup: fitting.TrainingSetup,
+    setup: setups.TrainingSetup,
 ) -> None:
     """Prints what is about to run, and the reason for each automatic choice."""
     network = setup.network

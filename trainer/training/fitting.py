@@ -1,6 +1,6 @@
 """Training that resumes from its newest checkpoint and recovers from divergence.
 
-    setup = fitting.build(config, data, context)
+    setup = setups.build(config, data, context)
     driver = fitting.fit(config, context, setup, directory)
 
 An interrupted run that is started again resumes from its newest checkpoint, and its results are
@@ -13,185 +13,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
 from trainer.distribution import peers
-from trainer.errors import ConfigError, DivergedError, RunError, Stopped
-from trainer.features import partition
-from trainer.models import classifier, footprint, inference_mode, session
-from trainer.system import console, signals, text
-from trainer.training import callbacks, checkpoint, feeds, metrics_log, optimization
+from trainer.errors import DivergedError, RunError, Stopped
+from trainer.models import inference_mode
+from trainer.system import console, signals
+from trainer.training import callbacks, checkpoint, feeds, metrics_log, progress, setups
 from trainer.training.driver import Driver, Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.config import Config
-    from trainer.data.pipeline import Data
     from trainer.distribution.runtime import Context
     from trainer.runs.run_directory import RunDirectory
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSetup:
-    """Everything that training needs, built from a config and its data.
-
-    Attributes:
-      network: the whole model and its parts.
-      feed: the model that trains, and its batches.
-      head: the same for the first epochs, in which the head trains alone; None: there are none.
-      variables: the variables that a training step changes.
-      fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
-        data, and whether training uses images or the features of a certain layer.
-      steps_per_epoch: number of batches in an epoch.
-      notes: a sentence for each split that lacks a class, and for a batch larger than the split.
-    """
-
-    network: classifier.Network
-    feed: feeds.Feed
-    head: feeds.Feed | None
-    variables: Sequence[Any]
-    fingerprint: str
-    steps_per_epoch: int
-    notes: tuple[str, ...] = ()
-
-
-def build(
-    config: Config, data: Data, context: Context, *, weights: str | None = None
-) -> TrainingSetup:
-    """Builds and compiles the network, in a Keras session of its own.
-
-    Args:
-      config: the run's config, with a precision that is not `auto`.
-      data: the data set to train on.
-      context: devices and strategy.
-      weights: initial weights in place of the config's, whose file is gone; None: the config's.
-
-    Raises:
-      ConfigError: when an option does not fit the backbone or the data.
-      RunError: when weights can't be loaded or don't fit, or a class has no training example.
-    """
-    notes = _notes_of_classes(data, config.optimization.monitor) + _notes_of_batches(data)
-    session.begin(config.runtime.precision, config.runtime.seed)
-    with context.strategy.scope():
-        model = dataclasses.replace(config.model, weights=weights or config.model.weights)
-        network = classifier.build(model, data.image_shape, len(data.class_names))
-        feed = feeds.build(config, data, network, context)
-        _require_memory(feed, config, context)
-        steps = data.plan.steps
-        variables = optimization.compile_model(
-            feed.model,
-            config.optimization,
-            data.class_counts(),
-            steps,
-            backbone=None if config.model.is_untrained else network.trunk,
-        )
-        head = _build_head(config, data, network, context)
-        if head is not None:
-            num_classes = len(data.class_names)
-            variables += optimization.compile_head(head.model, feed.model, num_classes)
-    frozen = partition.weights_hash(inference_mode.frozen_weights(network.whole))
-    kinds = feed.kind if head is None else f"{feed.kind}-head-{head.kind}"
-    fingerprint = f"{frozen}-{data.fingerprint}-{kinds}"
-    notes += _notes_of_phases(config, network, head)
-    return TrainingSetup(network, feed, head, variables, fingerprint, steps, notes)
-
-
-def _build_head(
-    config: Config, data: Data, network: classifier.Network, context: Context
-) -> feeds.Feed | None:
-    """Returns the feed of the epochs in which the head trains alone; None: there are none.
-
-    A new head has random weights: its first gradients would undo what the backbone has learnt. And
-    it learns from pooled features, which cost next to nothing once they are cached.
-    """
-    if not config.optimization.head_epochs or not _fine_tunes(config, network):
-        return None
-    return feeds.build_for_head(config, data, network, context)
-
-
-def _fine_tunes(config: Config, network: classifier.Network) -> bool:
-    """Whether layers of the backbone train that have been trained before."""
-    return bool(network.trunk.trainable_variables) and not config.model.is_untrained
-
-
-def _notes_of_phases(
-    config: Config, network: classifier.Network, head: feeds.Feed | None
-) -> tuple[str, ...]:
-    """Says when the unfrozen layers train, and at which rate."""
-    if not _fine_tunes(config, network):
-        return ()
-    rules = config.optimization
-    rates = f"at learning rate {rules.backbone_rate:g} (the head: {rules.learning_rate:g})"
-    if head is None:
-        return (f"the unfrozen layers train {rates}.",)
-    count = rules.head_epochs
-    if count >= rules.max_epochs:
-        note = (
-            f"max_epochs ({rules.max_epochs}) ends before the unfrozen layers join: the head "
-            f"trains alone for {text.counted(count, 'epoch')}; give a larger --max_epochs, or "
-            "--head_epochs=0."
-        )
-        return (note,)
-    first = "epoch 1 trains" if count == 1 else f"epochs 1 to {count} train"
-    return (f"{first} the head alone; then the unfrozen layers train too, {rates}.",)
-
-
-def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
-    if context.device != "CPU":
-        return
-    size = config.data.batch_size // context.num_workers
-    footprint.require_batch(feed.model, "batch_size", size, step=context.num_replicas)
-    if isinstance(feed, feeds.FeatureFeed):
-        # Features are computed in batches of a fixed size, whatever batch_size says.
-        side = config.model.backbone_image_size
-        footprint.require_batch(
-            feed.partition.prefix,
-            f"image_size ({side}), computing features in batches",
-            feed.pass_batch_size,
-            is_trained=False,
-            avoids="--feature_cache=off",
-        )
-
-
-def _notes_of_batches(data: Data) -> tuple[str, ...]:
-    plan = data.plan
-    if plan.batch_size <= plan.num_examples:
-        return ()
-    note = (
-        f"batch_size ({plan.batch_size}) exceeds the {plan.num_examples:,} training examples, so "
-        f"each step repeats some; a batch_size of at most {plan.num_examples} has each once."
-    )
-    return (note,)
-
-
-def _notes_of_classes(data: Data, monitor: str) -> tuple[str, ...]:
-    """Says which splits lack a class; raises an error where training then makes no sense."""
-    notes = []
-    for split in ("train", "validation"):
-        counts = data.class_counts(split)
-        lacking = [name for name, count in zip(data.class_names, counts, strict=True) if not count]
-        if not lacking:
-            continue
-        fact = f"the {split} split has no example of {', '.join(lacking)}"
-        if split == "train":
-            raise RunError(f"{fact}, so nothing can be learnt; build the data set with both.")
-        if monitor == "val_auc":
-            raise ConfigError(
-                f"monitor (val_auc) is undefined: {fact}; give --monitor=val_loss, or build the "
-                "data set with both."
-            )
-        notes.append(f"{fact}: its AUC is undefined. The best epoch is that of {monitor}.")
-    return tuple(notes)
 
 
 def fit(
     config: Config,
     context: Context,
-    setup: TrainingSetup,
+    setup: setups.TrainingSetup,
     directory: RunDirectory,
     *,
     until: int | None = None,
@@ -220,9 +65,7 @@ def fit(
     epochs = config.optimization.max_epochs if until is None else until
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
-    begun = found.epoch if found else 0
-    is_head_first = setup.head is not None and begun < config.optimization.head_epochs
-    _prepare(setup, context, with_head=is_head_first)
+    _prepare(config, context, setup, found or Position())
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
     try:
@@ -241,12 +84,16 @@ def fit(
     return phases[-1].driver
 
 
-def _prepare(setup: TrainingSetup, context: Context, *, with_head: bool) -> None:
-    """Computes the features that training needs, for the head alone only while it trains alone.
+def _prepare(
+    config: Config, context: Context, setup: setups.TrainingSetup, start: Position
+) -> None:
+    """Computes the features that training needs; for the head alone only while it trains alone.
 
     Call it with the restored weights: they are those that the backbone has in this epoch.
     """
-    needed = [setup.feed, setup.head] if with_head and setup.head else [setup.feed]
+    needed = [setup.feed]
+    if setup.head is not None and start.epoch < config.optimization.head_epochs:
+        needed.append(setup.head)
     cached = [feed for feed in needed if isinstance(feed, feeds.FeatureFeed)]
     # Several hosts divide a pass among themselves, but only that of one feed.
     for split in feeds.TRAINING_SPLITS if len(cached) > 1 and not context.is_multi_host else ():
@@ -265,7 +112,9 @@ class _Phase:
     stop: int
 
 
-def _phases(config: Config, context: Context, setup: TrainingSetup, epochs: int) -> list[_Phase]:
+def _phases(
+    config: Config, context: Context, setup: setups.TrainingSetup, epochs: int
+) -> list[_Phase]:
     def phase(feed: feeds.Feed, stop: int) -> _Phase:
         steps = context.steps_per_execution
         driver = Driver(feed.model, context.strategy, steps_per_execution=steps)
@@ -317,7 +166,7 @@ class _Callbacks:
 def _build_callbacks(
     config: Config,
     context: Context,
-    setup: TrainingSetup,
+    setup: setups.TrainingSetup,
     directory: RunDirectory,
     shown_epochs: int | None,
 ) -> _Callbacks:
@@ -350,16 +199,16 @@ def _build_callbacks(
         any_host=context.any_host,
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
-    progress = []
+    bars = []
     if shown_epochs is not None:
-        progress.append(callbacks.Progress(shown_epochs, setup.steps_per_epoch))
+        bars.append(progress.Progress(shown_epochs, setup.steps_per_epoch))
     tensorboard = keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False)
-    hooks = [callbacks.StopAtDivergence(), *progress, log, tensorboard, stopping, saving]
+    hooks = [callbacks.StopAtDivergence(), *bars, log, tensorboard, stopping, saving]
     return _Callbacks(hooks, stopping, recoveries, saving)
 
 
 def _require_agreement(
-    config: Config, context: Context, setup: TrainingSetup, found: Position | None
+    config: Config, context: Context, setup: setups.TrainingSetup, found: Position | None
 ) -> None:
     """Raises RunError unless all hosts have the same options, weights, data and checkpoint.
 

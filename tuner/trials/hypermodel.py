@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
     from trainer.config import Config
-    from trainer.training import fitting
+    from trainer.training import setups
     from tuner.space import Space
 
 
@@ -37,7 +37,7 @@ class FineTuning(keras_tuner.HyperModel):
         super().__init__()
         logging.getLogger("tensorflow").addFilter(_is_no_retracing)
         self.workspace, self._space, self._objective = workspace, space, objective
-        self._setup: fitting.TrainingSetup | None = None
+        self._setup: setups.TrainingSetup | None = None
 
     def config_of(self, hp: keras_tuner.HyperParameters) -> Config:
         """Returns the trainer's config for hyperparameter values."""

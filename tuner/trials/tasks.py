@@ -27,7 +27,7 @@ from trainer.errors import ConfigError, DiskError, DivergedError, RunError, TooL
 from trainer.models import precision
 from trainer.runs.run_directory import RunDirectory
 from trainer.system import text
-from trainer.training import fitting
+from trainer.training import fitting, setups
 from tuner import records
 from tuner.space import with_value
 
@@ -79,7 +79,7 @@ class Workspace:
         """Returns the data with a configuration's options; reading the test split raises."""
         return dataclasses.replace(self._opened, config=config.data)
 
-    def build(self, config: Config) -> fitting.TrainingSetup:
+    def build(self, config: Config) -> setups.TrainingSetup:
         """Builds the model and feed of a configuration, as `python -m trainer` would.
 
         Raises:
@@ -90,7 +90,7 @@ class Workspace:
         config = config.with_precision(precision.choose(config, self.context).policy)
         data = self.data(config)
         with data.reading():
-            return fitting.build(config, data, self.context)
+            return setups.build(config, data, self.context)
 
 
 def config_of(base: Config, values: Mapping[str, Any], objective: str) -> Config:
@@ -115,7 +115,7 @@ def config_to_repeat(
     return with_value(config, {**ends, "patience": epochs, **recoveries})
 
 
-def train(task: Task, workspace: Workspace, setup: fitting.TrainingSetup) -> list[dict[str, float]]:
+def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> list[dict[str, float]]:
     """Trains to the task's last epoch; returns the history, one row of metrics per epoch."""
     directory = RunDirectory(task.folder)
     with workspace.data(task.config).reading():

@@ -8,6 +8,7 @@ import pytest
 
 from trainer.runs.run_directory import RunDirectory
 from trainer.training import callbacks, metrics_log
+from trainer.training import progress as progress_lib
 
 LOGS = {
     "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "val_loss": 0.25, "val_accuracy": 0.875,
@@ -45,7 +46,7 @@ def test_the_time_left_of_a_resumed_run_comes_from_the_epochs_of_this_process():
     """Epochs of 10 steps of 2 s and a validation of 10 s; the run resumes in its 8th epoch."""
     clock, lines = Clock(), []
     clock.now = 1000.0
-    progress = callbacks.Progress(10, 10, clock=clock, say=lines.append)
+    progress = progress_lib.Progress(10, 10, clock=clock, say=lines.append)
     progress.on_train_begin()
     _train_epoch(progress, clock, 7, range(9, 10), step_s=2, validation_s=10)
     _train_epoch(progress, clock, 8, range(10), step_s=2, validation_s=10)
@@ -54,7 +55,7 @@ def test_the_time_left_of_a_resumed_run_comes_from_the_epochs_of_this_process():
 
 def test_after_a_divergence_the_time_left_starts_anew():
     clock, lines = Clock(), []
-    progress = callbacks.Progress(3, 10, clock=clock, say=lines.append)
+    progress = progress_lib.Progress(3, 10, clock=clock, say=lines.append)
     progress.on_train_begin()
     _train_epoch(progress, clock, 0, range(10), step_s=100, validation_s=0)
     progress.on_train_begin()
@@ -63,11 +64,11 @@ def test_after_a_divergence_the_time_left_starts_anew():
 
 
 def test_the_last_epoch_leaves_no_time():
-    assert callbacks.format_epoch(0, 1, LOGS, 0).endswith("input wait 2%")
+    assert progress_lib.format_epoch(0, 1, LOGS, 0).endswith("input wait 2%")
 
 
 def test_an_undefined_metric_is_printed_as_undefined():
-    line = callbacks.format_epoch(0, 1, LOGS | {"val_auc": math.nan}, 0)
+    line = progress_lib.format_epoch(0, 1, LOGS | {"val_auc": math.nan}, 0)
     assert "accuracy 0.8750  auc undefined" in line
 
 
@@ -91,7 +92,7 @@ def test_an_undefined_metric_is_never_the_best():
 
 def test_each_epoch_prints_one_line_with_the_time_left():
     clock, lines = Clock(), []
-    progress = callbacks.Progress(5, 10, clock=clock, say=lines.append)
+    progress = progress_lib.Progress(5, 10, clock=clock, say=lines.append)
     progress.on_train_begin()
     _train_epoch(progress, clock, 0, range(10), step_s=3, validation_s=0)
     expected = (
