@@ -19,7 +19,8 @@ from trainer.options import DataOptions
 @pytest.fixture
 def open_data(data_dir):
     def open_(**options) -> pipeline.Data:
-        return opening.load(DataOptions(dataset="paper", data_dir=str(data_dir), **options), 224)
+        options = {"dataset": "paper", "batch_size": 32} | options
+        return opening.load(DataOptions(data_dir=str(data_dir), **options), 224)
 
     return open_
 
@@ -301,6 +302,7 @@ def test_a_label_that_is_none_of_ours_is_told_without_the_table(copied):
         for example in examples:
             example.features.feature["label"].int64_list.value[:] = [99]
             writer.write(example.SerializeToString())
-    data = opening.load(DataOptions(dataset="paper", data_dir=str(root)), 224)
+    options = DataOptions(dataset="paper", data_dir=str(root), batch_size=32)
+    data = opening.load(options, 224)
     with pytest.raises(DiskError, match="a record whose label is none of ours"), data.reading():
         _read(data.training_batches(0, 0))
