@@ -6,9 +6,10 @@
 
 A host that trains with others reads the records of its own share of a batch and no others, and a
 resumed epoch starts at any step. `tf.data.TFRecordDataset` reads a file from its start and can't
-seek. Local files are read by Python, once per chunk of records: three times as fast as TFDS reads
-them in order (docs/adr/0014). TensorFlow's own file systems (gs://) are read by its own ops, which
-ask for exactly the bytes of a record; a file object would read half a megabyte for each.
+seek. Local files are read by Python, a chunk of records per call, which takes less CPU time than
+TFDS takes to read them in order (docs/adr/0014). TensorFlow's own file systems (gs://) are read by
+its own ops, which ask for exactly the bytes of a record; a file object would read half a megabyte
+for each.
 """
 
 from __future__ import annotations
