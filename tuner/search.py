@@ -136,8 +136,7 @@ def _search(
 def _class_counts(workspace: tasks.Workspace) -> dict[str, int]:
     """Returns the number of validation examples of each class, by name."""
     data = workspace.data(workspace.base)
-    label = data.table("validation").label
-    return {name: int((label == n).sum()) for n, name in enumerate(data.class_names)}
+    return dict(zip(data.class_names, data.class_counts("validation"), strict=True))
 
 
 def _require_objective(settings: Settings, class_counts: Mapping[str, int]) -> None:

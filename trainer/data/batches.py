@@ -3,11 +3,14 @@
 plan = EpochPlan(num_examples=3_531, batch_size=32, fixed_steps=None, wrap=True)
 plan.steps                      # 111
 list(plan.ranges(epoch=4))      # [(4, 0, 3531), (4, 0, 21)]: pass 4, then its first 21 again
+plan.rows(epoch=4, seed=0)      # [3552]: a permutation of all 3,531 rows, then its first 21
+plan.draws(epoch=4)             # [3552]: 3,531 times 0, then 21 times 1
+load((rows, draws), 32, examples_of).steps  # 111
 pad(weighted, 32, 1_465).steps  # 46; the last batch has 7 examples of weight 0
 
 Hosts that train together split every global batch among themselves, so that together they read the
 examples in the same order as one device. They split rows, not files as `tf.data`'s auto-sharding
-does by default: fewer files than hosts are enough.
+does by default: fewer files than hosts are enough, and each host reads only its own part.
 """
 
 from __future__ import annotations
@@ -114,29 +117,87 @@ class EpochPlan:
             position += stop - start
             count -= stop - start
 
+    def rows(self, epoch: int, seed: int) -> np.ndarray:
+        """Returns the rows of the examples that an epoch uses, in order, [steps * B] int64.
+
+        Each pass is a permutation of the whole split, which depends on seed and pass alone.
+        """
+        orders: dict[int, np.ndarray] = {}
+        parts = []
+        for pass_index, start, stop in self.ranges(epoch):
+            if pass_index not in orders:
+                orders[pass_index] = permutation(self.num_examples, stable_seed(seed, pass_index))
+            parts.append(orders[pass_index][start:stop])
+        return np.concatenate(parts, dtype=np.int64)
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """Returns which use of its example in the epoch each of `rows` is, [steps * B] int32.
+
+        An example that an epoch uses several times has another number each time: what is drawn for
+        it (an augmentation, a cached view) then differs. A number is that of the range of a pass,
+        so the only use of an example may have a number above 0.
+        """
+        lengths = [stop - start for _, start, stop in self.ranges(epoch)]
+        return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+
+def permutation(count: int, seed: int) -> np.ndarray:
+    """Returns the numbers below `count` (at most 2^31) in an order drawn from `seed`, [N] int32.
+
+    A shuffle buffer of `tf.data` would mix only what is near in the files, unless it holds all.
+    """
+    rows = np.arange(count, dtype=np.int32)  # Half the memory of int64.
+    np.random.default_rng(seed).shuffle(rows)
+    return rows
+
 
 def stable_seed(*numbers: int) -> int:
     """Mixes numbers into one seed in [0, 2^31); neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
-def pad(
-    rows: tf.data.Dataset,
+def share_of(column: np.ndarray, batch_size: int, share: Share) -> np.ndarray:
+    """Returns a host's part of each batch of a column [N], without padding, [n]."""
+    host_batch_size, full_steps = batch_size // share.num_hosts, len(column) // batch_size
+    rest = column[full_steps * batch_size :] if share.first_step <= full_steps else column[:0]
+    whole = column[: full_steps * batch_size].reshape(full_steps, share.num_hosts, host_batch_size)
+    own = slice(share.host * host_batch_size, (share.host + 1) * host_batch_size)
+    return np.concatenate([whole[share.first_step :, share.host].reshape(-1), rest[own]])
+
+
+def load(
+    columns: Sequence[np.ndarray],
     batch_size: int,
-    num_examples: int,
-    load: Callable[..., Any] | None = None,
+    examples_of: Callable[..., tf.data.Dataset],
 ) -> Batches:
+    """Returns full batches, each host's from its own rows; padding examples have weight 0.
+
+    Args:
+      columns: the rows to load, in order, and what belongs to each, arrays [N].
+      batch_size: global batch size.
+      examples_of: a part of each column [n] -> a dataset of n examples (x, label, weight).
+    """
+    steps = math.ceil(len(columns[0]) / batch_size)
+
+    @functools.cache  # Building it traces functions, and validation reads it after every epoch.
+    def read(share: Share) -> tf.data.Dataset:
+        examples = examples_of(*(share_of(column, batch_size, share) for column in columns))
+        return _batched(examples, batch_size, steps, share)
+
+    return Batches(read, steps, len(columns[0]))
+
+
+def pad(rows: tf.data.Dataset, batch_size: int, num_examples: int) -> Batches:
     """Returns full batches of a static shape; padding examples have weight 0.
 
     A smaller last batch would make the batch dimension dynamic, which a TPU can't compile, and
     might leave a replica without examples. Weight 0 keeps padding out of the loss and the metrics.
+    Every host iterates over all examples: those that are costly to make are for `load`.
 
     Args:
-      rows: the rows that examples are loaded from, in order.
+      rows: the examples (x, label, weight), in order.
       batch_size: global batch size.
       num_examples: number of rows.
-      load: row -> (x, label, weight); None: the rows already are such triples. It runs after the
-        rows are split among the hosts, so that a host decodes only its own share.
     """
     steps = math.ceil(num_examples / batch_size)
 
@@ -151,12 +212,7 @@ def pad(
                 lambda i, _: i % batch_size // host_batch_size == share.host
             )
             host_rows = host_rows.map(lambda _, row: row)
-        examples = parallel(host_rows, load) if load else host_rows
-        padded = examples.concatenate(_zeros(examples.element_spec)).take(
-            (steps - share.first_step) * host_batch_size
-        )
-        batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return _batched(host_rows, batch_size, steps, share)
 
     return Batches(read, steps, num_examples)
 
@@ -180,15 +236,20 @@ def of_columns(
 
     @functools.cache  # Validation reads it after every epoch.
     def read_share(share: Share) -> tf.data.Dataset:
-        return read(*(share_of(column, batch_size, share) for column in padded))
+        size = batch_size // share.num_replicas
+        return read(*(share_of(x, batch_size, share).reshape(-1, size) for x in padded))
 
     return Batches(read_share, steps, num_examples)
 
 
-def share_of(column: np.ndarray, batch_size: int, share: Share) -> np.ndarray:
-    """Returns a host's share of a column [steps * batch_size], [replica batches, b]."""
-    by_host = column.reshape(-1, share.num_hosts, batch_size // share.num_hosts)
-    return by_host[share.first_step :, share.host].reshape(-1, batch_size // share.num_replicas)
+def _batched(
+    examples: tf.data.Dataset, batch_size: int, steps: int, share: Share
+) -> tf.data.Dataset:
+    """Returns batches of one replica each of a host's examples, padded to whole batches."""
+    count = (steps - share.first_step) * (batch_size // share.num_hosts)
+    padded = examples.concatenate(_zeros(examples.element_spec)).take(count)
+    batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def parallel(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from trainer.errors import DiskError
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -23,6 +24,25 @@ _PLACES = re.compile(r"' failed with .*|\{\{.*?\}\}|\[\[.*|\[Op:.*|\bname: *$", 
 _TRACE = re.compile(
     r"Graph execution error:|Detected at node|<stack traces|[ \t]+(File )?\S|\d+ root"
 )
+
+
+class RecordError(DiskError):
+    """A file of records that can't be read; `pipeline.Data.reading` adds the way out.
+
+    Attributes:
+      problem: what is wrong with it.
+      path: the file.
+    """
+
+    def __init__(self, problem: str, path: str) -> None:
+        super().__init__(f"{problem} in {path}")
+        self.problem, self.path = problem, path
+
+
+def quoted(message: str) -> RecordError | None:
+    """Returns the RecordError that a message of TensorFlow quotes, raised in a Python function."""
+    found = re.search(rf"{RecordError.__name__}: (.*?) in (.*)", message)
+    return RecordError(*found.groups()) if found else None
 
 
 def is_damage(error: tf.errors.OpError, folder: str) -> bool:

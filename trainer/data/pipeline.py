@@ -1,6 +1,8 @@
 """Turns splits of the data set into batches; this module alone fixes the order of the stages.
 
-read -> shuffle -> split among hosts -> decode -> (resize) -> augment -> pad -> batch -> prefetch
+shuffle -> split among hosts -> read -> decode -> (resize) -> augment -> pad -> batch -> prefetch
+
+Everything before `read` is arrays of row numbers: a host reads and decodes only what is its own.
 
 data = opening.load(config.data, image_size=224)      # a pipeline.Data
 data.training_batches(epoch=0, seed=0)     # batches.Batches, always full
@@ -20,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from trainer.data import augment, batches, damage, data_service
+from trainer.data import augment, batches, damage, data_service, records
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations
 from trainer.system import text
@@ -31,9 +33,8 @@ if TYPE_CHECKING:
     from trainer.options import DataOptions
 
 
-SHUFFLE_BUFFER_BYTES = 256 << 20
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
-"""Images stay encoded through the shuffle: its buffer then takes a tenth of the memory."""
+_UNKNOWN_LABEL = "a record whose label is none of ours"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,18 +121,22 @@ class Data:
         """
         try:
             yield
+        except damage.RecordError as error:
+            raise self._damage(error.problem, error.path) from error
         except tf.errors.OpError as error:
             # Our own error, raised in a generator of the data service: TensorFlow keeps its text.
             own_error = re.search(rf"{RunError.__name__}: (.*)", error.message)
             if own_error:
                 raise RunError(own_error[1]) from error
+            if quoted := damage.quoted(error.message):
+                raise self._damage(quoted.problem, quoted.path) from error
             if not damage.is_damage(error, str(self.builder.data_dir)):
                 raise
             raise self._damage(damage.reason_of(error.message)) from error
         except UnicodeDecodeError as error:  # TensorFlow's own message quotes a damaged record.
             raise self._damage("a record is not what its features say") from error
 
-    def _damage(self, problem: str) -> DiskError:
+    def _damage(self, problem: str, file: str = "") -> DiskError:
         folder, splits = self.builder.data_dir, self.builder.info.splits.values()
         files = [
             (str(path), count)
@@ -139,7 +144,7 @@ class Data:
             for path, count in zip(split.filepaths, split.shard_lengths, strict=True)
         ]
         # Reads all records, once, when nothing else is left to do. Not from a bucket: for minutes.
-        found = None if locations.is_url(str(folder)) else damage.first_damaged(files)
+        found = file or (None if locations.is_url(str(folder)) else damage.first_damaged(files))
         return DiskError(
             f"{found or self.builder.info.full_name} can't be read "
             f"({text.one_line(problem):.300}); remove {folder} and build it again."
@@ -193,44 +198,38 @@ class Data:
         return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
 
     def class_counts(self, split: str = "train") -> list[int]:
-        """Returns the number of examples of each class in a split."""
+        """Returns the number of examples of each class in a split.
+
+        The builder has counted them. Only of a data set without its counts, or with counts that
+        don't fit its splits, all records are read.
+        """
+        counts = self._stored_counts(split)
+        if counts is not None:
+            return counts
         return np.bincount(self.table(split).label, minlength=len(self.class_names)).tolist()
+
+    def _stored_counts(self, split: str) -> list[int] | None:
+        """Returns the number of examples of each class by metadata.json; None if it can't be."""
+        images = self.metadata.get("images")
+        of_split = images.get(split) if isinstance(images, dict) else None
+        if not isinstance(of_split, dict) or not of_split.keys() <= set(self.class_names):
+            return None
+        counts = [of_split.get(name, 0) for name in self.class_names]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            return None
+        return counts if sum(counts) == self.num_examples(split) else None
 
     def training_rows(self, epoch: int, seed: int) -> np.ndarray:
         """Returns the rows of the training table that an epoch uses, in order, [steps * B]."""
-        rows = self._order(tf.data.Dataset.range(self.num_examples("train")), epoch, seed)
-        return next(rows.batch(self.plan.steps * self.plan.batch_size).as_numpy_iterator())
+        return self.plan.rows(epoch, seed)
 
     def training_batches(self, epoch: int, seed: int) -> batches.Batches:
         """Returns the batches of an epoch (from 0): shuffled, augmented, always full."""
-        load = _weighted(self._decoder(draw=batches.stable_seed(seed, epoch)))
-        size = self.plan.batch_size
-        if self.config.data_service:
-            return self._distributed("train", self.training_rows(epoch, seed), size, load)
-        examples = self._order(self.read("train"), epoch, seed)
-        return batches.pad(examples, size, self.plan.steps * size, load=load)
-
-    def _order(self, split: tf.data.Dataset, epoch: int, seed: int) -> tf.data.Dataset:
-        """Puts the training split, or a dataset of the same length, into the order of an epoch.
-
-        TensorFlow's shuffle depends on the seed and the number of elements, not on their values:
-        images and cached features are therefore read in the same order.
-        """
-        info = self.builder.info.splits["train"]
-        # The buffer is bounded in bytes, for data sets that don't fit into memory.
-        rows = max(1, SHUFFLE_BUFFER_BYTES * info.num_examples // max(info.num_bytes, 1))
-        ranges = (
-            split.shuffle(
-                min(rows, info.num_examples),
-                seed=batches.stable_seed(seed, pass_index),
-                # The order of a pass depends on the seed alone, not on how often it was read.
-                reshuffle_each_iteration=False,
-            )
-            .skip(start)
-            .take(stop - start)
-            for pass_index, start, stop in self.plan.ranges(epoch)
-        )
-        return functools.reduce(tf.data.Dataset.concatenate, ranges)
+        draws = self.plan.draws(epoch)
+        # The first draw of an epoch has the seed (seed, epoch): NumPy fills up with zeros.
+        seeds = [batches.stable_seed(seed, epoch, draw) for draw in range(int(draws[-1]) + 1)]
+        columns = (self.training_rows(epoch, seed), np.array(seeds, np.int32)[draws])
+        return self._load("train", columns, self.plan.batch_size, self._loader(is_augmented=True))
 
     def evaluation_batches(
         self,
@@ -250,38 +249,42 @@ class Data:
           stop: one past the last example; None: the end of the split.
           view: which augmented view of the images; None: the images without augmentation.
         """
-        stop = self.num_examples(split) if stop is None else stop
-        load = _weighted(self._decoder(draw=view))
-        if self.config.data_service:
-            return self._distributed(split, np.arange(start, stop), batch_size, load)
-        examples = self.read(f"{split}[{start}:{stop}]")
-        return batches.pad(examples, batch_size, stop - start, load=load)
+        rows = np.arange(start, self.num_examples(split) if stop is None else stop)
+        columns = (rows, np.full(len(rows), view or 0, np.int32))
+        return self._load(split, columns, batch_size, self._loader(is_augmented=view is not None))
 
-    def _distributed(self, split: str, rows: np.ndarray, size: int, load: Any) -> batches.Batches:
-        """Returns batches of rows of a split, loaded by the workers of --data_service."""
-        parse = functools.partial(
-            self.builder.info.features.deserialize_example, decoders=_ENCODED_IMAGES
-        )
-        return data_service.distribute(
-            self.config.data_service, self._records(split), rows, size, lambda x: load(parse(x))
-        )
+    def _load(
+        self, split: str, columns: tuple[np.ndarray, np.ndarray], size: int, load: Any
+    ) -> batches.Batches:
+        """Returns batches of a split.
+
+        Args:
+          split: train, validation or test.
+          columns: rows of the split, and the seed of each one's augmentation, [N].
+          size: global batch size.
+          load: serialized record, seed -> (image, label, weight).
+        """
+        found = self._records(split)
+        if self.config.data_service:
+            return data_service.distribute(self.config.data_service, found, columns, size, load)
+        return batches.load(columns, size, lambda *own: batches.parallel(found.dataset(*own), load))
 
     def _require(self, split: str) -> None:
         touched = {re.match(r"\w*", part)[0] for part in split.split("+")}  # type: ignore[index]
         if touched & self.withheld or ("all" in touched and self.withheld):
             raise ValueError(f"split {split!r} is withheld: it must not be read here.")
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run, a few numbers per record.
-    def _records(self, split: str) -> data_service.Records:
+    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run, eight bytes per record.
+    def _records(self, split: str) -> records.Records:
         self._require(split)
-        paths = self.builder.info.splits[split].filepaths
-        return data_service.locate([str(path) for path in paths])
+        info = self.builder.info.splits[split]
+        return records.locate([str(path) for path in info.filepaths], info.shard_lengths)
 
     def images(self, split: str, indices: np.ndarray) -> np.ndarray:
         """Reads the images at `indices` of a split, [M, H, W, 1] uint8."""
-        rows = "+".join(f"{split}[{index}:{index + 1}]" for index in indices)
-        pixels = batches.parallel(self.read(rows), self._decoder(draw=None))
-        return next(pixels.batch(len(indices)).as_numpy_iterator())[0]
+        examples = self._records(split).dataset(indices, np.zeros(len(indices), np.int32))
+        decoded = batches.parallel(examples, self._loader(is_augmented=False))
+        return next(decoded.batch(len(indices)).as_numpy_iterator())[0]
 
     def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
@@ -295,18 +298,28 @@ class Data:
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
 
-    def _decoder(self, draw: int | None) -> Any:
-        """Returns example -> (image [H, W, 1] uint8, label); augments unless `draw` is None."""
+    @functools.lru_cache(maxsize=2)  # noqa: B019 -- Every epoch would trace it anew.
+    def _loader(self, *, is_augmented: bool) -> Any:
+        """Returns (serialized, seed) -> (image [H, W, 1] uint8, label, weight 1)."""
+        features, augmentation = self.builder.info.features, self.config.augmentation
+        num_classes = len(self.class_names)
 
-        def decode_example(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        @tf.function
+        def load(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            example = features.deserialize_example(serialized, decoders=_ENCODED_IMAGES)
             image = tf.ensure_shape(decode(example["image"], self.resize_to), self.image_shape)
-            if draw is not None and self.config.augmentation != "none":
+            if is_augmented and augmentation != "none":
                 example_id = tf.strings.to_hash_bucket_fast(example["file_name"], 1 << 31)
-                seed = tf.stack([example_id, tf.constant(draw, tf.int64)])
-                image = augment.apply(image, self.config.augmentation, seed)
-            return image, tf.cast(example["label"], tf.int32)
+                image = augment.apply(
+                    image, augmentation, tf.stack([example_id, tf.cast(seed, tf.int64)])
+                )
+            label = example["label"]
+            is_known = (label >= 0) & (label < num_classes)
+            # Without it, TensorFlow's loss of such a label would be NaN on some devices.
+            with tf.control_dependencies([tf.Assert(is_known, [_UNKNOWN_LABEL])]):
+                return image, tf.cast(label, tf.int32), tf.constant(1.0)
 
-        return decode_example
+        return load
 
 
 def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
@@ -329,8 +342,3 @@ def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
         return image
     # Bilinear like Keras's Resizing layer, which has no antialiasing.
     return tf.cast(tf.round(tf.image.resize(image, (side, side), antialias=True)), tf.uint8)
-
-
-def _weighted(decode: Any) -> Any:
-    """Returns example -> (image, label, weight 1)."""
-    return lambda example: (*decode(example), 1.0)

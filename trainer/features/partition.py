@@ -6,7 +6,7 @@ and `Activations` turns them into batches on which the upper part trains alone.
 
     divided = partition.cut(network)                 # None: no frozen layer is worth caching
     stored = partition.Activations((shards,), num_examples, dtype)
-    stored.training_batches(rows, labels, batch_size, view_seed=1)
+    stored.training_batches(rows, draws, labels, batch_size, view_seed=1)
 """
 
 from __future__ import annotations
@@ -218,19 +218,27 @@ class Activations:
         return sum(shard.nbytes for shards in self.views for shard in shards)
 
     def training_batches(
-        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, view_seed: int
+        self,
+        rows: np.ndarray,
+        draws: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        view_seed: int,
     ) -> batches.Batches:
         """Returns the batches of an epoch, as `pipeline.Data.training_batches` does for images.
 
         Args:
           rows: indices of the examples, in order; a multiple of `batch_size`.
+          draws: which use of its example each row is (`EpochPlan.draws`): each has its own view,
+            as long as there are as many.
           labels: labels of the split, [N].
           batch_size: global batch size.
           view_seed: seed from which the epoch draws one view of every image.
         """
         count = self.num_examples
         view_of_row = np.random.default_rng(view_seed).integers(len(self.views), size=count)
-        return self._batches(rows + view_of_row[rows] * count, labels[rows], batch_size)
+        views = (view_of_row[rows] + draws) % len(self.views)
+        return self._batches(rows + views * count, labels[rows], batch_size)
 
     def evaluation_batches(self, labels: np.ndarray, batch_size: int) -> batches.Batches:
         """Returns every example of the first view once, in order, the last batch padded."""

@@ -132,6 +132,7 @@ class FeatureFeed(Feed):
         seed = self._config.runtime.seed
         return self._activations("train").training_batches(
             self._data.training_rows(epoch, seed),
+            self._data.plan.draws(epoch),
             self._data.table("train").label,
             self._config.data.batch_size,
             view_seed=stable_seed(seed, epoch),

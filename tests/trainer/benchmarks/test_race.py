@@ -59,7 +59,8 @@ def _pooled_batches(count: int = 3_951) -> Callable[[], batches.Batches]:
     stored = rng.standard_normal((count, 512), np.float32)
     features = partition.Activations(((stored,),), count, tf.float32)
     rows = np.resize(rng.permutation(count), -(-count // 32) * 32)
-    return lambda: features.training_batches(rows, np.zeros(count, np.int64), 32, view_seed=0)
+    draws, labels = np.zeros(len(rows), np.int32), np.zeros(count, np.int64)
+    return lambda: features.training_batches(rows, draws, labels, 32, view_seed=0)
 
 
 def test_the_feed_and_a_bare_gather_are_timed_on_the_same_rows(monkeypatch):

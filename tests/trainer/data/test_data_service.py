@@ -81,23 +81,6 @@ def test_hosts_read_their_shares(open_data, service):
     np.testing.assert_array_equal(joined.reshape(-1), whole)
 
 
-def test_records_are_found_without_reading_them(tmp_path):
-    contents = [[b"", b"one"], [], [b"x" * 5000]]
-    paths = [str(tmp_path / f"{i}.tfrecord") for i in range(3)]
-    for path, records in zip(paths, contents, strict=True):
-        with tf.io.TFRecordWriter(path) as writer:
-            for record in records:
-                writer.write(record)
-    found = data_service.locate(paths)
-    assert found.length.tolist() == [0, 3, 5000]
-    for path, before, length, expected in zip(
-        found.path, found.before, found.length, [b"", b"one", b"x" * 5000], strict=True
-    ):
-        with open(path, "rb") as file:  # noqa: PTH123
-            file.seek(before)
-            assert file.read(length) == expected
-
-
 def test_a_dispatcher_that_does_not_answer_is_an_error(open_data):
     address = f"grpc://127.0.0.1:{sockets.free_ports(1)[0]}"
     with pytest.raises(RunError, match=f"no tf.data service dispatcher answers at {address}"):

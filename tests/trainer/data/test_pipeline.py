@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data import opening, pipeline
+from trainer.data import batches, opening, pipeline
+from trainer.data.batches import Share
 from trainer.errors import DiskError, RunError
 from trainer.options import DataOptions
 
@@ -15,7 +19,8 @@ from trainer.options import DataOptions
 @pytest.fixture
 def open_data(data_dir):
     def open_(**options) -> pipeline.Data:
-        return opening.load(DataOptions(dataset="paper", data_dir=str(data_dir), **options), 224)
+        options = {"dataset": "paper", "batch_size": 32} | options
+        return opening.load(DataOptions(data_dir=str(data_dir), **options), 224)
 
     return open_
 
@@ -63,10 +68,8 @@ def test_an_epoch_is_a_shuffled_pass_over_all_examples(open_data):
 
 
 @pytest.mark.parametrize("fixed", [{}, {"use_all_samples": False, "fixed_step_size": 3}])
-@pytest.mark.parametrize("window", [1 << 30, 3_000])
-def test_training_rows_are_the_order_of_the_images(open_data, fixed, window, monkeypatch):
+def test_training_rows_are_the_order_of_the_images(open_data, fixed):
     """Cached features are gathered by these rows: both feeds train on the same batches."""
-    monkeypatch.setattr(pipeline, "SHUFFLE_BUFFER_BYTES", window)
     data = open_data(batch_size=16, **fixed)
     names = data.table("train").file_name
     for epoch in (0, 3):
@@ -94,9 +97,9 @@ def test_fixed_steps_continue_where_the_last_epoch_ended(open_data):
     count = data.num_examples("train")
     names = []
     for epoch in range(-(-count // 16)):
-        batches = data.training_batches(epoch, 0)
-        assert batches.steps == 2
-        names += _names(_read(batches)[0], data, "train")
+        found = data.training_batches(epoch, 0)
+        assert found.steps == 2
+        names += _names(_read(found)[0], data, "train")
     assert sorted(names[:count]) == sorted(data.table("train").file_name)
 
 
@@ -107,6 +110,108 @@ def test_augmentation_depends_on_the_example_and_the_epoch_alone(open_data):
     part = _read(light.evaluation_batches("train", 4, start=8, stop=12, view=2))[0]
     np.testing.assert_array_equal(part, whole[8:12])
     assert (_read(light.evaluation_batches("train", 16, view=3))[0] != whole).any()
+
+
+@pytest.mark.parametrize("fixed", [{}, {"use_all_samples": False, "fixed_step_size": 7}])
+def test_no_two_uses_of_an_example_in_an_epoch_are_equal(open_data, fixed):
+    """An epoch that wraps, and one that passes over the split several times."""
+    data = open_data(batch_size=24, augmentation="light", **fixed)
+    rows, (pixels, _, _) = data.training_rows(1, 0), _read(data.training_batches(1, 0))
+    assert len(set(rows.tolist())) < len(rows)
+    seen = {(row, image.tobytes()) for row, image in zip(rows.tolist(), pixels, strict=True)}
+    assert len(seen) == len(rows)
+
+
+def test_hosts_and_resumed_epochs_see_the_same_draws(open_data):
+    data = open_data(batch_size=24, augmentation="light", use_all_samples=False, fixed_step_size=7)
+    whole = _read(data.training_batches(0, 0))[0].reshape(7, 2, 12, 224, 224, 1)
+    for host in range(2):
+        resumed = data.training_batches(0, 0).read(Share(host, 2, 2, first_step=4))
+        own = np.stack([images for images, _, _ in resumed.as_numpy_iterator()])
+        np.testing.assert_array_equal(own, whole[4:, host])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's count of bytes")
+@pytest.mark.parametrize("first_step", [0, 6])
+def test_a_host_reads_the_bytes_of_its_own_records_alone(open_data, first_step):
+    data = open_data(batch_size=16, use_all_samples=False, fixed_step_size=12)
+    found = data._records("train")
+    own = batches.share_of(data.training_rows(0, 0), 16, Share(3, 8, 8, first_step))
+    expected = found.places(own)[2].sum()
+    dataset = data.training_batches(0, 0).read(Share(3, 8, 8, first_step))
+    _iterate(dataset)  # TensorFlow reads its own sources when it traces.
+    before = _bytes_read()
+    _iterate(dataset)
+    assert expected <= _bytes_read() - before < expected + 4096
+
+
+def _iterate(dataset: tf.data.Dataset) -> None:
+    for _ in dataset:
+        pass
+
+
+def _bytes_read() -> int:
+    """Bytes that this process has asked the system for."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.slow
+def test_eight_hosts_share_the_work(open_data):
+    """CPU seconds of each of eight hosts, one after another, against those of one that reads all.
+
+    A machine with two CPUs can't run eight hosts at once; what it measures is their work.
+    """
+    data = open_data(batch_size=256, use_all_samples=False, fixed_step_size=120)
+    alone = _cpu_seconds(data, Share())
+    hosts = [_cpu_seconds(data, Share(host, 8, 8)) for host in range(8)]
+    assert alone / np.median(hosts) >= 6, f"{alone:.2f} s alone, {np.round(hosts, 2)} s each of 8"
+
+
+def _cpu_seconds(data: pipeline.Data, share: Share) -> float:
+    dataset = data.training_batches(0, 0).read(share)
+    _iterate(dataset.take(1))  # What an epoch costs once does not depend on its length.
+    start = time.process_time()
+    _iterate(dataset)
+    return time.process_time() - start
+
+
+@pytest.fixture
+def copied(data_dir, tmp_path):
+    """A copy of the data set `paper`, and the folder of its files."""
+    shutil.copytree(data_dir / "cxr_tfds" / "paper", tmp_path / "cxr_tfds" / "paper")
+    data = opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path)), 224)
+    return tmp_path, Path(data.builder.data_dir)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_class_counts_are_those_of_the_table_and_need_no_record(open_data, copied, split):
+    root, folder = copied
+    expected = np.bincount(open_data().table(split).label, minlength=2).tolist()
+    for path in folder.glob("*.tfrecord-*"):
+        path.unlink()
+    data = opening.load(DataOptions(dataset="paper", data_dir=str(root)), 224)
+    assert data.class_counts(split) == expected
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        None,
+        {},
+        {"train": {}},
+        {"train": {"NORMAL": 1, "PNEUMONIA": 1}},
+        {"train": {"OTHER": 5}},
+        {"train": {"NORMAL": -1}},
+    ],
+)
+def test_class_counts_that_do_not_fit_the_splits_are_counted_anew(open_data, copied, images):
+    root, folder = copied
+    stored = json.loads((folder / "metadata.json").read_text())
+    stored.pop("images")
+    stored |= {} if images is None else {"images": images}
+    (folder / "metadata.json").write_text(json.dumps(stored))
+    data = opening.load(DataOptions(dataset="paper", data_dir=str(root)), 224)
+    assert data.class_counts() == open_data().class_counts()
 
 
 def test_evaluation_is_never_augmented(open_data):
@@ -184,3 +289,20 @@ def _read_all(data: pipeline.Data, split: str) -> None:
     with data.reading():
         data.table(split)
         _read(data.evaluation_batches(split, 16))
+
+
+def test_a_label_that_is_none_of_ours_is_told_without_the_table(copied):
+    """Training on images needs no table."""
+    root, folder = copied
+    path = str(next(folder.glob("*-train.tfrecord-00000-*")))
+    examples = [
+        tf.train.Example.FromString(r) for r in tf.data.TFRecordDataset(path).as_numpy_iterator()
+    ]
+    with tf.io.TFRecordWriter(path) as writer:
+        for example in examples:
+            example.features.feature["label"].int64_list.value[:] = [99]
+            writer.write(example.SerializeToString())
+    options = DataOptions(dataset="paper", data_dir=str(root), batch_size=32)
+    data = opening.load(options, 224)
+    with pytest.raises(DiskError, match="a record whose label is none of ours"), data.reading():
+        _read(data.training_batches(0, 0))

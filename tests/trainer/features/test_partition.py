@@ -101,6 +101,7 @@ def _activations(num_views: int = 1, dtype: tf.DType = tf.float32) -> partition.
 
 LABELS = np.arange(20) % 3
 ROWS = np.r_[np.random.default_rng(0).permutation(20), :4]  # The last batch wraps around.
+DRAWS = np.repeat([0, 1], [20, 4])
 
 
 def _read(data: batches.Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,7 +114,7 @@ def _read(data: batches.Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
     monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
     stored = _activations(3, dtype)
-    x, y, weight = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=1))
+    x, y, weight = _read(stored.training_batches(ROWS, DRAWS, LABELS, 8, view_seed=1))
     assert x.dtype == dtype.as_numpy_dtype
     np.testing.assert_array_equal(y, LABELS[x[:, 0].astype(int)])
     np.testing.assert_array_equal(weight, np.ones(24))
@@ -124,10 +125,10 @@ def test_labels_stay_with_their_activations(in_memory, dtype, monkeypatch):
 
 def test_memory_and_files_give_the_same_batches(monkeypatch):
     stored = _activations(3)
-    in_memory = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=2))
+    in_memory = _read(stored.training_batches(ROWS, DRAWS, LABELS, 8, view_seed=2))
     monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 0)
     for ours, theirs in zip(
-        in_memory, _read(stored.training_batches(ROWS, LABELS, 8, view_seed=2)), strict=True
+        in_memory, _read(stored.training_batches(ROWS, DRAWS, LABELS, 8, view_seed=2)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -169,7 +170,7 @@ def test_a_batch_is_one_gather(monkeypatch):
         return read(self, positions)
 
     monkeypatch.setattr(partition.Activations, "_read", count)
-    _read(_activations().training_batches(ROWS, LABELS, 8, view_seed=0))
+    _read(_activations().training_batches(ROWS, DRAWS, LABELS, 8, view_seed=0))
     assert sizes == [8, 8, 8]
 
 
@@ -178,12 +179,12 @@ def test_a_new_epoch_traces_nothing(in_memory, monkeypatch):
     monkeypatch.setattr(partition, "IN_MEMORY_BYTES", 1 << 20 if in_memory else 0)
     stored = _activations(3)
     for epoch in range(3):
-        _read(stored.training_batches(np.roll(ROWS, epoch), LABELS, 8, view_seed=epoch))
+        _read(stored.training_batches(np.roll(ROWS, epoch), DRAWS, LABELS, 8, view_seed=epoch))
     assert stored._gathered.experimental_get_tracing_count() == 1
 
 
 def test_activations_come_in_the_order_of_the_rows():
-    x, _, _ = _read(_activations().training_batches(ROWS, LABELS, 8, view_seed=0))
+    x, _, _ = _read(_activations().training_batches(ROWS, DRAWS, LABELS, 8, view_seed=0))
     np.testing.assert_array_equal(x[:, 0].astype(int), ROWS)
 
 
@@ -191,9 +192,9 @@ def test_each_epoch_draws_one_view_for_every_image():
     stored = _activations(num_views=3)
     views = []
     for epoch in range(30):
-        x, _, _ = _read(stored.training_batches(ROWS, LABELS, 8, view_seed=epoch))
-        by_row = {int(row): int(view) for row, view in x}
-        assert all(by_row[int(row)] == int(view) for row, view in x)  # Also where it wraps.
+        x, _, _ = _read(stored.training_batches(ROWS, DRAWS, LABELS, 8, view_seed=epoch))
+        by_row = {int(row): int(view) for row, view in x[:20]}
+        assert all(by_row[int(row)] != int(view) for row, view in x[20:])  # Used again.
         views.append([by_row[row] for row in range(20)])
     counts = np.bincount(np.ravel(views), minlength=3) / (30 * 20)
     np.testing.assert_allclose(counts, 1 / 3, atol=0.07)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from trainer.commands import train
-from trainer.data import data_service
+from trainer.data import records
 from trainer.errors import ConfigError, DiskError, RunError
 
 WAYS = ("truncate", "flip", "delete")
@@ -73,9 +73,8 @@ def _copied_records(data_dir, tmp_path, split: str):
 def test_records_that_end_early_are_told_in_a_line(make_config, data_dir, tmp_path):
     """A copy that was cut between two records has no damage that a checksum would find."""
     path = _copied_records(data_dir, tmp_path, "train")
-    last = int(data_service.locate([str(path)]).before[-1])
-    header = data_service.LENGTH_BYTES + data_service.CRC_BYTES
-    path.write_bytes(path.read_bytes()[: last - header])
+    last = int(records.locate([str(path)]).bounds[-2])
+    path.write_bytes(path.read_bytes()[:last])
     with pytest.raises(DiskError, match=r"can't be read \(.*expected to contain.*\); remove "):
         train.run(make_config(data_dir=str(tmp_path / "data"), max_epochs=1))
 

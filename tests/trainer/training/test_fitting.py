@@ -72,8 +72,16 @@ def test_two_replicas_train_both_phases_like_one(tune):
     np.testing.assert_allclose(_losses(one), _losses(two), rtol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-@pytest.mark.parametrize("cache", ["auto", "off"])
+@pytest.mark.parametrize(
+    ("stop", "cache"),
+    [
+        (2, "auto"),
+        *(
+            pytest.param(stop, cache, marks=pytest.mark.slow)
+            for stop, cache in ((1, "auto"), (3, "auto"), (1, "off"), (2, "off"), (3, "off"))
+        ),
+    ],
+)
 def test_a_run_continues_to_the_bit_from_either_phase(tune, stop, cache):
     whole = tune("whole", max_epochs=4, dropout=0.5, feature_cache=cache)
     tune("parts", max_epochs=stop, dropout=0.5, feature_cache=cache)
