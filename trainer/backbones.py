@@ -46,7 +46,7 @@ class Backbone:
       top: the last layer that unfreezing lets train.
       image_size: side (px) of the square images that the pretrained weights were trained on.
       is_pretrained: whether there are ImageNet weights.
-      has_batch_norm: whether some of its layers are batch norm's, which always stay frozen.
+      has_batch_norm: whether some of its layers are batch norm's.
     """
 
     module: str

@@ -16,7 +16,7 @@ import platform
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 TPU_DEVICES = (("/dev", "accel[0-9]*"), ("/dev/vfio", "[0-9]*"))
 """Device files of the chips of a TPU VM: up to v4, and from v5e on."""
@@ -115,6 +115,27 @@ def gpu_ids(count: int, *, environ: Mapping[str, str] = os.environ) -> tuple[str
     """
     named = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return tuple(named[:count]) if any(named) else tuple(map(str, range(count)))
+
+
+def nvidia_gpus(
+    *, root: pathlib.Path = _ROOT, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Returns what CUDA_VISIBLE_DEVICES calls the GPUs of this machine, without TensorFlow."""
+    if environ.get("CUDA_VISIBLE_DEVICES", "all") in _HIDDEN:
+        return ()
+    return gpu_ids(len(list((root / "dev").glob("nvidia[0-9]*"))), environ=environ)
+
+
+def share_of_gpus(index: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Returns the variables with which one of `count` processes has its share of the GPUs.
+
+    Without them each process would take all GPUs, and NCCL joins no two processes on one. Where
+    there are fewer GPUs than processes, some share one.
+    """
+    if not gpus:
+        return {}
+    own = gpus[index::count] or (gpus[index % len(gpus)],)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
 
 
 def _sentence(what: str, way_out: str) -> str:

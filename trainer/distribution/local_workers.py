@@ -2,9 +2,9 @@
 
     exit_code = local_workers.run(["--recipe=quickstart", "--local_workers=2"], count=2)
 
-Each worker is a process with its own TF_CONFIG, as on a cluster. The chief's output is passed on;
-other workers' errors are shown with their index. The first worker that fails stops all. Nothing but
-this machine reaches their servers (`loopback`).
+Each worker is a process with its own TF_CONFIG, as on a cluster, and its share of the GPUs. The
+chief's output is passed on; other workers' errors are shown with their index. The first worker that
+fails stops all. Nothing but this machine reaches their servers (`loopback`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from trainer.distribution import cluster, peers
+from trainer.distribution import accelerators, cluster, peers
 from trainer.system import console, exits, loopback, processes, signals, sockets
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ OPEN = (
 class LocalWorker:
     """One worker of the cluster; only the chief (0) prints."""
 
-    def __init__(self, index: int, addresses: Sequence[str], argv: Sequence[str]) -> None:
+    def __init__(
+        self, index: int, addresses: Sequence[str], argv: Sequence[str], gpus: Sequence[str] = ()
+    ) -> None:
         task = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
         self.index = index
         self.process = subprocess.Popen(
@@ -50,6 +52,7 @@ class LocalWorker:
             env={
                 "NCCL_SOCKET_IFNAME": "lo",  # NCCL would listen at this machine's own address.
                 **os.environ,
+                **accelerators.share_of_gpus(index, len(addresses), gpus),
                 cluster.VARIABLE: json.dumps(task),
                 peers.LAUNCHER: str(os.getpid()),
             },
@@ -86,7 +89,8 @@ def run(argv: Sequence[str], count: int) -> int:
         console.say(crowded)
     ports = sockets.free_ports(count)
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    workers = [LocalWorker(index, addresses, argv) for index in range(count)]
+    gpus = accelerators.nvidia_gpus()
+    workers = [LocalWorker(index, addresses, argv, gpus) for index in range(count)]
     pids = [worker.process.pid for worker in workers]
     _warn_if_open(pids[0])
     confining = loopback.confining(dict(zip(pids, ports, strict=True)))

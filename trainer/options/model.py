@@ -39,7 +39,7 @@ class ModelOptions(option_groups.Group):
     layers_to_unfreeze: str = option(
         "0",
         f"number of layers to fine-tune, counted from the top of the backbone, or '{ALL_LAYERS}'; "
-        "batch norm layers always stay frozen",
+        "batch norm layers stay frozen, unless all layers train from random weights",
     )
     neurons: int = option(
         256,

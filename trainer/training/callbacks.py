@@ -232,7 +232,8 @@ class Checkpointing(keras.callbacks.Callback):
 
         Args:
           checkpoints: where to save.
-          weights: the trainable weights; nothing is saved if one of them is NaN or infinite.
+          weights: the trainable weights, and the state of the optimizer, in which sums of gradients
+            wait for their update; nothing is saved if one of them is NaN or infinite.
           stateful: the callbacks whose state is saved, at most one of each class.
           config: how often to save.
           any_host: returns whether its argument is true on any host. Hosts have different clocks
@@ -316,7 +317,8 @@ class Checkpointing(keras.callbacks.Callback):
         # A finite loss is not enough: the loss of a step is computed before its update.
         if not all(np.isfinite(w).all() for w in map(keras.ops.convert_to_numpy, self._weights)):
             raise DivergedError(
-                f"a weight is NaN or infinite after epoch {position.epoch}, step {position.step}"
+                f"a weight or gradient is NaN or infinite after epoch {position.epoch}, "
+                f"step {position.step}"
             )
         states = {name: callback.state() for name, callback in self._stateful.items()}
         self._on_saved(self._checkpoints.save(position, states))

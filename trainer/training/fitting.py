@@ -193,7 +193,7 @@ def _build_callbacks(
     )
     saving = callbacks.Checkpointing(
         checkpoints,
-        model.trainable_variables,
+        [*model.trainable_variables, *model.optimizer.variables],
         [log, stopping, recoveries],
         config.checkpoints,
         any_host=context.any_host,

@@ -90,3 +90,27 @@ def test_apple_silicon_is_said_unless_its_gpu_is_seen(tmp_path):
     assert "tensorflow-metal" in line
     assert _lines(tmp_path, ("CPU", "GPU"), system=("Darwin", "arm64")) == []
     assert _lines(tmp_path, system=("Darwin", "x86_64")) == []
+
+
+def test_the_gpus_of_a_machine_are_counted_without_tensorflow(tmp_path):
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / name).touch()
+    assert accelerators.nvidia_gpus(root=tmp_path, environ={}) == ("0", "1")
+    hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
+    assert accelerators.nvidia_gpus(root=tmp_path, environ=hidden) == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "shares"),
+    [
+        (2, (), [None, None]),
+        (2, ("0", "1"), ["0", "1"]),
+        (2, ("0", "1", "2", "3"), ["0,2", "1,3"]),
+        (3, ("0", "1"), ["0", "1", "0"]),
+        (2, ("GPU-ab", "GPU-cd"), ["GPU-ab", "GPU-cd"]),
+    ],
+)
+def test_processes_divide_the_gpus(count, gpus, shares):
+    found = [accelerators.share_of_gpus(index, count, gpus) for index in range(count)]
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in found] == shares

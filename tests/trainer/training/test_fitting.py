@@ -10,8 +10,12 @@ import pytest
 
 from tests.support import commands, runs
 from trainer.commands import train
+from trainer.data import opening
+from trainer.distribution import runtime
+from trainer.errors import DivergedError
 from trainer.models import classifier
-from trainer.training import checkpoint
+from trainer.runs import run_directory
+from trainer.training import checkpoint, fitting, setups
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +134,17 @@ def test_random_weights_train_at_the_rate_of_the_head(tune, tmp_path):
     low, _ = tune("low", layers_to_unfreeze="all", max_epochs=1, head_epochs=0)
     assert history != low
     assert checkpoint.saved_in(tmp_path / "run" / "checkpoints")
+
+
+def test_a_sum_of_gradients_that_is_not_finite_is_no_checkpoint(make_config, tmp_path):
+    """It would wait there for its update, and every recovery from it would fail."""
+    config = make_config(gradient_accumulation_steps=4, batch_size=16)
+    data = opening.load(config.data, config.model.backbone_image_size)
+    context = runtime.build(config.runtime)
+    setup = setups.build(config, data, context)
+    directory = run_directory.RunDirectory(tmp_path / "run")
+    hooks = fitting._build_callbacks(config, context, setup, directory, None)
+    sums = setup.feed.model.optimizer._sums[0]
+    sums.assign(sums + np.nan)
+    with pytest.raises(DivergedError, match="a weight or gradient is NaN or infinite"):
+        hooks.saving.save_first()
