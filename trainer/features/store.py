@@ -185,9 +185,8 @@ def remote(cache_dir: str) -> locations.Url | None:
 class _Stream:
     """The activations of an entry's rows, from one call of `compute` for as long as they follow.
 
-    Starting an input pipeline takes about as long as 50 to 100 images of a small network, on a fast
-    device a thousand. A pass goes through all sections that no other process computes, so one
-    pipeline serves all of them.
+    A pass goes through all sections that no other process computes, and starting an input pipeline
+    takes a second or more on a small machine: one serves all of them.
     """
 
     def __init__(self, entry: Entry, compute: Callable[[int, int], Iterable[np.ndarray]]) -> None:
