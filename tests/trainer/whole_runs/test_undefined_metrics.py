@@ -28,7 +28,7 @@ def relabelled(data_dir, tmp_path):
                 for record in records:
                     record.features.feature["label"].int64_list.value[:] = [POSITIVE]
                     writer.write(record.SerializeToString())
-        (described,) = folder.rglob("metadata.json")
+        described = next(folder.rglob("paper/*/metadata.json"))
         metadata = json.loads(described.read_text())
         count = sum(metadata["images"][split].values())
         metadata["images"][split] = {"NORMAL": 0, "PNEUMONIA": count}
