@@ -121,10 +121,12 @@ class Step:
         self._image_shape = data.image_shape
         # The compiled program depends on neither the values of weights nor the class counts.
         num_classes = len(data.class_names)
-        self.model = classifier.build(
-            config.model, data.image_shape, num_classes, loads_weights=False
-        ).whole
-        optimization.compile_model(self.model, config.optimization, [1] * num_classes, STEPS)
+        network = classifier.build(config.model, data.image_shape, num_classes, loads_weights=False)
+        self.model = network.whole
+        backbone = None if config.model.is_untrained else network.trunk
+        optimization.compile_model(
+            self.model, config.optimization, [1] * num_classes, STEPS, backbone
+        )
         self._step = tracing.train_step(self.model, self._batch_spec(replica_batch_size=1))
 
     def describe(self) -> str:

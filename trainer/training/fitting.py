@@ -65,7 +65,7 @@ def fit(
     epochs = config.optimization.max_epochs if until is None else until
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
-    _prepare(config, context, setup, found or Position())
+    _prepare(context, setup, found or Position())
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
     try:
@@ -73,7 +73,7 @@ def fit(
             start = found or hooks.saving.save_first()
             if not is_quiet:
                 _say_start(start, epochs, hooks.stopping)
-            phases = _phases(config, context, setup, epochs)
+            phases = _phases(context, setup, epochs)
             _train(phases, hooks, start, config.checkpoints.max_recoveries)
             hooks.stopping.restore_best()
     except Stopped:
@@ -84,15 +84,13 @@ def fit(
     return phases[-1].driver
 
 
-def _prepare(
-    config: Config, context: Context, setup: setups.TrainingSetup, start: Position
-) -> None:
+def _prepare(context: Context, setup: setups.TrainingSetup, start: Position) -> None:
     """Computes the features that training needs; for the head alone only while it trains alone.
 
     Call it with the restored weights: they are those that the backbone has in this epoch.
     """
     needed = [setup.feed]
-    if setup.head is not None and start.epoch < config.optimization.head_epochs:
+    if setup.head is not None and start.epoch < setup.head_epochs:
         needed.append(setup.head)
     cached = [feed for feed in needed if isinstance(feed, feeds.FeatureFeed)]
     # Several hosts divide a pass among themselves, but only that of one feed.
@@ -112,15 +110,13 @@ class _Phase:
     stop: int
 
 
-def _phases(
-    config: Config, context: Context, setup: setups.TrainingSetup, epochs: int
-) -> list[_Phase]:
+def _phases(context: Context, setup: setups.TrainingSetup, epochs: int) -> list[_Phase]:
     def phase(feed: feeds.Feed, stop: int) -> _Phase:
         steps = context.steps_per_execution
         driver = Driver(feed.model, context.strategy, steps_per_execution=steps)
         return _Phase(driver, feed, min(stop, epochs))
 
-    head = [] if setup.head is None else [phase(setup.head, config.optimization.head_epochs)]
+    head = [] if setup.head is None else [phase(setup.head, setup.head_epochs)]
     return [*head, phase(setup.feed, epochs)]
 
 
@@ -181,7 +177,7 @@ def _build_callbacks(
         kept,
         monitor=rules.monitor,
         patience=rules.patience,
-        first_epoch=rules.head_epochs if setup.head else 0,
+        first_epoch=setup.head_epochs,
     )
     recoveries = callbacks.Recoveries(model.optimizer.learning_rate_factor)
     checkpoints = checkpoint.Checkpoints(
@@ -201,7 +197,9 @@ def _build_callbacks(
     )
     bars = []
     if shown_epochs is not None:
-        bars.append(progress.Progress(shown_epochs, setup.steps_per_epoch))
+        bars.append(
+            progress.Progress(shown_epochs, setup.steps_per_epoch, head_epochs=setup.head_epochs)
+        )
     tensorboard = keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False)
     hooks = [callbacks.StopAtDivergence(), *bars, log, tensorboard, stopping, saving]
     return _Callbacks(hooks, stopping, recoveries, saving)

@@ -28,17 +28,27 @@ class Progress(keras.callbacks.Callback):
         epochs: int,
         steps: int,
         *,
+        head_epochs: int = 0,
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = console.say,
     ) -> None:
+        """Starts before the first epoch.
+
+        Args:
+          epochs: upper limit.
+          steps: of an epoch.
+          head_epochs: the first epochs, which tell nothing about the time of those after them.
+          clock: returns seconds.
+          say: prints a line.
+        """
         super().__init__()
-        self._epochs, self._steps = epochs, steps
+        self._epochs, self._steps, self._head_epochs = epochs, steps, head_epochs
         self._clock, self._say = clock, say
         self._epoch_s: list[float] = []
         self._bar: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Forgets the times of epochs before a divergence, from which training returns."""
+        """Forgets the times of epochs before a divergence, and of the head alone."""
         del logs
         self._epoch_s = []
 
@@ -68,7 +78,8 @@ class Progress(keras.callbacks.Callback):
         share = 1 - (self._first_step or 0) / self._steps
         train_s, validation_s = self._trained - self._begun, self._clock() - self._trained
         self._epoch_s.append((train_s / share if share else 0.0) + validation_s)
-        left_s = sum(self._epoch_s) / len(self._epoch_s) * (self._epochs - epoch - 1)
+        is_told = epoch >= self._head_epochs or self._epochs <= self._head_epochs
+        left_s = is_told * sum(self._epoch_s) / len(self._epoch_s) * (self._epochs - epoch - 1)
         self._say(format_epoch(epoch, self._epochs, logs or {}, left_s))
 
 
@@ -79,7 +90,7 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
       epoch: index of the epoch.
       epochs: upper limit of epochs.
       logs: the driver's logs of the epoch.
-      left_s: estimated seconds until the upper limit is reached.
+      left_s: estimated seconds until the upper limit is reached; 0: none, or not known.
     """
     train, validation = (
         "  ".join(

@@ -31,6 +31,7 @@ class TrainingSetup:
       network: the whole model and its parts.
       feed: the model that trains, and its batches.
       head: the same for the first epochs, in which the head trains alone; None: there are none.
+      head_epochs: number of these epochs.
       variables: the variables that a training step changes.
       fingerprint: identifies what a checkpoint leaves out: hashes of the frozen weights and the
         data, and whether training uses images or the features of a certain layer.
@@ -41,6 +42,7 @@ class TrainingSetup:
     network: classifier.Network
     feed: feeds.Feed
     head: feeds.Feed | None
+    head_epochs: int
     variables: Sequence[Any]
     fingerprint: str
     steps_per_epoch: int
@@ -85,7 +87,8 @@ def build(
     kinds = feed.kind if head is None else f"{feed.kind}-head-{head.kind}"
     fingerprint = f"{frozen}-{data.fingerprint}-{kinds}"
     notes += _notes_of_phases(config, network, head)
-    return TrainingSetup(network, feed, head, variables, fingerprint, steps, notes)
+    alone = config.optimization.head_epochs if head else 0
+    return TrainingSetup(network, feed, head, alone, variables, fingerprint, steps, notes)
 
 
 def _build_head(

@@ -140,3 +140,15 @@ def test_a_damaged_log_is_written_again_and_said_to_be(tmp_path, capsys, content
     assert problem in said
     assert said.count("written again from the checkpoint") == bool(problem)
     assert path.read_text() == _lines(ROWS)
+
+
+def test_epochs_of_the_head_alone_tell_no_time_left():
+    """The next ones cost a hundred times as much."""
+    clock, lines = Clock(), []
+    progress = progress_lib.Progress(4, 10, head_epochs=2, clock=clock, say=lines.append)
+    for epochs, step_s in (((0, 1), 1), ((2,), 100)):
+        progress.on_train_begin()
+        for epoch in epochs:
+            _train_epoch(progress, clock, epoch, range(10), step_s=step_s, validation_s=0)
+    assert ["left" in line for line in lines] == [False, False, True]
+    assert lines[2].endswith("at most 16:40 left")
