@@ -282,6 +282,7 @@ def _with_batch_size(base: Config, settings: Settings, space: Space, replicas: i
     A resumed search keeps its own. One on several hosts takes that of one replica: each host knows
     only its own replicas, and a worker refuses what it can't share among them.
     """
+    shares.require_equal(space, 1 if _has_remote_workers() else replicas)
     if base.data.batch_size or any(d.name == "batch_size" for d in space.dimensions):
         return base
     of_search = (identity.load(settings) or {}).get("batch_size")

@@ -80,6 +80,10 @@ class Dimension:
         # 1e-9: 0.6 / 0.1 is 5.999… in floating point.
         return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
+    def values(self) -> list[Value]:
+        """Returns every value of a dimension that is not continuous, in order."""
+        return [self.value_at((i + 0.5) / self.size) for i in range(int(self.size))]
+
     def value_at(self, fraction: float) -> Value:
         """Maps a fraction in [0, 1) to a value: uniform over values, or over the logarithm."""
         if self.choices:

@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from trainer.distribution import accelerators, runtime
+from trainer.errors import ConfigError
 from trainer.system import processes, text
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
     from tuner.settings import Settings
+    from tuner.space import Space
 
 
 def with_threads(base: Config, settings: Settings) -> Config:
@@ -44,6 +46,26 @@ def gpus_of_workers(base: Config) -> tuple[str, ...]:
     if base.runtime.strategy not in ("auto", "one_device"):
         return ()
     return accelerators.gpu_ids(len(runtime.gpus()))
+
+
+def require_equal(space: Space, replicas: int) -> None:
+    """Checks that the replicas can share every batch size of a space equally.
+
+    Raises:
+      ConfigError: when some can't be; each of their trials would fail.
+    """
+    for dimension in space.dimensions:
+        if dimension.name != "batch_size":
+            continue
+        sizes = [int(size) for size in dimension.values()]
+        uneven = [size for size in sizes if size % replicas]
+        if uneven:
+            nearest = sorted({max(replicas, round(size / replicas) * replicas) for size in sizes})
+            shown = ", ".join(map(str, uneven[:4])) + (" ..." if len(uneven) > 4 else "")
+            raise ConfigError(
+                f"batch_size ({shown}) in the space can't be divided among the {replicas} "
+                f"replicas; give --search=batch_size={'|'.join(map(str, nearest[:4]))}."
+            )
 
 
 def note(workers: int, gpus: Sequence[str]) -> str:
