@@ -156,11 +156,14 @@ class Config(option_groups.Named):
     def changes_from(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Returns the changed options that affect results: name -> (other's value, ours).
 
-        A value that changes nothing, because of others, is no change.
+        A value that changes nothing, because of others, is no change; nor is our automatic batch
+        size: a run keeps the one that it got.
         """
         option_groups.require("other", other, Config, WANTED)
         ours, theirs = self.to_flat(), other.to_flat()
         in_vain = set(effects.idle(ours)) & set(effects.idle(theirs))
+        if not ours["batch_size"]:
+            in_vain.add("batch_size")
         of_result = [f.name for _, f in fields() if f.metadata["option"].of_result]
         names = [name for name in of_result if name not in in_vain]
         return {name: (theirs[name], ours[name]) for name in names if theirs[name] != ours[name]}

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import pathlib
 import time
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from trainer import config as config_lib
 from trainer.errors import ConfigError
@@ -36,6 +36,7 @@ class _SavedIdentity(TypedDict):
     began: float
     max_epochs: Annotated[int, documents.at_least(1)]
     hyperband_iterations: Annotated[int, documents.at_least(1)]
+    batch_size: NotRequired[Annotated[int, documents.at_least(0)]]
 
 
 def of(base: Config, settings: Settings, space: Space, fingerprint: str) -> dict[str, Any]:

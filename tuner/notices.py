@@ -47,6 +47,7 @@ def of(base: Config, settings: Settings, space: Space, plan: Plan) -> Iterator[s
     yield from _unused(base, settings, space)
     yield from _unreached(space)
     yield from _smaller(base, settings, space, plan)
+    yield from _heads_alone(base, space)
 
 
 def _start(base: Config) -> str:
@@ -71,6 +72,17 @@ def _unused(base: Config, settings: Settings, space: Space) -> Iterator[str]:
         yield (
             f"monitor ({base.optimization.monitor}) is not used: --objective "
             f"({settings.objective}) also chooses the best epoch of a trial."
+        )
+
+
+def _heads_alone(base: Config, space: Space) -> Iterator[str]:
+    rules, names = base.optimization, {dimension.name for dimension in space.dimensions}
+    fine_tunes = "layers_to_unfreeze" in names or base.model.layers_to_unfreeze != "0"
+    if fine_tunes and not base.model.is_untrained and rules.max_epochs <= rules.head_epochs:
+        yield (
+            f"max_epochs ({rules.max_epochs}) ends before unfrozen layers join: every trial trains "
+            f"its head alone for {text.counted(rules.head_epochs, 'epoch')}; give a larger "
+            "--max_epochs, or --head_epochs=0."
         )
 
 

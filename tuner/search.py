@@ -83,7 +83,8 @@ def run(base: Config, settings: Settings, argv: Sequence[str]) -> tuple[str, ...
         _work_for_chief(base, settings, space)
         return ()
     # Uses all CPUs: features are computed before workers start.
-    workspace = tasks.Workspace(shares.for_chief(base, settings))
+    base = shares.for_chief(base, settings)
+    workspace = tasks.Workspace(base)
     choice = precision.choose(base, workspace.context)
     base = _with_batch_size(base, settings, space, workspace.context.num_replicas)
     workspace.base = shares.with_threads(base.with_precision(choice.policy), settings)
@@ -282,15 +283,20 @@ def _with_batch_size(base: Config, settings: Settings, space: Space, replicas: i
     A resumed search keeps its own. One on several hosts takes that of one replica: each host knows
     only its own replicas, and a worker refuses what it can't share among them.
     """
-    shares.require_equal(space, 1 if _has_remote_workers() else replicas)
+    shares.require_divisible(space, 1 if _has_remote_workers() else replicas)
     if base.data.batch_size or any(d.name == "batch_size" for d in space.dimensions):
         return base
     of_search = (identity.load(settings) or {}).get("batch_size")
     replicas = 1 if _has_remote_workers() else replicas
-    size = int(of_search or batch_sizes.automatic(replicas))
-    if note := batch_sizes.note(size, replicas, "replicas"):
+    automatic = batch_sizes.automatic(replicas)
+    if of_search and of_search != automatic and _has_remote_workers():
+        raise ConfigError(
+            f"the search in {settings.folder} has batches of {of_search}, which workers on other "
+            f"hosts can't know: give all of them --batch_size={of_search}."
+        )
+    if not of_search and (note := batch_sizes.note(automatic, replicas, "replicas")):
         console.say(note)
-    return base.with_batch_size(size)
+    return base.with_batch_size(of_search or automatic)
 
 
 def _locked(settings: Settings, *, is_dry: bool) -> Any:

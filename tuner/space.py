@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as config_lib
-from trainer import option_groups
+from trainer import effects, option_groups
 from trainer.errors import ConfigError
 from trainer.options import unfreezing
 from trainer.storage import documents
@@ -82,7 +82,10 @@ class Dimension:
 
     def values(self) -> list[Value]:
         """Returns every value of a dimension that is not continuous, in order."""
-        return [self.value_at((i + 0.5) / self.size) for i in range(int(self.size))]
+        if self.choices:
+            return list(self.choices)
+        step = self.step or 1
+        return [self.canonical(self.low + step * i) for i in range(int(self.size))]
 
     def value_at(self, fraction: float) -> Value:
         """Maps a fraction in [0, 1) to a value: uniform over values, or over the logarithm."""
@@ -211,15 +214,16 @@ class Space:
         self._check_automatic()
 
     def _check_effect(self, base: config_lib.Config) -> None:
-        """Raises ConfigError for a dimension that changes no trial: a head without layers."""
+        """Raises ConfigError for a dimension that changes no trial, because of other options."""
         names = {dimension.name for dimension in self.dimensions}
-        if base.model.dense_layers or "dense_layers" in names:
-            return
-        for name in sorted(names & {"neurons", "dropout"}):
-            raise ConfigError(
-                f"search ({name}) changes nothing with --dense_layers=0; leave out one of them, or "
-                "search dense_layers too."
-            )
+        values = base.to_flat()
+        for name in sorted(names & set(effects.NEEDS)):
+            need = effects.NEEDS[name]
+            if not names & set(need.others) and not need.is_met(values):
+                raise ConfigError(
+                    f"search ({name}) changes nothing without {need.what}; give that, search "
+                    f"{need.others[0]} too, or leave {name} out."
+                )
 
     def _check_layers(self, base: config_lib.Config) -> None:
         """Raises ConfigError for numbers of layers that the backbone lacks, or without weights."""

@@ -198,3 +198,16 @@ def test_what_is_said_of_a_text_that_is_refused_is_short_and_printable(name, val
         _check(**{name: value})
     assert len(str(refusal.value)) < 1500
     assert str(refusal.value).isprintable()
+
+
+def test_leading_zeros_are_no_other_number_of_layers():
+    assert Config.from_flat({"layers_to_unfreeze": "04"}) == Config.from_flat(
+        {"layers_to_unfreeze": "4"}
+    )
+    assert Config.from_flat({"layers_to_unfreeze": "00"}).model.layers_to_unfreeze == "0"
+
+
+def test_an_automatic_batch_size_is_no_change_of_a_runs_own():
+    run = Config.from_flat({"batch_size": 36})
+    assert Config().changes_from(run) == {}
+    assert run.changes_from(Config()) == {"batch_size": (0, 36)}

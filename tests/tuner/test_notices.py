@@ -39,6 +39,11 @@ def test_a_usual_search_says_only_where_it_starts():
         ({"weights": "none"}, {}, "each configuration starts from random weights."),
         ({"weights": "a.keras"}, {}, "each configuration starts from the weights in a.keras."),
         ({}, {"workers": 9999}, "workers (9999) exceeds the "),
+        (
+            {"max_epochs": 2},
+            {},
+            "max_epochs (2) ends before unfrozen layers join: every trial trai",
+        ),
         ({"max_epochs": 2}, {}, "max_epochs (2) is less than factor (3), so Hyperband promotes"),
     ],
 )
@@ -72,8 +77,22 @@ def test_an_option_without_effect_is_refused(given, message):
 @pytest.mark.parametrize(
     ("base", "search", "message"),
     [
-        ({"dense_layers": 0}, "neurons", r"search \(neurons\) changes nothing with --dense_layers"),
+        (
+            {"dense_layers": 0},
+            "neurons",
+            r"search \(neurons\) changes nothing without --dense_layers",
+        ),
         ({"dense_layers": 0}, "dropout", r"search \(dropout\) changes nothing"),
+        (
+            {},
+            "backbone_learning_rate",
+            r"changes nothing without --layers_to_unfreeze of 1 or more",
+        ),
+        (
+            {"weights": "none", "layers_to_unfreeze": "all"},
+            "backbone_learning_rate",
+            r"changes nothing without .* --weights other than none",
+        ),
         ({"resume": "must"}, "neurons", r"resume \(must\) has no effect on a search"),
     ],
 )
@@ -82,3 +101,5 @@ def test_a_search_that_an_option_of_its_trials_defeats_is_refused(base, search, 
         Settings(search=search).space_for(Config.from_flat(base))
     searched = Settings(search="dense_layers=0|1,neurons")
     assert searched.space_for(Config.from_flat({"dense_layers": 0})).dimensions
+    unfrozen = Settings(search="layers_to_unfreeze=0|4,backbone_learning_rate")
+    assert unfrozen.space_for(Config()).dimensions

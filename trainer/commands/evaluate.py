@@ -100,9 +100,10 @@ def _evaluate(config: Config) -> Evaluation:
 
 
 def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> Config:
-    """Returns the config with a batch size that the replicas share; a given one must be so.
+    """Returns the config with a batch size that the replicas share.
 
-    Not the run's, where they can't share it: results don't depend on it but by rounding.
+    The run's own is rounded up to one: results depend on it by rounding alone. Another one was
+    given, and must be right.
     """
     size, replicas = config.data.batch_size, context.num_replicas
     if size != of_run or size % replicas == 0:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +87,19 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the data set: changes only with its images, their splits and their resolution."""
-        return str(self.metadata["fingerprint"])
+        """Hash of the data set: changes only with its images, their splits and their resolution.
+
+        The builder knows the archive; TFDS may write only a part of it (`max_examples_per_split`),
+        in another order. Its records have a hash of their own.
+        """
+        of_archive = str(self.metadata["fingerprint"])
+        images = self.metadata.get("images")
+        if not isinstance(images, dict):  # Built by another version.
+            return of_archive
+        written = {name: self.num_examples(name) for name in sorted(images)}
+        if all(written[name] == sum(images[name].values()) for name in images):
+            return of_archive
+        return hashlib.sha256(f"{of_archive} {written}".encode()).hexdigest()[: len(of_archive)]
 
     def card(self) -> dict[str, Any]:
         """Returns the description of the data that reports contain."""

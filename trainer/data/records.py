@@ -101,7 +101,7 @@ class Records:
         blobs = [b""] * len(files)
         for file in set(files):  # Opened anew for each chunk: nothing is shared between threads.
             try:
-                with pathlib.Path(self.paths[file]).open("rb", buffering=0) as opened:
+                with pathlib.Path(self.paths[file]).open("rb") as opened:
                     for i in (i for i, other in enumerate(files) if other == file):
                         opened.seek(begin[i])
                         blobs[i] = opened.read(size[i])
@@ -209,7 +209,7 @@ def fixed_length(
         header_bytes=before,
         footer_bytes=after,
         buffer_size=length,
-    ).take(1)  # Of a file that has grown since, too.
+    )
 
 
 def _data_of(frame: bytes, size: int) -> bytes | None:
@@ -265,9 +265,7 @@ def _record_ends(path: str) -> np.ndarray:
                 # A cut field counts as a length that is too large.
                 (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\xff"))
                 if end + length + FRAME_BYTES > size:
-                    raise damage.RecordError(
-                        f"corrupted record at {end}: the file ends in it", path
-                    )
+                    raise damage.RecordError(f"corrupted record at {end}: the file is cut", path)
                 end += length + FRAME_BYTES
                 ends.append(end)
     except OSError as error:

@@ -127,15 +127,29 @@ def nvidia_gpus(
 
 
 def share_of_gpus(index: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Returns the variables with which one of `count` processes has its share of the GPUs.
+    """Returns the variables with which one of `count` workers has its share of the GPUs.
 
-    Without them each process would take all GPUs, and NCCL joins no two processes on one. Where
-    there are fewer GPUs than processes, some share one.
+    Without them each worker would take all GPUs, and NCCL joins no two processes on one. Each has
+    as many as the others, as TensorFlow demands; where there are too few, all train on the CPU.
     """
     if not gpus:
         return {}
-    own = gpus[index::count] or (gpus[index % len(gpus)],)
-    return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+    each = len(gpus) // count
+    own = gpus[index * each : (index + 1) * each]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own) or "-1"}
+
+
+def note_on_shares(count: int, gpus: Sequence[str]) -> str:
+    """Returns a sentence on the GPUs that workers leave unused; empty if there are none."""
+    used = len(gpus) // count * count
+    if used == len(gpus):
+        return ""
+    if not used:
+        shown = "one GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
+        return f"{count} workers can't share {shown}: they train on the CPU."
+    return (
+        f"each of the {count} workers has {used // count} of the {len(gpus)} GPUs; the rest idles."
+    )
 
 
 def _sentence(what: str, way_out: str) -> str:

@@ -42,5 +42,5 @@ def note(batch_size: int, parts: int, what: str) -> str:
         return ""
     return (
         f"batch_size {batch_size} ({batch_size // parts} for each of the {parts} {what}): the "
-        f"smallest multiple from {LEAST} on, for which the default learning rate was tuned."
+        f"smallest multiple from {LEAST} on, as the default learning rate was tuned for {LEAST}."
     )

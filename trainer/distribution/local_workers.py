@@ -90,6 +90,8 @@ def run(argv: Sequence[str], count: int) -> int:
     ports = sockets.free_ports(count)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     gpus = accelerators.nvidia_gpus()
+    if uneven := accelerators.note_on_shares(count, gpus):
+        console.say(uneven)
     workers = [LocalWorker(index, addresses, argv, gpus) for index in range(count)]
     pids = [worker.process.pid for worker in workers]
     _warn_if_open(pids[0])

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ SECTIONS = 8
 STALE_S = 3600
 """Writing a shard takes seconds: a partial file this old was left by a process that has ended."""
 KEY_FILE = "key.json"
+DIGITS = 24
+"""Of the hash that names an entry's folder."""
 MAX_HEADER_BYTES = 1 << 16
 """More than a `.npy` file ever has before its rows."""
 
@@ -87,7 +90,7 @@ class Key:
     def digest(self) -> str:
         """The name of the entry's folder."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +310,11 @@ class Regrouped:
 def count_rows(ranges: Iterable[Rows]) -> int:
     """Returns the number of rows in several shards."""
     return sum(stop - start for start, stop in ranges)
+
+
+def is_entry(name: str) -> bool:
+    """Whether a folder of this name in a cache is an entry, see `Key.digest`."""
+    return bool(re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}", name))
 
 
 def stored_bytes(folder: pathlib.Path) -> int:

@@ -157,10 +157,11 @@ class Cache:
     def _make_room(self, needed_bytes: int) -> None:
         """Removes the least recently used entries until there is room for `needed_bytes` more."""
         with filelock.FileLock(self._root / "eviction.lock"):  # One process at a time.
+            # Whatever else lies there is not ours: staged data, for one.
             folders = [
                 path
                 for path in self._root.iterdir()
-                if path.is_dir() and not path.is_symlink() and not path.suffix
+                if shard_files.is_entry(path.name) and path.is_dir() and not path.is_symlink()
             ]
             sizes = {folder: shard_files.stored_bytes(folder) for folder in folders}
             excess = sum(sizes.values()) + needed_bytes - self.budget_bytes

@@ -80,7 +80,7 @@ def build(
     origin = weights.load(backbone, config) if loads_weights else weights.Origin()
     freeze(backbone, config.layers_to_unfreeze)
     if config.is_untrained and config.layers_to_unfreeze == options.ALL_LAYERS:
-        inference_mode.train_batch_norm(backbone)
+        inference_mode.leave(backbone)
     else:
         inference_mode.keep(backbone)
     pooled = _pool(config.pooling, backbone.output)

@@ -37,7 +37,12 @@ class SeedsByReplica(keras.random.SeedGenerator):
 def layer(rate: float, name: str, dtype: str = "float32") -> keras.layers.Dropout:
     """Returns a dropout layer, in training with another mask on each replica."""
     made = keras.layers.Dropout(rate, dtype=dtype, name=name)
-    if rate:
-        # Keras has no argument for it. Another object would be a second state beside the first.
-        made.seed_generator.__class__ = SeedsByReplica
+    by_replica(made)
     return made
+
+
+def by_replica(of: keras.layers.Dropout) -> None:
+    """Lets a layer of Keras draw another mask on each replica."""
+    if of.rate:
+        # Keras has no argument for it. Another object would be a second state beside the first.
+        of.seed_generator.__class__ = SeedsByReplica

@@ -4,12 +4,14 @@ A pretrained backbone stays in inference mode while it is fine-tuned, as Keras's
 with random weights trains like any other network.
 
     inference_mode.keep(backbone)                    # pretrained
-    inference_mode.train_batch_norm(backbone)        # random weights, all of which train
+    inference_mode.leave(backbone)                   # random weights, all of which train
 """
 
 from __future__ import annotations
 
 import keras
+
+from trainer.models import dropout
 
 MOMENTUM = 0.9
 """Of batch norm that trains from random weights. keras.applications have 0.99 to 0.999, for the
@@ -17,15 +19,18 @@ millions of steps of ImageNet: after the few hundred of a run here, the moving s
 still be their initial values, and the model would fail in inference."""
 
 
-def train_batch_norm(backbone: keras.Model) -> None:
-    """Lets batch norm train, for a backbone that has never seen an image.
+def leave(backbone: keras.Model) -> None:
+    """Lets batch norm and dropout train, in a backbone that has never seen an image.
 
-    Its initial statistics (mean 0, variance 1) are those of no layer's inputs: frozen, they leave a
-    deep network without a signal. Batches are normalised over all replicas, so that the statistics
-    are those of the global batch, and the same on each replica.
+    Batch norm's initial statistics (mean 0, variance 1) are those of no layer's inputs: frozen, they
+    leave a deep network without a signal. Batches are normalised over all replicas, so that the
+    statistics are those of the global batch, and the same on each replica.
     """
     for layer in batch_norm_layers(backbone):
         layer.trainable, layer.synchronized, layer.momentum = True, True, MOMENTUM
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            dropout.by_replica(layer)
 
 
 def keep(backbone: keras.Model) -> None:

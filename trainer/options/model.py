@@ -71,6 +71,8 @@ class ModelOptions(option_groups.Group):
             shown = text.bare(self.layers_to_unfreeze)
             wanted = f"a number of layers, 0 or more, or '{ALL_LAYERS}'"
             raise ConfigError(f"layers_to_unfreeze ({shown:.80}) must be {wanted}.")
+        if self.layers_to_unfreeze != ALL_LAYERS:  # "04" is 4.
+            object.__setattr__(self, "layers_to_unfreeze", str(int(self.layers_to_unfreeze)))
 
     @property
     def is_untrained(self) -> bool:

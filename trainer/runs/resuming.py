@@ -169,8 +169,6 @@ def _obstacles(config: Config, saved: Config) -> dict[str, tuple[Any, Any]]:
     changes = config.changes_from(saved)
     if config.runtime.precision == "auto":
         changes.pop("precision", None)
-    if not config.data.batch_size:
-        changes.pop("batch_size", None)
     has_same_rates = config.optimization.decay_epochs == saved.optimization.decay_epochs
     for name in LENGTHS if has_same_rates else ("patience",):
         changes.pop(name, None)

@@ -107,6 +107,7 @@ class FeatureFeed(Feed):
         self.partition, self.cache = partition, cache
         self._config, self._data, self._context = config, data, context
         self._predictor = self.build_predictor(partition.prefix)
+        self._activations = functools.cache(self._open)  # Opens a split once; ends with the feed.
 
     def build_predictor(self, model: keras.Model) -> Driver | HostPredictor:
         """Returns what runs frozen layers over images, on all devices of this host."""
@@ -144,8 +145,7 @@ class FeatureFeed(Feed):
         batch_size = self._config.data.batch_size
         return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 -- One feed per run; opens a split once.
-    def _activations(self, split: str, *, augmented: bool = True) -> partition_lib.Activations:
+    def _open(self, split: str, *, augmented: bool = True) -> partition_lib.Activations:
         views = self.views(split) if augmented else (None,)
         stored = tuple(self._load_or_compute(split, view) for view in views)
         return partition_lib.Activations(

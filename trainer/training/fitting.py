@@ -65,7 +65,7 @@ def fit(
     epochs = config.optimization.max_epochs if until is None else until
     hooks = _build_callbacks(config, context, setup, directory, None if is_quiet else epochs)
     found = hooks.saving.restore()
-    _prepare(context, setup, found or Position())
+    _prepare(context, setup, found or Position(), epochs)
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
     try:
@@ -84,12 +84,12 @@ def fit(
     return phases[-1].driver
 
 
-def _prepare(context: Context, setup: setups.TrainingSetup, start: Position) -> None:
+def _prepare(context: Context, setup: setups.TrainingSetup, start: Position, epochs: int) -> None:
     """Computes the features that training needs; for the head alone only while it trains alone.
 
     Call it with the restored weights: they are those that the backbone has in this epoch.
     """
-    needed = [setup.feed]
+    needed = [setup.feed] if epochs > setup.head_epochs else []
     if setup.head is not None and start.epoch < setup.head_epochs:
         needed.append(setup.head)
     cached = [feed for feed in needed if isinstance(feed, feeds.FeatureFeed)]
@@ -189,7 +189,7 @@ def _build_callbacks(
     )
     saving = callbacks.Checkpointing(
         checkpoints,
-        [*model.trainable_variables, *model.optimizer.variables],
+        [*kept, *model.optimizer.variables],
         [log, stopping, recoveries],
         config.checkpoints,
         any_host=context.any_host,

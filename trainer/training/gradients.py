@@ -39,7 +39,8 @@ class GlobalUpdate(keras.optimizers.Optimizer):
     """Passes gradients of global batches, accumulated and clipped, to an inner optimizer.
 
     An update uses the mean gradient of exactly `gradient_accumulation_steps` batches. Accumulation
-    continues across epochs, and the last few steps of a run may not lead to an update. Under loss
+    continues across epochs, and the last few steps of a run may not lead to an update. Where a
+    backbone joins the head, its first update lacks the batches that were pending. Under loss
     scaling, a batch whose gradient overflows on any replica is skipped, and the update waits for
     one more batch. At the least scale, which changes nothing, an overflow is the gradient's own:
     all weights become NaN, and the next loss tells of the divergence. A run that skipped all its
@@ -103,7 +104,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[Any]:
-        """The variables of this optimizer and of the inner one."""
+        """The variables of this optimizer, of the inner ones, and the factor of their rates."""
         factor = [] if self.learning_rate_factor is None else [self.learning_rate_factor]
         return [*self._variables, *factor, *self._inner_variables]
 
@@ -114,7 +115,7 @@ class GlobalUpdate(keras.optimizers.Optimizer):
 
     @property
     def iterations(self) -> Any:
-        """Number of updates so far."""
+        """Number of updates of the head so far."""
         return self.inner_optimizer.iterations
 
     @property

@@ -81,6 +81,7 @@ def build(
         )
         head = _build_head(config, data, network, context)
         if head is not None:
+            _require_memory_of_pass(head, config, context)
             num_classes = len(data.class_names)
             variables += optimization.compile_head(head.model, feed.model, num_classes)
     frozen = partition.weights_hash(inference_mode.frozen_weights(network.whole))
@@ -136,8 +137,12 @@ def _require_memory(feed: feeds.Feed, config: Config, context: Context) -> None:
         return
     size = config.data.batch_size // context.num_workers
     footprint.require_batch(feed.model, "batch_size", size, step=context.num_replicas)
-    if isinstance(feed, feeds.FeatureFeed):
-        # Features are computed in batches of a fixed size, whatever batch_size says.
+    _require_memory_of_pass(feed, config, context)
+
+
+def _require_memory_of_pass(feed: feeds.Feed, config: Config, context: Context) -> None:
+    """Features are computed in batches of a fixed size, whatever batch_size says."""
+    if context.device == "CPU" and isinstance(feed, feeds.FeatureFeed):
         side = config.model.backbone_image_size
         footprint.require_batch(
             feed.partition.prefix,

@@ -33,7 +33,8 @@ def with_threads(base: Config, settings: Settings) -> Config:
 def for_chief(base: Config, settings: Settings) -> Config:
     """Returns the config of the chief, which builds what each of several workers trains.
 
-    A worker has one GPU, and a batch size for all GPUs together would not be a trial's.
+    A worker has one GPU, and a batch size for all GPUs together would not be a trial's. The best
+    trial is repeated on one GPU, too.
     """
     if settings.workers == 1 or base.runtime.strategy != "auto" or len(runtime.gpus()) < 2:
         return base
@@ -48,8 +49,8 @@ def gpus_of_workers(base: Config) -> tuple[str, ...]:
     return accelerators.gpu_ids(len(runtime.gpus()))
 
 
-def require_equal(space: Space, replicas: int) -> None:
-    """Checks that the replicas can share every batch size of a space equally.
+def require_divisible(space: Space, replicas: int) -> None:
+    """Checks that the replicas divide every batch size of a space.
 
     Raises:
       ConfigError: when some can't be; each of their trials would fail.

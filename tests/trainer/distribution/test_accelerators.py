@@ -106,11 +106,26 @@ def test_the_gpus_of_a_machine_are_counted_without_tensorflow(tmp_path):
     [
         (2, (), [None, None]),
         (2, ("0", "1"), ["0", "1"]),
-        (2, ("0", "1", "2", "3"), ["0,2", "1,3"]),
-        (3, ("0", "1"), ["0", "1", "0"]),
+        (2, ("0", "1", "2", "3"), ["0,1", "2,3"]),
+        (2, ("0", "1", "2"), ["0", "1"]),
+        (3, ("0", "1"), ["-1", "-1", "-1"]),
         (2, ("GPU-ab", "GPU-cd"), ["GPU-ab", "GPU-cd"]),
     ],
 )
-def test_processes_divide_the_gpus(count, gpus, shares):
+def test_workers_divide_the_gpus_equally(count, gpus, shares):
     found = [accelerators.share_of_gpus(index, count, gpus) for index in range(count)]
     assert [share.get("CUDA_VISIBLE_DEVICES") for share in found] == shares
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "said"),
+    [
+        (2, ("0", "1"), ""),
+        (2, (), ""),
+        (2, ("0", "1", "2"), "each of the 2 workers has 1 of the 3 GPUs; the rest idles."),
+        (2, ("0",), "2 workers can't share one GPU: they train on the CPU."),
+        (3, ("0", "1"), "3 workers can't share 2 GPUs: they train on the CPU."),
+    ],
+)
+def test_gpus_that_workers_leave_unused_are_said(count, gpus, said):
+    assert accelerators.note_on_shares(count, gpus) == said

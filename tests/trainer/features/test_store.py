@@ -207,6 +207,18 @@ def test_the_least_recently_used_entry_is_removed_first(tmp_path):
     assert _entries(tmp_path) == {keys[0].digest, keys[2].digest}
 
 
+def test_what_is_no_entry_is_never_removed(tmp_path):
+    """Staged data lies in the same folder by default; a user may name any other."""
+    for name in ("staging/run", "precision", "photos", KEY.digest[:-1], KEY.digest + "0"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("x")
+    for view in range(3):
+        key = dataclasses.replace(KEY, view=view)
+        store.Cache(tmp_path, budget_bytes=1).load_or_compute(key, SHARDS, Prefix())
+    assert len(list(tmp_path.rglob("file"))) == 5
+    assert _entries(tmp_path) & {KEY.digest} == set()
+
+
 def test_an_entry_in_use_is_not_removed(tmp_path):
     held = dataclasses.replace(KEY, view=1)
     store.Cache(tmp_path, budget_bytes=1).load_or_compute(held, SHARDS, Prefix())

@@ -104,3 +104,18 @@ def test_a_saved_model_has_the_statistics(tmp_path):
     loaded = keras.models.load_model(tmp_path / "best.keras")
     for ours, theirs in zip(_statistics(loaded), _statistics(network.whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_dropout_inside_a_backbone_differs_by_replica():
+    image = keras.Input((4,))
+    backbone = keras.Model(image, keras.layers.Dropout(0.5)(image))
+    inference_mode.leave(backbone)
+    strategy = devices.strategy_of(2)
+
+    @tf.function
+    def masks() -> tf.Tensor:
+        drawn = strategy.run(lambda: backbone(tf.ones((8, 4)), training=True))
+        return tf.stack(strategy.experimental_local_results(drawn))
+
+    first, second = masks().numpy()
+    assert (first != second).any()
