@@ -22,9 +22,9 @@ still be their initial values, and the model would fail in inference."""
 def leave(backbone: keras.Model) -> None:
     """Lets batch norm and dropout train, in a backbone that has never seen an image.
 
-    Batch norm's initial statistics (mean 0, variance 1) are those of no layer's inputs: frozen, they
-    leave a deep network without a signal. Batches are normalised over all replicas, so that the
-    statistics are those of the global batch, and the same on each replica.
+    Batch norm's initial statistics (mean 0, variance 1) are those of no layer's inputs: frozen,
+    they leave a deep network without a signal. Batches are normalised over all replicas, so that
+    the statistics are those of the global batch, and the same on each replica.
     """
     for layer in batch_norm_layers(backbone):
         layer.trainable, layer.synchronized, layer.momentum = True, True, MOMENTUM
