@@ -154,9 +154,20 @@ def test_splits_are_sharded_for_many_readers(grouped: tfds.core.DatasetBuilder) 
     assert shards == {"train": 16, "validation": 10, "test": 16}
 
 
-def test_the_callers_shard_count_wins(example_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    builder = build("paper", example_dir, tmp_path, num_shards=2)
+def test_the_callers_shard_count_wins(
+    grouped: tfds.core.DatasetBuilder, example_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    builder = build("grouped", example_dir, tmp_path, num_shards=2)
     assert builder.info.splits["train"].num_shards == 2
+    for split in protocols.SPLITS:  # Cached features belong to the fingerprint and the order.
+        assert _in_order(builder, split) == _in_order(grouped, split)
+
+
+def _in_order(builder: tfds.core.DatasetBuilder, split: str) -> list[bytes]:
+    """The file names of a split in the order of its records, file after file."""
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    examples = tfds.as_numpy(builder.as_dataset(split=split, read_config=config))
+    return [example["file_name"] for example in examples]
 
 
 def test_metadata_survives_a_reload(grouped: tfds.core.DatasetBuilder) -> None:
@@ -261,7 +272,8 @@ def test_beam_builds_the_same_examples(
     assert built.info.metadata["fingerprint"] == grouped.info.metadata["fingerprint"]
     for split in protocols.SPLITS:
         expected, actual = read(grouped, split), read(built, split)
-        assert expected.keys() == actual.keys()
+        # In the same order, too: cached features belong to the fingerprint and the order.
+        assert list(expected) == list(actual)
         assert all(
             np.array_equal(expected[name]["image"], actual[name]["image"]) for name in expected
         )
