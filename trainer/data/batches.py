@@ -23,8 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from trainer.system import processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+
+AHEAD = 4
+"""Batches that are loaded while a step runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Batches:
 
         @functools.cache
         def read(share: Share) -> tf.data.Dataset:
-            return parallel(self.read(share), function).prefetch(tf.data.AUTOTUNE)
+            return ahead(parallel(self.read(share), function))
 
         return dataclasses.replace(self, read=read)
 
@@ -249,12 +255,23 @@ def _batched(
     count = (steps - share.first_step) * (batch_size // share.num_hosts)
     padded = examples.concatenate(_zeros(examples.element_spec)).take(count)
     batches = padded.batch(batch_size // share.num_replicas, drop_remainder=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return ahead(batches)
 
 
 def parallel(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    """Maps `function` over `dataset` in parallel, keeping the order."""
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    """Maps `function` over `dataset` in parallel on all CPUs, keeping the order."""
+    return dataset.map(function, num_parallel_calls=processes.num_cores(), deterministic=True)
+
+
+def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset that loads AHEAD batches while a step runs, without tf.data's autotuning.
+
+    The thread that tunes a pipeline sleeps for 10 ms, 20 ms, … 60 s, and the end of an iterator
+    sometimes waits until it wakes up: after a pass of 10 s, for another 10 s in every fifth try.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(AHEAD).with_options(options)
 
 
 def _zeros(spec: Any) -> tf.data.Dataset:

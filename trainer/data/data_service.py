@@ -83,7 +83,7 @@ def distribute(
                 tf.data.experimental.service.ShardingPolicy.DYNAMIC, service
             )
         )
-        return _in_order(distributed, len(rows)).prefetch(tf.data.AUTOTUNE)
+        return batches.ahead(_in_order(distributed, len(rows)))
 
     return batches.Batches(read, steps, num_examples)
 

@@ -31,6 +31,7 @@ import tensorflow as tf
 from trainer.data import damage
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Sequence
 
 _LENGTH = struct.Struct("<Q")
@@ -101,10 +102,11 @@ class Records:
         blobs = [b""] * len(files)
         for file in set(files):  # Opened anew for each chunk: nothing is shared between threads.
             try:
-                with pathlib.Path(self.paths[file]).open("rb") as opened:
+                # Not buffered, which would read more than these records.
+                with pathlib.Path(self.paths[file]).open("rb", buffering=0) as opened:
                     for i in (i for i, other in enumerate(files) if other == file):
                         opened.seek(begin[i])
-                        blobs[i] = opened.read(size[i])
+                        blobs[i] = _read_whole(opened, size[i])
             except OSError as error:
                 raise damage.RecordError(error.strerror or str(error), self.paths[file]) from error
         return self._take_apart(rows, blobs)
@@ -212,6 +214,14 @@ def fixed_length(
     )
 
 
+def _read_whole(file: io.FileIO | tf.io.gfile.GFile, size: int) -> bytes:
+    """Reads `size` bytes, or to the end: one call of the system may return fewer."""
+    found = file.read(size) or b""
+    while len(found) < size and (more := file.read(size - len(found))):
+        found += more
+    return found
+
+
 def _data_of(frame: bytes, size: int) -> bytes | None:
     """Returns the data of a record; None if it is cut, or a checksum is not that of its bytes."""
     if len(frame) < size:
@@ -263,7 +273,8 @@ def _record_ends(path: str) -> np.ndarray:
             while end < size:
                 file.seek(end)
                 # A cut field counts as a length that is too large.
-                (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\xff"))
+                field = _read_whole(file, _LENGTH.size).ljust(_LENGTH.size, b"\xff")
+                (length,) = _LENGTH.unpack(field)
                 if end + length + FRAME_BYTES > size:
                     raise damage.RecordError(f"corrupted record at {end}: the file is cut", path)
                 end += length + FRAME_BYTES

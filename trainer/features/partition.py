@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 IN_MEMORY_BYTES = 512 << 20
 """Larger features are read from the mapped files: loading them takes twice their size in memory."""
-AHEAD = 4
-"""Batches that are gathered while a step runs. A buffer that tf.data sizes itself starts empty."""
 EXACT_SIZE = 4096
 """Activations with at most this many values per example are stored without rounding."""
 
@@ -251,7 +249,7 @@ class Activations:
         columns = (positions, labels.astype(np.int32), np.ones(len(positions), np.float32))
 
         def read(*cut: np.ndarray) -> tf.data.Dataset:
-            return self._gathered(*map(tf.constant, cut)).prefetch(AHEAD)
+            return batches.ahead(self._gathered(*map(tf.constant, cut)))
 
         return batches.of_columns(columns, batch_size, read)
 

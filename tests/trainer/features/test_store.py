@@ -213,10 +213,9 @@ def test_what_is_no_entry_is_never_removed(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text("x")
     for view in range(3):
-        key = dataclasses.replace(KEY, view=view)
-        store.Cache(tmp_path, budget_bytes=1).load_or_compute(key, SHARDS, Prefix())
+        other = dataclasses.replace(KEY, view=view)
+        store.Cache(tmp_path, budget_bytes=1).load_or_compute(other, SHARDS, Prefix())
     assert len(list(tmp_path.rglob("file"))) == 5
-    assert _entries(tmp_path) & {KEY.digest} == set()
 
 
 def test_an_entry_in_use_is_not_removed(tmp_path):
