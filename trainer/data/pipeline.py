@@ -93,11 +93,11 @@ class Data:
         in another order. Its records have a hash of their own.
         """
         of_archive = str(self.metadata["fingerprint"])
-        images = self.metadata.get("images")
-        if not isinstance(images, dict):  # Built by another version.
-            return of_archive
-        written = {name: self.num_examples(name) for name in sorted(images)}
-        if all(written[name] == sum(images[name].values()) for name in images):
+        written = {name: self.num_examples(name) for name in sorted(self.builder.info.splits)}
+        if not any(
+            (counts := self._counts_of_builder(name)) is not None and sum(counts) != size
+            for name, size in written.items()
+        ):
             return of_archive
         return hashlib.sha256(f"{of_archive} {written}".encode()).hexdigest()[: len(of_archive)]
 
@@ -215,21 +215,19 @@ class Data:
         The builder has counted them. Only of a data set without its counts, or with counts that
         don't fit its splits, all records are read.
         """
-        counts = self._stored_counts(split)
-        if counts is not None:
+        counts = self._counts_of_builder(split)
+        if counts is not None and sum(counts) == self.num_examples(split):
             return counts
         return np.bincount(self.table(split).label, minlength=len(self.class_names)).tolist()
 
-    def _stored_counts(self, split: str) -> list[int] | None:
-        """Returns the number of examples of each class by metadata.json; None if it can't be."""
+    def _counts_of_builder(self, split: str) -> list[int] | None:
+        """Returns how many images of each class metadata.json names; None if it doesn't."""
         images = self.metadata.get("images")
         of_split = images.get(split) if isinstance(images, dict) else None
         if not isinstance(of_split, dict) or not of_split.keys() <= set(self.class_names):
             return None
         counts = [of_split.get(name, 0) for name in self.class_names]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            return None
-        return counts if sum(counts) == self.num_examples(split) else None
+        return counts if all(type(x) is int and x >= 0 for x in counts) else None
 
     def training_rows(self, epoch: int, seed: int) -> np.ndarray:
         """Returns the rows of the training table that an epoch uses, in order, [steps * B]."""

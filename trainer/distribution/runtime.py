@@ -124,7 +124,7 @@ def build(config: RuntimeOptions) -> Context:
     _set_keras_defaults()
     kept = _grow_gpu_memory()
     # TensorFlow's default rounds what a GPU multiplies to TF32, with 10 bits as float16, where
-    # float32 was asked for. Mixed precision has only a small last layer in float32.
+    # float32 was asked for. Under mixed precision, only the head is in float32.
     tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     _limit_threads(config.cpu_threads)
     _allow_open_files()

@@ -166,6 +166,17 @@ def test_a_part_of_the_images_has_a_fingerprint_of_its_own(tmp_path):
     assert len({len(fingerprint) for fingerprint in found}) == 1
 
 
+@pytest.mark.parametrize("images", [{}, {"other": {"NORMAL": 1}}, {"train": {"OTHER": 1}}])
+def test_counts_that_say_nothing_leave_the_fingerprint(archives, tmp_path, images):
+    """Of another version, or forged."""
+    shutil.copytree(archives / "data", tmp_path / "data")
+    options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
+    before = opening.load(options, 224).fingerprint
+    path = next((tmp_path / "data").rglob("paper/*/metadata.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": images}))
+    assert opening.load(options, 224).fingerprint == before
+
+
 @pytest.mark.parametrize(
     ("change", "way_out"),
     [
