@@ -16,7 +16,6 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -109,8 +108,7 @@ def build_feeds(
         cached = feeds.build(config, data, network, context)
         if not isinstance(cached, feeds.FeatureFeed):
             raise ConfigError(f"--mode=benchmark needs features to cache; {cached.reason}")
-        whole = keras.Model(network.whole.inputs, network.whole.outputs)
-        uncached = feeds.ImageFeed(data, whole, config.runtime.seed, "")
+        uncached = feeds.ImageFeed(data, network, config.runtime.seed, "")
         for feed in (cached, uncached):
             optimization.compile_model(
                 feed.model, config.optimization, data.class_counts(), data.plan.steps

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from trainer.data import opening
-from trainer.distribution import peers, runtime
+from trainer.distribution import batch_sizes, peers, runtime
 from trainer.models import footprint, saved
 from trainer.runs import evaluated, run_directory, trained
 from trainer.runs.evaluated import SPLIT, Evaluation
@@ -108,7 +108,7 @@ def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> C
     size, replicas = config.data.batch_size, context.num_replicas
     if size != of_run or size % replicas == 0:
         return config.with_batch_size(context.batch_size_for(size))
-    shared = -(-size // replicas) * replicas
+    shared = batch_sizes.next_multiple(size, replicas)
     console.say(
         f"batch_size {shared}: the next multiple of the {replicas} replicas, which can't share the "
         f"run's {size}."

@@ -71,15 +71,6 @@ class Batches:
         """The global batches."""
         return self.read(Share())
 
-    def map(self, function: Callable[..., Any]) -> Batches:
-        """Returns these batches with `function` applied to each (x, y, weight), in order."""
-
-        @functools.cache
-        def read(share: Share) -> tf.data.Dataset:
-            return ahead(parallel(self.read(share), function))
-
-        return dataclasses.replace(self, read=read)
-
 
 @dataclasses.dataclass(frozen=True)
 class EpochPlan:
@@ -183,14 +174,12 @@ def load(
       batch_size: global batch size.
       examples_of: a part of each column [n] -> a dataset of n examples (x, label, weight).
     """
-    steps = math.ceil(len(columns[0]) / batch_size)
 
-    @functools.cache  # Building it traces functions, and validation reads it after every epoch.
-    def read(share: Share) -> tf.data.Dataset:
+    def read(share: Share, steps: int) -> tf.data.Dataset:
         examples = examples_of(*(share_of(column, batch_size, share) for column in columns))
         return _batched(examples, batch_size, steps, share)
 
-    return Batches(read, steps, len(columns[0]))
+    return _of(len(columns[0]), batch_size, read)
 
 
 def pad(rows: tf.data.Dataset, batch_size: int, num_examples: int) -> Batches:
@@ -205,10 +194,8 @@ def pad(rows: tf.data.Dataset, batch_size: int, num_examples: int) -> Batches:
       batch_size: global batch size.
       num_examples: number of rows.
     """
-    steps = math.ceil(num_examples / batch_size)
 
-    @functools.cache  # Building it traces functions, and validation reads it after every epoch.
-    def read(share: Share) -> tf.data.Dataset:
+    def read(share: Share, steps: int) -> tf.data.Dataset:
         host_batch_size = batch_size // share.num_hosts
         host_rows = rows.skip(share.first_step * batch_size)
         if share.num_hosts > 1:
@@ -220,32 +207,42 @@ def pad(rows: tf.data.Dataset, batch_size: int, num_examples: int) -> Batches:
             host_rows = host_rows.map(lambda _, row: row)
         return _batched(host_rows, batch_size, steps, share)
 
-    return Batches(read, steps, num_examples)
+    return _of(num_examples, batch_size, read)
 
 
 def of_columns(
     columns: Sequence[np.ndarray],
     batch_size: int,
-    read: Callable[..., tf.data.Dataset],
+    batches_of: Callable[..., tf.data.Dataset],
 ) -> Batches:
     """Returns full batches whose examples are loaded a batch at a time, not one by one.
 
     Args:
-      columns: what the examples are loaded from, in order, each [N]; the last is their weights.
-        Padding is 0 in every column.
+      columns: what the examples are loaded from, in order, arrays [N]; padding is 0 in each.
       batch_size: global batch size.
-      read: the columns of a host's share, each [replica batches, b] -> a dataset of its batches.
+      batches_of: a host's share of each column, and of the weights, [replica batches, b] -> a
+        dataset of its batches.
     """
     num_examples = len(columns[0])
+    weighted = (*columns, np.ones(num_examples, np.float32))
+
+    def read(share: Share, steps: int) -> tf.data.Dataset:
+        padding, size = steps * batch_size - num_examples, batch_size // share.num_replicas
+        padded = (np.pad(column, (0, padding)) for column in weighted)
+        return ahead(
+            batches_of(*(share_of(x, batch_size, share).reshape(-1, size) for x in padded))
+        )
+
+    return _of(num_examples, batch_size, read)
+
+
+def _of(
+    num_examples: int, batch_size: int, read: Callable[[Share, int], tf.data.Dataset]
+) -> Batches:
+    """Returns batches that are read by (share, number of all steps) -> a dataset of the share."""
     steps = math.ceil(num_examples / batch_size)
-    padded = [np.pad(column, (0, steps * batch_size - num_examples)) for column in columns]
-
-    @functools.cache  # Validation reads it after every epoch.
-    def read_share(share: Share) -> tf.data.Dataset:
-        size = batch_size // share.num_replicas
-        return read(*(share_of(x, batch_size, share).reshape(-1, size) for x in padded))
-
-    return Batches(read_share, steps, num_examples)
+    # Cached: building it traces functions, and validation reads it after every epoch.
+    return Batches(functools.cache(lambda share: read(share, steps)), steps, num_examples)
 
 
 def _batched(

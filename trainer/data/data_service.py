@@ -61,31 +61,21 @@ def distribute(
       batch_size: global batch size.
       load: serialized record, draw -> (x, label, weight).
     """
-    num_examples = len(columns[0])
-    steps = -(-num_examples // batch_size)
-    # Padding repeats real rows, because workers load by position; their weight is 0.
-    padded = [np.resize(column, steps * batch_size) for column in columns]
-    weights = (np.arange(steps * batch_size) < num_examples).astype(np.float32)
 
-    @functools.cache
-    def read(share: batches.Share) -> tf.data.Dataset:
-        size = batch_size // share.num_replicas
-        rows, draws, weight = (
-            batches.share_of(column, batch_size, share).reshape(-1, size)
-            for column in (*padded, weights)
-        )
+    def read(rows: np.ndarray, draws: np.ndarray, weights: np.ndarray) -> tf.data.Dataset:
+        # Padding is row 0, as workers load by position; its weight is 0.
         pieces = tf.data.Dataset.from_tensor_slices(
-            (np.arange(len(rows)), found.data_places(rows), draws, weight)
+            (np.arange(len(rows)), found.data_places(rows), draws, weights)
         )
-        loaded = pieces.flat_map(_loader(load, found.paths, size))
+        loaded = pieces.flat_map(_loader(load, found.paths, rows.shape[1]))
         distributed = loaded.apply(
             tf.data.experimental.service.distribute(
                 tf.data.experimental.service.ShardingPolicy.DYNAMIC, service
             )
         )
-        return batches.ahead(_in_order(distributed, len(rows)))
+        return _in_order(distributed, len(rows))
 
-    return batches.Batches(read, steps, num_examples)
+    return batches.of_columns(columns, batch_size, read)
 
 
 def _loader(

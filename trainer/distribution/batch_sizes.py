@@ -15,7 +15,12 @@ default learning rate was tuned for it; another one per replica would need anoth
 
 def automatic(replicas: int) -> int:
     """Returns the smallest multiple of the replicas that is at least LEAST."""
-    return -(-LEAST // replicas) * replicas
+    return next_multiple(LEAST, replicas)
+
+
+def next_multiple(batch_size: int, replicas: int) -> int:
+    """Returns the smallest multiple of the replicas that is at least `batch_size`."""
+    return -(-batch_size // replicas) * replicas
 
 
 def require(batch_size: int, parts: int, what: str) -> None:

@@ -246,12 +246,10 @@ class Activations:
         self, positions: np.ndarray, labels: np.ndarray, batch_size: int
     ) -> batches.Batches:
         """Returns batches of the activations at `positions`, which count through all views."""
-        columns = (positions, labels.astype(np.int32), np.ones(len(positions), np.float32))
-
-        def read(*cut: np.ndarray) -> tf.data.Dataset:
-            return batches.ahead(self._gathered(*map(tf.constant, cut)))
-
-        return batches.of_columns(columns, batch_size, read)
+        columns = (positions, labels.astype(np.int32))
+        return batches.of_columns(
+            columns, batch_size, lambda *cut: self._gathered(*map(tf.constant, cut))
+        )
 
     @functools.cached_property
     def _gathered(self) -> Callable[..., tf.data.Dataset]:

@@ -169,16 +169,9 @@ def freeze(backbone: keras.Model, layers_to_unfreeze: str) -> None:
 
     A frozen batch norm layer uses its stored statistics. Fine-tuning on small batches would replace
     them by noisy ones.
-
-    Raises:
-      ConfigError: when there are fewer layers.
     """
     count = len(backbone.layers)
     unfrozen = count if layers_to_unfreeze == options.ALL_LAYERS else int(layers_to_unfreeze)
-    if unfrozen > count:
-        raise ConfigError(
-            f"layers_to_unfreeze ({unfrozen}) exceeds the {count} layers of {backbone.name}."
-        )
     for position, layer in enumerate(backbone.layers):
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = position >= count - unfrozen and not is_batch_norm

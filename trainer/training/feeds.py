@@ -67,11 +67,14 @@ class Feed(abc.ABC):
 
 
 class ImageFeed(Feed):
-    """Trains the whole network on images; every layer runs at every step."""
+    """Trains the network, or its head alone, on images; every layer runs at every step."""
 
-    def __init__(self, data: Data, model: keras.Model, seed: int, reason: str) -> None:
-        """Feeds a model that is not saved: it will contain an optimizer and metrics."""
-        self.model = model
+    def __init__(
+        self, data: Data, network: Network, seed: int, reason: str, *, head_alone: bool = False
+    ) -> None:
+        # Not network.whole itself, which is saved and must not contain optimizer and metrics.
+        whole = network.whole
+        self.model = _HeadAlone(network) if head_alone else keras.Model(whole.inputs, whole.outputs)
         self.reason, self.kind = reason, "images"
         self._data, self._seed = data, seed
 
@@ -287,9 +290,8 @@ def build(config: config_lib.Config, data: Data, network: Network, context: Cont
                 f"views ({config.features.views}) needs cached features, and this run trains on "
                 f"images: {obstacle}."
             )
-        model = keras.Model(network.whole.inputs, network.whole.outputs)
         reason = f"training on images, not on cached features: {obstacle}."
-        return ImageFeed(data, model, config.runtime.seed, reason)
+        return ImageFeed(data, network, config.runtime.seed, reason)
     return FeatureFeed(config, data, partition, context, _cache(config, context))
 
 
@@ -300,7 +302,7 @@ def build_for_head(
     partition = partition_lib.cut_below_head(network)
     obstacle = _obstacle_to_caching(config, data, partition)
     if obstacle:
-        return ImageFeed(data, _HeadAlone(network), config.runtime.seed, f"on images: {obstacle}")
+        return ImageFeed(data, network, config.runtime.seed, obstacle, head_alone=True)
     return FeatureFeed(config, data, partition, context, _cache(config, context))
 
 
