@@ -264,7 +264,7 @@ def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns a dataset that loads AHEAD batches while a step runs, without tf.data's autotuning.
 
     With it, the end of an iterator sometimes waits, with idle CPUs: 4 of 24 passes of 10 s took 20.
-    The thread that tunes a pipeline sleeps for 10 ms, 20 ms, 40 ms and so on, which would explain it.
+    The thread that tunes sleeps for 10 ms, 20 ms, 40 ms and so on, which would explain it.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
