@@ -187,7 +187,7 @@ def _describe(program: Program, analytic_flops: float, topology: Topology) -> li
         f"compute: {program.flops / 1e9:,.1f} GFLOP per chip and step, as compiled",
         f"         {analytic_flops / 1e9:,.1f} GFLOP counted from the layers ({excess:+.1%})",
         f"intensity: {intensity:.0f} FLOP per byte; memory-bound below {balance:.0f}",
-        f"all-reduces: {program.all_reduces} (0 on one chip; 2 on more, if only the head trains)",
+        f"all-reduces: {program.all_reduces} (0 on one chip; 1 on more, if only the head trains)",
         f"compiled in {program.compile_s:.0f} s of CPU time",
     ]
 

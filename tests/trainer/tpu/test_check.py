@@ -89,10 +89,15 @@ def _compile(aot, topology, replica_batch_size=4, **options):
 
 
 @tpu_aot
-@pytest.mark.parametrize(("topology", "all_reduces"), [(ONE_CHIP, 0), (EIGHT_CHIPS, 2)])
-def test_chips_wait_for_one_another_twice_a_step_and_one_chip_never(aot, topology, all_reduces):
-    """Once for the gradients and once for the metrics."""
-    assert _compile(aot, topology)[1].all_reduces == all_reduces
+@pytest.mark.parametrize(
+    ("topology", "unfrozen", "all_reduces"),
+    [(ONE_CHIP, "all", 0), (EIGHT_CHIPS, "0", 1), (EIGHT_CHIPS, "all", 2)],
+)
+def test_chips_wait_for_one_another_once_a_dtype(aot, topology, unfrozen, all_reduces):
+    """The head's gradients and the metrics are float32, a backbone's gradients are bfloat16."""
+    step, program = _compile(aot, topology, layers_to_unfreeze=unfrozen)
+    assert program.all_reduces == all_reduces
+    assert step.model.compute_dtype == "bfloat16"
 
 
 @tpu_aot
