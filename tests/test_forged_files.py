@@ -31,10 +31,11 @@ from trainer.config import Config
 from trainer.data import opening
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import metrics, predictions, report
+from trainer.evaluation import metrics, predictions
 from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions
+from trainer.reports import report
 from trainer.runs import resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint, metrics_log

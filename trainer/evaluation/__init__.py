@@ -1,1 +1,1 @@
-"""Metrics, reports and plots of predictions. Does not import TensorFlow."""
+"""Predictions, metrics and what can be said of them. Does not import TensorFlow."""

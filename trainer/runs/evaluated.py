@@ -15,8 +15,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from trainer.errors import RunError
-from trainer.evaluation import history, metrics, plots, predictions, report
+from trainer.evaluation import history, metrics, predictions
 from trainer.evaluation.predictions import Predictions
+from trainer.reports import plots, report
 from trainer.runs import claims
 from trainer.storage import documents
 from trainer.system import text
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
-    from trainer.evaluation.report import Report
+    from trainer.reports.report import Report
 
 SPLIT = "test"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"

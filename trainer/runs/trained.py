@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from trainer import option_groups
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import history, metrics, plots, report
+from trainer.evaluation import history, metrics
 from trainer.evaluation.predictions import Predictions
+from trainer.reports import plots, report
 from trainer.runs import claims, evaluated, run_directory
 from trainer.storage import contents, documents
 from trainer.system import text

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.support import tables
-from trainer.evaluation import metrics, report
+from trainer.evaluation import metrics
 from trainer.evaluation.predictions import Predictions
+from trainer.reports import report
 
 if TYPE_CHECKING:
     import pathlib

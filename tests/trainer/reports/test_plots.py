@@ -16,8 +16,9 @@ import PIL.Image
 import pytest
 
 from tests.support.tables import HISTORY
-from trainer.evaluation import metrics, plots
+from trainer.evaluation import metrics
 from trainer.evaluation.predictions import Predictions
+from trainer.reports import plots
 
 if TYPE_CHECKING:
     import pathlib
@@ -82,7 +83,7 @@ def test_the_backend_of_the_caller_is_left_alone(tmp_path: pathlib.Path) -> None
     code = """
 import pathlib, sys, matplotlib
 matplotlib.use("svg")
-from trainer.evaluation import plots
+from trainer.reports import plots
 plots.save_curves({"loss": [1.0]}, pathlib.Path(sys.argv[1]))
 print(matplotlib.get_backend(), "matplotlib.pyplot" in sys.modules, "tensorflow" in sys.modules)
 """

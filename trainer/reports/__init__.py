@@ -1,0 +1,1 @@
+"""What people read of a run: the text report and report.json, plots, the HTML page."""
