@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COLUMNS = ("file_name", "patient_id", "etiology", "label", "predicted")
+_TEXTS = ("file_name", "patient_id", "etiology")
 _PROBABILITY_PREFIX = "p_"
 _TOLERANCE = 1e-3  # A float32 softmax sums to 1 within 1e-6; raw logits do not.
-_MAX_BYTES, _MAX_FIELD, _MAX_CLASSES = 128 << 20, 512, 1000
+_MAX_BYTES, _MAX_FIELD, _MAX_CLASSES, _MAX_OTHERS = 128 << 20, 512, 1000, 100
 """Limits of a table that is read: NumPy pads a column to its longest text, and a confusion matrix
 has a cell for each pair of classes."""
 _Cell = tuple[int, int]  # True class, predicted class.
@@ -46,10 +47,11 @@ class Predictions:
       probabilities: [N, K] in [0, 1]; rows sum to 1, up to rounding. They are float64, which
         represents every float32 exactly, so that a saved and loaded table has bitwise equal
         metrics. Rows with NaN or infinite values are accepted: the guard reports them.
+      others: further columns by name, [N] str each: what `--judge_by` groups examples by.
 
     Raises:
-      ValueError: Columns differ in length or have the wrong type, a label is not a class, or a
-        finite row of `probabilities` is not a distribution.
+      ValueError: Columns differ in length or have the wrong type or a name that is taken, a label
+        is not a class, or a finite row of `probabilities` is not a distribution.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +60,7 @@ class Predictions:
     etiology: npt.NDArray[np.str_]
     label: npt.NDArray[np.integer[Any]]
     probabilities: npt.NDArray[np.floating[Any]]
+    others: Mapping[str, npt.NDArray[np.str_]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the columns."""
@@ -91,6 +94,23 @@ class Predictions:
         """[N] float: the probability of the predicted class."""
         return self.probabilities[np.arange(len(self)), self.predicted]
 
+    def decided(self, threshold: float) -> npt.NDArray[np.intp]:
+        """[N] int: 1 where the positive class of two has at least a probability, else 0."""
+        return (self.probabilities[:, 1] >= threshold).astype(np.intp)
+
+    def column(self, name: str) -> npt.NDArray[np.str_]:
+        """Returns a text column by its name in the file.
+
+        Raises:
+          KeyError: when there is none.
+        """
+        found = self._texts()
+        return found[name]
+
+    def _texts(self) -> dict[str, npt.NDArray[np.str_]]:
+        own = {name: getattr(self, name) for name in _TEXTS}
+        return {**own, **self.others}
+
     def take(self, indices: npt.ArrayLike) -> Predictions:
         """Returns the rows at `indices`, in that order; indices may repeat."""
         rows = np.asarray(indices, np.intp)
@@ -101,6 +121,7 @@ class Predictions:
             etiology=self.etiology[rows],
             label=self.label[rows],
             probabilities=self.probabilities[rows],
+            others={name: column[rows] for name, column in self.others.items()},
         )
 
     def save_csv(self, path: pathlib.Path) -> None:
@@ -117,9 +138,11 @@ class Predictions:
             names[self.label],
             names[self.predicted],
             self.probabilities.tolist(),  # csv writes the repr of a Python float, which is exact.
-            strict=True,
+            zip(*self.others.values(), strict=True) if self.others else itertools.repeat(()),
+            strict=False,  # `repeat` has no end; the columns are of one length.
         )
-        header = [*_COLUMNS, *(_PROBABILITY_PREFIX + name for name in self.class_names)]
+        scores = [_PROBABILITY_PREFIX + name for name in self.class_names]
+        header = [*_COLUMNS, *scores, *self.others]
         with (
             files.replacing(path) as partial,
             partial.open("w", encoding="utf-8", newline="") as file,
@@ -127,8 +150,8 @@ class Predictions:
             writer = csv.writer(file)
             writer.writerow(map(text.cell, header))
             writer.writerows(
-                [*(text.cell(str(value)) for value in texts), *probabilities]
-                for *texts, probabilities in rows
+                [*map(_text_cell, texts), *probabilities, *map(_text_cell, others)]
+                for *texts, probabilities, others in rows
             )
 
     @classmethod
@@ -148,10 +171,10 @@ class Predictions:
         rows: list[list[str]] = []
         try:
             header = [text.from_cell(name) for name in next(reader, [])]
-            class_names = _parse_header(header, path)
+            class_names, others = _parse_header(header, path)
             for cells in reader:
                 rows.append([text.from_cell(cell) for cell in cells])
-                _check_row(rows[-1], class_names, f"{path}, row {len(rows)}")
+                _check_row(rows[-1], class_names, len(others), f"{path}, row {len(rows)}")
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
@@ -159,14 +182,18 @@ class Predictions:
             name: np.array(column, str)
             for name, column in zip(_COLUMNS, columns[: len(_COLUMNS)], strict=True)
         }
-        shape = (len(rows), len(class_names))
+        shape, last = (len(rows), len(class_names)), len(_COLUMNS) + len(class_names)
         predictions = cls(
             class_names=class_names,
             file_name=strings["file_name"],
             patient_id=strings["patient_id"],
             etiology=strings["etiology"],
             label=np.array([class_names.index(name) for name in strings["label"]], np.int64),
-            probabilities=np.array([row[len(_COLUMNS) :] for row in rows], float).reshape(shape),
+            probabilities=np.array([r[len(_COLUMNS) : last] for r in rows], float).reshape(shape),
+            others={
+                name: np.array(column, str)
+                for name, column in zip(others, columns[last:], strict=True)
+            },
         )
         _check_predicted(predictions, strings["predicted"], path)
         return predictions
@@ -179,8 +206,14 @@ class Predictions:
 
     def _check_columns(self) -> None:
         rows = self.label.shape
-        for name in ("file_name", "patient_id", "etiology"):
-            column = getattr(self, name)
+        taken = {*_COLUMNS, *(_PROBABILITY_PREFIX + name for name in self.class_names)}
+        for name in self.others:
+            if name in taken or name.startswith(_PROBABILITY_PREFIX):
+                raise ValueError(
+                    f"a further column can't be named {text.visible(name)}: that name is taken, or "
+                    f"begins with {_PROBABILITY_PREFIX}, as the columns of probabilities do."
+                )
+        for name, column in self._texts().items():
             if column.dtype.kind != "U":
                 raise ValueError(f"{name} has dtype {column.dtype}, not text; decode it first.")
             if column.shape != rows:
@@ -216,32 +249,41 @@ class Predictions:
             )
 
 
-def _parse_header(header: Sequence[str], path: pathlib.Path) -> tuple[str, ...]:
-    """Returns the class names in the header of a table of predictions."""
-    names = header[len(_COLUMNS) :]
-    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not all(
-        name.startswith(_PROBABILITY_PREFIX) for name in names
-    ):
+def _text_cell(value: object) -> str:
+    return text.cell(str(value))
+
+
+def _parse_header(
+    header: Sequence[str], path: pathlib.Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the classes, and of further columns, in the header of a table."""
+    is_probability = [name.startswith(_PROBABILITY_PREFIX) for name in header]
+    last = len(_COLUMNS) + sum(is_probability)
+    names, others = header[len(_COLUMNS) : last], header[last:]
+    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not all(is_probability[len(_COLUMNS) : last]):
         expected = ", ".join([*_COLUMNS, f"{_PROBABILITY_PREFIX}<class>"])
         found = text.one_line(", ".join(header)) or "none"
         raise ValueError(
             f"{path} is not a table of predictions: its columns are {found:.300}, not {expected}, …"
         )
-    if len(names) > _MAX_CLASSES or len(max(names, key=len, default="")) > _MAX_FIELD:
+    if len(names) > _MAX_CLASSES or len(max(header, key=len, default="")) > _MAX_FIELD:
         raise ValueError(f"{path} has too many classes, or names of them that are too long.")
-    return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in names)
+    if len(set(others)) != len(others) or len(others) > _MAX_OTHERS:
+        raise ValueError(f"{path} has a column twice, or more than {_MAX_OTHERS} further ones.")
+    return tuple(name.removeprefix(_PROBABILITY_PREFIX) for name in names), tuple(others)
 
 
-def _check_row(row: Sequence[str], class_names: Sequence[str], where: str) -> None:
+def _check_row(row: Sequence[str], class_names: Sequence[str], num_others: int, where: str) -> None:
     """Raises ValueError, naming the row, if it can't be parsed."""
-    if len(row) != len(_COLUMNS) + len(class_names):
-        raise ValueError(f"{where} has {len(row)} fields, not {len(_COLUMNS) + len(class_names)}.")
+    last = len(_COLUMNS) + len(class_names)
+    if len(row) != last + num_others:
+        raise ValueError(f"{where} has {len(row)} fields, not {last + num_others}.")
     if len(max(row, key=len)) > _MAX_FIELD:
         raise ValueError(f"{where} has a field of over {_MAX_FIELD} characters.")
     label = row[_COLUMNS.index("label")]
     if label not in class_names:
         raise ValueError(f"{where}: label {label!r} is not one of {', '.join(class_names)}.")
-    for number in row[len(_COLUMNS) :]:
+    for number in row[len(_COLUMNS) : last]:
         try:
             float(number)
         except ValueError:
