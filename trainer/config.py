@@ -25,6 +25,7 @@ from trainer.options import (
     CheckpointOptions,
     DataOptions,
     FeatureOptions,
+    JudgingOptions,
     ModelOptions,
     OptimizationOptions,
     RuntimeOptions,
@@ -60,6 +61,7 @@ class Config(option_groups.Named):
     features: FeatureOptions = dataclasses.field(default_factory=FeatureOptions)
     runtime: RuntimeOptions = dataclasses.field(default_factory=RuntimeOptions)
     checkpoints: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
+    judging: JudgingOptions = dataclasses.field(default_factory=JudgingOptions)
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
     model_dir: str = ""
 

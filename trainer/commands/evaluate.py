@@ -19,7 +19,7 @@ import tensorflow as tf
 from trainer.data import opening
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.models import footprint, saved
-from trainer.runs import evaluated, run_directory, trained
+from trainer.runs import evaluated, looks, run_directory, trained
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
 from trainer.system import console, signals
@@ -80,6 +80,7 @@ def _evaluate(config: Config) -> Evaluation:
         data = opening.load(
             config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
         )
+        data.require_column(config.judging.judge_by)
         data.require_image_shape(model.input.shape[1:])
         data.require_classes(model.output.shape[-1])
         if context.device == "CPU":
@@ -93,7 +94,9 @@ def _evaluate(config: Config) -> Evaluation:
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
-            evaluation = trained.evaluate(finished, data, probabilities, facts, folder)
+            look = looks.Look("evaluate", config.judging, facts, is_chief=context.is_chief)
+            table = trained.predictions_of(data, SPLIT, probabilities, config.judging.judge_by)
+            evaluation = trained.evaluate(finished, data, table, look, folder)
             if context.is_chief:
                 evaluated.save(evaluation, data)
             return evaluation
@@ -116,16 +119,25 @@ def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> C
     return config.with_batch_size(shared)
 
 
-def predict(driver: Driver, batches: Batches, context: runtime.Context) -> np.ndarray:
-    """Returns the probabilities of `driver.predict`: the last step in which hosts need each other.
+def predict(
+    driver: Driver, batches: Batches, context: runtime.Context, *, is_last: bool = True
+) -> np.ndarray:
+    """Returns the probabilities of `driver.predict`.
 
-    A request to stop, sent to one host, stops all of them together. After this step, no host waits
-    for another, and `peers` no longer watches them.
+    A request to stop, sent to one host, stops all of them together. After the last prediction, no
+    host needs another, and `peers` no longer watches them.
+
+    Args:
+      driver: runs the model.
+      batches: what to predict.
+      context: devices and hosts.
+      is_last: whether hosts part after it.
     """
     together = signals.deferred(context.any_host)
     with together if context.is_multi_host else contextlib.nullcontext():
         probabilities = driver.predict(batches)
-    peers.part()
+    if is_last:
+        peers.part()
     return probabilities
 
 

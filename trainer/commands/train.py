@@ -23,9 +23,10 @@ from trainer.config import Config
 from trainer.data import opening, pipeline
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
+from trainer.evaluation import judgement
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
-from trainer.runs import claims, evaluated, resuming, run_directory, trained
+from trainer.runs import evaluated, looks, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
@@ -34,6 +35,8 @@ from trainer.training import callbacks, checkpoint, fitting, setups
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trainer.evaluation.predictions import Predictions
+    from trainer.models import classifier
     from trainer.runs.evaluated import Evaluation
 
 
@@ -80,7 +83,7 @@ def _print(run_path: str, evaluation: Evaluation) -> None:
     """Prints the text report, and below it the headline and the paths: the end of a long output."""
     colour = console.wants_colour()
     console.say(evaluation.report.to_text(colour=colour))
-    console.say(evaluated.ending(evaluation, run_path, [claims.BEST_MODEL], colour=colour))
+    console.say(evaluated.ending(evaluation, run_path, colour=colour, has_model=True))
 
 
 def _train(config: Config) -> tuple[str, Evaluation]:
@@ -95,6 +98,7 @@ def _train(config: Config) -> tuple[str, Evaluation]:
         data = opening.load(
             config.data, config.model.backbone_image_size, compares_archive=context.is_chief
         )
+        data.require_column(config.judging.judge_by)
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
 
@@ -155,19 +159,39 @@ def _train_in(
     reasons = (*reasons, resolution.note(config.data, config.model))
     _announce(directory, reasons, context.num_replicas, data, setup)
     driver = fitting.fit(config, context, setup, directory)
-    directory.save_model(functools.partial(saved.save, setup.network))
-    patients = (data.table(split).patient_id.tolist() for split in ("train", "validation"))
-    directory.save_trained_on(data.fingerprint, *patients)
-    batches = setup.feed.evaluation_batches(evaluated.SPLIT)
-    probabilities = evaluate.predict(driver, batches, context)
+
+    def predict(split: str) -> Predictions:
+        batches = setup.feed.evaluation_batches(split)
+        is_last = split == evaluated.SPLIT
+        probabilities = evaluate.predict(driver, batches, context, is_last=is_last)
+        return trained.predictions_of(data, split, probabilities, config.judging.judge_by)
+
+    # Validation alone decides how the model is used; the test split is only measured.
+    _save_model(directory, config, data, setup.network, predict(evaluated.VALIDATION))
+    table = predict(evaluated.SPLIT)
     # If the directory was deleted meanwhile, the evaluation would create it anew, without a model.
     files.require_folder(directory.path)
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
-    evaluation = trained.evaluate(Run(directory), data, probabilities, facts)
+    look = looks.Look("train", config.judging, facts, is_chief=context.is_chief)
+    evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
         evaluated.save(evaluation, data)
     return evaluation
+
+
+def _save_model(
+    directory: run_directory.RunDirectory,
+    config: Config,
+    data: pipeline.Data,
+    network: classifier.Network,
+    validation: Predictions,
+) -> None:
+    """Saves the model with its classes, operating point and temperature."""
+    choice = judgement.choice(validation, config.judging.rule)
+    evaluated.save_validation(directory.path, validation, choice)
+    directory.save_model(functools.partial(saved.save, network, choice=choice))
+    directory.save_trained_on(trained.record_of(data))
 
 
 def _present_weights(config: Config, directory: run_directory.RunDirectory) -> str:

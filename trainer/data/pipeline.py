@@ -24,6 +24,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.data import augment, batches, damage, data_service, records
+from trainer.data import table as table_lib
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations
 from trainer.system import text
@@ -36,16 +37,6 @@ if TYPE_CHECKING:
 
 _ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 _UNKNOWN_LABEL = "a record whose label is none of ours"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Everything but the images of a split, in the order of `evaluation_batches`; arrays [N]."""
-
-    file_name: np.ndarray
-    patient_id: np.ndarray
-    etiology: np.ndarray
-    label: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,31 +174,37 @@ class Data:
         return plan
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 -- One Data per run; tables are small.
-    def table(self, split: str) -> Table:
+    def table(self, split: str) -> table_lib.Table:
         """Reads everything but the images of a split.
 
         Raises:
           DiskError: when a record is not what the features say.
         """
-        features = self.builder.info.features
-        names = ("file_name", "patient_id", "etiology", "label")
         examples = self.read(split)
-        rows = examples.map(lambda example: {name: example[name] for name in names}).batch(4096)
-        columns = {
-            name: np.concatenate([row[name] for row in rows.as_numpy_iterator()]) for name in names
-        }
-        for name in ("label", "etiology"):
-            if not np.isin(columns[name], np.arange(len(features[name].names))).all():
-                raise self._damage(f"split {split} has a record whose {name} is none of ours")
+        with self._reading_rows(split):
+            return table_lib.read(examples, self.builder.info.features)
+
+    def require_column(self, name: str) -> None:
+        """Raises ConfigError unless examples can be grouped by a column of the records."""
+        info = self.builder.info
+        table_lib.require_column(name, info.features, info.full_name)
+
+    def column(self, split: str, name: str) -> np.ndarray:
+        """Reads a column of a split as text, [N]: classes by their names, numbers in digits.
+
+        Raises:
+          DiskError: when a record is not what the features say.
+        """
+        examples = self.read(split)
+        with self._reading_rows(split):
+            return table_lib.column(examples, self.builder.info.features, name)
+
+    @contextlib.contextmanager
+    def _reading_rows(self, split: str) -> Iterator[None]:
         try:
-            strings = {
-                name: np.array([value.decode("utf-8") for value in columns[name]], str)
-                for name in ("file_name", "patient_id")
-            }
-        except UnicodeDecodeError as error:
-            raise self._damage(f"split {split} has a name that is not UTF-8") from error
-        etiologies = np.array(features["etiology"].names)
-        return Table(**strings, etiology=etiologies[columns["etiology"]], label=columns["label"])
+            yield
+        except ValueError as error:
+            raise self._damage(f"split {split} {error}") from error
 
     def class_counts(self, split: str = "train") -> list[int]:
         """Returns the number of examples of each class in a split.

@@ -11,7 +11,7 @@ are positive; of more, that of the predicted class with the share that is right.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import scipy.optimize
 if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
 
-    Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.floating[Any]]
 
 NUM_BINS = 15
 """As many as Guo et al. (2017) use."""

@@ -107,6 +107,11 @@ def decimal(value: float | None, digits: int) -> str:
     return UNDEFINED if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def percent(share: float) -> str:
+    """Formats a share as the paper does: `94.40 %`."""
+    return f"{100 * share:.2f} %"
+
+
 def is_better(monitor: str, value: float, than: float) -> bool:
     """Returns whether `value` is better than `than`: lower for a loss, else higher."""
     return value < than if monitor.endswith("loss") else value > than

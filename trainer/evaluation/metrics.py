@@ -1,18 +1,16 @@
-"""The metrics of a split, and the guard that decides whether the run may be used.
+"""The metrics of a split, for two classes or more.
 
 They are computed with scikit-learn from the outputs for all examples, each counted exactly once:
 `compute` gives those of the final evaluation, and `figures` the three of them that are also logged
-after each epoch. None comes from Keras's metrics. The guard fires when the run must not be used.
+after each epoch. None comes from Keras's metrics.
 
     scores = metrics.compute(Predictions.load_csv(run_dir / "predictions_test.csv"))
-    if scores.guard_fired:
-        raise SystemExit(" ".join(scores.warnings))
+    scores.roc_auc, scores.by_class["PNEUMONIA"].sensitivity
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import sklearn.metrics
 
-from trainer.evaluation import history
+from trainer.evaluation import calibration, guards, history
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from trainer.evaluation.predictions import Predictions
 
@@ -37,7 +35,7 @@ class Figures:
     Attributes:
       log_loss: Mean negative log-likelihood in nats; see `Metrics`.
       accuracy: Share of examples whose most probable class is the true class.
-      roc_auc: Area under the ROC curve of the positive class.
+      roc_auc: Area under the ROC curve; see `Metrics`.
     """
 
     log_loss: float | None
@@ -46,12 +44,17 @@ class Figures:
 
 
 @dataclasses.dataclass(frozen=True)
-class EtiologyRecall:
-    """How many examples of one etiology were predicted correctly."""
+class ClassMetrics:
+    """The metrics of one class against all others; None where undefined, as in `Metrics`."""
 
     examples: int
-    correct: int
-    recall: float
+    sensitivity: float | None
+    specificity: float | None
+    ppv: float | None
+    npv: float | None
+    f1: float | None
+    roc_auc: float | None
+    pr_auc: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,8 @@ class OutputDistribution:
       predicted_counts: Number of examples predicted as each class.
       mean_probability: Mean output for each class; None if an output is NaN or infinite.
       histogram: Number of examples by probability of the positive class, in ten equal bins over
-        [0, 1]. NaN and infinite values are not counted.
+        [0, 1]; of more than two classes, by that of the predicted class. NaN and infinite values
+        are not counted.
     """
 
     true_counts: dict[str, int]
@@ -77,13 +81,17 @@ class Metrics:
     """All final metrics of one split. An undefined metric is None, because JSON has no NaN.
 
     A ratio is undefined when its denominator is zero: `sensitivity` without a positive example,
-    `ppv` without a positive prediction, and so on. `roc_auc`, `pr_auc` and `mcc` need both classes;
-    `roc_auc`, `pr_auc`, `brier` and `log_loss` need finite probabilities. `macro_recall` is the
-    mean over the classes that occur. In the classification report, a mean of precisions or F1 is
-    undefined if that of a class that occurs is.
+    `ppv` without a positive prediction, and so on. `roc_auc`, `pr_auc` and `mcc` need two classes
+    that occur; `roc_auc`, `pr_auc`, `brier`, `log_loss` and `ece` need finite probabilities.
+    `macro_recall` is the mean over the classes that occur. In the classification report, a mean of
+    precisions or F1 is undefined if that of a class that occurs is.
+
+    Of two classes, the second is the positive one. Of more, `sensitivity`, `specificity`, `ppv`,
+    `npv`, `f1`, `roc_auc` and `pr_auc` are means over the classes that occur, each against all
+    others, and undefined if that of one of them is.
 
     Attributes:
-      class_names: Negative class, positive class.
+      class_names: The classes; of two, first the negative and then the positive one.
       examples: Number of examples, each counted once.
       accuracy: Share of examples whose most probable class is the true class ("rank 1").
       majority_class: The most frequent true class.
@@ -97,15 +105,17 @@ class Metrics:
       mcc: Matthews correlation coefficient; 0 for constant predictions, by convention.
       roc_auc: Area under the ROC curve of the positive class.
       pr_auc: Average precision of the positive class.
-      brier: Mean squared error of the positive class's probability.
+      brier: Mean squared error of the positive class's probability; of more than two classes, the
+        sum over classes.
       log_loss: Mean negative log-likelihood in nats, of float64 probabilities, clipped as
         scikit-learn does.
-      by_etiology: Recall within each etiology that occurs.
+      ece: Expected calibration error; see `calibration`.
+      by_class: Metrics of each class against all others.
       confusion_matrix: Number of examples, [true][predicted].
       classification_report: scikit-learn's report as a dictionary.
       classification_report_text: The same report as text, with four digits.
       output_distribution: Predicted against true classes.
-      warnings: Reasons not to use the run, one sentence each; empty if the guard did not fire.
+      warnings: What the outputs say against using the model, one sentence each; see `guards`.
     """
 
     class_names: tuple[str, ...]
@@ -124,17 +134,13 @@ class Metrics:
     pr_auc: float | None
     brier: float | None
     log_loss: float | None
-    by_etiology: dict[str, EtiologyRecall]
+    ece: float | None
+    by_class: dict[str, ClassMetrics]
     confusion_matrix: tuple[tuple[int, ...], ...]
     classification_report: dict[str, Any]
     classification_report_text: str
     output_distribution: OutputDistribution
     warnings: tuple[str, ...]
-
-    @property
-    def guard_fired(self) -> bool:
-        """Whether the run must not be used."""
-        return bool(self.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as dictionaries, sequences and numbers, for JSON."""
@@ -142,75 +148,65 @@ class Metrics:
 
 
 def compute(predictions: Predictions) -> Metrics:
-    """Computes every metric of a split with two classes; the second is the positive class.
+    """Computes every metric of a split.
 
     Raises:
-      ValueError: There are no examples, or the number of classes is not two.
+      ValueError: There are no examples.
     """
-    if len(predictions.class_names) != 2:
-        names = ", ".join(predictions.class_names)
-        raise ValueError(f"Metrics need exactly two classes, not {names}.")
     found = figures(predictions.label, predictions.probabilities)
     ordered = predictions.take(_canonical_order(predictions.label, predictions.probabilities))
-    label, predicted = ordered.label, ordered.predicted
+    label, predicted, names = ordered.label, ordered.predicted, ordered.class_names
     majority = int(np.bincount(label).argmax())
-    both_occur = np.unique(label).size == 2
+    by_class = {name: _of_class(ordered, index) for index, name in enumerate(names)}
     report, report_text = _classification_report(ordered)
+    errors = _mean_errors(ordered)
     return Metrics(
-        class_names=ordered.class_names,
+        class_names=names,
         examples=len(ordered),
         accuracy=found.accuracy,
-        majority_class=ordered.class_names[majority],
+        majority_class=names[majority],
         majority_baseline=float(np.mean(label == majority)),
         macro_recall=float(
             sklearn.metrics.recall_score(label, predicted, average="macro", zero_division=np.nan)
         ),
-        sensitivity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=1),
-        specificity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=0),
-        ppv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=1),
-        npv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=0),
-        f1=_ratio(sklearn.metrics.f1_score, label, predicted, pos_label=1),
-        mcc=float(sklearn.metrics.matthews_corrcoef(label, predicted)) if both_occur else None,
+        **_joined(by_class),
+        mcc=_matthews(label, predicted),
         roc_auc=found.roc_auc,
-        pr_auc=_average_precision(ordered),
-        brier=_brier(ordered),
+        brier=errors.get("brier"),
         log_loss=found.log_loss,
-        by_etiology=_recall_by_etiology(ordered),
+        ece=calibration.expected_error(ordered),
+        by_class=by_class,
         confusion_matrix=_confusion_matrix(ordered),
         classification_report=report,
         classification_report_text=report_text,
         output_distribution=_output_distribution(ordered),
-        warnings=_warnings(ordered),
+        warnings=guards.of_outputs(ordered),
     )
 
 
 def figures(label: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figures:
-    """Computes the figures of two classes; they don't depend on the order of the rows.
+    """Computes three figures; they don't depend on the order of the rows.
 
     Args:
-      label: [N] 0 or 1; 1 is the positive class.
-      probabilities: [N, 2]; rows that are NaN or infinite leave only the accuracy defined.
+      label: [N] int, index of the true class; of two, 1 is the positive class.
+      probabilities: [N, K]; rows that are NaN or infinite leave only the accuracy defined.
 
     Raises:
-      ValueError: There are no examples, or the number of classes is not two.
+      ValueError: There are no examples.
     """
     label, probabilities = np.asarray(label), np.asarray(probabilities, np.float64)
-    if probabilities.shape[1] != 2:
-        raise ValueError(f"Metrics need exactly two classes, not {probabilities.shape[1]}.")
     if not len(label):
         raise ValueError("There are no examples to evaluate.")
     order = _canonical_order(label, probabilities)
     label, probabilities = label[order], probabilities[order]
     log_loss = roc_auc = None
     if np.isfinite(probabilities).all():
-        # A softmax that uses an approximate reciprocal can exceed 1 slightly; scikit-learn rejects
-        # it, and requires rows that sum to 1 in float64. Normalising a row keeps the small
-        # probability of a confident error, whereas 1 - p would round it to 0.
-        clipped = probabilities.clip(0, 1)
-        normalised = clipped / clipped.sum(axis=1, keepdims=True)
-        log_loss = float(sklearn.metrics.log_loss(label, normalised, labels=[0, 1]))
-        if np.unique(label).size == 2:
-            roc_auc = float(sklearn.metrics.roc_auc_score(label, probabilities[:, 1]))
+        # scikit-learn requires rows that sum to 1 in float64.
+        given = calibration.normalised(probabilities)
+        classes = range(probabilities.shape[1])
+        log_loss = float(sklearn.metrics.log_loss(label, given, labels=classes))
+        areas = [_roc_auc(label == k, probabilities[:, k]) for k in _scored(label, len(classes))]
+        roc_auc = _mean(areas)
     return Figures(log_loss, float(np.mean(probabilities.argmax(axis=1) == label)), roc_auc)
 
 
@@ -218,7 +214,77 @@ def _canonical_order(
     label: npt.NDArray[Any], probabilities: npt.NDArray[Any]
 ) -> npt.NDArray[np.intp]:
     """Returns the rows sorted, so that sums round equally whatever their order was."""
-    return np.lexsort((probabilities[:, 1], probabilities[:, 0], label))
+    return np.lexsort((*probabilities.T[::-1], label))
+
+
+def _scored(label: npt.NDArray[Any], num_classes: int) -> Sequence[int]:
+    """Returns the classes whose figures count: the positive one of two, else all that occur."""
+    return [1] if num_classes == 2 else np.unique(label).tolist()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean; None if a value is undefined."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if values and len(defined) == len(values) else None
+
+
+def _of_class(predictions: Predictions, index: int) -> ClassMetrics:
+    """Returns the metrics of a class against all others."""
+    label, predicted = predictions.label == index, predictions.predicted == index
+    score = predictions.probabilities[:, index]
+    return ClassMetrics(
+        examples=int(label.sum()),
+        sensitivity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=1),
+        specificity=_ratio(sklearn.metrics.recall_score, label, predicted, pos_label=0),
+        ppv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=1),
+        npv=_ratio(sklearn.metrics.precision_score, label, predicted, pos_label=0),
+        f1=_ratio(sklearn.metrics.f1_score, label, predicted, pos_label=1),
+        roc_auc=_roc_auc(label, score),
+        pr_auc=_average_precision(label, score),
+    )
+
+
+def _joined(by_class: dict[str, ClassMetrics]) -> dict[str, float | None]:
+    """Returns those of the positive class of two; else the means over the classes that occur."""
+    names = ("sensitivity", "specificity", "ppv", "npv", "f1", "pr_auc")
+    rows = list(by_class.values())
+    counted = rows[1:] if len(rows) == 2 else [row for row in rows if row.examples]
+    return {name: _mean([getattr(row, name) for row in counted]) for name in names}
+
+
+def _roc_auc(label: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> float | None:
+    """Returns the area under the ROC curve; None if it is undefined."""
+    if np.unique(label).size < 2 or not np.isfinite(score).all():
+        return None
+    return float(sklearn.metrics.roc_auc_score(label, score))
+
+
+def _average_precision(label: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> float | None:
+    """Returns the average precision; None if it is undefined."""
+    if np.unique(label).size < 2 or not np.isfinite(score).all():
+        return None
+    return float(sklearn.metrics.average_precision_score(label, score))
+
+
+def _matthews(label: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float | None:
+    if np.unique(label).size < 2:
+        return None
+    return float(sklearn.metrics.matthews_corrcoef(label, predicted))
+
+
+def _mean_errors(predictions: Predictions) -> dict[str, float]:
+    """Returns the Brier score, if the probabilities are finite."""
+    if not _is_finite(predictions):
+        return {}
+    given = calibration.normalised(predictions.probabilities)
+    if given.shape[1] == 2:
+        # As they are: normalised, they would differ from the column of the table by rounding.
+        positive = predictions.probabilities[:, 1].clip(0, 1)
+        score = sklearn.metrics.brier_score_loss(predictions.label, positive, pos_label=1)
+    else:
+        classes = range(given.shape[1])
+        score = sklearn.metrics.brier_score_loss(predictions.label, given, labels=classes)
+    return {"brier": float(score)}
 
 
 def _is_finite(predictions: Predictions) -> bool:
@@ -227,8 +293,8 @@ def _is_finite(predictions: Predictions) -> bool:
 
 def _ratio(
     metric: Callable[..., float],
-    label: npt.NDArray[np.integer[Any]],
-    predicted: npt.NDArray[np.intp],
+    label: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
     *,
     pos_label: int,
 ) -> float | None:
@@ -236,34 +302,6 @@ def _ratio(
     # By default, scikit-learn would return 0 and warn.
     value = float(metric(label, predicted, pos_label=pos_label, zero_division=np.nan))
     return None if math.isnan(value) else value
-
-
-def _average_precision(predictions: Predictions) -> float | None:
-    """Returns the average precision; None if a class is absent or an output not finite."""
-    label, positive = predictions.label, predictions.probabilities[:, 1]
-    if np.unique(label).size < 2 or not _is_finite(predictions):
-        return None
-    return float(sklearn.metrics.average_precision_score(label, positive))
-
-
-def _brier(predictions: Predictions) -> float | None:
-    """Returns the Brier score; None unless all outputs are finite."""
-    if not _is_finite(predictions):
-        return None
-    # Clipped, because a softmax can exceed 1 slightly, which scikit-learn rejects.
-    positive = predictions.probabilities[:, 1].clip(0, 1)
-    return float(sklearn.metrics.brier_score_loss(predictions.label, positive, pos_label=1))
-
-
-def _recall_by_etiology(predictions: Predictions) -> dict[str, EtiologyRecall]:
-    hit = predictions.predicted == predictions.label
-    recalls = {}
-    for etiology in np.unique(predictions.etiology).tolist():
-        hits = hit[predictions.etiology == etiology]
-        recalls[etiology] = EtiologyRecall(
-            examples=hits.size, correct=int(hits.sum()), recall=float(hits.mean())
-        )
-    return recalls
 
 
 def _confusion_matrix(predictions: Predictions) -> tuple[tuple[int, ...], ...]:
@@ -332,9 +370,10 @@ def _counts(class_names: Sequence[str], index: npt.NDArray[np.integer[Any]]) -> 
 
 def _output_distribution(predictions: Predictions) -> OutputDistribution:
     class_names, probabilities = predictions.class_names, predictions.probabilities
-    means = probabilities.mean(axis=0).tolist() if _is_finite(predictions) else [None, None]
-    positive = probabilities[:, 1]
-    finite = positive[np.isfinite(positive)].clip(0, 1)
+    is_finite = _is_finite(predictions)
+    means = probabilities.mean(axis=0).tolist() if is_finite else [None] * len(class_names)
+    shown = probabilities[:, 1] if len(class_names) == 2 else predictions.score
+    finite = shown[np.isfinite(shown)].clip(0, 1)
     histogram, _ = np.histogram(finite, bins=_HISTOGRAM_BINS, range=(0, 1))
     return OutputDistribution(
         true_counts=_counts(class_names, predictions.label),
@@ -342,48 +381,3 @@ def _output_distribution(predictions: Predictions) -> OutputDistribution:
         mean_probability=dict(zip(class_names, means, strict=True)),
         histogram=tuple(histogram.tolist()),
     )
-
-
-def _warnings(predictions: Predictions) -> tuple[str, ...]:
-    """Returns the reasons of the guard not to use the run."""
-    return tuple(
-        itertools.chain(
-            _warn_of_non_finite(predictions),
-            _warn_of_baseline(predictions),
-            _warn_of_unpredicted(predictions),
-        )
-    )
-
-
-def _warn_of_non_finite(predictions: Predictions) -> Iterator[str]:
-    broken = int((~np.isfinite(predictions.probabilities)).any(axis=1).sum())
-    if broken:
-        yield f"The outputs for {broken} of {len(predictions)} examples are NaN or infinite."
-
-
-def _warn_of_baseline(predictions: Predictions) -> Iterator[str]:
-    total = len(predictions)
-    correct = int((predictions.predicted == predictions.label).sum())
-    counts = np.bincount(predictions.label)
-    baseline = int(counts.max())
-    if correct <= baseline:
-        yield (
-            f"Accuracy {percent(correct / total)} ({correct} of {total}) is not above the "
-            f"{percent(baseline / total)} ({baseline} of {total}) of always predicting "
-            f"{predictions.class_names[counts.argmax()]}."
-        )
-
-
-def _warn_of_unpredicted(predictions: Predictions) -> Iterator[str]:
-    predicted = _counts(predictions.class_names, predictions.predicted)
-    for name, count in _counts(predictions.class_names, predictions.label).items():
-        if count and not predicted[name]:
-            yield (
-                f"{name} is never predicted, but is the true class of {count} of "
-                f"{len(predictions)} examples."
-            )
-
-
-def percent(share: float) -> str:
-    """Formats a share as the paper does: `94.40 %`."""
-    return f"{100 * share:.2f} %"

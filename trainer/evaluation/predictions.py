@@ -102,9 +102,11 @@ class Predictions:
         """Returns a text column by its name in the file.
 
         Raises:
-          KeyError: when there is none.
+          ValueError: when there is none.
         """
         found = self._texts()
+        if name not in found:
+            raise ValueError(f"There is no column {text.one_line(name)} in the predictions.")
         return found[name]
 
     def _texts(self) -> dict[str, npt.NDArray[np.str_]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trainer.evaluation.predictions import Predictions
 
-    Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.floating[Any]]
 
 CONFIDENCE, RESAMPLES = 0.95, 2000
 _MIN_DEFINED = 0.95

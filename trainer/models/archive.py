@@ -25,6 +25,8 @@ from trainer.system import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CHOICE = "trainer"
+"""Key in the metadata of what the trainer knows of the use of a model."""
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 16 << 20
 """The largest backbone's layers take 0.7 MB."""

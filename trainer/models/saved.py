@@ -25,6 +25,7 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Mapping
 
     from trainer.options import ModelOptions
 
@@ -39,19 +40,34 @@ _NEW_ARGUMENTS = {
 """Arguments of layers and initializers, with their defaults, that Keras 3.13 doesn't know."""
 
 
-def save(network: classifier.Network, path: pathlib.Path) -> None:
+def save(
+    network: classifier.Network, path: pathlib.Path, choice: Mapping[str, Any] | None = None
+) -> None:
     """Saves a network for every version of Keras that the trainer supports.
 
     Keras writes every argument of a layer, also those that an older version doesn't know, and that
     version then refuses the file. Those that have their default are left out.
+
+    Args:
+      network: the network.
+      path: the `.keras` file.
+      choice: how the model is used: classes, operating point, temperature. It is stored in the
+        archive's metadata.json, which Keras does not read.
     """
     classifier.with_checked_input(network).save(path)
     with zipfile.ZipFile(path) as zipped:
         members = [(info, zipped.read(info)) for info in zipped.infolist()]
     with zipfile.ZipFile(path, "w") as zipped:
         for info, content in members:
-            is_config = info.filename == archive.CONFIG
-            zipped.writestr(info, _without_new_arguments(content) if is_config else content)
+            zipped.writestr(info, _rewritten(info.filename, content, choice))
+
+
+def _rewritten(name: str, content: bytes, choice: Mapping[str, Any] | None) -> bytes:
+    if name == archive.CONFIG:
+        return _without_new_arguments(content)
+    if name == archive.METADATA and choice is not None:
+        return json.dumps({**json.loads(content), archive.CHOICE: dict(choice)}).encode()
+    return content
 
 
 def load(path: pathlib.Path) -> keras.Model:

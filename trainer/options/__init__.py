@@ -6,6 +6,7 @@ A function takes the smallest group that it needs. `trainer.config` joins the gr
 """
 
 from trainer.options.data import DATASETS, DataOptions, FeatureOptions
+from trainer.options.judging import JudgingOptions
 from trainer.options.model import ALL_LAYERS, ModelOptions
 from trainer.options.optimization import MONITORS, OptimizationOptions
 from trainer.options.running import BenchmarkOptions, CheckpointOptions, RuntimeOptions
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointOptions",
     "DataOptions",
     "FeatureOptions",
+    "JudgingOptions",
     "ModelOptions",
     "OptimizationOptions",
     "RuntimeOptions",

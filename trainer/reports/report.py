@@ -1,9 +1,9 @@
 """The report of an evaluated run: the paper's report as text, and `report.json`.
 
-Both present the same `Report`. Its metrics are computed in `metrics` and `history`; this module
-only formats them. The report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
+Both present the same `Report`. Its figures are computed in `trainer.evaluation`; this module only
+formats them. The report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
 
-    report = Report(split="test", history=history, scores=metrics.compute(predictions), ...)
+    report = Report("test", history, judgement.Judgement(...), data, run)
     report.save(run_dir)
     print(report.to_text(colour=sys.stdout.isatty()))
 """
@@ -15,7 +15,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
-from trainer.evaluation import metrics
+from trainer.evaluation.history import percent
+from trainer.reports import verdict
 from trainer.storage import files
 from trainer.system import text
 
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 3  # Incremented when a key of report.json changes its meaning or is removed.
-DO_NOT_USE = "DO NOT USE THIS MODEL:"
+    from trainer.evaluation.judgement import Judgement
+    from trainer.evaluation.metrics import Metrics
+
+SCHEMA_VERSION = 4  # Incremented when a key of report.json changes its meaning or is removed.
+DO_NOT_USE = verdict.DO_NOT_USE
 
 _BAR_WIDTH = 40
-_RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Report:
     """The report of an evaluated run.
 
@@ -38,34 +41,51 @@ class Report:
       split: The evaluated split.
       history: One value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty if
         nothing was trained.
-      scores: The metrics of the split.
+      judgement: What is said of the predictions.
       data: Facts about the data set, copied into report.json.
       run: Backbone, strategy, precision and other facts about the run, copied into report.json;
         strings and numbers are also printed at the top of the text.
-      shared_patient_images: Number of images in the split whose patient is also in one of
-        `shared_with`; None if the protocol rules this out.
       monitor: The metric that decided the best epoch.
-      shared_with: Splits of the run that decided the model: validation chose the epoch. Earlier
-        versions knew the patients of train alone.
+      looks: A row for each time that this run was judged on this data, this one included; see
+        `trainer.runs.looks`.
+      shift: Whether validation can stand for test, as JSON; None if that was not measured.
     """
 
     split: str
     history: Mapping[str, Sequence[float]]
-    scores: metrics.Metrics
+    judgement: Judgement
     data: Mapping[str, Any]
     run: Mapping[str, Any]
-    shared_patient_images: int | None = None
     monitor: str = "val_loss"
-    shared_with: Sequence[str] = ("train", "validation")
+    looks: Sequence[Mapping[str, Any]] = ()
+    shift: Mapping[str, Any] | None = None
+
+    @property
+    def scores(self) -> Metrics:
+        """Every metric of the split."""
+        return self.judgement.metrics
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader should know of the figures, one sentence each."""
+        warning = str((self.shift or {}).get("warning") or "")
+        return tuple(filter(None, (warning, *self.judgement.notices)))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`; NaN and infinity are null, as JSON has neither."""
+        judged, sharing = self.judgement, self.judgement.sharing
         return {
             "schema_version": SCHEMA_VERSION,
             "split": self.split,
-            "metrics": self.scores.to_json(),
-            "shared_patient_images": self.shared_patient_images,
-            "shared_with": list(self.shared_with),
+            **judged.to_json(),
+            "notices": list(self.notices),
+            "shift": None if self.shift is None else dict(self.shift),
+            "looks": {"count": len(self.looks), "rows": [dict(row) for row in self.looks]},
+            "judging": dataclasses.asdict(judged.options),
+            "training_priors": judged.training_priors and dict(judged.training_priors),
+            "shared_patient_images": sharing.patients,
+            "shared_images": sharing.images,
+            "shared_with": list(sharing.others),
             "monitor": self.monitor,
             "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
@@ -85,15 +105,21 @@ class Report:
             _headline(self.scores),
             _confusion_matrix(self.scores),
             ("Classification report", self.scores.classification_report_text.rstrip("\n")),
-            _clinical_metrics(self.scores),
+            _clinical_metrics(self.judgement),
+            _operating_point(self.judgement),
+            _prevalence(self.judgement),
+            _calibration(self.judgement),
+            _prior_correction(self.judgement),
             _output_distribution(self.scores),
             _histogram(self.scores),
-            _recall_by_etiology(self.scores),
+            _groups(self.judgement),
             self._shared_patients(),
+            self._looks(),
+            self.notices,
         )
         # Class names and facts come from files; colour alone may be a control character.
         blocks = [text.printable("\n".join(lines)) for lines in sections if lines]
-        warnings = "\n".join(_warnings(self.scores, colour=colour))
+        warnings = "\n".join(verdict.lines(self.judgement.warnings, colour=colour))
         return "\n\n".join([*blocks, warnings] if warnings else blocks) + "\n"
 
     def save(self, run_dir: pathlib.Path) -> None:
@@ -113,15 +139,18 @@ class Report:
         ]
 
     def _shared_patients(self) -> Sequence[str]:
-        shared, examples = self.shared_patient_images, self.scores.examples
+        shared, examples = self.judgement.sharing.patients, self.scores.examples
         if shared is None:
             return ()
-        others = " or ".join(self.shared_with)
+        others = " or ".join(self.judgement.sharing.others)
         subject = f"{self.split.capitalize()} images that share a patient with {others}:"
         if not shared:
             return (f"{subject} none.",)
         share = f"{100 * shared / examples:.1f} %"
         return (f"{subject} {shared} of {examples} ({share}): the metrics above are optimistic.",)
+
+    def _looks(self) -> Sequence[str]:
+        return (verdict.looks(self.split, self.looks),) if self.looks else ()
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:
@@ -140,13 +169,12 @@ def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[
         yield (title, *(f"  {side:<10} {history_lib.span(line)}" for side, line in lines.items()))
 
 
-def _headline(scores: metrics.Metrics) -> Sequence[str]:
-    baseline = metrics.percent(scores.majority_baseline)
+def _headline(scores: Metrics) -> Sequence[str]:
     return (
-        f"RANK 1 Accuracy: {metrics.percent(scores.accuracy)}",
-        f"Macro recall: {metrics.percent(scores.macro_recall)}",
+        f"RANK 1 Accuracy: {percent(scores.accuracy)}",
+        f"Macro recall: {percent(scores.macro_recall)}",
         f"ROC-AUC: {_number(scores.roc_auc)}",
-        f"Always predicting {scores.majority_class}: {baseline}",
+        f"Always predicting {scores.majority_class}: {percent(scores.majority_baseline)}",
     )
 
 
@@ -175,30 +203,110 @@ def _with_bars(lines: Iterable[str], shares: Iterable[float]) -> list[str]:
     ]
 
 
-def _confusion_matrix(scores: metrics.Metrics) -> Sequence[str]:
+def _confusion_matrix(scores: Metrics) -> Sequence[str]:
     names, matrix = scores.class_names, scores.confusion_matrix
     rows = [("", *names), *((name, *row) for name, row in zip(names, matrix, strict=True))]
     return ("Confusion matrix (rows: true, columns: predicted)", *_table(rows))
 
 
-def _clinical_metrics(scores: metrics.Metrics) -> Sequence[str]:
-    values = {
-        "Sensitivity": scores.sensitivity,
-        "Specificity": scores.specificity,
-        "PPV": scores.ppv,
-        "NPV": scores.npv,
-        "F1": scores.f1,
-        "MCC": scores.mcc,
-        "PR-AUC": scores.pr_auc,
-        "Brier score": scores.brier,
-        "Log-loss (nats)": scores.log_loss,
-    }
-    positive = scores.class_names[1]
-    rows = [(name, _number(value)) for name, value in values.items()]
-    return (f"Metrics with {positive} as the positive class", *_table(rows))
+_CLINICAL = {
+    "accuracy": "Accuracy",
+    "macro_recall": "Macro recall",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "mcc": "MCC",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "brier": "Brier score",
+    "log_loss": "Log-loss (nats)",
+    "ece": "ECE",
+}
 
 
-def _output_distribution(scores: metrics.Metrics) -> Sequence[str]:
+def _clinical_metrics(judged: Judgement) -> Sequence[str]:
+    scores = judged.metrics
+    values = {name: getattr(scores, name) for name in _CLINICAL}
+    names = scores.class_names
+    meaning = (
+        f"with {names[1]} as the positive class"
+        if len(names) == 2
+        else "as means over the classes, each against the rest"
+    )
+    patients = text.counted(judged.drawn.num_patients, "patient")
+    title = f"Metrics {meaning}, with 95 % intervals (bootstrap over {patients})"
+    return (title, *_with_intervals(values, judged.intervals))
+
+
+def _with_intervals(
+    values: Mapping[str, float | None], found: Mapping[str, tuple[float, float] | None]
+) -> list[str]:
+    return _table(
+        (_CLINICAL[name], _number(value), verdict.interval(found.get(name)))
+        for name, value in values.items()
+    )
+
+
+def _operating_point(judged: Judgement) -> Sequence[str]:
+    point = judged.point
+    if point is None:
+        return ()
+    chosen, names = point.chosen, judged.test.class_names
+    rows = [("", *names), *((n, *r) for n, r in zip(names, point.confusion_matrix, strict=True))]
+    examples = text.counted(chosen.examples, "validation example")
+    return (
+        f"Operating point: {chosen.positive_class} from a probability of {chosen.threshold:.4f} on",
+        f"  chosen by {chosen.rule} on {examples}",
+        f"  sensitivity there {chosen.sensitivity:.4f}, specificity {chosen.specificity:.4f}",
+        *_with_intervals(point.figures, point.intervals),
+        *_table(rows),
+    )
+
+
+def _prevalence(judged: Judgement) -> Sequence[str]:
+    if judged.restated is None:
+        return ()
+    titles = {"at_half": "most probable class", "at_operating_point": "operating point"}
+    rows = [
+        (f"{name.upper()}, {titles[side]}", _number(value), verdict.interval(of.intervals[name]))
+        for side, of in judged.restated.items()
+        if of is not None
+        for name, value in (("ppv", of.ppv), ("npv", of.npv))
+    ]
+    return (f"At a prevalence of {percent(judged.options.prevalence)}", *_table(rows))
+
+
+def _calibration(judged: Judgement) -> Sequence[str]:
+    before, after = judged.calibration["before"], judged.calibration["after"]
+    if before is None or after is None or judged.temperature is None:
+        return ()
+    rows = [("", "as they are", "scaled")] + [
+        (_CLINICAL[name], _number(getattr(before, name)), _number(getattr(after, name)))
+        for name in ("brier", "ece", "log_loss")
+    ]
+    title = f"Calibration; temperature fitted on validation: {judged.temperature:.3f}"
+    return (title, *_table(rows))
+
+
+def _prior_correction(judged: Judgement) -> Sequence[str]:
+    found = judged.prior_correction
+    if found is None:
+        return ()
+    names = ("accuracy", "macro_recall", "sensitivity", "specificity")
+    rows = [("", "plain", "corrected")] + [
+        (_CLINICAL[name], _number(getattr(judged.metrics, name)), _number(found.figures.get(name)))
+        for name in names
+    ]
+    shares = ", ".join(f"{name} {percent(share)}" for name, share in found.priors.items())
+    return (
+        f"Corrected for estimated class shares ({shares}), beside the plain figures",
+        *_table(rows),
+    )
+
+
+def _output_distribution(scores: Metrics) -> Sequence[str]:
     names, distribution = scores.class_names, scores.output_distribution
     header = ("", "true", "predicted", "mean probability")
     rows = [
@@ -215,28 +323,25 @@ def _output_distribution(scores: metrics.Metrics) -> Sequence[str]:
     return ("Output distribution", head, *_with_bars(lines, shares))
 
 
-def _histogram(scores: metrics.Metrics) -> Sequence[str]:
+def _histogram(scores: Metrics) -> Sequence[str]:
     counts = scores.output_distribution.histogram
     bins = [f"{i / len(counts):.1f} to {(i + 1) / len(counts):.1f}" for i in range(len(counts))]
     lines = _table(zip(bins, counts, strict=True))
     shares = [count / scores.examples for count in counts]
-    title = f"Examples by probability of {scores.class_names[1]}"
+    names = scores.class_names
+    title = f"Examples by probability of {names[1] if len(names) == 2 else 'the predicted class'}"
     return (title, *_with_bars(lines, shares))
 
 
-def _recall_by_etiology(scores: metrics.Metrics) -> Sequence[str]:
+def _groups(judged: Judgement) -> Sequence[str]:
     rows = [
-        (etiology, metrics.percent(recall.recall), f"{recall.correct} of {recall.examples}")
-        for etiology, recall in scores.by_etiology.items()
+        (
+            group.name,
+            percent(group.accuracy),
+            f"{group.correct} of {group.examples}",
+            verdict.interval(group.intervals.get("accuracy")),
+            f"AUC {_number(group.roc_auc)}",
+        )
+        for group in judged.groups
     ]
-    return ("Recall by etiology", *_table(rows))
-
-
-def _warnings(scores: metrics.Metrics, *, colour: bool) -> Sequence[str]:
-    lines = [f"{DO_NOT_USE} {warning}" for warning in map(text.visible, scores.warnings)]
-    return [red(line) for line in lines] if colour else lines
-
-
-def red(line: str) -> str:
-    """Returns a line with the ANSI codes that make a terminal show it in red."""
-    return f"{_RED}{line}{_RESET}"
+    return (f"Recall by {judged.options.judge_by}", *_table(rows))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 CONFIG, BEST_MODEL = "config.json", "best.keras"
 OF_RUN = (
     CONFIG, BEST_MODEL, "changes.jsonl", "metrics.jsonl", "checkpoints/", "tensorboard/",
-    "trained_on.json", "predictions_*.csv", "report.json", "curves.png", "confusion_matrix.png",
-    "samples.png", "on_*/",
+    "trained_on.json", "predictions_*.csv", "operating_point.json", "looks.jsonl", "report.json",
+    "report.html", "curves.png", "confusion_matrix.png", "samples.png", "on_*/",
 )  # fmt: skip
 """What a run writes, as patterns; names of folders end with a slash."""
 _HARMLESS = (

@@ -1,12 +1,17 @@
-"""An evaluation on disk: a model's predictions on the test split, and the metrics from them.
+"""An evaluation on disk: a model's predictions on the test split, and what is said of them.
 
-predictions_test.csv   a row per example
-report.json            metrics, history, facts about data and run
+predictions_test.csv        a row per example
+predictions_validation.csv  the same of the split that chose epoch, operating point and temperature
+operating_point.json        the choice, with which the model is used
+report.json                 figures, history, facts about data and run
 curves.png  confusion_matrix.png  samples.png
 
     evaluation = evaluated.load(run_dir)
     evaluation.metrics.sensitivity
     print(evaluation)                      # the text report
+
+The predictions of validation and the operating point are the run's; an evaluation on other data, in
+a folder of the run, has neither.
 """
 
 from __future__ import annotations
@@ -14,51 +19,64 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history, metrics, predictions
+from trainer.evaluation.judgement import Judgement, Sharing
 from trainer.evaluation.predictions import Predictions
-from trainer.reports import plots, report
-from trainer.runs import claims
-from trainer.storage import documents
+from trainer.options import JudgingOptions
+from trainer.reports import plots, report, verdict
+from trainer.runs import claims, looks
+from trainer.storage import documents, files
 from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Sequence
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
     from trainer.reports.report import Report
 
-SPLIT = "test"
+SPLIT, VALIDATION = "test", "validation"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
+PREDICTIONS_VALIDATION, OPERATING_POINT = f"predictions_{VALIDATION}.csv", "operating_point.json"
 CURVES, CONFUSION_MATRIX, SAMPLES = "curves.png", "confusion_matrix.png", "samples.png"
 
 
+class _Looks(TypedDict):
+    """What is read of the looks at the test split."""
+
+    rows: list[looks.LookRow]
+
+
 class _Report(TypedDict):
-    """What is read of `report.json`; its metrics are computed again."""
+    """What is read of `report.json`; its figures are computed again."""
 
     split: documents.Name
     history: dict[str, list[documents.Number]]
     data: dict[str, Any]
     run: dict[str, Any]
     shared_patient_images: documents.Count | None
+    shared_images: NotRequired[documents.Count | None]
     monitor: Annotated[str, documents.one_of(*history.MEANINGS)]
     shared_with: NotRequired[list[Annotated[str, documents.one_of("train", "validation")]]]
+    judging: NotRequired[dict[str, Any]]
+    training_priors: NotRequired[dict[str, float] | None]
+    looks: NotRequired[_Looks]
+    shift: NotRequired[dict[str, Any] | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The predictions and metrics of a model on a test split.
+    """The predictions of a model on a test split, and what is said of them.
 
         evaluation = trainer.evaluate("runs/a", dataset="official")
-        evaluation.metrics.roc_auc
+        evaluation.metrics.roc_auc, evaluation.intervals["roc_auc"]
         print(evaluation)
 
     Attributes:
       folder: the folder of its files.
       predictions: the model's probabilities for each example.
-      report: metrics, history and facts, which it formats as text and JSON.
+      report: figures, history and facts, which it formats as text and JSON.
     """
 
     folder: pathlib.Path
@@ -66,23 +84,37 @@ class Evaluation:
     report: Report
 
     @property
+    def judgement(self) -> Judgement:
+        """Intervals, operating point, calibration, groups and what else is said."""
+        return self.report.judgement
+
+    @property
     def metrics(self) -> Metrics:
-        """Every metric of the split."""
-        return self.report.scores
+        """Every metric of the split, for the most probable class."""
+        return self.judgement.metrics
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float] | None]:
+        """The 95 % interval of each metric, by name; None where there is nothing to say."""
+        return self.judgement.intervals
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The reasons not to use the model, one sentence each."""
+        return self.judgement.warnings
 
     @property
     def guard_fired(self) -> bool:
-        """Whether the model must not be used; `metrics.warnings` says why."""
-        return self.metrics.guard_fired
+        """Whether the model must not be used; `warnings` says why."""
+        return bool(self.warnings)
 
     def headline(self) -> str:
         """Returns a summary in one line."""
         scores = self.metrics
         auc = f", ROC-AUC {history.decimal(scores.roc_auc, 4)}"
-        verdict = f"; {report.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
-        accuracy = metrics.percent(scores.accuracy)
+        flag = f"; {verdict.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
         count = text.counted(scores.examples, f"{SPLIT} example")
-        return f"accuracy {accuracy} of {count}{auc}{verdict}"
+        return f"accuracy {history.percent(scores.accuracy)} of {count}{auc}{flag}"
 
     def __repr__(self) -> str:
         """Names the folder and the headline."""
@@ -93,29 +125,36 @@ class Evaluation:
         return self.report.to_text(colour=False)
 
 
-def ending(evaluation: Evaluation, place: str, others: Sequence[str] = (), *, colour: bool) -> str:
-    """Returns the last lines of a command: the headline, and what was written.
+def ending(evaluation: Evaluation, place: str, *, colour: bool, has_model: bool = False) -> str:
+    """Returns the last lines of a command, at most ten: verdict, headline, and what was written.
 
     Args:
       evaluation: an evaluation that was saved.
       place: its folder, as the user names it.
-      others: names of other files that the command wrote there.
-      colour: whether to print the headline of a model that must not be used in red.
+      colour: whether to print the verdict on a model that must not be used in red.
+      has_model: whether the command has also written the model.
     """
-    headline = evaluation.headline()
-    if colour and evaluation.guard_fired:
-        headline = report.red(headline)
-    names = [*others, REPORT, PREDICTIONS, *_pictures(evaluation)]
-    return "\n".join([headline, "written:", *(f"  {place.rstrip('/')}/{name}" for name in names)])
-
-
-def _pictures(evaluation: Evaluation) -> list[str]:
     curves = [CURVES] if evaluation.report.history else []
-    return [*curves, CONFUSION_MATRIX, SAMPLES]
+    paths = {
+        "report": REPORT,
+        **({"model": claims.BEST_MODEL} if has_model else {}),
+        "predictions": PREDICTIONS,
+    }
+    also = [*([OPERATING_POINT] if has_model else []), *curves, CONFUSION_MATRIX, SAMPLES]
+    lines = [f"{name + ':':<13}{place.rstrip('/')}/{file}" for name, file in paths.items()]
+    judged = evaluation.judgement
+    return "\n".join(
+        [
+            verdict.first_line(judged.warnings, colour=colour),
+            *verdict.headline(judged),
+            *lines,
+            f"{'also there:':<13}{', '.join(also)}",
+        ]
+    )
 
 
 def save(evaluation: Evaluation, data: Data) -> None:
-    """Writes all files of an evaluation into its folder.
+    """Writes all files of an evaluation into its folder, but those of the run's validation split.
 
     Args:
       evaluation: the evaluation to write.
@@ -132,8 +171,31 @@ def save(evaluation: Evaluation, data: Data) -> None:
     plots.save_samples(images, table.take(rows), folder / SAMPLES)
 
 
+def save_validation(folder: pathlib.Path, table: Predictions, choice: dict[str, Any]) -> None:
+    """Writes the predictions of a run's validation split, and what was chosen by them."""
+    table.save_csv(folder / PREDICTIONS_VALIDATION)
+    files.save_json(folder / OPERATING_POINT, choice)
+
+
+def load_validation(folder: pathlib.Path, way_out: str) -> Predictions | None:
+    """Returns the predictions of a run's validation split; None of a run of an earlier version.
+
+    Args:
+      folder: of the run, or of another evaluation in it.
+      way_out: what to do if they can't be read, a clause.
+
+    Raises:
+      RunError: when they can't be read.
+      ValueError: when they are no such table.
+    """
+    for place in (folder, folder.parent):
+        if (place / PREDICTIONS_VALIDATION).exists():
+            return Predictions.load_csv(place / PREDICTIONS_VALIDATION, way_out)
+    return None
+
+
 def load(folder: pathlib.Path, place: str = "") -> Evaluation:
-    """Reads what `save` wrote; recomputes the metrics from the predictions.
+    """Reads what `save` wrote; computes the figures again from the predictions.
 
     Args:
       folder: of the evaluation.
@@ -151,23 +213,50 @@ def load(folder: pathlib.Path, place: str = "") -> Evaluation:
     )
     try:
         table = Predictions.load_csv(folder / PREDICTIONS, way_out)
-        scores = metrics.compute(table)
-    except (OSError, ValueError) as error:
+        validation = load_validation(folder, way_out)
+        metrics.compute(table)
+        judged = _judgement(document, table, validation)
+    except (OSError, ValueError, ConfigError) as error:
         raise RunError(
             f"the evaluation in {folder} can't be read ({text.clause(error)}); {way_out}."
         ) from error
+    return Evaluation(folder, table, _report(document, judged))
+
+
+def _judgement(document: _Report, table: Predictions, validation: Predictions | None) -> Judgement:
+    """Returns the judgement of a document.
+
+    Raises:
+      ConfigError: for options that no judgement has.
+      ValueError: when it groups by a column that the table lacks, or validation has other classes.
+    """
+    known = {field.name for field in dataclasses.fields(JudgingOptions)}
+    given = document.get("judging", {})
+    options = JudgingOptions(**{name: value for name, value in given.items() if name in known})
+    if validation is not None and validation.class_names != table.class_names:
+        raise ValueError(f"{PREDICTIONS_VALIDATION} has other classes than {PREDICTIONS}")
+    table.column(options.judge_by)
+    sharing = Sharing(
+        document["shared_patient_images"],
+        document.get("shared_images"),
+        document.get("shared_with", ["train"]),  # Of earlier versions.
+    )
+    priors = document.get("training_priors")
+    return Judgement(table, validation, options, sharing=sharing, training_priors=priors)
+
+
+def _report(document: _Report, judged: Judgement) -> Report:
     curves = {
         name: [documents.finite(value) for value in values]
         for name, values in document["history"].items()
     }
-    read = report.Report(
+    return report.Report(
         split=document["split"],
         history=curves,
-        scores=scores,
+        judgement=judged,
         data=document["data"],
         run=document["run"],
-        shared_patient_images=document["shared_patient_images"],
         monitor=document["monitor"],
-        shared_with=document.get("shared_with", ["train"]),  # Of earlier versions.
+        looks=document.get("looks", {"rows": []})["rows"],
+        shift=document.get("shift"),
     )
-    return Evaluation(folder, table, read)

@@ -1,14 +1,18 @@
 """What a run directory holds, and where.
 
 config.json              the run's options
-changes.jsonl            an object for each time that the run continued with other lengths
+changes.jsonl            an object for each time that it continued with other lengths, or was judged
+                         another way
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
-trained_on.json          fingerprint of the data, patients of the training and validation splits
+trained_on.json          fingerprint of the data; patients, images, classes that decided the model
 best.keras               the whole model of the best epoch: grey images in, probabilities out
 predictions_<split>.csv  a row per example
-report.json              metrics, history, facts about data and run
+operating_point.json     from which probability on the positive class is predicted, and why
+looks.jsonl              an object for each time that a test split was judged
+report.json              figures, history, facts about data and run
+report.html              the same for people, with charts
 curves.png  confusion_matrix.png  samples.png
 on_<data>_<fingerprint>/ predictions, report and plots of `--mode=evaluate`
 
@@ -40,7 +44,7 @@ from trainer.storage import contents, documents, files, locations, mirror
 from trainer.system import console, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import filelock
 
@@ -54,12 +58,15 @@ _WAY_OUT = "restore it from a copy, or name another --model_dir"
 class TrainedOn(TypedDict):
     """What `trained_on.json` holds: the data's fingerprint, and whose images decided the model.
 
-    `patients` are those of train. Earlier versions did not write those of validation.
+    `patients` are those of train, `images` hashes of the images of both splits, and `class_counts`
+    those of train. Earlier versions wrote only the first two.
     """
 
     fingerprint: documents.Name
     patients: list[str]
     validation_patients: NotRequired[list[str]]
+    images: NotRequired[list[str]]
+    class_counts: NotRequired[dict[str, documents.Count]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +129,9 @@ class RunDirectory:
             self.mirrored.wait()  # Another run that starts there now is refused.
 
     def save_lengths(self, config: Config) -> None:
-        """Replaces the lengths of a run that continues with others, and records the change.
+        """Replaces the lengths of a run that continues with others, and how it is judged.
+
+        Records the change.
 
         Call it when the checkpoint has been restored: a run that can't go on keeps its own.
         """
@@ -131,6 +140,7 @@ class RunDirectory:
         saved = self.load_config()
         changes = config.changes_from(saved)
         lengths = {name: changes[name] for name in LENGTHS if name in changes}
+        lengths |= config.judging.changes_from(saved.judging)
         if not lengths:
             return
         entry = {
@@ -198,15 +208,8 @@ class RunDirectory:
         with files.replacing(self.best_model, makes_folder=False) as partial:
             save(partial)
 
-    def save_trained_on(
-        self, fingerprint: str, patients: Iterable[str], validation_patients: Iterable[str]
-    ) -> None:
-        """Records the patients of train and validation, so that evaluating on them is noticed."""
-        record = {
-            "fingerprint": fingerprint,
-            "patients": sorted(set(patients)),
-            "validation_patients": sorted(set(validation_patients)),
-        }
+    def save_trained_on(self, record: TrainedOn) -> None:
+        """Records what decided the model, so that evaluating on it is noticed."""
         files.save_json(self.path / "trained_on.json", record)
 
     def load_trained_on(self) -> TrainedOn:

@@ -16,27 +16,28 @@ import dataclasses
 import functools
 import html
 import importlib
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from trainer import option_groups
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import history, metrics
+from trainer.evaluation import history
+from trainer.evaluation.judgement import Judgement, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.reports import plots, report
-from trainer.runs import claims, evaluated, run_directory
+from trainer.runs import claims, evaluated, looks, run_directory
 from trainer.storage import contents, documents
 from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
 
     import keras
     import matplotlib.figure
     import numpy as np
 
     from trainer.data.pipeline import Data
+    from trainer.data.table import Table
     from trainer.evaluation.metrics import Metrics
     from trainer.runs.run_directory import RunDirectory
 
@@ -107,6 +108,25 @@ class Run:
         found = self._trained_on.get("validation_patients")
         return None if found is None else frozenset(found)
 
+    @property
+    def training_priors(self) -> dict[str, float] | None:
+        """The share of each class in training; None for a run that did not record it."""
+        counts = self._trained_on.get("class_counts")
+        total = sum(counts.values()) if counts else 0
+        return {name: count / total for name, count in counts.items()} if counts and total else None
+
+    def sharing_with(self, table: Table) -> Sharing:
+        """Returns how many examples of a split the model, or the choice of its epoch, has seen."""
+        # Validation chose the epoch. Where a run did not record its patients, the report says so.
+        validation, images = self.validation_patients, self._trained_on.get("images")
+        patients = self.training_patients | (validation or frozenset())
+        seen = None if images is None else {int(of, 16) for of in images}
+        return Sharing(
+            sum(patient in patients for patient in table.patient_id.tolist()),
+            None if seen is None else sum(of in seen for of in table.image_hash.tolist()),
+            ("train",) if validation is None else ("train", "validation"),
+        )
+
     @functools.cached_property
     def evaluation(self) -> evaluated.Evaluation:
         """The evaluation on the test split at the end of training.
@@ -164,24 +184,17 @@ def _image(figure: matplotlib.figure.Figure, title: str) -> str:
     return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
 
 
-def evaluate(
-    run: Run,
-    data: Data,
-    probabilities: np.ndarray,
-    facts: Mapping[str, Any],
-    folder: pathlib.Path | None = None,
-) -> evaluated.Evaluation:
-    """Computes the metrics of predictions on the test split of `data`; writes nothing.
+def predictions_of(data: Data, split: str, probabilities: np.ndarray, judge_by: str) -> Predictions:
+    """Returns the table of predictions of a split.
 
     Args:
-      run: the run of the model.
       data: the data set.
+      split: its name.
       probabilities: [N, K], the model's output for each example, in the order of the split.
-      facts: how the evaluation was run, for `report.json`: command, options, device, versions.
-      folder: the folder for the evaluation's files; None: the run's own.
+      judge_by: a column of the records that the table must have.
     """
-    table = data.table(evaluated.SPLIT)
-    predictions = Predictions(
+    table = data.table(split)
+    found = Predictions(
         class_names=data.class_names,
         file_name=table.file_name,
         patient_id=table.patient_id,
@@ -189,20 +202,59 @@ def evaluate(
         label=table.label,
         probabilities=probabilities,
     )
-    # Validation chose the epoch. Where a run did not record its patients, the report says so.
-    validation = run.validation_patients
-    patients = run.training_patients | (validation or frozenset())
+    if judge_by in ("file_name", "patient_id", "etiology"):
+        return found
+    return dataclasses.replace(found, others={judge_by: data.column(split, judge_by)})
+
+
+def evaluate(
+    run: Run,
+    data: Data,
+    predictions: Predictions,
+    look: looks.Look,
+    folder: pathlib.Path | None = None,
+) -> evaluated.Evaluation:
+    """Judges predictions on the test split of `data`; writes nothing but the ledger.
+
+    Args:
+      run: the run of the model, with the predictions of its validation split.
+      data: the data set.
+      predictions: for each example of the test split.
+      look: how the model is judged here.
+      folder: the folder for the evaluation's files; None: the run's own.
+    """
+    way_out = claims.written_again(run.path)
+    judged = Judgement(
+        predictions,
+        evaluated.load_validation(folder or run.directory.path, way_out),
+        look.options,
+        sharing=run.sharing_with(data.table(evaluated.SPLIT)),
+        training_priors=run.training_priors,
+    )
     found = report.Report(
         evaluated.SPLIT,
         run.history,
-        metrics.compute(predictions),
+        judged,
         data.card(),
-        facts,
-        shared_patient_images=sum(patient in patients for patient in table.patient_id),
+        look.facts,
         monitor=run.config.optimization.monitor,
-        shared_with=("train",) if validation is None else ("train", "validation"),
+        looks=looks.record(run.directory, look, data),
+        shift=look.shift,
     )
     return evaluated.Evaluation(folder or run.directory.path, predictions, found)
+
+
+def record_of(data: Data) -> run_directory.TrainedOn:
+    """Returns what a run records of the data that decided its model."""
+    train, validation = data.table("train"), data.table("validation")
+    hashes = {*train.image_hash.tolist(), *validation.image_hash.tolist()}
+    return {
+        "fingerprint": data.fingerprint,
+        "patients": sorted(set(train.patient_id.tolist())),
+        "validation_patients": sorted(set(validation.patient_id.tolist())),
+        "images": [f"{of:016x}" for of in sorted(hashes)],
+        "class_counts": dict(zip(data.class_names, data.class_counts("train"), strict=True)),
+    }
 
 
 def open_run(model_dir: str | pathlib.Path, *, staging_dir: str = "") -> Run:

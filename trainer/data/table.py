@@ -1,0 +1,105 @@
+"""Everything but the images of a split, as arrays, in the order of its records.
+
+found = table.read(examples, features)         # a Table
+table.column(examples, features, "folder")     # [N] str
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import ConfigError
+from trainer.system import hints, text
+
+_COLUMNS = ("file_name", "patient_id", "etiology", "label")
+_BLOCK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The examples of a split, arrays [N].
+
+    Attributes:
+      file_name: str.
+      patient_id: str.
+      etiology: str.
+      label: int, index of the class.
+      image_hash: int64, of the encoded image: equal where images are identical to the byte.
+    """
+
+    file_name: np.ndarray
+    patient_id: np.ndarray
+    etiology: np.ndarray
+    label: np.ndarray
+    image_hash: np.ndarray
+
+
+def read(examples: tf.data.Dataset, features: Any) -> Table:
+    """Reads a table.
+
+    Args:
+      examples: of a split, with encoded images.
+      features: of the data set.
+
+    Raises:
+      ValueError: a clause, when a record is not what the features say.
+    """
+
+    def row(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        hashed = tf.strings.to_hash_bucket_fast(example["image"], np.iinfo(np.int64).max)
+        return {**{name: example[name] for name in _COLUMNS}, "image_hash": hashed}
+
+    blocks = list(examples.map(row).batch(_BLOCK).as_numpy_iterator())
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    for name in ("label", "etiology"):
+        if not np.isin(columns[name], np.arange(len(features[name].names))).all():
+            raise ValueError(f"has a record whose {name} is none of ours")
+    strings = {name: _decoded(columns[name]) for name in ("file_name", "patient_id")}
+    etiology = np.array(features["etiology"].names)[columns["etiology"]]
+    return Table(**{**columns, **strings, "etiology": etiology})
+
+
+def require_column(name: str, features: Any, data_set: str) -> None:
+    """Raises ConfigError unless examples can be grouped by a column of the records.
+
+    Args:
+      name: of the column.
+      features: of the data set.
+      data_set: its name, for the message.
+    """
+    known = [of for of in features if of != "image"]
+    if name not in known:
+        raise ConfigError(
+            f"judge_by ({text.one_line(name):.80}) is no column of {data_set}"
+            f"{hints.clause(name, known) or '.'} Its columns are {', '.join(known)}."
+        )
+
+
+def column(examples: tf.data.Dataset, features: Any, name: str) -> np.ndarray:
+    """Reads a column as text, [N]: classes by their names, numbers in digits.
+
+    Raises:
+      ValueError: a clause, when a record is not what the features say.
+    """
+    feature = features[name]
+    blocks = examples.map(lambda e: e[name]).batch(_BLOCK).as_numpy_iterator()
+    values = np.concatenate(list(blocks))
+    if values.dtype.kind in "OS":
+        return _decoded(values)
+    names = getattr(feature, "names", None)
+    if names is None:
+        return np.array([str(value) for value in values.tolist()], str)
+    if not np.isin(values, np.arange(len(names))).all():
+        raise ValueError(f"has a record whose {name} is none of ours")
+    return np.array(names)[values]
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    try:
+        return np.array([value.decode("utf-8") for value in values], str)
+    except UnicodeDecodeError as error:
+        raise ValueError("has a name that is not UTF-8") from error

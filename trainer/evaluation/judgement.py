@@ -1,0 +1,376 @@
+"""What is said of a model, from its predictions on the test and the validation split.
+
+The operating point and the temperature come from validation alone; the test split is only measured.
+
+    found = judgement.Judgement(test, validation, config.judging)
+    found.metrics.roc_auc, found.intervals["roc_auc"]
+    found.point.figures["specificity"]
+    found.warnings                         # reasons not to use the model, one sentence each
+
+Each part is computed when it is first asked for, and is the same each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluation import (
+    calibration,
+    groups,
+    guards,
+    intervals,
+    metrics,
+    operating_points,
+    resampling,
+)
+from trainer.system import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trainer.evaluation.intervals import Interval
+    from trainer.evaluation.operating_points import OperatingPoint
+    from trainer.evaluation.predictions import Predictions
+    from trainer.options import JudgingOptions
+    from trainer.options.judging import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharing:
+    """How many examples of a split others have seen.
+
+    Attributes:
+      patients: examples whose patient is also in one of the others; None if that is not known.
+      images: examples whose image is also there, to the byte; None if that is not known.
+      others: names of the other splits.
+    """
+
+    patients: int | None = None
+    images: int | None = None
+    others: Sequence[str] = ("train", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class AtThreshold:
+    """The figures of the decisions at a threshold on the test split; None where undefined.
+
+    Attributes:
+      chosen: the operating point.
+      figures: by name, as in `metrics.Metrics`.
+      confusion_matrix: number of examples, [true][predicted].
+      intervals: 95 % intervals of the figures.
+    """
+
+    chosen: OperatingPoint
+    figures: dict[str, float | None]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    intervals: dict[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restated:
+    """PPV and NPV for another prevalence, by Bayes' rule, with their 95 % intervals."""
+
+    ppv: float | None
+    npv: float | None
+    intervals: dict[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """How far the probabilities can be taken at their word."""
+
+    brier: float | None
+    ece: float | None
+    log_loss: float | None
+    reliability: tuple[calibration.Bin, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrected:
+    """The figures with probabilities that are corrected for the class shares of the test split.
+
+    Attributes:
+      priors: estimated share of each class.
+      training_priors: share of each class in training.
+      iterations: of the estimation.
+      figures: by name, as in `metrics.Metrics`.
+    """
+
+    priors: dict[str, float]
+    training_priors: dict[str, float]
+    iterations: int
+    figures: dict[str, float | None]
+
+
+def choice(validation: Predictions, rule: Rule) -> dict[str, Any]:
+    """Returns what validation decides of how a model is used, as JSON.
+
+    Args:
+      validation: predictions on the validation split.
+      rule: for the operating point.
+    """
+    point = operating_points.choose(validation, rule)
+    found = {} if point is None else dataclasses.asdict(point)
+    return {
+        "class_names": list(validation.class_names),
+        "rule": str(rule),
+        "threshold": None,
+        **found,
+        "temperature": calibration.fit_temperature(validation),
+    }
+
+
+_OF_DECISIONS = (
+    "accuracy",
+    "macro_recall",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "f1",
+    "mcc",
+)
+_OF_PROBABILITIES = ("brier", "log_loss", "ece")
+
+
+class Judgement:
+    """Everything that is computed of a model's predictions.
+
+    Attributes:
+      test: predictions on the test split.
+      validation: predictions on the validation split; None for a run that did not save them.
+      options: how to judge.
+      sharing: what the test split shares with the splits that decided the model.
+      training_priors: share of each class in training; None if it is not known.
+      point_of_run: the operating point that the run has stored, which holds for validation that is
+        not there.
+    """
+
+    def __init__(
+        self,
+        test: Predictions,
+        validation: Predictions | None,
+        options: JudgingOptions,
+        *,
+        sharing: Sharing = Sharing(),
+        training_priors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Computes nothing yet."""
+        self.test, self.validation, self.options = test, validation, options
+        self.sharing, self.training_priors = sharing, training_priors
+
+    @functools.cached_property
+    def metrics(self) -> metrics.Metrics:
+        """Every metric of the most probable class."""
+        return metrics.compute(self.test)
+
+    @functools.cached_property
+    def drawn(self) -> resampling.PatientBootstrap:
+        """The resamples of the test split's patients."""
+        return resampling.PatientBootstrap(self.test.patient_id)
+
+    @functools.cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the metrics, by name."""
+        return intervals.of(self.test, self.drawn)
+
+    @functools.cached_property
+    def point(self) -> AtThreshold | None:
+        """The figures at the operating point; None without one."""
+        if self.validation is None or len(self.test.class_names) != 2:
+            return None
+        chosen = operating_points.choose(self.validation, self.options.rule)
+        if chosen is None or not np.isfinite(self.test.probabilities).all():
+            return None
+        cells = _confusion(self.test.label, self.test.decided(chosen.threshold))
+        return AtThreshold(
+            chosen,
+            _figures_of(cells),
+            tuple(tuple(row) for row in cells.tolist()),
+            intervals.of(self.test, self.drawn, chosen.threshold),
+        )
+
+    @functools.cached_property
+    def restated(self) -> dict[str, Restated | None] | None:
+        """PPV and NPV for the prevalence of the options, at 0.5 and at the operating point."""
+        if not self.options.prevalence or len(self.test.class_names) != 2:
+            return None
+        point = self.point.chosen.threshold if self.point else None
+        return {
+            "at_half": self._restate(None),
+            "at_operating_point": None if point is None else self._restate(point),
+        }
+
+    def _restate(self, threshold: float | None) -> Restated:
+        test = self.test
+        decided = test.predicted if threshold is None else test.decided(threshold)
+        prevalence = self.options.prevalence
+        found = predictive_values(_figures_of(_confusion(test.label, decided)), prevalence)
+        spread = resampling.distributions(test, self.drawn, threshold)
+        drawn = predictive_values(spread, prevalence)
+        return Restated(
+            **found, intervals={name: resampling.interval(of) for name, of in drawn.items()}
+        )
+
+    @functools.cached_property
+    def temperature(self) -> float | None:
+        """The temperature with the lowest log-loss on validation; None where there is none."""
+        return None if self.validation is None else calibration.fit_temperature(self.validation)
+
+    @functools.cached_property
+    def calibration(self) -> dict[str, Calibrated | None]:
+        """The probabilities before and after temperature scaling."""
+        after = None
+        if self.temperature is not None and np.isfinite(self.test.probabilities).all():
+            after = calibration.scaled(self.test, self.temperature)
+        return {"before": _calibrated(self.test), "after": _calibrated(after) if after else None}
+
+    @functools.cached_property
+    def groups(self) -> tuple[groups.Group, ...]:
+        """The figures by the column of the options."""
+        return groups.by_column(self.test, self.options.judge_by, self.drawn)
+
+    @functools.cached_property
+    def prior_correction(self) -> Corrected | None:
+        """The figures after correction for the class shares; None if the options don't ask."""
+        return None
+
+    @functools.cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """The reasons not to use the model, one sentence each."""
+        shared, examples = self.sharing, self.metrics.examples
+        others = " or ".join(shared.others)
+        return (
+            *self.metrics.warnings,
+            *guards.of_interval(self.intervals.get("roc_auc")),
+            *guards.of_sharing(shared.patients or 0, shared.images or 0, examples, others),
+        )
+
+    @functools.cached_property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader should know of the figures, one sentence each."""
+        return tuple(filter(None, (self._notice_of_point(), self._notice_of_one_class())))
+
+    def _notice_of_point(self) -> str:
+        if self.point is not None or len(self.test.class_names) != 2:
+            return ""
+        if self.validation is None:
+            return (
+                "No operating point: the run has no predictions of the validation split; run its "
+                "command again, which writes them."
+            )
+        return (
+            "No operating point: the validation split lacks a class, or a probability is not "
+            "finite."
+        )
+
+    def _notice_of_one_class(self) -> str:
+        if self.point is None:
+            return ""
+        matrix = np.array(self.point.confusion_matrix)
+        for name, true, predicted in zip(
+            self.test.class_names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True
+        ):
+            if true and not predicted:
+                return (
+                    f"At the operating point {text.plain(self.point.chosen.threshold)}, "
+                    f"{name} is never predicted."
+                )
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as dictionaries, sequences and numbers, for `report.json`."""
+        found, point = self.metrics.to_json(), self.point
+        return {
+            "metrics": {**found, "warnings": list(self.warnings)},
+            "notices": list(self.notices),
+            "intervals": {
+                "confidence": resampling.CONFIDENCE,
+                "resamples": self.drawn.resamples,
+                "patients": self.drawn.num_patients,
+                "metrics": self.intervals,
+            },
+            "operating_point": None if point is None else _point_as_json(point),
+            "prevalence": None if self.restated is None else self._restated_as_json(),
+            "calibration": {
+                "temperature": self.temperature,
+                **{side: _as_json(of) for side, of in self.calibration.items()},
+            },
+            "prior_correction": _as_json(self.prior_correction),
+            "groups": {
+                "column": self.options.judge_by,
+                "rows": [dataclasses.asdict(group) for group in self.groups],
+            },
+        }
+
+    def _restated_as_json(self) -> dict[str, Any]:
+        restated = self.restated or {}
+        sides = {side: _as_json(of) for side, of in restated.items()}
+        return {"prevalence": self.options.prevalence, **sides}
+
+
+def _as_json(part: Any) -> dict[str, Any] | None:
+    return None if part is None else dataclasses.asdict(part)
+
+
+def _point_as_json(point: AtThreshold) -> dict[str, Any]:
+    chosen = point.chosen
+    return {
+        "rule": chosen.rule,
+        "threshold": chosen.threshold,
+        "positive_class": chosen.positive_class,
+        "validation": {
+            "examples": chosen.examples,
+            "sensitivity": chosen.sensitivity,
+            "specificity": chosen.specificity,
+        },
+        "figures": point.figures,
+        "confusion_matrix": point.confusion_matrix,
+        "intervals": point.intervals,
+    }
+
+
+def _confusion(label: npt.NDArray[Any], decided: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Returns the confusion matrix of two classes, [true, predicted]."""
+    return np.bincount(2 * label + decided, minlength=4).reshape(2, 2)
+
+
+def _figures_of(cells: npt.NDArray[np.int64]) -> dict[str, float | None]:
+    """Returns the figures of a confusion matrix of two classes."""
+    found = resampling.of_decisions(cells.reshape(1, -1).astype(float), 2)
+    values = {name: float(found[name][0]) for name in _OF_DECISIONS}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def predictive_values(figures: Mapping[str, Any], prevalence: float) -> dict[str, Any]:
+    """Returns PPV and NPV for a prevalence, by Bayes' rule; NaN, or None for None, if undefined.
+
+    Args:
+      figures: sensitivity and specificity, numbers or arrays.
+      prevalence: share of positives, above 0 and below 1.
+    """
+    sensitivity, specificity = figures["sensitivity"], figures["specificity"]
+    if sensitivity is None or specificity is None:
+        return {"ppv": None, "npv": None}
+    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    found = {"ppv": _share(hits, alarms), "npv": _share(passed, missed)}
+    if np.ndim(sensitivity):
+        return found
+    return {name: float(of) if np.isfinite(of) else None for name, of in found.items()}
+
+
+def _share(part: Any, rest: Any) -> Any:
+    total = np.asarray(part + rest, float)
+    return np.divide(part, total, out=np.full_like(total, np.nan), where=total > 0)
+
+
+def _calibrated(table: Predictions) -> Calibrated:
+    found = metrics.compute(table)
+    return Calibrated(found.brier, found.ece, found.log_loss, calibration.reliability(table))

@@ -1,0 +1,117 @@
+"""The options of judging a model; none of them changes how it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from trainer import option_groups
+from trainer.errors import ConfigError
+from trainer.option_groups import option
+from trainer.system import text
+
+YOUDEN, SENSITIVITY, SPECIFICITY, COST = "youden", "sensitivity", "specificity", "cost"
+FORMS = "youden, sensitivity=0.95, specificity=0.9 or cost=FN:FP, such as cost=10:1"
+_RULE = re.compile(r"(sensitivity|specificity)=([0-9.eE+-]+)|cost=([0-9.eE+-]+):([0-9.eE+-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What an operating point must achieve on the validation split.
+
+    Attributes:
+      kind: youden: the largest sum of sensitivity and specificity (Youden, Cancer 3, 1950);
+        sensitivity, specificity: at least so much of it, with the best of the other; cost: the
+        lowest cost of errors.
+      values: the least wanted; or the cost of a missed positive and of a false alarm.
+    """
+
+    kind: str
+    values: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        """Returns the rule as `parse` reads it."""
+        values = ":".join(text.plain(value) for value in self.values)
+        return f"{self.kind}={values}" if values else self.kind
+
+
+def parse(written: str) -> Rule:
+    """Reads a rule.
+
+    Raises:
+      ValueError: a clause that says what is wrong with it.
+    """
+    if written == YOUDEN:
+        return Rule(YOUDEN)
+    found = _RULE.fullmatch(written)
+    if not found:
+        raise ValueError(f"is none of {FORMS}")
+    kind, least, *costs = found.groups()
+    try:
+        values = tuple(float(number) for number in ([least] if kind else costs))
+    except ValueError as error:
+        raise ValueError(f"has a number that can't be read; give {FORMS}") from error
+    if kind and not 0 < values[0] <= 1:
+        is_percentage = 1 < values[0] <= 100
+        meant = f"; did you mean {kind}={text.plain(values[0] / 100)}?" if is_percentage else ""
+        raise ValueError(f"must be above 0 and at most 1{meant}")
+    if not kind and not all(0 < value < math.inf for value in values):
+        raise ValueError("needs costs above 0")
+    return Rule(kind or COST, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgingOptions(option_groups.Group):
+    """How a trained model is judged on the test split."""
+
+    operating_point: str = option(
+        YOUDEN,
+        "rule for the threshold of the positive class, chosen on validation; youden: most "
+        "sensitivity + specificity; sensitivity=0.95 or specificity=0.9: at least that; "
+        "cost=FN:FP: lowest cost of errors, a missed positive costing FN, a false alarm FP",
+        of_result=False,
+    )
+    judge_by: str = option(
+        "etiology",
+        "column of the records by which examples are grouped: figures for each of its values, or "
+        "for quarters of its numbers",
+        of_result=False,
+    )
+    prevalence: float = option(
+        0.0,
+        "share of positives where the model will be used, for which PPV and NPV are restated; 0: "
+        "not restated",
+        minimum=0,
+        below=1,
+        of_result=False,
+    )
+    prior_correction: str = option(
+        "none",
+        "em: also report the figures with probabilities corrected for the class shares of the "
+        "test split, estimated without its labels (Saerens et al. 2002)",
+        choices=("none", "em"),
+        of_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        try:
+            parse(self.operating_point)
+        except ValueError as error:
+            shown = text.shown(self.operating_point)[1:-1]
+            raise ConfigError(f"operating_point ({shown}) {error}.") from error
+        if not self.judge_by:
+            raise ConfigError('judge_by ("") is empty; name a column, such as etiology.')
+
+    def changes_from(self, other: JudgingOptions) -> dict[str, tuple[Any, Any]]:
+        """Returns the changed options: name -> (other's value, ours)."""
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return {name: (theirs[name], of) for name, of in ours.items() if of != theirs[name]}
+
+    @property
+    def rule(self) -> Rule:
+        """The rule for the operating point."""
+        return parse(self.operating_point)

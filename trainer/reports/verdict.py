@@ -1,0 +1,105 @@
+"""The verdict on a run: the last lines that a command prints, and the words for them.
+
+verdict.lines(judged.warnings, colour=True)      # red; none if the model may be used
+verdict.ending(report, "runs/a", colour=False)   # at most ten lines
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+from trainer.evaluation.history import decimal, percent
+from trainer.system import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trainer.evaluation.intervals import Interval
+    from trainer.evaluation.judgement import Judgement
+
+DO_NOT_USE = "DO NOT USE THIS MODEL:"
+USABLE = "The guard found no reason not to use this model."
+_RED, _RESET = "\x1b[1;31m", "\x1b[0m"
+
+
+def lines(warnings: Iterable[str], *, colour: bool) -> list[str]:
+    """Returns a line for each reason not to use the model, in red if `colour`."""
+    found = [f"{DO_NOT_USE} {warning}" for warning in map(text.visible, warnings)]
+    return [red(line) for line in found] if colour else found
+
+
+def first_line(warnings: Sequence[str], *, colour: bool) -> str:
+    """Returns the verdict in one line."""
+    if not warnings:
+        return USABLE
+    more = f" (and {len(warnings) - 1} more above)" if warnings[1:] else ""
+    return lines([f"{warnings[0]}{more}"], colour=colour)[0]
+
+
+def red(line: str) -> str:
+    """Returns a line with the ANSI codes that make a terminal show it in red."""
+    return f"{_RED}{line}{_RESET}"
+
+
+def interval(found: Interval) -> str:
+    """Returns an interval as text; a dash where there is none."""
+    return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"
+
+
+def looks(split: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Says how often a split was judged, and with which settings.
+
+    Args:
+      split: its name.
+      rows: see `trainer.runs.looks`; the last is this one.
+    """
+    if len(rows) == 1:
+        return f"The {split} split was judged once by this run: now."
+    settings = collections.Counter(str(row["settings"]["operating_point"]) for row in rows)
+    listed = ", ".join(f"{count} with {rule}" for rule, count in settings.items())
+    return (
+        f"The {split} split was judged {len(rows)} times by this run ({listed}): a choice between "
+        "these figures makes them optimistic."
+    )
+
+
+def headline(judged: Judgement) -> list[str]:
+    """Returns the figures that decide, one line each, with their 95 % intervals."""
+    scores, found = judged.metrics, judged.intervals
+    patients = text.counted(judged.drawn.num_patients, "patient")
+    rows = [
+        (
+            f"accuracy {percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
+            f"{text.counted(scores.examples, 'test example')} of {patients}"
+        ),
+        (
+            f"macro recall {percent(scores.macro_recall)}"
+            f"{_between(found['macro_recall'], share=True)}; ROC-AUC {decimal(scores.roc_auc, 4)}"
+            f"{_between(found.get('roc_auc'))}"
+        ),
+        f"{_pair(vars(scores), found)} for the most probable class",
+    ]
+    if judged.point is not None:
+        point = judged.point
+        rows.append(
+            f"{_pair(point.figures, point.intervals)} at the operating point "
+            f"{point.chosen.threshold:.3f} ({point.chosen.rule})"
+        )
+    return rows
+
+
+def _pair(figures: Mapping[str, Any], found: Mapping[str, Interval]) -> str:
+    return ", ".join(
+        f"{name} {decimal(figures[name], 3)}{_between(found[name], digits=3)}"
+        for name in ("sensitivity", "specificity")
+    )
+
+
+def _between(found: Interval, *, share: bool = False, digits: int = 4) -> str:
+    if found is None:
+        return ""
+    low, high = found
+    if share:
+        return f" ({100 * low:.2f} to {100 * high:.2f})"
+    return f" ({low:.{digits}f} to {high:.{digits}f})"
