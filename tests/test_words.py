@@ -18,7 +18,7 @@ RETIRED = {
     r"max_consecutive_failures": "max_consecutive_failed_trials, KerasTuner's name",
     r"[Tt]rainee": "what is trained: a model, a network",
     r"Remembering": "what the class does",
-    r"(?<![A-Za-z])[Jj]udg(?:e|ement|ing)": "evaluate, metrics",
+    r"(?<![A-Za-z])[Jj]udg(?:e|ement|ing)(?!_by)": "evaluate, assess",
     r"belongs_to": "fingerprint",
     rf"(?<![A-Za-z])[Gg]o(?:es|ing)?{GAP}on{GAP}with": "resume, continue",
     rf"(?<![A-Za-z])[Gg]oing{GAP}on{GAP}after": "resume, continue",

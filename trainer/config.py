@@ -24,8 +24,8 @@ from trainer.options import (
     BenchmarkOptions,
     CheckpointOptions,
     DataOptions,
+    EvaluationOptions,
     FeatureOptions,
-    JudgingOptions,
     ModelOptions,
     OptimizationOptions,
     RuntimeOptions,
@@ -61,7 +61,7 @@ class Config(option_groups.Named):
     features: FeatureOptions = dataclasses.field(default_factory=FeatureOptions)
     runtime: RuntimeOptions = dataclasses.field(default_factory=RuntimeOptions)
     checkpoints: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
-    judging: JudgingOptions = dataclasses.field(default_factory=JudgingOptions)
+    evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
     model_dir: str = ""
 

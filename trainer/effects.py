@@ -105,11 +105,11 @@ _UPDATES = (
     "weight_decay", "global_clipnorm", "gradient_accumulation_steps", "label_smoothing",
     "class_weights", "seed", "precision",
 )  # fmt: skip
-_JUDGING = ("operating_point", "judge_by", "prevalence", "prior_correction")
+_EVALUATION = ("operating_point", "judge_by", "prevalence", "prior_correction")
 _USED = {
     "evaluate": {
         *_DEVICES, *_HOSTS, "dataset", "manual_dir", "data_dir", "stage_data", "staging_dir",
-        "batch_size", "data_service", "model_dir", *_JUDGING,
+        "batch_size", "data_service", "model_dir", *_EVALUATION,
     },
     "selfcheck": {*_DEVICES, *_HOSTS, *_LAYERS, *_UPDATES},
     "tpu_check": {

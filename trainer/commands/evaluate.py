@@ -80,7 +80,7 @@ def _evaluate(config: Config) -> Evaluation:
         data = opening.load(
             config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
         )
-        data.require_column(config.judging.judge_by)
+        data.require_column(config.evaluation.judge_by)
         data.require_image_shape(model.input.shape[1:])
         data.require_classes(model.output.shape[-1])
         if context.device == "CPU":
@@ -94,8 +94,8 @@ def _evaluate(config: Config) -> Evaluation:
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
-            look = looks.Look("evaluate", config.judging, facts, is_chief=context.is_chief)
-            table = trained.predictions_of(data, SPLIT, probabilities, config.judging.judge_by)
+            look = looks.Look("evaluate", config.evaluation, facts, is_chief=context.is_chief)
+            table = trained.predictions_of(data, SPLIT, probabilities, config.evaluation.judge_by)
             evaluation = trained.evaluate(finished, data, table, look, folder)
             if context.is_chief:
                 evaluated.save(evaluation, data)

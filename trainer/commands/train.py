@@ -23,7 +23,7 @@ from trainer.config import Config
 from trainer.data import opening, pipeline
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
-from trainer.evaluation import judgement
+from trainer.evaluation import assessment
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
 from trainer.runs import evaluated, looks, resuming, run_directory, trained
@@ -98,7 +98,7 @@ def _train(config: Config) -> tuple[str, Evaluation]:
         data = opening.load(
             config.data, config.model.backbone_image_size, compares_archive=context.is_chief
         )
-        data.require_column(config.judging.judge_by)
+        data.require_column(config.evaluation.judge_by)
         with data.reading():
             return str(directory), _train_in(directory, config, context, data, start)
 
@@ -164,7 +164,7 @@ def _train_in(
         batches = setup.feed.evaluation_batches(split)
         is_last = split == evaluated.SPLIT
         probabilities = evaluate.predict(driver, batches, context, is_last=is_last)
-        return trained.predictions_of(data, split, probabilities, config.judging.judge_by)
+        return trained.predictions_of(data, split, probabilities, config.evaluation.judge_by)
 
     # Validation alone decides how the model is used; the test split is only measured.
     _save_model(directory, config, data, setup.network, predict(evaluated.VALIDATION))
@@ -173,7 +173,7 @@ def _train_in(
     files.require_folder(directory.path)
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
-    look = looks.Look("train", config.judging, facts, is_chief=context.is_chief)
+    look = looks.Look("train", config.evaluation, facts, is_chief=context.is_chief)
     evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
         evaluated.save(evaluation, data)
@@ -188,7 +188,7 @@ def _save_model(
     validation: Predictions,
 ) -> None:
     """Saves the model with its classes, operating point and temperature."""
-    choice = judgement.choice(validation, config.judging.rule)
+    choice = assessment.choice(validation, config.evaluation.rule)
     evaluated.save_validation(directory.path, validation, choice)
     directory.save_model(functools.partial(saved.save, network, choice=choice))
     directory.save_trained_on(trained.record_of(data))

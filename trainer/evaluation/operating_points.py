@@ -4,7 +4,7 @@ It is chosen on the validation split alone, by a rule that the user names, and i
 the test split and travels with the model. 0.5 is right only where both errors cost the same and
 the classes are as frequent as in training.
 
-    rule = judging.parse("sensitivity=0.95")
+    rule = evaluation.parse("sensitivity=0.95")
     point = operating_points.choose(validation, rule)      # OperatingPoint(threshold=0.31, ...)
     table.decided(point.threshold)
 """
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.options import judging
+from trainer.options import evaluation
 
 if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
-    from trainer.options.judging import Rule
+    from trainer.options.evaluation import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +104,13 @@ def _worth(
     specificity: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
     """Returns how well each threshold fits the rule: the higher the better."""
-    if rule.kind == judging.COST:
+    if rule.kind == evaluation.COST:
         of_miss, of_alarm = rule.values
         # In relation to the larger cost, so that the tolerance for equal ones fits any unit.
         return -(of_miss * missed + of_alarm * alarms) / max(rule.values)
-    if rule.kind == judging.YOUDEN:
+    if rule.kind == evaluation.YOUDEN:
         return sensitivity + specificity
     held, other = sensitivity, specificity
-    if rule.kind == judging.SPECIFICITY:
+    if rule.kind == evaluation.SPECIFICITY:
         held, other = other, held
     return np.where(held >= rule.values[0] - 1e-12, other, -1.0)

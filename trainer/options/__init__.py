@@ -6,7 +6,7 @@ A function takes the smallest group that it needs. `trainer.config` joins the gr
 """
 
 from trainer.options.data import DATASETS, DataOptions, FeatureOptions
-from trainer.options.judging import JudgingOptions
+from trainer.options.evaluation import EvaluationOptions
 from trainer.options.model import ALL_LAYERS, ModelOptions
 from trainer.options.optimization import MONITORS, OptimizationOptions
 from trainer.options.running import BenchmarkOptions, CheckpointOptions, RuntimeOptions
@@ -18,8 +18,8 @@ __all__ = [
     "BenchmarkOptions",
     "CheckpointOptions",
     "DataOptions",
+    "EvaluationOptions",
     "FeatureOptions",
-    "JudgingOptions",
     "ModelOptions",
     "OptimizationOptions",
     "RuntimeOptions",

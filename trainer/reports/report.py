@@ -3,7 +3,7 @@
 Both present the same `Report`. Its figures are computed in `trainer.evaluation`; this module only
 formats them. The report of a run that must not be used ends with `DO_NOT_USE` and the reasons.
 
-    report = Report("test", history, judgement.Judgement(...), data, run)
+    report = Report("test", history, assessment.Assessment(...), data, run)
     report.save(run_dir)
     print(report.to_text(colour=sys.stdout.isatty()))
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from trainer.evaluation.judgement import Judgement
+    from trainer.evaluation.assessment import Assessment
     from trainer.evaluation.metrics import Metrics
 
 SCHEMA_VERSION = 4  # Incremented when a key of report.json changes its meaning or is removed.
@@ -41,19 +41,19 @@ class Report:
       split: The evaluated split.
       history: One value per epoch under Keras's keys (loss, val_loss, accuracy, …); empty if
         nothing was trained.
-      judgement: What is said of the predictions.
+      assessment: What is said of the predictions.
       data: Facts about the data set, copied into report.json.
       run: Backbone, strategy, precision and other facts about the run, copied into report.json;
         strings and numbers are also printed at the top of the text.
       monitor: The metric that decided the best epoch.
-      looks: A row for each time that this run was judged on this data, this one included; see
+      looks: A row for each time that this run was evaluated on this data, this one included; see
         `trainer.runs.looks`.
       shift: Whether validation can stand for test, as JSON; None if that was not measured.
     """
 
     split: str
     history: Mapping[str, Sequence[float]]
-    judgement: Judgement
+    assessment: Assessment
     data: Mapping[str, Any]
     run: Mapping[str, Any]
     monitor: str = "val_loss"
@@ -63,26 +63,26 @@ class Report:
     @property
     def scores(self) -> Metrics:
         """Every metric of the split."""
-        return self.judgement.metrics
+        return self.assessment.metrics
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
         warning = str((self.shift or {}).get("warning") or "")
-        return tuple(filter(None, (warning, *self.judgement.notices)))
+        return tuple(filter(None, (warning, *self.assessment.notices)))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`; NaN and infinity are null, as JSON has neither."""
-        judged, sharing = self.judgement, self.judgement.sharing
+        assessed, sharing = self.assessment, self.assessment.sharing
         return {
             "schema_version": SCHEMA_VERSION,
             "split": self.split,
-            **judged.to_json(),
+            **assessed.to_json(),
             "notices": list(self.notices),
             "shift": None if self.shift is None else dict(self.shift),
             "looks": {"count": len(self.looks), "rows": [dict(row) for row in self.looks]},
-            "judging": dataclasses.asdict(judged.options),
-            "training_priors": judged.training_priors and dict(judged.training_priors),
+            "settings": dataclasses.asdict(assessed.options),
+            "training_priors": assessed.training_priors and dict(assessed.training_priors),
             "shared_patient_images": sharing.patients,
             "shared_images": sharing.images,
             "shared_with": list(sharing.others),
@@ -105,21 +105,21 @@ class Report:
             _headline(self.scores),
             _confusion_matrix(self.scores),
             ("Classification report", self.scores.classification_report_text.rstrip("\n")),
-            _clinical_metrics(self.judgement),
-            _operating_point(self.judgement),
-            _prevalence(self.judgement),
-            _calibration(self.judgement),
-            _prior_correction(self.judgement),
+            _clinical_metrics(self.assessment),
+            _operating_point(self.assessment),
+            _prevalence(self.assessment),
+            _calibration(self.assessment),
+            _prior_correction(self.assessment),
             _output_distribution(self.scores),
             _histogram(self.scores),
-            _groups(self.judgement),
+            _groups(self.assessment),
             self._shared_patients(),
             self._looks(),
             self.notices,
         )
         # Class names and facts come from files; colour alone may be a control character.
         blocks = [text.printable("\n".join(lines)) for lines in sections if lines]
-        warnings = "\n".join(verdict.lines(self.judgement.warnings, colour=colour))
+        warnings = "\n".join(verdict.lines(self.assessment.warnings, colour=colour))
         return "\n\n".join([*blocks, warnings] if warnings else blocks) + "\n"
 
     def save(self, run_dir: pathlib.Path) -> None:
@@ -139,10 +139,10 @@ class Report:
         ]
 
     def _shared_patients(self) -> Sequence[str]:
-        shared, examples = self.judgement.sharing.patients, self.scores.examples
+        shared, examples = self.assessment.sharing.patients, self.scores.examples
         if shared is None:
             return ()
-        others = " or ".join(self.judgement.sharing.others)
+        others = " or ".join(self.assessment.sharing.others)
         subject = f"{self.split.capitalize()} images that share a patient with {others}:"
         if not shared:
             return (f"{subject} none.",)
@@ -226,8 +226,8 @@ _CLINICAL = {
 }
 
 
-def _clinical_metrics(judged: Judgement) -> Sequence[str]:
-    scores = judged.metrics
+def _clinical_metrics(assessed: Assessment) -> Sequence[str]:
+    scores = assessed.metrics
     values = {name: getattr(scores, name) for name in _CLINICAL}
     names = scores.class_names
     meaning = (
@@ -235,9 +235,9 @@ def _clinical_metrics(judged: Judgement) -> Sequence[str]:
         if len(names) == 2
         else "as means over the classes, each against the rest"
     )
-    patients = text.counted(judged.drawn.num_patients, "patient")
+    patients = text.counted(assessed.drawn.num_patients, "patient")
     title = f"Metrics {meaning}, with 95 % intervals (bootstrap over {patients})"
-    return (title, *_with_intervals(values, judged.intervals))
+    return (title, *_with_intervals(values, assessed.intervals))
 
 
 def _with_intervals(
@@ -249,11 +249,11 @@ def _with_intervals(
     )
 
 
-def _operating_point(judged: Judgement) -> Sequence[str]:
-    point = judged.point
+def _operating_point(assessed: Assessment) -> Sequence[str]:
+    point = assessed.point
     if point is None:
         return ()
-    chosen, names = point.chosen, judged.test.class_names
+    chosen, names = point.chosen, assessed.test.class_names
     rows = [("", *names), *((n, *r) for n, r in zip(names, point.confusion_matrix, strict=True))]
     examples = text.counted(chosen.examples, "validation example")
     return (
@@ -265,38 +265,42 @@ def _operating_point(judged: Judgement) -> Sequence[str]:
     )
 
 
-def _prevalence(judged: Judgement) -> Sequence[str]:
-    if judged.restated is None:
+def _prevalence(assessed: Assessment) -> Sequence[str]:
+    if assessed.restated is None:
         return ()
     titles = {"at_half": "most probable class", "at_operating_point": "operating point"}
     rows = [
         (f"{name.upper()}, {titles[side]}", _number(value), verdict.interval(of.intervals[name]))
-        for side, of in judged.restated.items()
+        for side, of in assessed.restated.items()
         if of is not None
         for name, value in (("ppv", of.ppv), ("npv", of.npv))
     ]
-    return (f"At a prevalence of {percent(judged.options.prevalence)}", *_table(rows))
+    return (f"At a prevalence of {percent(assessed.options.prevalence)}", *_table(rows))
 
 
-def _calibration(judged: Judgement) -> Sequence[str]:
-    before, after = judged.calibration["before"], judged.calibration["after"]
-    if before is None or after is None or judged.temperature is None:
+def _calibration(assessed: Assessment) -> Sequence[str]:
+    before, after = assessed.calibration["before"], assessed.calibration["after"]
+    if before is None or after is None or assessed.temperature is None:
         return ()
     rows = [("", "as they are", "scaled")] + [
         (_CLINICAL[name], _number(getattr(before, name)), _number(getattr(after, name)))
         for name in ("brier", "ece", "log_loss")
     ]
-    title = f"Calibration; temperature fitted on validation: {judged.temperature:.3f}"
+    title = f"Calibration; temperature fitted on validation: {assessed.temperature:.3f}"
     return (title, *_table(rows))
 
 
-def _prior_correction(judged: Judgement) -> Sequence[str]:
-    found = judged.prior_correction
+def _prior_correction(assessed: Assessment) -> Sequence[str]:
+    found = assessed.prior_correction
     if found is None:
         return ()
     names = ("accuracy", "macro_recall", "sensitivity", "specificity")
     rows = [("", "plain", "corrected")] + [
-        (_CLINICAL[name], _number(getattr(judged.metrics, name)), _number(found.figures.get(name)))
+        (
+            _CLINICAL[name],
+            _number(getattr(assessed.metrics, name)),
+            _number(found.figures.get(name)),
+        )
         for name in names
     ]
     shares = ", ".join(f"{name} {percent(share)}" for name, share in found.priors.items())
@@ -333,7 +337,7 @@ def _histogram(scores: Metrics) -> Sequence[str]:
     return (title, *_with_bars(lines, shares))
 
 
-def _groups(judged: Judgement) -> Sequence[str]:
+def _groups(assessed: Assessment) -> Sequence[str]:
     rows = [
         (
             group.name,
@@ -342,6 +346,6 @@ def _groups(judged: Judgement) -> Sequence[str]:
             verdict.interval(group.intervals.get("accuracy")),
             f"AUC {_number(group.roc_auc)}",
         )
-        for group in judged.groups
+        for group in assessed.groups
     ]
-    return (f"Recall by {judged.options.judge_by}", *_table(rows))
+    return (f"Accuracy by {assessed.options.judge_by}", *_table(rows))

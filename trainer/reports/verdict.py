@@ -1,6 +1,6 @@
 """The verdict on a run: the last lines that a command prints, and the words for them.
 
-verdict.lines(judged.warnings, colour=True)      # red; none if the model may be used
+verdict.lines(assessed.warnings, colour=True)      # red; none if the model may be used
 verdict.ending(report, "runs/a", colour=False)   # at most ten lines
 """
 
@@ -15,8 +15,8 @@ from trainer.system import text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from trainer.evaluation.assessment import Assessment
     from trainer.evaluation.intervals import Interval
-    from trainer.evaluation.judgement import Judgement
 
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 USABLE = "The guard found no reason not to use this model."
@@ -48,26 +48,26 @@ def interval(found: Interval) -> str:
 
 
 def looks(split: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Says how often a split was judged, and with which settings.
+    """Says how often a split was looked at, and with which settings.
 
     Args:
       split: its name.
       rows: see `trainer.runs.looks`; the last is this one.
     """
     if len(rows) == 1:
-        return f"The {split} split was judged once by this run: now."
+        return f"Looks at the {split} split by this run: 1, this one."
     settings = collections.Counter(str(row["settings"]["operating_point"]) for row in rows)
     listed = ", ".join(f"{count} with {rule}" for rule, count in settings.items())
     return (
-        f"The {split} split was judged {len(rows)} times by this run ({listed}): a choice between "
-        "these figures makes them optimistic."
+        f"Looks at the {split} split by this run: {len(rows)} ({listed}). To choose between them "
+        "makes the figures optimistic."
     )
 
 
-def headline(judged: Judgement) -> list[str]:
+def headline(assessed: Assessment) -> list[str]:
     """Returns the figures that decide, one line each, with their 95 % intervals."""
-    scores, found = judged.metrics, judged.intervals
-    patients = text.counted(judged.drawn.num_patients, "patient")
+    scores, found = assessed.metrics, assessed.intervals
+    patients = text.counted(assessed.drawn.num_patients, "patient")
     rows = [
         (
             f"accuracy {percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
@@ -80,8 +80,8 @@ def headline(judged: Judgement) -> list[str]:
         ),
         f"{_pair(vars(scores), found)} for the most probable class",
     ]
-    if judged.point is not None:
-        point = judged.point
+    if assessed.point is not None:
+        point = assessed.point
         rows.append(
             f"{_pair(point.figures, point.intervals)} at the operating point "
             f"{point.chosen.threshold:.3f} ({point.chosen.rule})"

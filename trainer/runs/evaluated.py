@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history, metrics, predictions
-from trainer.evaluation.judgement import Judgement, Sharing
+from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
-from trainer.options import JudgingOptions
+from trainer.options import EvaluationOptions
 from trainer.reports import plots, report, verdict
 from trainer.runs import claims, looks
 from trainer.storage import documents, files
@@ -59,7 +59,7 @@ class _Report(TypedDict):
     shared_images: NotRequired[documents.Count | None]
     monitor: Annotated[str, documents.one_of(*history.MEANINGS)]
     shared_with: NotRequired[list[Annotated[str, documents.one_of("train", "validation")]]]
-    judging: NotRequired[dict[str, Any]]
+    settings: NotRequired[dict[str, Any]]
     training_priors: NotRequired[dict[str, float] | None]
     looks: NotRequired[_Looks]
     shift: NotRequired[dict[str, Any] | None]
@@ -84,24 +84,24 @@ class Evaluation:
     report: Report
 
     @property
-    def judgement(self) -> Judgement:
+    def assessment(self) -> Assessment:
         """Intervals, operating point, calibration, groups and what else is said."""
-        return self.report.judgement
+        return self.report.assessment
 
     @property
     def metrics(self) -> Metrics:
         """Every metric of the split, for the most probable class."""
-        return self.judgement.metrics
+        return self.assessment.metrics
 
     @property
     def intervals(self) -> dict[str, tuple[float, float] | None]:
         """The 95 % interval of each metric, by name; None where there is nothing to say."""
-        return self.judgement.intervals
+        return self.assessment.intervals
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The reasons not to use the model, one sentence each."""
-        return self.judgement.warnings
+        return self.assessment.warnings
 
     @property
     def guard_fired(self) -> bool:
@@ -142,11 +142,11 @@ def ending(evaluation: Evaluation, place: str, *, colour: bool, has_model: bool 
     }
     also = [*([OPERATING_POINT] if has_model else []), *curves, CONFUSION_MATRIX, SAMPLES]
     lines = [f"{name + ':':<13}{place.rstrip('/')}/{file}" for name, file in paths.items()]
-    judged = evaluation.judgement
+    assessed = evaluation.assessment
     return "\n".join(
         [
-            verdict.first_line(judged.warnings, colour=colour),
-            *verdict.headline(judged),
+            verdict.first_line(assessed.warnings, colour=colour),
+            *verdict.headline(assessed),
             *lines,
             f"{'also there:':<13}{', '.join(also)}",
         ]
@@ -215,24 +215,26 @@ def load(folder: pathlib.Path, place: str = "") -> Evaluation:
         table = Predictions.load_csv(folder / PREDICTIONS, way_out)
         validation = load_validation(folder, way_out)
         metrics.compute(table)
-        judged = _judgement(document, table, validation)
+        assessed = _assessment(document, table, validation)
     except (OSError, ValueError, ConfigError) as error:
         raise RunError(
             f"the evaluation in {folder} can't be read ({text.clause(error)}); {way_out}."
         ) from error
-    return Evaluation(folder, table, _report(document, judged))
+    return Evaluation(folder, table, _report(document, assessed))
 
 
-def _judgement(document: _Report, table: Predictions, validation: Predictions | None) -> Judgement:
-    """Returns the judgement of a document.
+def _assessment(
+    document: _Report, table: Predictions, validation: Predictions | None
+) -> Assessment:
+    """Returns the assessment of a document.
 
     Raises:
-      ConfigError: for options that no judgement has.
+      ConfigError: for options that no assessment has.
       ValueError: when it groups by a column that the table lacks, or validation has other classes.
     """
-    known = {field.name for field in dataclasses.fields(JudgingOptions)}
-    given = document.get("judging", {})
-    options = JudgingOptions(**{name: value for name, value in given.items() if name in known})
+    known = {field.name for field in dataclasses.fields(EvaluationOptions)}
+    given = document.get("settings", {})
+    options = EvaluationOptions(**{name: value for name, value in given.items() if name in known})
     if validation is not None and validation.class_names != table.class_names:
         raise ValueError(f"{PREDICTIONS_VALIDATION} has other classes than {PREDICTIONS}")
     table.column(options.judge_by)
@@ -242,10 +244,10 @@ def _judgement(document: _Report, table: Predictions, validation: Predictions | 
         document.get("shared_with", ["train"]),  # Of earlier versions.
     )
     priors = document.get("training_priors")
-    return Judgement(table, validation, options, sharing=sharing, training_priors=priors)
+    return Assessment(table, validation, options, sharing=sharing, training_priors=priors)
 
 
-def _report(document: _Report, judged: Judgement) -> Report:
+def _report(document: _Report, assessed: Assessment) -> Report:
     curves = {
         name: [documents.finite(value) for value in values]
         for name, values in document["history"].items()
@@ -253,7 +255,7 @@ def _report(document: _Report, judged: Judgement) -> Report:
     return report.Report(
         split=document["split"],
         history=curves,
-        judgement=judged,
+        assessment=assessed,
         data=document["data"],
         run=document["run"],
         monitor=document["monitor"],

@@ -3,7 +3,7 @@
 Whoever looks at a test split again and again, and keeps the best, has made it a validation split.
 Nobody can forbid it; but the report says how often it happened.
 
-    look = looks.Look("train", config.judging, facts)
+    look = looks.Look("train", config.evaluation, facts)
     rows = looks.record(directory, look, data)
 """
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trainer.data.pipeline import Data
-    from trainer.options import JudgingOptions
+    from trainer.options import EvaluationOptions
     from trainer.runs.run_directory import RunDirectory
 
 LOOKS = "looks.jsonl"
-_WAY_OUT = "restore it from a copy, or remove it: the run then forgets how often it was judged"
+_WAY_OUT = "restore it from a copy, or remove it: the run then forgets how often it was evaluated"
 
 
 class LookRow(TypedDict):
-    """A look at a test split: when, by which mode, at which data, and how it was judged."""
+    """A look at a test split: when, by which mode, at which data, and how it was evaluated."""
 
     date: str
     mode: documents.Name
@@ -38,18 +38,18 @@ class LookRow(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How a model is judged on a test split.
+    """How a model is assessed on a test split.
 
     Attributes:
       mode: of the command.
-      options: how to judge.
+      options: how to evaluate.
       facts: for `report.json`: command, date, options, device, versions.
       shift: whether validation can stand for test, as JSON; None if that was not measured.
       is_chief: whether this host writes; others compute the same.
     """
 
     mode: str
-    options: JudgingOptions
+    options: EvaluationOptions
     facts: Mapping[str, Any]
     shift: Mapping[str, Any] | None = None
     is_chief: bool = True

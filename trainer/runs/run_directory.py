@@ -1,8 +1,7 @@
 """What a run directory holds, and where.
 
 config.json              the run's options
-changes.jsonl            an object for each time that it continued with other lengths, or was judged
-                         another way
+changes.jsonl            an object for each time that its lengths or its evaluation changed
 metrics.jsonl            an object per epoch
 checkpoints/             an interrupted run resumes from these; see trainer.training.checkpoint
 tensorboard/             the same as TensorBoard events
@@ -10,7 +9,7 @@ trained_on.json          fingerprint of the data; patients, images, classes that
 best.keras               the whole model of the best epoch: grey images in, probabilities out
 predictions_<split>.csv  a row per example
 operating_point.json     from which probability on the positive class is predicted, and why
-looks.jsonl              an object for each time that a test split was judged
+looks.jsonl              an object for each time that a test split was evaluated
 report.json              figures, history, facts about data and run
 report.html              the same for people, with charts
 curves.png  confusion_matrix.png  samples.png
@@ -129,7 +128,7 @@ class RunDirectory:
             self.mirrored.wait()  # Another run that starts there now is refused.
 
     def save_lengths(self, config: Config) -> None:
-        """Replaces the lengths of a run that continues with others, and how it is judged.
+        """Replaces the lengths of a run that continues with others, and how it is assessed.
 
         Records the change.
 
@@ -140,7 +139,7 @@ class RunDirectory:
         saved = self.load_config()
         changes = config.changes_from(saved)
         lengths = {name: changes[name] for name in LENGTHS if name in changes}
-        lengths |= config.judging.changes_from(saved.judging)
+        lengths |= config.evaluation.changes_from(saved.evaluation)
         if not lengths:
             return
         entry = {

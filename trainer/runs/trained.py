@@ -22,7 +22,7 @@ from trainer import option_groups
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history
-from trainer.evaluation.judgement import Judgement, Sharing
+from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.reports import plots, report
 from trainer.runs import claims, evaluated, looks, run_directory
@@ -214,17 +214,17 @@ def evaluate(
     look: looks.Look,
     folder: pathlib.Path | None = None,
 ) -> evaluated.Evaluation:
-    """Judges predictions on the test split of `data`; writes nothing but the ledger.
+    """Assesses predictions on the test split of `data`; writes nothing but the ledger.
 
     Args:
       run: the run of the model, with the predictions of its validation split.
       data: the data set.
       predictions: for each example of the test split.
-      look: how the model is judged here.
+      look: how the model is assessed here.
       folder: the folder for the evaluation's files; None: the run's own.
     """
     way_out = claims.written_again(run.path)
-    judged = Judgement(
+    assessed = Assessment(
         predictions,
         evaluated.load_validation(folder or run.directory.path, way_out),
         look.options,
@@ -234,7 +234,7 @@ def evaluate(
     found = report.Report(
         evaluated.SPLIT,
         run.history,
-        judged,
+        assessed,
         data.card(),
         look.facts,
         monitor=run.config.optimization.monitor,

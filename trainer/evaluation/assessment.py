@@ -2,7 +2,7 @@
 
 The operating point and the temperature come from validation alone; the test split is only measured.
 
-    found = judgement.Judgement(test, validation, config.judging)
+    found = assessment.Assessment(test, validation, config.evaluation)
     found.metrics.roc_auc, found.intervals["roc_auc"]
     found.point.figures["specificity"]
     found.warnings                         # reasons not to use the model, one sentence each
@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from trainer.evaluation import (
     calibration,
-    groups,
     guards,
     intervals,
     metrics,
     operating_points,
     resampling,
+    subgroups,
 )
 from trainer.system import text
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from trainer.evaluation.intervals import Interval
     from trainer.evaluation.operating_points import OperatingPoint
     from trainer.evaluation.predictions import Predictions
-    from trainer.options import JudgingOptions
-    from trainer.options.judging import Rule
+    from trainer.options import EvaluationOptions
+    from trainer.options.evaluation import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,13 +139,13 @@ _OF_DECISIONS = (
 _OF_PROBABILITIES = ("brier", "log_loss", "ece")
 
 
-class Judgement:
+class Assessment:
     """Everything that is computed of a model's predictions.
 
     Attributes:
       test: predictions on the test split.
       validation: predictions on the validation split; None for a run that did not save them.
-      options: how to judge.
+      options: how to evaluate.
       sharing: what the test split shares with the splits that decided the model.
       training_priors: share of each class in training; None if it is not known.
       point_of_run: the operating point that the run has stored, which holds for validation that is
@@ -156,7 +156,7 @@ class Judgement:
         self,
         test: Predictions,
         validation: Predictions | None,
-        options: JudgingOptions,
+        options: EvaluationOptions,
         *,
         sharing: Sharing = Sharing(),
         training_priors: Mapping[str, float] | None = None,
@@ -232,9 +232,9 @@ class Judgement:
         return {"before": _calibrated(self.test), "after": _calibrated(after) if after else None}
 
     @functools.cached_property
-    def groups(self) -> tuple[groups.Group, ...]:
+    def groups(self) -> tuple[subgroups.Subgroup, ...]:
         """The figures by the column of the options."""
-        return groups.by_column(self.test, self.options.judge_by, self.drawn)
+        return subgroups.by_column(self.test, self.options.judge_by, self.drawn)
 
     @functools.cached_property
     def prior_correction(self) -> Corrected | None:

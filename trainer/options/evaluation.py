@@ -1,4 +1,4 @@
-"""The options of judging a model; none of them changes how it is trained."""
+"""The options of evaluating a model; none of them changes how it is trained."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def parse(written: str) -> Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgingOptions(option_groups.Group):
-    """How a trained model is judged on the test split."""
+class EvaluationOptions(option_groups.Group):
+    """How a trained model is assessed on the test split."""
 
     operating_point: str = option(
         YOUDEN,
@@ -106,7 +106,7 @@ class JudgingOptions(option_groups.Group):
         if not self.judge_by:
             raise ConfigError('judge_by ("") is empty; name a column, such as etiology.')
 
-    def changes_from(self, other: JudgingOptions) -> dict[str, tuple[Any, Any]]:
+    def changes_from(self, other: EvaluationOptions) -> dict[str, tuple[Any, Any]]:
         """Returns the changed options: name -> (other's value, ours)."""
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {name: (theirs[name], of) for name, of in ours.items() if of != theirs[name]}

@@ -1,6 +1,6 @@
 """Figures for groups of examples: by etiology, hospital, age or any other column.
 
-    groups.by_column(table, "etiology", drawn)        # a Group for each of its values
+    subgroups.by_column(table, "etiology", drawn)        # a Subgroup for each of its values
 
 A model can be right on the whole and wrong for one group.
 """
@@ -31,7 +31,7 @@ _FIGURES = ("accuracy", "sensitivity", "specificity", "roc_auc")
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class Subgroup:
     """The figures of a group of examples; None where undefined.
 
     Attributes:
@@ -58,7 +58,7 @@ class Group:
     intervals: dict[str, Interval]
 
 
-def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple[Group, ...]:
+def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple[Subgroup, ...]:
     """Returns the groups of a column, in the order of its values.
 
     Numbers are grouped by quarters if there are more than eight of them. Of more than 20 groups,
@@ -76,7 +76,7 @@ def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple
 
 def _group(
     table: Predictions, name: str, rows: npt.NDArray[np.intp], drawn: PatientBootstrap
-) -> Group:
+) -> Subgroup:
     part = table.take(rows)
     within = drawn.restricted_to(rows)
     scores, found = metrics.compute(part), intervals.of(part, within)
@@ -87,7 +87,7 @@ def _group(
         compared = table.take(both)
         roc_auc = metrics.figures(compared.label, compared.probabilities).roc_auc
         found["roc_auc"] = intervals.of(compared, drawn.restricted_to(both)).get("roc_auc")
-    return Group(
+    return Subgroup(
         name=name,
         examples=len(part),
         patients=np.unique(part.patient_id).size,
