@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, NotRequired, TypedDict, TypeGuard
 
 from trainer.errors import RunError
 from trainer.evaluation import history
@@ -36,6 +36,8 @@ class TrialRecord:
       reason: of a failure, as "cause: details"; empty for a success.
       curve: one row of metrics per epoch.
       ended: time at which the trial ended, in seconds since 1970.
+      warnings: what the guard says of the best epoch on the validation split, one sentence each;
+        None if it failed, or is of an earlier version.
     """
 
     score: float | None = None
@@ -45,6 +47,7 @@ class TrialRecord:
     reason: str = ""
     curve: Sequence[Mapping[str, float]] = ()
     ended: float = dataclasses.field(default_factory=time.time)
+    warnings: Sequence[str] | None = None
 
 
 class _SavedRecord(TypedDict):
@@ -57,6 +60,7 @@ class _SavedRecord(TypedDict):
     reason: str
     curve: list[dict[str, documents.Number]]
     ended: float
+    warnings: NotRequired[list[str] | None]
 
 
 def of_curve(
@@ -124,7 +128,7 @@ def load(folder: pathlib.Path) -> TrialRecord:
         return TrialRecord(reason=f"no result: {str(error).rstrip('.')}")
     return TrialRecord(
         found["score"], found["best_epoch"], found["epochs"], found["seconds"], found["reason"],
-        curve, found["ended"],
+        curve, found["ended"], found.get("warnings"),
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def warnings(settings: Settings, trial_id: str) -> tuple[str, ...]:
     return tuple(
         f"In refit/{trial_id}/{folder.name}: {warning}"
         for folder in finished
-        for warning in trained.open_run(folder).metrics.warnings
+        for warning in trained.open_run(folder).evaluation.warnings
     )
 
 

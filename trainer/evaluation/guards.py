@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.evaluation import intervals, resampling
 from trainer.evaluation.history import percent
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ CHANCE = 0.5
 def of_outputs(table: Predictions) -> tuple[str, ...]:
     """Returns what the outputs alone show."""
     return tuple(itertools.chain(_non_finite(table), _baseline(table), _unpredicted(table)))
+
+
+def of_table(table: Predictions) -> tuple[str, ...]:
+    """Returns what predictions alone show, the interval of their ROC-AUC included."""
+    found = intervals.of(table, resampling.PatientBootstrap(table.patient_id))
+    return (*of_outputs(table), *of_interval(found.get("roc_auc")))
 
 
 def of_interval(roc_auc: tuple[float, float] | None) -> tuple[str, ...]:

@@ -184,7 +184,9 @@ def _image(figure: matplotlib.figure.Figure, title: str) -> str:
     return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
 
 
-def predictions_of(data: Data, split: str, probabilities: np.ndarray, judge_by: str) -> Predictions:
+def predictions_of(
+    data: Data, split: str, probabilities: np.ndarray, judge_by: str = "etiology"
+) -> Predictions:
     """Returns the table of predictions of a split.
 
     Args:

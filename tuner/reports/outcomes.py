@@ -87,6 +87,7 @@ class Reader:
             ended_at=None if is_running else record.ended - self._began,
             reason=trial.message or record.reason,
             configuration=configuration,
+            warnings=record.warnings,
         )
         if not is_running:
             self._ended[trial.trial_id] = result

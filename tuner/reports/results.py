@@ -40,6 +40,7 @@ class TrialResult:
       ended_at: Time of its end, in seconds since the search began; None while it runs.
       reason: Why it failed, such as "diverged: ..."; empty otherwise.
       configuration: Name of its configuration, such as "b2-03".
+      warnings: What the guard says of its best epoch on the validation split; None if unknown.
     """
 
     trial_id: str
@@ -55,6 +56,7 @@ class TrialResult:
     ended_at: float | None
     reason: str
     configuration: str
+    warnings: Sequence[str] | None = None
 
     @property
     def has_score(self) -> bool:

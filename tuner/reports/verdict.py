@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
+from trainer.evaluation.guards import CHANCE
 from trainer.system import text
 from tuner import records
 from tuner.reports import formats
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from tuner.reports.results import SearchResults, TrialResult
 
 DO_NOT_USE = "DO NOT USE THIS RESULT:"
-CHANCE = 0.5
-"""ROC-AUC of a model that has learned nothing."""
 _RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
 
@@ -33,9 +32,8 @@ def warning(reason: str, *, colour: bool) -> str:
 def reasons(results: SearchResults) -> tuple[str, ...]:
     """Returns why the best trial so far must not be used; empty if it may, or none has ended.
 
-    The trainer's guard has the same rules for a run's test split; here they apply to the best trial
-    on the validation split, at the epoch of its score. A model that predicts a single class is not
-    above the majority class's share, so it needs no rule of its own.
+    The trainer's guard, applied to the best trial's predictions of the validation split, at the
+    epoch of its score. Of a trial of an earlier version, its metrics decide.
     """
     if results.best is not None:
         return (*_of_best(results, results.best), *results.refit_warnings)
@@ -56,16 +54,24 @@ def undefined(objective: str, class_counts: Mapping[str, int]) -> str:
 
 
 def _of_best(results: SearchResults, best: TrialResult) -> Iterator[str]:
-    epoch = _best_epoch(results.objective, best)
+    counts = results.class_counts
+    yield from (
+        f"The validation split has no example of {name}." for name, n in counts.items() if not n
+    )
+    if best.warnings is None:
+        yield from _of_metrics(results, best)
+    else:
+        yield from (f"The best trial, on validation: {warning}" for warning in best.warnings)
+
+
+def _of_metrics(results: SearchResults, best: TrialResult) -> Iterator[str]:
+    """Yields what the metrics of the best epoch show."""
+    epoch, counts = _best_epoch(results.objective, best), results.class_counts
     auc = epoch.get("val_auc")
     if records.is_defined(auc) and auc <= CHANCE:
         yield (
             f"The best trial's val_auc {formats.score(auc)} is not above {CHANCE}, that of chance."
         )
-    counts = results.class_counts
-    yield from (
-        f"The validation split has no example of {name}." for name, n in counts.items() if not n
-    )
     accuracy = epoch.get("val_accuracy")
     if not counts or not records.is_defined(accuracy):
         return

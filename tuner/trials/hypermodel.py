@@ -6,7 +6,7 @@ model = FineTuning(workspace, space, "val_auc").build(hp)
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras_tuner
 
@@ -58,7 +58,7 @@ class FineTuning(keras_tuner.HyperModel):
         *,
         folder: pathlib.Path,
         epochs: int,
-    ) -> list[dict[str, Any]]:
+    ) -> tasks.Outcome:
         """Trains the model that `build` has just built; resumes from a checkpoint in `folder`.
 
         Args:
@@ -68,7 +68,7 @@ class FineTuning(keras_tuner.HyperModel):
           epochs: last epoch to train, counted from the start of the configuration.
 
         Returns:
-          One row of metrics per epoch, from the first.
+          A row of metrics per epoch, from the first, and what the guard says.
         """
         if self._setup is None or model is not self._setup.feed.model:
             raise ValueError("fit needs the model that the last call of build returned.")

@@ -2,7 +2,8 @@
 
     workspace = tasks.Workspace(base)
     task = tasks.Task(tasks.config_of(base, values, "val_auc"), folder, epochs=7)
-    curve = tasks.train(task, workspace, workspace.build(task.config))
+    outcome = tasks.train(task, workspace, workspace.build(task.config))
+    outcome.curve, outcome.warnings
 
 The folder of a configuration is a run directory. A trial resumes from its checkpoint, written in
 the rung below or by a killed process, with optimizer, random states and history.
@@ -24,7 +25,9 @@ import tensorflow as tf
 from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, DiskError, DivergedError, RunError, TooLargeError
+from trainer.evaluation import guards
 from trainer.models import precision
+from trainer.runs import trained
 from trainer.runs.run_directory import RunDirectory
 from trainer.system import text
 from trainer.training import fitting, setups
@@ -56,6 +59,20 @@ class Task:
     config: Config
     folder: pathlib.Path
     epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial has trained.
+
+    Attributes:
+      curve: one row of metrics per epoch of the configuration.
+      warnings: what the guard says of the best epoch's predictions on the validation split, one
+        sentence each; see `trainer.evaluation.guards`.
+    """
+
+    curve: Sequence[Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
 
 
 class Workspace:
@@ -115,14 +132,16 @@ def config_to_repeat(
     return with_value(config, {**ends, "patience": epochs, **recoveries})
 
 
-def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> list[dict[str, float]]:
-    """Trains to the task's last epoch; returns the history, one row of metrics per epoch."""
-    directory = RunDirectory(task.folder)
-    with workspace.data(task.config).reading():
-        fitting.fit(
+def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> Outcome:
+    """Trains to the task's last epoch, and predicts the validation split with the best epoch."""
+    directory, data = RunDirectory(task.folder), workspace.data(task.config)
+    with data.reading():
+        driver = fitting.fit(
             task.config, workspace.context, setup, directory, until=task.epochs, is_quiet=True
         )
-    return directory.load_rows()
+        probabilities = driver.predict(setup.feed.evaluation_batches("validation"))
+        table = trained.predictions_of(data, "validation", probabilities)
+    return Outcome(directory.load_rows(), guards.of_table(table))
 
 
 @contextlib.contextmanager
@@ -143,7 +162,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def attempt(
-    folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Sequence[Any]]
+    folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Outcome]
 ) -> records.TrialRecord:
     """Trains and returns the trial's record; an error becomes a failed record.
 
@@ -151,15 +170,16 @@ def attempt(
       folder: of the configuration; the traceback of an error is saved there.
       epochs: last epoch that `work` trains.
       objective: name of the metric that is the score.
-      work: trains, and returns one row of metrics per epoch.
+      work: trains.
 
     Raises:
       OSError, DiskError: when the disk fails, which is not the trial's fault.
     """
     start = time.monotonic()
     try:
-        curve = work()
-        return records.of_curve(curve, epochs, objective, time.monotonic() - start)
+        outcome = work()
+        found = records.of_curve(outcome.curve, epochs, objective, time.monotonic() - start)
+        return dataclasses.replace(found, warnings=outcome.warnings)
     except (OSError, DiskError):
         raise
     except Exception as error:  # noqa: BLE001 -- No error of a trial may end the search.

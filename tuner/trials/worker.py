@@ -118,7 +118,7 @@ class TrialWorker(keras_tuner.Tuner):
     ) -> records.TrialRecord:
         hp = trial.hyperparameters
 
-        def work() -> list[dict[str, Any]]:
+        def work() -> tasks.Outcome:
             with tasks.locked(folder):
                 model = self.hypermodel.build(hp)
                 return self.hypermodel.fit(hp, model, folder=folder, epochs=epochs)
