@@ -26,7 +26,7 @@ from trainer.errors import ConfigError
 from trainer.evaluation import assessment
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
-from trainer.runs import evaluated, looks, resuming, run_directory, trained
+from trainer.runs import evaluated, looks, resuming, run_directory, summaries, trained
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
@@ -177,6 +177,7 @@ def _train_in(
     evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
         evaluated.save(evaluation, data)
+        summaries.write(evaluation, directory.tensorboard / evaluated.SPLIT)
     return evaluation
 
 
