@@ -72,20 +72,31 @@ class Point:
     y: float
 
 
-def sheet(width: int, height: int) -> matplotlib.figure.Figure:
-    """Returns an empty figure of a size in CSS pixels."""
-    layout = matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04)
-    return matplotlib.figure.Figure((width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+def sheet(
+    width: int, height: int, *, margins: tuple[int, int, int, int] | None = None
+) -> matplotlib.figure.Figure:
+    """Returns an empty figure of a size in CSS pixels.
 
-
-def _quick_sheet() -> matplotlib.figure.Figure:
-    """Returns a sheet with fixed margins: measuring all texts takes as long as drawing.
-
-    A page is written after each epoch, and its curves must cost next to nothing.
+    Args:
+      width: of the figure.
+      height: of the figure.
+      margins: left, bottom, right and top. None: as the texts need, which are measured for that:
+        it takes as long as drawing them.
     """
-    figure = matplotlib.figure.Figure((360 / _DPI, 270 / _DPI), dpi=_DPI)
-    figure.subplots_adjust(left=64 / 360, right=352 / 360, bottom=84 / 270, top=246 / 270)
+    if margins is None:
+        layout = matplotlib.layout_engine.ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04)
+        return matplotlib.figure.Figure((width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+    left, bottom, right, top = margins
+    figure = matplotlib.figure.Figure((width / _DPI, height / _DPI), dpi=_DPI)
+    figure.subplots_adjust(
+        left / width, bottom / height, 1 - right / width, 1 - top / height, wspace=0, hspace=0
+    )
     return figure
+
+
+def _epoch_sheet() -> matplotlib.figure.Figure:
+    """Returns the sheet of a learning curve, which is drawn after each epoch, so has to be quick."""
+    return sheet(360, 270, margins=(64, 84, 8, 24))
 
 
 @in_page_style
@@ -104,7 +115,7 @@ def curve(
       best: The best epoch, from 1.
       joins_after: The epochs of the head alone, after which unfrozen layers train too.
     """
-    figure = _quick_sheet()
+    figure = _epoch_sheet()
     axes = figure.subplots()
     plots.draw_panel(axes, title, lines)
     _mark_epochs(axes, best, joins_after)
@@ -116,7 +127,7 @@ def by_epoch(
     title: str, label: str, values: Sequence[float], *, best: int | None, joins_after: int | None
 ) -> matplotlib.figure.Figure:
     """Draws one value by epoch, with a line at zero if it changes its sign."""
-    figure = _quick_sheet()
+    figure = _epoch_sheet()
     axes = figure.subplots()
     axes.plot(range(1, len(values) + 1), values, color=INK, marker="o", markersize=3)
     axes.set_title(title)
@@ -248,12 +259,14 @@ def scores(
     """
     figure = sheet(400, 190 * len(groups) + 30)
     panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    most = max(int(np.histogram(of, 20, (0, 1))[0].max()) for of in groups.values())
     looks = ((BLUE, "\\\\\\"), (VERMILLION, "///"))
     for place, (axes, (name, values)) in enumerate(zip(panels, groups.items(), strict=True)):
         colour, hatch = looks[place]
         axes.hist(
             values, bins=20, range=(0, 1), facecolor="none", edgecolor=colour, hatch=hatch
         )
+        axes.set_ylim(0.7, 2 * max(most, 5))  # Before the scale, which an empty group has none for.
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
@@ -261,8 +274,6 @@ def scores(
         axes.set_ylabel("examples (log)")
         axes.grid(visible=True, axis="y", alpha=0.3)
         axes.axvline(0, color=INK, linewidth=1.5, gid=f"now{place}")
-    most = max(int(np.histogram(of, 20, (0, 1))[0].max()) for of in groups.values())
-    panels[-1].set_ylim(0.7, 2 * max(most, 5))
     panels[-1].set_xlabel(label)
     panels[-1].set_xlim(0, 1)
     return figure

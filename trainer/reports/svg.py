@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -93,9 +94,13 @@ def inline(
 
 def _written(figure: matplotlib.figure.Figure) -> str:
     file = io.StringIO()
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # Of scripts that Matplotlib's font lacks. It only measures the text; a browser draws it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    written = file.getvalue()
+    # Matplotlib writes control characters as they are, which no XML may have.
+    return written if written.replace("\n", "").isprintable() else text.printable(written)
 
 
 def _box(figure: matplotlib.figure.Figure, width: float, height: float) -> str:

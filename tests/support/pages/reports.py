@@ -290,3 +290,22 @@ _SHIFT = {
     ],
     "warning": "",
 }  # fmt: skip
+
+
+def hostile_document(predictions: Predictions) -> dict[str, Any]:
+    """Returns a report in which every text tries to become something else."""
+
+    def spoilt(value: Any) -> Any:
+        if isinstance(value, str):
+            return f"{value} {HOSTILE}\u202e\x07"
+        if isinstance(value, dict):
+            return {key: spoilt(item) for key, item in value.items()}
+        return [spoilt(item) for item in value] if isinstance(value, list) else value
+
+    whole = document(predictions)
+    names = list(predictions.class_names)
+    metrics = {**spoilt(whole["metrics"]), "class_names": names, "warnings": list(NAMES)}
+    kept = ("history", "monitor", "shared_with", "operating_point", "calibration")
+    found = {key: value if key in kept else spoilt(value) for key, value in whole.items()}
+    found["data"] = {**spoilt(whole["data"]), "images": {"test": dict.fromkeys(NAMES, 3)}}
+    return found | {"metrics": metrics, "notices": list(NAMES)}
