@@ -26,11 +26,9 @@ PSI_NOTE = (
     "splits apart: 0.5 means that it can't."
 )
 LIMITS = (
-    "Trained on images of one source. What other machines, hospitals, ages or diseases show may "
-    "differ, and the figures on this page do not cover it.",
+    "Trained on images of one source: nothing here covers other machines, hospitals or ages.",
     "It answers with one of its classes for any image, also for one that is not a chest X-ray.",
-    "Its probabilities hold for the share of classes in its data; elsewhere predictive values "
-    "change with the prevalence.",
+    "Its probabilities hold for the share of classes in its data; prevalence changes them.",
     "Labels are those of the data set. They were not read again.",
 )
 
@@ -59,10 +57,8 @@ def _shared(document: Mapping[str, Any]) -> list[str]:
     if not shared or not examples:
         return []
     others = " or ".join(document.get("shared_with") or ("train",))
-    return [
-        f"{count(shared)} of {count(examples)} images ({percent(shared / examples)}) share a "
-        f"patient with {others}: the figures are optimistic."
-    ]
+    share = f"{count(shared)} of {count(examples)} images ({percent(shared / examples)})"
+    return [f"{share} share a patient with {others}: the figures are optimistic."]
 
 
 def leakage(document: Mapping[str, Any]) -> str:
@@ -106,8 +102,12 @@ def splits(document: Mapping[str, Any]) -> Grid | None:
         return None
     names = list(dict.fromkeys(name for of in images.values() for name in of))
     rows = [
-        [split, *(count(of.get(name, 0)) for name in names), count(sum(of.values()))]
-        + [count(patients.get(split))]
+        [
+            split,
+            *(count(of.get(name, 0)) for name in names),
+            count(sum(of.values())),
+            count(patients.get(split)),
+        ]
         for split, of in images.items()
     ]
     return Grid("Images and patients by split", ["split", *names, "images", "patients"], rows)
@@ -143,7 +143,11 @@ def statistics(document: Mapping[str, Any]) -> Grid | None:
     if not found or not names:
         return None
     rows = [
-        [split, count(part(found, split).get("examples")), count(part(found, split).get("patients"))]
+        [
+            split,
+            count(part(found, split).get("examples")),
+            count(part(found, split).get("patients")),
+        ]
         + [number(part(found, split, "statistics").get(name)) for name in names]
         for split in found
     ]
@@ -182,7 +186,7 @@ def model(document: Mapping[str, Any]) -> dict[str, str]:
     point = part(document, "operating_point")
     temperature = part(document, "calibration").get("temperature")
     size = config.get("image_size") or part(document, "data").get("image_size")
-    facts = {
+    return {
         "what it is": f"an image classifier: backbone {config.get('backbone') or DASH}, "
         f"{config.get('dense_layers', DASH)} × {config.get('neurons', DASH)} neurons, softmax",
         "input": f"grey image, uint8, {f'{size} × {size} px' if size else 'of any size'}",
@@ -196,7 +200,6 @@ def model(document: Mapping[str, Any]) -> dict[str, str]:
         "temperature": number(temperature, 3) if temperature else "not scaled",
         "intended use": "research on methods, with images like those it was trained on",
     }
-    return facts
 
 
 _ENVIRONMENT = {

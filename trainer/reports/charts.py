@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.figure
@@ -17,7 +18,6 @@ import matplotlib.layout_engine
 import matplotlib.style
 import matplotlib.ticker
 import numpy as np
-import scipy.stats
 
 from trainer.reports import plots
 from trainer.system import text
@@ -95,7 +95,7 @@ def sheet(
 
 
 def _epoch_sheet() -> matplotlib.figure.Figure:
-    """Returns the sheet of a learning curve, which is drawn after each epoch, so has to be quick."""
+    """Returns the sheet of a learning curve: it is drawn after each epoch, and must be quick."""
     return sheet(360, 270, margins=(64, 84, 8, 24))
 
 
@@ -188,7 +188,7 @@ def rates(
         inset.spines[:].set(visible=True, color=SOFT)
         inset.grid(visible=True, alpha=0.3)
         frame = axes.indicate_inset_zoom(inset, edgecolor=SOFT)
-        for connector in frame.connectors:  # They cross the curve.
+        for connector in frame.connectors or ():  # They cross the curve.
             connector.set_visible(False)
     return figure
 
@@ -240,7 +240,7 @@ def wilson(share: npt.NDArray[Any], count: npt.NDArray[Any]) -> tuple[Any, Any]:
       share: [B] in [0, 1].
       count: [B] examples, above 0.
     """
-    squared = scipy.stats.norm.ppf(0.975) ** 2
+    squared = statistics.NormalDist().inv_cdf(0.975) ** 2
     middle = (share + squared / (2 * count)) / (1 + squared / count)
     spread = np.sqrt(share * (1 - share) * squared / count + (squared / count) ** 2 / 4)
     half = spread / (1 + squared / count)
@@ -248,9 +248,7 @@ def wilson(share: npt.NDArray[Any], count: npt.NDArray[Any]) -> tuple[Any, Any]:
 
 
 @in_page_style
-def scores(
-    groups: Mapping[str, npt.NDArray[Any]], label: str
-) -> matplotlib.figure.Figure:
+def scores(groups: Mapping[str, npt.NDArray[Any]], label: str) -> matplotlib.figure.Figure:
     """Draws a histogram of probabilities for each group, with counts on a logarithmic axis.
 
     Args:
@@ -263,9 +261,7 @@ def scores(
     looks = ((BLUE, "\\\\\\"), (VERMILLION, "///"))
     for place, (axes, (name, values)) in enumerate(zip(panels, groups.items(), strict=True)):
         colour, hatch = looks[place]
-        axes.hist(
-            values, bins=20, range=(0, 1), facecolor="none", edgecolor=colour, hatch=hatch
-        )
+        axes.hist(values, bins=20, range=(0, 1), facecolor="none", edgecolor=colour, hatch=hatch)
         axes.set_ylim(0.7, 2 * max(most, 5))  # Before the scale, which an empty group has none for.
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))

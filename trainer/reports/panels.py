@@ -75,7 +75,9 @@ def discrimination(table: Predictions, counts: Counts) -> list[markupsafe.Markup
         return []
     label, score = table.label == 1, table.probabilities[:, 1].clip(0, 1)
     false_rate, true_rate, _ = sklearn.metrics.roc_curve(label, score)
-    precision, recall, _ = sklearn.metrics.precision_recall_curve(label, score, drop_intermediate=True)
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(
+        label, score, drop_intermediate=True
+    )
     named = {"at 0.5": counts.at(0.5)}
     if counts.operating_point:
         named[f"at {counts.operating_point.threshold:.3f}, the operating point"] = (

@@ -47,7 +47,9 @@ def caution(data: Mapping[str, Any]) -> str:
         "split is not leak-free, and its figures are optimistic."
     )
     if data.get("is_phantom"):
-        return f"{leak} This run's images are drawn by a program: its figures say nothing of people."
+        return (
+            f"{leak} This run's images are drawn by a program: its figures say nothing of people."
+        )
     reason = {
         "grouped": "This run splits by patient, which is harder: the figures are not of the same "
         "test images, and not of the same difficulty.",

@@ -84,7 +84,9 @@ def draw_curves(
     best = history_lib.best_epoch(history, monitor)
     label = f"best epoch: {best} ({history_lib.MEANINGS[monitor]})"
     for axes, (title, lines) in zip(panels, groups.items(), strict=True):
-        draw_panel(axes, title, lines, lambda side, values: f"{side:<10} {history_lib.span(values)}")
+        draw_panel(
+            axes, title, lines, lambda side, values: f"{side:<10} {history_lib.span(values)}"
+        )
         if best is not None:
             axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
         _put_legend_below(axes)

@@ -1,4 +1,4 @@
-"""Turns a Matplotlib figure into SVG that is part of a page: it follows the page's font and colours.
+"""Turns a Matplotlib figure into SVG that is part of a page, in the page's font and colours.
 
 Matplotlib draws; this module only rewrites what it wrote. Each colour becomes a variable of the
 page's style sheet, so that one drawing serves light mode, dark mode and print. Styles become
@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import markupsafe
+import matplotlib.figure
 import matplotlib.style
 
 from trainer.system import text
@@ -24,11 +25,14 @@ from trainer.system import text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import matplotlib.figure
-
-SECTION = "{http://www.w3.org/2000/svg}"
+_SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_STYLE = {"savefig.facecolor": "auto", "svg.fonttype": "none", "svg.hashsalt": "cxr-trainer", "path.simplify_threshold": 0.3}
+_STYLE = {
+    "savefig.facecolor": "auto",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cxr-trainer",
+    "path.simplify_threshold": 0.3,
+}
 COLOURS = {
     "#000000": "ink", "#ffffff": "paper", "#595959": "soft", "#b0b0b0": "rule", "#cccccc": "rule",
     "#0072b2": "blue", "#d55e00": "vermillion", "#009e73": "green", "#cc79a7": "purple",
@@ -65,12 +69,12 @@ def inline(
     Raises:
       ValueError: The figure has a colour that the style sheet does not know.
     """
-    root = ET.fromstring(_written(figure))  # noqa: S314 - Matplotlib wrote it.
+    root = ET.fromstring(_written(figure))
     kept = {*(titles or {}), *_gids(figure)}
     _drop_frames(root)
     references = set(_references(root))
     for element in root.iter():
-        element.tag = element.tag.removeprefix(SECTION)
+        element.tag = element.tag.removeprefix(_SVG)
         element.text = _text(element)
         element.tail = None
         _rewrite(element, name, references | kept)
@@ -89,7 +93,7 @@ def inline(
     }
     _unwrap(root)
     # Matplotlib's text and ours were escaped by ElementTree.
-    return markupsafe.Markup(ET.tostring(root, encoding="unicode", short_empty_elements=True))  # noqa: S704
+    return markupsafe.Markup(ET.tostring(root, encoding="unicode", short_empty_elements=True))
 
 
 def _written(figure: matplotlib.figure.Figure) -> str:
@@ -117,12 +121,12 @@ def _gids(figure: matplotlib.figure.Figure) -> Iterator[str]:
 
 
 def _drop_frames(root: ET.Element) -> None:
-    """Removes metadata, the style sheet, which would apply to the whole page, and what is unseen."""
+    """Removes metadata, what is unseen, and a style sheet that would apply to the whole page."""
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag in (f"{SECTION}metadata", f"{SECTION}style"):
-                parent.remove(child)
-            elif "fill: none" == child.get("style") and child.tag == f"{SECTION}path":
+            is_path = child.tag == f"{_SVG}path"
+            is_unseen = is_path and child.get("style") == "fill: none"
+            if is_unseen or child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
 
 
@@ -164,7 +168,7 @@ def _rewrite(element: ET.Element, name: str, kept: set[str]) -> None:
     element.attrib = {key: " ".join(value.split()) for key, value in attributes.items()}
 
 
-def _declarations(style: str) -> Iterator[tuple[str, str]] | dict[str, str]:
+def _declarations(style: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for declaration in filter(None, style.split(";")):
         key, value = (part.strip() for part in declaration.split(":", 1))

@@ -291,4 +291,5 @@ def best_epoch(history: Mapping[str, Sequence[float]], monitor: str) -> str:
     best = history_lib.best_epoch(history, monitor)
     if best is None:
         return ""
-    return f"Best epoch: {best} of {len(history[monitor])} ({history_lib.MEANINGS.get(monitor, monitor)})."
+    meaning = history_lib.MEANINGS.get(monitor, monitor)
+    return f"Best epoch: {best} of {len(history[monitor])} ({meaning})."

@@ -118,8 +118,8 @@ def count(predictions: Predictions, operating_point: float | None = None) -> Cou
     tp, fp = (len(of) - np.searchsorted(of, grid) for of in (sick, healthy))
     point = None
     if operating_point is not None and np.isfinite(operating_point):
-        ends = [int((of >= operating_point).sum()) for of in (sick, healthy)]
-        point = _rates(operating_point, *ends, len(sick), len(healthy))
+        hits, alarms = (int((of >= operating_point).sum()) for of in (sick, healthy))
+        point = _rates(operating_point, hits, alarms, len(sick), len(healthy))
     return Counts(len(sick), len(healthy), tuple(tp.tolist()), tuple(fp.tolist()), point)
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import markupsafe
-    import matplotlib.figure
 
     from tuner.reports.importance import Importance
     from tuner.reports.results import SearchResults, TrialResult
@@ -83,7 +83,9 @@ def parallel_coordinates(results: SearchResults) -> Chart:
         ends = _height(last, _clipped(trial.score, last)) if trial.has_score else _BELOW
         gid = f"line-{place}"
         titles[gid] = _caption(trial)
-        host.plot(range(count + 1), [*heights, ends], gid=gid, clip_on=False, **_look(trial, results))
+        host.plot(
+            range(count + 1), [*heights, ends], gid=gid, clip_on=False, **_look(trial, results)
+        )
     if len(scored) < len(trials):
         host.text(count + 0.06, _BELOW, "failed", va="center", color=SOFT)
     names = ", ".join(d.name for d in results.dimensions) or "no dimension"
@@ -161,7 +163,8 @@ def _limits(axis: Any) -> tuple[float, float]:
 
 
 def _clipped(score: float | None, axis: Any) -> float:
-    return float(np.clip(score or 0.0, *sorted(_limits(axis))))
+    low, high = sorted(_limits(axis))
+    return float(np.clip(score or 0.0, low, high))
 
 
 def score_limits(scores: Iterable[float], direction: str) -> tuple[float, float]:
@@ -253,7 +256,9 @@ def learning_curves(
             gid = f"{part}-{place}"
             if line and (part == "new" or len(line) > 1):
                 look = _look(trial, results, is_old=part == "old")
-                marks = {} if part == "old" else {"marker": "o", "markevery": [-1], "markersize": 4}
+                marks: dict[str, Any] = (
+                    {} if part == "old" else {"marker": "o", "markevery": [-1], "markersize": 4}
+                )
                 axes.plot(*zip(*line, strict=True), gid=gid, **look, **marks)
                 titles[gid] = _caption(trial)
     return Chart(figure, name, label, titles)
@@ -295,9 +300,7 @@ def score_by_time(results: SearchResults) -> Chart:
     return Chart(figure, "time", label, titles)
 
 
-def best_so_far(
-    ended: Iterable[TrialResult], results: SearchResults
-) -> list[tuple[float, float]]:
+def best_so_far(ended: Iterable[TrialResult], results: SearchResults) -> list[tuple[float, float]]:
     """Returns (seconds, score) of each trial that beat those that had ended before it."""
     stairs: list[tuple[float, float]] = []
     for trial in ended:

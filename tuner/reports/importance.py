@@ -67,7 +67,9 @@ def measure(results: SearchResults) -> Importance | None:
     if len(trials) < MIN_CONFIGURATIONS or np.ptp(target) == 0 or not results.dimensions:
         return None
     dimensions = results.dimensions
-    inputs = np.array([[_coordinate(d, trial.values[d.name]) for d in dimensions] for trial in trials])
+    inputs = np.array(
+        [[_coordinate(d, trial.values[d.name]) for d in dimensions] for trial in trials]
+    )
     forest = sklearn.ensemble.RandomForestRegressor(_TREES, oob_score=True, random_state=_SEED)
     forest.fit(inputs, target)
     found = sklearn.inspection.permutation_importance(

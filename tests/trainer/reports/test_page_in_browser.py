@@ -22,7 +22,7 @@ POINT = 0.43127
 BATCH = 40
 
 
-def drawn(table, rows):
+def drawn(rows):
     """Phantom radiographs for the rows."""
     records = phantoms.records()
     images = np.stack([phantoms.render(records[row % BATCH]) for row in rows])
@@ -30,8 +30,8 @@ def drawn(table, rows):
 
 
 def write(path, document, table):
-    samples = drawn(table, predictions.choose_samples(table))
-    errors = drawn(table, pictures.worst_errors(table))
+    samples = drawn(predictions.choose_samples(table))
+    errors = drawn(pictures.worst_errors(table))
     page.write(path, document, table, samples=samples, errors=errors)
 
 
@@ -120,7 +120,9 @@ def figures(shown):
         name: shown.locator(f"[data-rate={name}]").inner_text()
         for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1")
     }
-    cells = [int(shown.locator(f"[data-cell={name}]").inner_text()) for name in ("tn", "fp", "fn", "tp")]
+    cells = [
+        int(shown.locator(f"[data-cell={name}]").inner_text()) for name in ("tn", "fp", "fn", "tp")
+    ]
     return rates, cells
 
 

@@ -208,7 +208,7 @@ def test_the_best_score_so_far_only_rises():
 
 
 def ticks(dimension: Dimension) -> list[tuple[str, float]]:
-    """The texts of a dimension's axis, from below, each with its place: 0 is the foot, 1 the top."""
+    """The texts of a dimension's axis, each with its place: 0 is the foot, 1 the top."""
     value = dimension.choices[0] if dimension.choices else dimension.low
     found = search(trial(values={dimension.name: value}), dimensions=(dimension,))
     axis = charts.parallel_coordinates(found).figure.axes[1]
