@@ -99,6 +99,10 @@ def _epoch_sheet() -> matplotlib.figure.Figure:
     return sheet(360, 270, margins=(64, 84, 8, 24))
 
 
+def _square_sheet() -> matplotlib.figure.Figure:
+    return sheet(360, 390, margins=(58, 82, 18, 24))
+
+
 @in_page_style
 def curve(
     title: str,
@@ -171,17 +175,19 @@ def rates(
       chance: y of a model that has learned nothing, as a level; None for the diagonal.
       corner: left and bottom end of a square of side 0.2, which is enlarged in the middle.
     """
-    figure = sheet(360, 390)
+    figure = _square_sheet()
     axes = figure.subplots()
     ends = (0, 1) if chance is None else (chance, chance)
     axes.plot((0, 1), ends, color=SOFT, linestyle=":", linewidth=1.2, label="no skill")
-    _draw_rates(axes, x, y, points)
+    # Tied scores are a slope of the ROC curve, and average precision holds each precision leftwards.
+    steps = "default" if chance is None else "steps-pre"
+    _draw_rates(axes, x, y, points, steps)
     axes.plot(0, 0, "o", color=INK, markersize=6, clip_on=False, gid="now")
     _unit_square(axes, *names)
     if corner is not None:
         left, bottom = corner
         inset = axes.inset_axes((0.3, 0.17, 0.55, 0.55))
-        _draw_rates(inset, x, y, points)
+        _draw_rates(inset, x, y, points, steps)
         inset.set(xlim=(left, left + 0.2), ylim=(bottom, bottom + 0.2), facecolor=PAPER)
         inset.locator_params(nbins=4)
         inset.tick_params(labelsize=10)
@@ -193,8 +199,8 @@ def rates(
     return figure
 
 
-def _draw_rates(axes: Any, x: Any, y: Any, points: Sequence[Point]) -> None:
-    axes.plot(x, y, color=BLUE, linewidth=1.8, drawstyle="steps-post")
+def _draw_rates(axes: Any, x: Any, y: Any, points: Sequence[Point], steps: str) -> None:
+    axes.plot(x, y, color=BLUE, linewidth=1.8, drawstyle=steps)
     for point, marker in zip(points, "os", strict=False):
         axes.plot(
             point.x, point.y, marker, color=VERMILLION, markersize=8, label=point.name,
@@ -220,7 +226,7 @@ def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> matplotlib.fig
       title: of the chart.
       bins: with `mean_probability`, `share` and `examples`.
     """
-    figure = sheet(360, 390)
+    figure = _square_sheet()
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color=SOFT, linestyle=":", linewidth=1.2, label="perfect")
     x = np.array([of["mean_probability"] for of in bins])
@@ -255,7 +261,8 @@ def scores(groups: Mapping[str, npt.NDArray[Any]], label: str) -> matplotlib.fig
       groups: by name, [N] probabilities in [0, 1].
       label: of what they are the probability.
     """
-    figure = sheet(400, 190 * len(groups) + 30)
+    figure = sheet(400, 180 * len(groups) + 30, margins=(66, 44, 14, 24))
+    figure.subplots_adjust(hspace=0.25)
     panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     most = max(int(np.histogram(of, 20, (0, 1))[0].max()) for of in groups.values())
     looks = ((BLUE, "\\\\\\"), (VERMILLION, "///"))
@@ -278,7 +285,7 @@ def scores(groups: Mapping[str, npt.NDArray[Any]], label: str) -> matplotlib.fig
 @in_page_style
 def counts(groups: Mapping[str, Sequence[int]], names: Sequence[str]) -> matplotlib.figure.Figure:
     """Draws bars of the number of examples of each class, side by side for each group."""
-    figure = sheet(400, 90 + 50 * len(names))
+    figure = sheet(400, 116 + 50 * len(names), margins=(134, 86, 14, 26))
     axes = figure.subplots()
     thick = 0.8 / len(groups)
     looks = ((BLUE, "\\\\\\"), (VERMILLION, "///"))
@@ -296,7 +303,7 @@ def counts(groups: Mapping[str, Sequence[int]], names: Sequence[str]) -> matplot
     axes.set_xlabel("examples")
     axes.set_title("Classes")
     axes.margins(x=0.16)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=2)
+    figure.legend(loc="lower center", ncols=2)
     return figure
 
 

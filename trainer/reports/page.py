@@ -168,21 +168,24 @@ def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
         name: [float("nan") if value is None else float(value) for value in values]
         for name, values in part(document, "history").items()
     }
-    joins_after = _joins_after(part(document, "run", "config"))
-    trained = max(map(len, history.values()), default=0)
-    if joins_after is not None and joins_after >= trained:
-        joins_after = None
+    join = joins_after(part(document, "run", "config"))
+    if join is not None and join >= max(map(len, history.values()), default=0):
+        join = None
     monitor = str(document.get("monitor") or "val_loss")
     return {
-        "curves": panels.training(history, monitor, joins_after) if history else [],
+        "curves": panels.training(history, monitor, join) if history else [],
         "spans": tables.spans(history),
-        "joins_after": joins_after,
+        "joins_after": join,
         "best_epoch": tables.best_epoch(history, monitor),
     }
 
 
-def _joins_after(config: Mapping[str, Any]) -> int | None:
-    """Returns after how many epochs the unfrozen layers join; None if they don't."""
+def joins_after(config: Mapping[str, Any]) -> int | None:
+    """Returns after how many epochs of the head alone unfrozen layers join; None if they don't.
+
+    Args:
+      config: the run's options.
+    """
     head_epochs = config.get("head_epochs")
     unfrozen, weights = str(config.get("layers_to_unfreeze", "0")), config.get("weights")
     if not isinstance(head_epochs, int) or not head_epochs or unfrozen == "0" or weights == "none":
@@ -197,8 +200,8 @@ def _charts(
         "slider": None,
         "rates": [],
         "probabilities": [
-            *panels.scores(table),
             *panels.reliability(part(document, "calibration")),
+            *panels.scores(table),
             *panels.distribution(part(document, "metrics", "output_distribution")),
         ],
         "confusion": tables.confusion(document),
