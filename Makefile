@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 TPU_BIN := .venv-tpu/bin
 
-.PHONY: demo test check test-slow test-long test-versions tpu-check-small tpu-check lock clean
+.PHONY: demo test check test-browser test-slow test-long test-versions tpu-check-small tpu-check lock clean
 
 demo: .venv
 	$(BIN)/python -m trainer --recipe=quickstart
@@ -16,6 +16,10 @@ test: .venv
 
 test-slow: .venv
 	$(BIN)/python $(PYTEST) -m "slow and not long"
+
+# Opens the HTML pages in Chromium, which must be installed.
+test-browser: .venv
+	$(BIN)/python -m pytest -m browser
 
 # Takes half an hour: runs and searches killed at random moments, damaged files, whole benchmarks.
 test-long: .venv

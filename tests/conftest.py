@@ -13,10 +13,12 @@ from xdist.scheduler import LoadScopeScheduling
 import cxr_tfds
 from cxr_tfds import phantoms
 from tests.support import shared_folders
+from tests.support.pages import browsers
 from trainer.data import opening
 from trainer.options import DataOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from xdist.remote import Producer
@@ -95,3 +97,10 @@ def data_dir(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         opening.load(options, image_size=224)
 
     return shared_folders.made_once(tmp_path_factory, "data", build)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A running Chromium."""
+    with browsers.launched() as found:
+        yield found

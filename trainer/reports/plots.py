@@ -30,7 +30,7 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trainer.evaluation.predictions import Predictions
 
@@ -84,22 +84,43 @@ def draw_curves(
     best = history_lib.best_epoch(history, monitor)
     label = f"best epoch: {best} ({history_lib.MEANINGS[monitor]})"
     for axes, (title, lines) in zip(panels, groups.items(), strict=True):
-        _draw_curves(axes, title, lines)
+        draw_panel(
+            axes, title, lines, lambda side, values: f"{side:<10} {history_lib.span(values)}"
+        )
         if best is not None:
             axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
         _put_legend_below(axes)
     return figure
 
 
-def _draw_curves(axes: Any, title: str, lines: Mapping[str, Sequence[float]]) -> None:
+def draw_panel(
+    axes: Any,
+    title: str,
+    lines: Mapping[str, Sequence[float]],
+    label: Callable[[str, Sequence[float]], str] = lambda side, _: side,
+) -> None:
+    """Draws the curves of one kind into a panel: of training solid, of validation dashed.
+
+    Args:
+      axes: Matplotlib's.
+      title: The kind, a key of `history.curves`.
+      lines: By side, one value per epoch.
+      label: Returns the text of a line in the legend, of its side and values.
+    """
     for side, values in lines.items():
         epochs = range(1, len(values) + 1)
-        label = f"{side:<10} {history_lib.span(values)}"
-        axes.plot(epochs, values, label=label, markersize=3, linewidth=1.5, **_LINES[side])
+        axes.plot(
+            epochs, values, label=label(side, values), markersize=3, linewidth=1.5, **_LINES[side]
+        )
     axes.set_title(title[0].upper() + title[1:])  # `capitalize` would turn ROC-AUC into Roc-auc.
-    axes.set_xlabel("epoch")
     axes.set_ylabel(_AXIS_LABELS.get(title, title))
-    axes.set_xlim(0.5, max(map(len, lines.values())) + 0.5)
+    mark_epochs(axes, max(map(len, lines.values())))
+
+
+def mark_epochs(axes: Any, epochs: int) -> None:
+    """Makes the x axis one of epochs, counted from 1."""
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, epochs + 0.5)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, alpha=0.3)
 

@@ -9,18 +9,18 @@ Method: L. Breiman, Random Forests, Machine Learning 45 (2001), section 10.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn.ensemble
 import sklearn.inspection
 
-from tuner.reports import scales
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tuner.reports.results import SearchResults
+    from tuner.space import Dimension
 
 MIN_CONFIGURATIONS = 10
 _WEAK_R2 = 0.2
@@ -66,9 +66,9 @@ def measure(results: SearchResults) -> Importance | None:
     target = np.array([trial.score for trial in trials], np.float64)
     if len(trials) < MIN_CONFIGURATIONS or np.ptp(target) == 0 or not results.dimensions:
         return None
-    axes = {dimension.name: scales.of_dimension(dimension) for dimension in results.dimensions}
+    dimensions = results.dimensions
     inputs = np.array(
-        [[axis.fraction(trial.values[name]) for name, axis in axes.items()] for trial in trials]
+        [[_coordinate(d, trial.values[d.name]) for d in dimensions] for trial in trials]
     )
     forest = sklearn.ensemble.RandomForestRegressor(_TREES, oob_score=True, random_state=_SEED)
     forest.fit(inputs, target)
@@ -76,6 +76,13 @@ def measure(results: SearchResults) -> Importance | None:
         forest, inputs, target, n_repeats=REPEATS, random_state=_SEED
     )
     spans = zip(found.importances_mean.tolist(), found.importances_std.tolist(), strict=True)
-    shares = dict(zip(axes, spans, strict=True))
+    shares = dict(zip([dimension.name for dimension in dimensions], spans, strict=True))
     by_size = sorted(shares.items(), key=lambda item: (-item[1][0], item[0]))
     return Importance(len(trials), dict(by_size), float(forest.oob_score_))
+
+
+def _coordinate(dimension: Dimension, value: Any) -> float:
+    """Returns a value as a number at which the forest can split: its logarithm, or its place."""
+    if dimension.choices:
+        return dimension.choices.index(value)
+    return math.log10(value) if dimension.log else float(value)

@@ -5,23 +5,31 @@ page.write(found, search_dir / "report.html")
 
 from __future__ import annotations
 
-import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainer.storage import files
+from trainer.reports import templating
+from trainer.reports.tables import Grid
 from trainer.system import text
-from trainer.system.markup import Markup, element
 from tuner.reports import charts, formats, importance, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import pathlib
+
+    import markupsafe
 
     from tuner.reports.results import SearchResults, TrialResult
     from tuner.space import Dimension
 
-_STYLE = pathlib.Path(__file__).with_suffix(".css")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_LEGEND = ("best fifth", "second", "third", "fourth", "worst fifth")
+_LEGEND = (
+    ("fifth0 best", "best"),
+    ("fifth0", "best fifth"),
+    ("fifth1", "second"),
+    ("fifth2", "third"),
+    ("fifth3", "fourth"),
+    ("fifth4", "worst fifth"),
+    ("failed", "failed"),
+)
+"""Class of the sample line, and what such a line is."""
 
 
 def write(results: SearchResults, path: pathlib.Path) -> None:
@@ -31,57 +39,37 @@ def write(results: SearchResults, path: pathlib.Path) -> None:
       results: The results so far; they may be empty.
       path: The HTML file.
     """
-    with files.replacing(path) as partial:
-        partial.write_text(_page(results) + "\n", encoding="utf-8", newline="\n")
-
-
-def _page(results: SearchResults) -> str:
-    title = f"Hyperparameter search: {results.name}"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        # HTML does not decode entities inside <style>, so the style sheet must not be escaped.
-        element("style", Markup(_STYLE.read_text("utf-8"))),
-    )
-    body = element("body", element("main", element("h1", title), *_sections(results)))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}"
-
-
-def _sections(results: SearchResults) -> Iterable[Markup]:
-    yield from (
-        element("p", verdict.warning(reason, colour=False), class_="verdict", role="alert")
-        for reason in verdict.reasons(results)
-    )
-    yield _facts(results)
-    yield _section("Best configuration", _best(results))
+    found = importance.measure(results) if results.configurations else None
+    context = {
+        "styles": ("search.css",),
+        "title": f"Hyperparameter search: {results.name}",
+        "reasons": [verdict.warning(reason, colour=False) for reason in verdict.reasons(results)],
+        "facts_of": _facts(results),
+        "best": _best(results),
+        "legend": _LEGEND,
+        "configurations": None,
+        "importance": _importance(found),
+        "no_importance": _why_no_importance(results),
+        "panels": _curves(results),
+        "by_time": _by_time(results),
+        "leaderboard": _leaderboard(results),
+        "failures": _failures(results),
+    }
     if results.configurations:
-        yield _section("All configurations", _configurations(results))
-        yield _section("Importance of the dimensions", _importance(results))
-        yield _section("Learning curves", _curves(results))
-        yield _section("Best score over time", _by_time(results))
-    yield _section("Leaderboard", _leaderboard(results))
-    yield _section("Failures", _failures(results))
+        context["configurations"] = charts.parallel_coordinates(results).markup()
+    templating.write(path, templating.render("tuner.reports", "search.html.j2", context))
 
 
-def _section(title: str, content: Iterable[Markup]) -> Markup:
-    return element("section", element("h2", title), *content)
-
-
-def _facts(results: SearchResults) -> Markup:
+def _facts(results: SearchResults) -> dict[str, str]:
     higher = "higher is better" if results.direction == "max" else "lower is better"
     done = len(results.finished)
-    facts = {
+    return {
         **results.facts,
         "objective": f"{results.objective}, {higher}",
         "trials": f"{done} of {results.planned_trials} finished, {len(results.failures)} failed",
         "total time of trials": formats.duration(sum(trial.seconds for trial in results.finished)),
         "search space": "; ".join(map(_bounds, results.dimensions)) or "nothing",
     }
-    return _definitions(facts)
 
 
 def _bounds(dimension: Dimension) -> str:
@@ -91,30 +79,17 @@ def _bounds(dimension: Dimension) -> str:
     return f"{dimension.name}: {span}{' (log)' if dimension.log else ''}"
 
 
-def _definitions(facts: Mapping[str, str]) -> Markup:
-    pairs = (
-        element("div", element("dt", name), element("dd", text)) for name, text in facts.items()
-    )
-    return element("dl", *pairs)
-
-
-def _best(results: SearchResults) -> Iterable[Markup]:
+def _best(results: SearchResults) -> dict[str, Any] | None:
     best = results.best
     if best is None:
-        yield element("p", "No trial has completed, so there is no best configuration.")
-        return
+        return None
     epochs = text.counted(best.epochs, "epoch")
-    yield element(
-        "p",
-        element("strong", f"{results.objective} {formats.score(best.score)}"),
-        f" by trial {best.trial_id} ({_where(best)}) after {epochs}.",
-    )
-    yield _definitions({name: formats.value(of) for name, of in best.values.items()})
-    yield _note(
-        f"This is the best of {text.counted(len(results.ranked), 'trial')} on the validation "
-        "split, so the score is optimistic: part of it is luck. Evaluate the configuration on "
-        "data that the search has not seen, for example with --refit_best."
-    )
+    return {
+        "score": f"{results.objective} {formats.score(best.score)}",
+        "words": f" by trial {best.trial_id} ({_where(best)}) after {epochs}.",
+        "values": {name: formats.value(of) for name, of in best.values.items()},
+        "ranked": text.counted(len(results.ranked), "trial"),
+    }
 
 
 def _where(trial: TrialResult) -> str:
@@ -123,47 +98,16 @@ def _where(trial: TrialResult) -> str:
     return f"bracket {formats.place(trial.bracket)}, rung {formats.place(trial.rung)}"
 
 
-def _note(text: str) -> Markup:
-    return element("p", text, class_="note")
-
-
-def _configurations(results: SearchResults) -> Iterable[Markup]:
-    yield _note(
-        "Each line is a configuration, drawn through its values to the score of its last rung. "
-        "Configurations that were not promoted have fewer epochs than those that were. "
-        "Scores much worse than the others are drawn at the end of the axis."
-    )
-    yield _legend()
-    yield element("div", charts.parallel_coordinates(results), class_="wide", tabindex=0)
-
-
-def _legend() -> Markup:
-    kinds = {f"fifth{place}": text for place, text in enumerate(_LEGEND)}
-    kinds = {"fifth0 best": "best", **kinds, "failed": "failed"}
-    items = (element("li", charts.swatch(kind), " ", text) for kind, text in kinds.items())
-    return element("ul", *items, class_="legend")
-
-
-def _importance(results: SearchResults) -> Iterable[Markup]:
-    found = importance.measure(results)
+def _importance(found: importance.Importance | None) -> dict[str, Any] | None:
     if found is None:
-        yield element("p", _why_no_importance(results))
-        return
-    yield element("div", charts.importances(found), class_="wide", tabindex=0)
-    yield element(
-        "p",
-        f"A random forest was fitted to the scores of {found.configurations} configurations. A bar "
-        "is the decrease of its R² when the values of that dimension are shuffled (mean and "
-        f"standard deviation of {importance.REPEATS} shuffles). The forest's out-of-bag R² is "
-        f"{found.out_of_bag_r2:.2f}"
-        + (": it predicts poorly, so the bars mean little." if found.is_weak else "."),
-    )
-    yield _note(
-        "Importance does not show which values are good, what would happen outside the searched "
-        "ranges, or that a dimension causes the score. Interacting dimensions share importance. "
-        "Configurations that were not promoted have scores from fewer epochs, which the forest "
-        "attributes to their values. Failed configurations are left out."
-    )
+        return None
+    return {
+        "chart": charts.importances(found).markup(),
+        "configurations": found.configurations,
+        "repeats": importance.REPEATS,
+        "quality": f"{found.out_of_bag_r2:.2f}",
+        "is_weak": found.is_weak,
+    }
 
 
 def _why_no_importance(results: SearchResults) -> str:
@@ -176,49 +120,40 @@ def _why_no_importance(results: SearchResults) -> str:
     return "All scores are equal, or no dimension was searched: there is nothing to attribute."
 
 
-def _curves(results: SearchResults) -> Iterable[Markup]:
+def _curves(results: SearchResults) -> list[dict[str, Any]]:
     rungs: dict[int | None, list[TrialResult]] = {}
     for trial in results.trials:
         if trial.points(results.objective):
             rungs.setdefault(trial.rung, []).append(trial)
-    if not rungs:
-        yield element("p", "No trial has finished an epoch.")
-        return
-    yield _note(
-        "Each line is a trial, in the colour of its configuration's fifth of the ranking. Dotted: "
-        "epochs of the rung below. Dashed: failed trials. Thin: running trials. All panels have "
-        "the same axes."
-    )
-    panels = []
+    found = []
     for rung in sorted(rungs, key=lambda rung: -1 if rung is None else rung):
         trials = rungs[rung]
         name = "All trials" if rung is None else f"Rung {rung}"
         title = f"{name}: {text.counted(len(trials), 'trial')}"
-        svg = charts.learning_curves(results, trials, f"{title}, {results.objective} by epoch")
-        panels.append(element("figure", element("figcaption", title), svg))
-    yield element("div", *panels, class_="panels")
+        label = f"{title}, {results.objective} by epoch"
+        identity = "curves" if rung is None else f"curves-{rung}"
+        chart = charts.learning_curves(results, trials, identity, label)
+        found.append({"title": title, "chart": chart.markup()})
+    return found
 
 
-def _by_time(results: SearchResults) -> Iterable[Markup]:
+def _by_time(results: SearchResults) -> markupsafe.Markup | None:
     if not any(trial.ended_at is not None for trial in results.finished):
-        yield element("p", "No trial has finished.")
-        return
-    yield _note("Dots are completed trials, crosses failed ones; the line is the best so far.")
-    yield element("div", charts.score_by_time(results), class_="wide", tabindex=0)
+        return None
+    return charts.score_by_time(results).markup()
 
 
-def _leaderboard(results: SearchResults) -> Iterable[Markup]:
+def _leaderboard(results: SearchResults) -> Grid | None:
     if not results.trials:
-        yield element("p", "No trial has started.")
-        return
+        return None
     names = [dimension.name for dimension in results.dimensions]
-    heads = ["rank", "trial", "status", results.objective, "bracket", "rung", "epochs", "time"]
+    heads = ["trial", "rank", "status", results.objective, "bracket", "rung", "epochs", "time"]
     ranks = {trial.trial_id: str(rank) for rank, trial in enumerate(results.ranked, start=1)}
     others = sorted((t for t in results.trials if not t.has_score), key=lambda t: t.trial_id)
     rows = [
         [
-            ranks.get(trial.trial_id, formats.NONE),
             trial.trial_id,
+            ranks.get(trial.trial_id, formats.NONE),
             trial.status.lower(),
             formats.score(trial.score) if trial.has_score else formats.NONE,
             formats.place(trial.bracket),
@@ -229,22 +164,14 @@ def _leaderboard(results: SearchResults) -> Iterable[Markup]:
         ]
         for trial in [*results.ranked, *others]
     ]
-    yield _table([*heads, *names], rows)
+    return Grid("Leaderboard", [*heads, *names], rows)
 
 
-def _failures(results: SearchResults) -> Iterable[Markup]:
+def _failures(results: SearchResults) -> Grid | None:
     if not results.failures:
-        yield element("p", "No trial has failed.")
-        return
+        return None
     rows = [
         [trial.trial_id, trial.reason or "no reason was recorded", formats.values(trial.values)]
         for trial in results.failures
     ]
-    yield _table(["trial", "reason", "values"], rows, kind="failures")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "board") -> Markup:
-    head = element("tr", *(element("th", text, scope="col") for text in heads))
-    body = (element("tr", *(element("td", text) for text in row)) for row in rows)
-    table = element("table", element("thead", head), element("tbody", *body), class_=kind)
-    return element("div", table, class_="wide", tabindex=0)
+    return Grid("Failures", ["trial", "reason", "values"], rows)

@@ -101,7 +101,7 @@ def test_plots_need_no_window(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     code = (
         "from trainer.system import environment; environment.prepare();"
-        "from trainer.reports import plots; from tuner.reports import scales"
+        "from trainer.reports import plots; from tuner.reports import charts"
     )
     result = _run(code)
     assert result.returncode == 0, result.stderr

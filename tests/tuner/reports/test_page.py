@@ -9,12 +9,13 @@ import math
 import random
 import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import matplotlib as mpl
 import pytest
 
 from tests.support.searches import DIMENSIONS, VALUES, failed, large, search, trial, with_running
-from tuner.reports import charts, importance, page, scales
+from tuner.reports import charts, importance, page
 from tuner.space import Dimension
 
 HOSTILE = "</style><script>alert(1)</script>\"'&\x00\udcff"
@@ -81,7 +82,8 @@ def written(found, folder):
 def test_the_page_is_well_formed_and_loads_nothing_external(case):
     parser = outline(case[1])
     assert not {tag for tag, _ in parser.found} & {"script", "link", "img", "iframe", "object"}
-    assert not {name for _, attrs in parser.found for name in attrs} & {"src", "href", "onload"}
+    assert not {name for _, attrs in parser.found for name in attrs} & {"src", "onload", "style"}
+    assert all(attrs.get("href", "#")[0] == "#" for _, attrs in parser.found)
     assert "default-src 'none'" in str(parser.found)
 
 
@@ -101,13 +103,20 @@ def test_every_chart_has_a_description(case):
 
 
 def test_every_mark_lies_within_its_chart(case):
-    for svg in re.findall(r"<svg.*?</svg>", case[1]):
+    for svg in re.findall(r"<svg class=.chart.*?</svg>", case[1]):
         root = ET.fromstring(svg)
         width, height = map(float, root.get("viewBox").split()[2:])
-        for points in (line.get("points").split() for line in root.iter("polyline")):
-            for x, y in (map(float, point.split(",")) for point in points):
-                assert 0 <= x <= width
-                assert 0 <= y <= height
+        paths = [path for mark in root.iter("g") if mark.find("title") is not None for path in mark]
+        for path in paths:
+            numbers = [float(number) for number in re.findall(r"-?[\d.]+", path.get("d", ""))]
+            assert all(0 <= x <= width for x in numbers[::2])
+            assert all(0 <= y <= height for y in numbers[1::2])
+
+
+def test_each_line_has_a_tooltip_with_trial_score_and_values(tmp_path):
+    titles = re.findall(r"<title>(.*?)</title>", written(search(trial("b1", score=0.5)), tmp_path))
+    assert titles.count("b1: 0.5000 after epoch 1; neurons=320, learning_rate=0.0003, "
+                        "layers_to_unfreeze=4, augmentation=light, dropout=0.25") >= 3  # fmt: skip
 
 
 def test_text_of_the_data_can_not_become_markup(tmp_path):
@@ -147,27 +156,30 @@ def test_every_trial_is_on_the_leaderboard(tmp_path):
     found = with_running(large(138))
     text = written(found, tmp_path)
     assert len(found.trials) > 200
-    assert all(f"<td>{trial.trial_id}</td>" in text for trial in found.trials)
+    assert all(f'<th scope="row">{trial.trial_id}</th>' in text for trial in found.trials)
 
 
 # Charts
 
 
-def lines(svg):
-    return [line.get("class") for line in ET.fromstring(svg).iter("polyline")]
+def lines(chart: charts.Chart) -> list[Any]:
+    """The lines that have a tooltip, in the order in which they are drawn."""
+    return [line for axes in chart.figure.axes for line in axes.lines if line.get_gid()]
 
 
 def test_there_is_a_line_for_each_configuration_and_the_best_is_drawn_last():
     drawn = lines(charts.parallel_coordinates(large(54)))
     assert len(drawn) == 54
-    assert drawn.count("trial failed") == 6
-    assert drawn[-1] == "trial fifth0 best"
+    assert sum(line.get_color() == charts.FAILED for line in drawn) == 6
+    assert sum(line.is_dashed() for line in drawn) == 6
+    assert drawn[-1].get_linewidth() == max(line.get_linewidth() for line in drawn)
 
 
-def test_the_lowest_loss_is_drawn_at_the_top():
-    svg = ET.fromstring(charts.parallel_coordinates(large(27, direction="min")))
-    ends = [float(line.get("points").split(",")[-1]) for line in svg.iter("polyline")]
-    assert ends[-1] == min(ends)
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_best_score_is_drawn_at_the_top(direction):
+    drawn = lines(charts.parallel_coordinates(large(27, direction=direction)))
+    ends = [line.get_ydata()[-1] for line in drawn]
+    assert ends[-1] == max(ends)
 
 
 def test_each_shade_has_a_fifth_of_the_configurations():
@@ -178,54 +190,72 @@ def test_each_shade_has_a_fifth_of_the_configurations():
 def test_epochs_of_the_rung_below_are_dotted():
     found = large(27)
     promoted = [t for t in found.trials if t.rung == 2][:1]
-    drawn = lines(charts.learning_curves(found, promoted, "label"))
-    assert [kind.split()[:2] for kind in drawn] == [["trial", "old"], ["trial", "fifth0"]]
+    drawn = lines(charts.learning_curves(found, promoted, "name", "label"))
+    assert [line.get_gid() for line in drawn] == ["old-0", "new-0"]
+    assert [line.is_dashed() for line in drawn] == [True, False]
+    assert drawn[0].get_xdata()[-1] == drawn[1].get_xdata()[0]
 
 
 def test_the_best_score_so_far_only_rises():
-    svg = ET.fromstring(charts.score_by_time(large(27)))
-    points = next(line for line in svg.iter("polyline")).get("points").split()
-    downs = [float(point.split(",")[1]) for point in points]
-    assert downs == sorted(downs, reverse=True)
+    found = large(27)
+    scores = [score for _, score in charts.best_so_far(found.finished, found)]
+    assert len(scores) > 1
+    assert scores == sorted(scores)
+    assert scores[-1] == found.best.score
 
 
 # Axes
 
 
+def ticks(dimension: Dimension) -> list[tuple[str, float]]:
+    """The texts of a dimension's axis, each with its place: 0 is the foot, 1 the top."""
+    value = dimension.choices[0] if dimension.choices else dimension.low
+    found = search(trial(values={dimension.name: value}), dimensions=(dimension,))
+    axis = charts.parallel_coordinates(found).figure.axes[1]
+    places = axis.transAxes.inverted().transform(
+        [axis.transData.transform((0, place)) for place in axis.get_yticks()]
+    )[:, 1]
+    texts = [label.get_text() for label in axis.get_yticklabels()]
+    shown = zip(texts, places.round(9).tolist(), strict=True)
+    return [(text, place) for text, place in shown if 0 <= place <= 1]
+
+
 def test_a_logarithmic_axis_has_powers_of_ten_at_equal_distances():
-    ticks = scales.of_dimension(Dimension("x", "float", 1e-5, 1e-2, log=True)).ticks()
-    assert [text for _, text in ticks] == ["1e-05", "0.0001", "0.001", "0.01"]
-    assert [place for place, _ in ticks] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    found = ticks(Dimension("x", "float", 1e-5, 1e-2, log=True))
+    assert [text for text, _ in found] == ["1e-05", "0.0001", "0.001", "0.01"]
+    assert [place for _, place in found] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_a_short_logarithmic_axis_has_ticks_in_between():
-    ticks = scales.of_dimension(Dimension("x", "float", 0.1, 1.0, log=True)).ticks()
-    assert [text for _, text in ticks] == ["0.1", "0.2", "0.5", "1"]
+    found = ticks(Dimension("x", "float", 0.1, 1.0, log=True))
+    assert [text for text, _ in found] == ["0.1", "0.2", "0.5", "1"]
 
 
 def test_a_choice_has_a_tick_for_each_value():
-    ticks = scales.of_dimension(Dimension("x", "choice", choices=("none", "light"))).ticks()
-    assert ticks == [(0.25, "none"), (0.75, "light")]
+    assert ticks(Dimension("x", "choice", choices=("none", "light"))) == [
+        ("none", pytest.approx(0.25)),
+        ("light", pytest.approx(0.75)),
+    ]
 
 
 def test_whole_numbers_have_whole_ticks():
-    ticks = scales.of_dimension(Dimension("x", "int", 1, 3)).ticks()
-    assert [text for _, text in ticks] == ["1", "2", "3"]
+    assert [text for text, _ in ticks(Dimension("x", "int", 1, 3))] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("kind", ["int", "float"])
 def test_an_axis_of_a_single_value_has_it_in_the_middle(kind):
-    assert scales.of_dimension(Dimension("x", kind, 3, 3)).fraction(3) == 0.5
+    found = search(trial(values={"x": 3}), dimensions=(Dimension("x", kind, 3, 3),))
+    (line,) = lines(charts.parallel_coordinates(found))
+    assert line.get_ydata()[0] == pytest.approx(0.5)
 
 
 def test_a_single_bad_score_does_not_stretch_the_axis():
     scores = [0.9 + i / 1000 for i in range(50)]
-    axis = scales.of_scores([*scores, 0.0], "max")
-    assert axis.low > 0.8
-    assert axis.fraction(0.0) == 0
-    losses = scales.of_scores([*scores, 1e9], "min")
-    assert losses.high < 1.1
-    assert losses.fraction(0.9) > 0
+    low, high = charts.score_limits([*scores, 0.0], "max")
+    assert 0.8 < low < high
+    low, high = charts.score_limits([*scores, 1e9], "min")
+    assert low < 0.9
+    assert high < 1.1
 
 
 # Importance

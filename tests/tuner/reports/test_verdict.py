@@ -64,7 +64,9 @@ def test_the_guard_of_refitted_runs_counts():
 def test_the_page_shows_the_verdict_first(tmp_path):
     page.write(search(failed("a", "diverged: <nan>")), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert '<p class="verdict" role="alert">DO NOT USE THIS RESULT: No trial has a score' in text
+    assert (
+        '<p class="verdict red" role="alert">DO NOT USE THIS RESULT: No trial has a score' in text
+    )
     assert text.index('role="alert"') < text.index("<dl>")
 
 

@@ -1,0 +1,1 @@
+"""What the tests of pages share: documents of runs, and a browser."""

@@ -1,0 +1,86 @@
+"""The page of a run that trains: when it is written, and what it costs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from trainer.training import live_page
+
+RUN = {"command": "python -m trainer", "config": {"head_epochs": 2, "layers_to_unfreeze": "4"}}
+
+
+def row(epoch, epoch_s=8.0):
+    return {"epoch": epoch, "loss": 0.5 / epoch, "val_loss": None, "epoch_s": epoch_s}
+
+
+class Clock:
+    """Seconds that pass with each look, and when the test says so."""
+
+    def __init__(self, step_s):
+        self.now_s, self.step_s = 100.0, step_s
+
+    def __call__(self):
+        self.now_s += self.step_s
+        return self.now_s
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "report.html"
+
+
+def test_the_page_is_there_before_the_first_epoch(path):
+    live_page.LivePage(path, list, epochs=3, run=RUN).on_train_begin()
+    assert "No epoch has ended yet." in path.read_text("utf-8")
+
+
+def test_writing_takes_at_most_a_twentieth_of_the_time(path):
+    clock = Clock(step_s=0.25)  # A write takes two looks at the clock.
+    live = live_page.LivePage(path, list, epochs=900, run=RUN, clock=clock)
+    live.on_train_begin()
+    begun_s, writes = clock.now_s, 0
+    for epoch in range(100):
+        path.unlink(missing_ok=True)
+        clock.now_s += 0.5
+        live.on_epoch_end(epoch)
+        writes += path.exists()
+    assert writes > 5
+    assert writes * 0.25 <= 0.05 * (clock.now_s - begun_s)
+
+
+def test_a_slow_run_writes_each_epoch(path):
+    clock, rows = Clock(step_s=0.25), []
+    live = live_page.LivePage(path, lambda: rows, epochs=5, run=RUN, clock=clock)
+    for epoch in range(3):
+        rows.append(row(epoch + 1))
+        clock.now_s += 60
+        live.on_epoch_end(epoch)
+        assert f"epoch {epoch + 1} of at most 5" in path.read_text("utf-8")
+
+
+def test_epochs_of_the_head_alone_tell_nothing_of_the_time_left(path):
+    rows = [row(1, 0.5), row(2, 0.5)]
+    live = live_page.LivePage(path, lambda: rows, epochs=5, run=RUN)
+    live.close("training")
+    assert "left" not in path.read_text("utf-8").partition("<main>")[2].partition("<svg")[0]
+    rows.append(row(3, 60.0))
+    live.close("training")
+    assert "at most 2 min 00 s left" in path.read_text("utf-8")
+
+
+def test_a_closed_page_does_not_load_itself_again(path):
+    live = live_page.LivePage(path, lambda: [row(1)], epochs=5, run=RUN)
+    live.on_train_begin()
+    assert 'http-equiv="refresh"' in path.read_text("utf-8")
+    live.close("stopped")
+    text = path.read_text("utf-8")
+    assert 'http-equiv="refresh"' not in text
+    assert "<strong>Stopped</strong>" in text
+
+
+def test_a_resumed_run_shows_the_epochs_before(path):
+    rows = list(itertools.starmap(row, [(1,), (2,), (3,)]))
+    live_page.LivePage(path, lambda: rows, epochs=5, run=RUN).on_train_begin()
+    assert "epoch 3 of at most 5" in path.read_text("utf-8")

@@ -1,0 +1,295 @@
+"""The tables of a run's page, from its report: figures with intervals, groups, shift, cards.
+
+Every part of a report may be missing or null, and every number undefined: a dash then.
+
+    tables.figures(document)        # a Grid, which the template shows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from trainer.evaluation import history as history_lib
+from trainer.reports import paper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trainer.reports.thresholds import Counts
+
+DASH = "–"
+MINUS = "−"
+NAMES = {
+    "accuracy": "Accuracy",
+    "macro_recall": "Macro recall",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "mcc": "MCC",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "brier": "Brier score",
+    "log_loss": "Log-loss (nats)",
+    "ece": "ECE",
+}
+"""The figures of a split, by their key in the report."""
+SHARES = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv"})
+"""Figures that are shown in percent."""
+_BY_THRESHOLD = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv",
+                           "f1", "mcc"})  # fmt: skip
+_HEADLINE = ("roc_auc", "sensitivity", "specificity", "accuracy", "macro_recall")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: its label for screen readers, column heads, and rows, whose first cell is a head."""
+
+    label: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    is_text: bool = False
+
+
+def percent(value: float | None) -> str:
+    """Formats a share."""
+    return f"{100 * value:.2f} %" if _is_number(value) else DASH  # type: ignore[operator]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Formats a number; None, NaN and infinity are a dash."""
+    return f"{value:.{digits}f}".replace("-", MINUS) if _is_number(value) else DASH
+
+
+def count(value: Any) -> str:
+    """Formats a count."""
+    return f"{value:,}" if _is_number(value) else DASH
+
+
+def figure(key: str, value: float | None) -> str:
+    """Formats a figure of `NAMES`."""
+    return percent(value) if key in SHARES else number(value)
+
+
+def interval(key: str, ends: Sequence[float | None] | None) -> str:
+    """Formats an interval; an undefined one is empty."""
+    if not ends or not all(_is_number(end) for end in ends):
+        return ""
+    if key in SHARES:
+        low, high = (f"{100 * (end or 0):.1f}" for end in ends)
+        return f"{low} to {high} %"
+    low, high = (number(end, 3) for end in ends)
+    return f"{low} to {high}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def part(document: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Returns a part of the report; an empty one where it is missing or null."""
+    found: Any = document
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def rows_of(document: Mapping[str, Any], *names: str) -> Sequence[Mapping[str, Any]]:
+    """Returns a list of the report; an empty one where it is missing or null."""
+    found = part(document, *names[:-1]).get(names[-1])
+    return found if isinstance(found, list) else []
+
+
+def headline(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the figures at the top of the page: name, value, interval."""
+    metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
+    keys = [key for key in _HEADLINE if key in metrics]
+    return [
+        {
+            "name": NAMES[key],
+            "value": figure(key, metrics[key]),
+            "interval": interval(key, ends.get(key)),
+        }
+        for key in keys
+    ]
+
+
+def figures(document: Mapping[str, Any]) -> Grid:
+    """Returns all figures: at 0.5, at the operating point, and with corrected prior."""
+    metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
+    point, corrected = part(document, "operating_point"), part(document, "prior_correction")
+    heads = ["", "most probable class" if not _is_binary(document) else "at 0.5"]
+    heads += [f"at {number(point.get('threshold'), 3)}, the operating point"] if point else []
+    heads += ["with corrected prior"] if corrected else []
+    rows = []
+    for key, name in NAMES.items():
+        if key not in metrics:
+            continue
+        row = [name, _with_interval(key, metrics[key], ends.get(key))]
+        if point:
+            value = part(point, "figures").get(key)
+            own = part(point, "intervals").get(key)
+            row.append(_with_interval(key, value, own) if key in _BY_THRESHOLD else "")
+        if corrected:
+            row.append(figure(key, part(corrected, "figures").get(key)))
+        rows.append(row)
+    return Grid("Figures of the split", heads, rows)
+
+
+def _with_interval(key: str, value: float | None, ends: Sequence[float | None] | None) -> str:
+    span = interval(key, ends)
+    return f"{figure(key, value)} ({span})" if span else figure(key, value)
+
+
+def _is_binary(document: Mapping[str, Any]) -> bool:
+    return len(part(document, "metrics").get("class_names") or ()) == 2
+
+
+def prevalence(document: Mapping[str, Any]) -> Grid | None:
+    """Returns PPV and NPV at the prevalence that was asked for."""
+    found = part(document, "prevalence")
+    if not found:
+        return None
+    rows = []
+    for key, name in (("at_half", "at 0.5"), ("at_operating_point", "at the operating point")):
+        rates = part(found, key)
+        if rates:
+            ends = part(rates, "intervals")
+            cells = [_with_interval(k, rates.get(k), ends.get(k)) for k in ("ppv", "npv")]
+            rows.append([name, *cells])
+    asked = percent(found.get("prevalence"))
+    return Grid(f"Predictive values at a prevalence of {asked}", ["", "PPV", "NPV"], rows)
+
+
+def against_paper(document: Mapping[str, Any]) -> Grid:
+    """Returns this run's row, and the paper's."""
+    metrics, config = part(document, "metrics"), part(document, "run", "config")
+    data = part(document, "data")
+    own = [
+        f"This run: {config.get('backbone') or DASH}",
+        percent(metrics.get("accuracy")),
+        percent(metrics.get("macro_recall")),
+        count(metrics.get("examples")),
+        paper.split_of(data),
+    ]
+    rows = [
+        [f"{name}, {paper.AUTHORS}", f"{accuracy:.2f} %", f"{recall} %", "1,465", paper.SPLIT]
+        for name, accuracy, recall in paper.ROWS
+    ]
+    heads = ["", "accuracy", "macro recall", "test images", "split"]
+    return Grid("This run against the paper", heads, [own, *rows])
+
+
+def selected_thresholds(counts: Counts) -> Grid:
+    """Returns figures at a few thresholds, and at the operating point."""
+    point = counts.operating_point
+    heads = ["threshold", "sensitivity", "specificity", "PPV", "NPV", "accuracy", "F1"]
+    heads += ["TP", "FP", "FN", "TN"]
+    rows = []
+    for at in counts.shown():
+        mark = " (operating point)" if point is at else ""
+        shares = (at.sensitivity, at.specificity, at.ppv, at.npv, at.accuracy)
+        cells = [*map(percent, shares), number(at.f1), *map(count, (at.tp, at.fp, at.fn, at.tn))]
+        rows.append([f"{at.threshold:.3f}{mark}", *cells])
+    return Grid("Figures at selected thresholds", heads, rows)
+
+
+def calibration(document: Mapping[str, Any]) -> Grid | None:
+    """Returns Brier score, ECE and log-loss before and after temperature scaling."""
+    found = part(document, "calibration")
+    if not found:
+        return None
+    rows = [
+        [f"{side} scaling", *(number(part(found, side).get(key)) for key in _CALIBRATED)]
+        for side in ("before", "after")
+        if part(found, side)
+    ]
+    return Grid("Calibration", ["", *(NAMES[key] for key in _CALIBRATED)], rows)
+
+
+_CALIBRATED = ("ece", "brier", "log_loss")
+
+
+def distribution(document: Mapping[str, Any]) -> Grid | None:
+    """Returns true and predicted counts, and the mean probability, of each class."""
+    found = part(document, "metrics", "output_distribution")
+    if not found:
+        return None
+    true, predicted = part(found, "true_counts"), part(found, "predicted_counts")
+    mean = part(found, "mean_probability")
+    rows = [
+        [name, count(true[name]), count(predicted.get(name)), number(mean.get(name))]
+        for name in true
+    ]
+    return Grid("Output distribution", ["class", "true", "predicted", "mean probability"], rows)
+
+
+def groups(document: Mapping[str, Any]) -> Grid | None:
+    """Returns figures by group."""
+    found = rows_of(document, "groups", "rows")
+    keys = [
+        key
+        for key in ("accuracy", "sensitivity", "specificity", "roc_auc")
+        if any(_is_number(row.get(key)) for row in found)
+    ]
+    if not found:
+        return None
+    column = str(part(document, "groups").get("column") or "group")
+    rows = [
+        [
+            str(row.get("name")),
+            count(row.get("examples")),
+            count(row.get("patients")),
+            *(_with_interval(k, row.get(k), part(row, "intervals").get(k)) for k in keys),
+        ]
+        for row in found
+    ]
+    heads = [column, "examples", "patients", *(NAMES[key] for key in keys)]
+    return Grid(f"Figures by {column}", heads, rows)
+
+
+def classes(document: Mapping[str, Any]) -> Grid | None:
+    """Returns the figures of each class against the rest; None for two classes."""
+    found = part(document, "metrics", "by_class")
+    if not found or _is_binary(document):
+        return None
+    keys = ("sensitivity", "specificity", "ppv", "npv", "f1", "roc_auc", "pr_auc")
+    rows = [
+        [name, count(part(found, name).get("examples"))]
+        + [figure(key, part(found, name).get(key)) for key in keys]
+        for name in found
+    ]
+    return Grid("Each class against the rest", ["class", "examples", *map(NAMES.get, keys)], rows)  # type: ignore[list-item]
+
+
+def confusion(document: Mapping[str, Any]) -> Grid | None:
+    """Returns the confusion matrix, rows true, columns predicted."""
+    metrics = part(document, "metrics")
+    matrix, names = metrics.get("confusion_matrix"), metrics.get("class_names")
+    if not matrix or not names:
+        return None
+    rows = [[f"true {name}", *map(count, row)] for name, row in zip(names, matrix, strict=False)]
+    return Grid("Confusion matrix", ["", *(f"predicted {name}" for name in names)], rows)
+
+
+def spans(history: Mapping[str, Sequence[float]]) -> Grid:
+    """Returns lowest, highest and last value of each learning curve."""
+    rows = []
+    for title, lines in history_lib.curves(history).items():
+        for side, values in lines.items():
+            finite = [value for value in values if math.isfinite(value)]
+            ends = (min(finite), max(finite)) if finite else (None, None)
+            rows.append([f"{side} {title}", *(number(end) for end in (*ends, values[-1]))])
+    return Grid("Learning curves", ["", "lowest", "highest", "last"], rows)
+
+
+def best_epoch(history: Mapping[str, Sequence[float]], monitor: str) -> str:
+    """Returns the best epoch in words; empty without one."""
+    best = history_lib.best_epoch(history, monitor)
+    if best is None:
+        return ""
+    meaning = history_lib.MEANINGS.get(monitor, monitor)
+    return f"Best epoch: {best} of {len(history[monitor])} ({meaning})."
