@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
 
-CONFIG, BEST_MODEL = "config.json", "best.keras"
+CONFIG, BEST_MODEL, PAGE = "config.json", "best.keras", "report.html"
 OF_RUN = (
     CONFIG, BEST_MODEL, "changes.jsonl", "metrics.jsonl", "checkpoints/", "tensorboard/",
     "trained_on.json", "predictions_*.csv", "operating_point.json", "looks.jsonl", "report.json",
-    "report.html", "curves.png", "confusion_matrix.png", "samples.png", "on_*/",
+    PAGE, "curves.png", "confusion_matrix.png", "samples.png", "on_*/",
 )  # fmt: skip
 """What a run writes, as patterns; names of folders end with a slash."""
 _HARMLESS = (

@@ -4,6 +4,7 @@ predictions_test.csv        a row per example
 predictions_validation.csv  the same of the split that chose epoch, operating point and temperature
 operating_point.json        the choice, with which the model is used
 report.json                 figures, history, facts about data and run
+report.html                 the same for people
 curves.png  confusion_matrix.png  samples.png
 
     evaluation = evaluated.load(run_dir)
@@ -19,18 +20,23 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+import numpy as np
+
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import history, metrics, predictions
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.options import EvaluationOptions
-from trainer.reports import plots, report, verdict
+from trainer.reports import page, pictures, plots, report, verdict
+from trainer.reports.pictures import Pictures
 from trainer.runs import claims, looks
 from trainer.storage import documents, files
 from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+
+    import numpy.typing as npt
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
@@ -136,11 +142,11 @@ def ending(evaluation: Evaluation, place: str, *, colour: bool, has_model: bool 
     """
     curves = [CURVES] if evaluation.report.history else []
     paths = {
-        "report": REPORT,
+        "report": claims.PAGE,
         **({"model": claims.BEST_MODEL} if has_model else {}),
         "predictions": PREDICTIONS,
     }
-    also = [*([OPERATING_POINT] if has_model else []), *curves, CONFUSION_MATRIX, SAMPLES]
+    also = [REPORT, *([OPERATING_POINT] if has_model else []), *curves, CONFUSION_MATRIX, SAMPLES]
     lines = [f"{name + ':':<13}{place.rstrip('/')}/{file}" for name, file in paths.items()]
     assessed = evaluation.assessment
     return "\n".join(
@@ -166,9 +172,16 @@ def save(evaluation: Evaluation, data: Data) -> None:
     if found.history:
         plots.save_curves(found.history, folder / CURVES, found.monitor)
     plots.save_confusion_matrix(evaluation.metrics, folder / CONFUSION_MATRIX)
-    rows = predictions.choose_samples(table)
-    images = data.images(SPLIT, rows)
-    plots.save_samples(images, table.take(rows), folder / SAMPLES)
+    samples = _pictures(data, predictions.choose_samples(table))
+    plots.save_samples(samples.images, table.take(samples.rows), folder / SAMPLES)
+    errors = _pictures(data, pictures.worst_errors(table))
+    page.write(folder / claims.PAGE, found.to_json(), table, samples=samples, errors=errors)
+
+
+def _pictures(data: Data, rows: npt.NDArray[np.intp]) -> Pictures:
+    if not rows.size:
+        return Pictures(rows, np.zeros((0, *data.image_shape), np.uint8))
+    return Pictures(rows, data.images(SPLIT, rows))
 
 
 def save_validation(folder: pathlib.Path, table: Predictions, choice: dict[str, Any]) -> None:

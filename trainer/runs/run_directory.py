@@ -181,6 +181,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def page(self) -> pathlib.Path:
+        """The page of the run for a browser, which is there from the first epoch on."""
+        return self.path / claims.PAGE
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         """What an interrupted run resumes from."""
         return self.path / "checkpoints"

@@ -154,6 +154,16 @@ class Run:
         """
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
+    def report(self) -> ReportPage:
+        """Returns the page of the run, which a notebook shows.
+
+        Raises:
+          RunError: when the run has none: it was evaluated by an earlier version.
+        """
+        if not self.directory.has(claims.PAGE):
+            raise RunError(f"{self.path} has no {claims.PAGE}; {claims.written_again(self.path)}.")
+        return ReportPage(self.directory.page)
+
     @functools.cached_property
     def _trained_on(self) -> run_directory.TrainedOn:
         return self.directory.load_trained_on()
@@ -176,6 +186,30 @@ class Run:
     @property
     def _is_evaluated(self) -> bool:
         return self.directory.has(evaluated.PREDICTIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportPage:
+    """The HTML page of a run.
+
+    Attributes:
+      path: the file, which any browser opens.
+    """
+
+    path: pathlib.Path
+
+    def __str__(self) -> str:
+        """Returns the path."""
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Shows the page in a notebook, in a frame: its style does not reach the notebook."""
+        content = html.escape(self.path.read_text("utf-8"))
+        style = "width: 100%; height: 45rem; border: 0"
+        return (
+            f'<iframe title="report" sandbox="allow-scripts" style="{style}" srcdoc="{content}">'
+            "</iframe>"
+        )
 
 
 def _image(figure: matplotlib.figure.Figure, title: str) -> str:

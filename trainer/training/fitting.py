@@ -22,7 +22,15 @@ from trainer.distribution import peers
 from trainer.errors import DivergedError, RunError, Stopped
 from trainer.models import inference_mode
 from trainer.system import console, signals
-from trainer.training import callbacks, checkpoint, feeds, metrics_log, progress, setups
+from trainer.training import (
+    callbacks,
+    checkpoint,
+    feeds,
+    live_page,
+    metrics_log,
+    progress,
+    setups,
+)
 from trainer.training.driver import Driver, Position
 
 if TYPE_CHECKING:
@@ -76,7 +84,11 @@ def fit(
             phases = _phases(context, setup, epochs)
             _train(phases, hooks, start, config.checkpoints.max_recoveries)
             hooks.stopping.restore_best()
-    except Stopped:
+            hooks.end_page("evaluating")
+    except Exception as error:
+        hooks.end_page("stopped" if isinstance(error, Stopped) else "failed")
+        if not isinstance(error, Stopped):
+            raise
         hooks.saving.save_stopped()
         # The other hosts end too: their absence must not end this one while it uploads its run.
         peers.part()
@@ -154,9 +166,15 @@ class _Callbacks:
     """The callbacks of a run: all of them in calling order, and those that `fit` uses itself."""
 
     all: Sequence[keras.callbacks.Callback]
+    pages: Sequence[live_page.LivePage]
     stopping: callbacks.EarlyStopping
     recoveries: callbacks.Recoveries
     saving: callbacks.Checkpointing
+
+    def end_page(self, status: str) -> None:
+        """Writes the page of the run a last time before its evaluation, which may never come."""
+        for page in self.pages:
+            page.close(status)
 
 
 def _build_callbacks(
@@ -195,14 +213,27 @@ def _build_callbacks(
         any_host=context.any_host,
         on_saved=lambda manifest: directory.sync(then=[manifest]),
     )
-    bars = []
-    if shown_epochs is not None:
-        bars.append(
-            progress.Progress(shown_epochs, setup.steps_per_epoch, head_epochs=setup.head_epochs)
-        )
     tensorboard = keras.callbacks.TensorBoard(str(directory.tensorboard), write_graph=False)
-    hooks = [callbacks.StopAtDivergence(), *bars, log, tensorboard, stopping, saving]
-    return _Callbacks(hooks, stopping, recoveries, saving)
+    bars, pages = [], []
+    if shown_epochs is not None:
+        bars = [
+            progress.Progress(shown_epochs, setup.steps_per_epoch, head_epochs=setup.head_epochs)
+        ]
+        pages = [_build_page(config, directory, log, shown_epochs)]
+    hooks = [callbacks.StopAtDivergence(), *bars, log, *pages, tensorboard, stopping, saving]
+    return _Callbacks(hooks, pages, stopping, recoveries, saving)
+
+
+def _build_page(
+    config: Config, directory: RunDirectory, log: metrics_log.MetricsLog, epochs: int
+) -> live_page.LivePage:
+    return live_page.LivePage(
+        directory.page,
+        log.state,
+        epochs=epochs,
+        run={"command": config.command_line(), "config": config.to_flat()},
+        monitor=config.optimization.monitor,
+    )
 
 
 def _require_agreement(
