@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -73,3 +74,40 @@ def tables(draw: st.DrawFn) -> Predictions:
         label=np.array(draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)), np.int32),
         probabilities=probabilities.reshape(size, 2),
     )
+
+
+def study(
+    seed: int, *, patients: int, num_classes: int = 2, effect: float = 1.5, levels: int = 0
+) -> Predictions:
+    """A simulated study: 1 to 8 images of each patient, whose outputs resemble each other.
+
+    Args:
+      seed: of what is drawn.
+      patients: how many.
+      num_classes: a patient is of one class; of two, the second has 60 %.
+      effect: standard deviation between patients on the scale of logits; within one, it is 1.
+      levels: how many distinct probabilities each class has, about; 0: as many as there are images.
+    """
+    generator = np.random.default_rng(seed)
+    shares = (0.4, 0.6) if num_classes == 2 else np.full(num_classes, 1 / num_classes)
+    of_patient = generator.choice(num_classes, size=patients, p=shares)
+    patient = np.repeat(np.arange(patients), generator.integers(1, 9, patients))
+    label = of_patient[patient]
+    logits = 1.4 * np.eye(num_classes)[label]
+    logits += generator.normal(0, effect, (patients, num_classes))[patient]
+    logits += generator.normal(0, 1, logits.shape)
+    odds = np.exp(np.round(logits * levels) / levels if levels else logits)
+    names = np.array([f"{i:06}" for i in range(len(label))])
+    return Predictions(
+        class_names=CLASSES if num_classes == 2 else tuple("ABCDEFGH"[:num_classes]),
+        file_name=names,
+        patient_id=np.array([f"p{i:06}" for i in patient]),
+        etiology=np.where(label == 0, "normal", np.where(patient % 2, "bacteria", "virus")),
+        label=label,
+        probabilities=odds / odds.sum(axis=1, keepdims=True),
+    )
+
+
+def in_float32(table: Predictions) -> Predictions:
+    """The same predictions as a float32 model gives them."""
+    return dataclasses.replace(table, probabilities=table.probabilities.astype(np.float32))

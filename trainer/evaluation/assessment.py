@@ -148,8 +148,6 @@ class Assessment:
       options: how to evaluate.
       sharing: what the test split shares with the splits that decided the model.
       training_priors: share of each class in training; None if it is not known.
-      point_of_run: the operating point that the run has stored, which holds for validation that is
-        not there.
     """
 
     def __init__(
@@ -212,10 +210,12 @@ class Assessment:
         decided = test.predicted if threshold is None else test.decided(threshold)
         prevalence = self.options.prevalence
         found = predictive_values(_figures_of(_confusion(test.label, decided)), prevalence)
-        spread = resampling.distributions(test, self.drawn, threshold)
+        spread = resampling.decisions(test, decided, self.drawn)
         drawn = predictive_values(spread, prevalence)
+        patients = intervals.fewest_patients(test)
         return Restated(
-            **found, intervals={name: resampling.interval(of) for name, of in drawn.items()}
+            **found,
+            intervals={name: resampling.interval(of, patients) for name, of in drawn.items()},
         )
 
     @functools.cached_property

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
     from trainer.evaluation.resampling import PatientBootstrap
 
+_OF_EXAMPLES = ("brier", "log_loss", "ece")
+"""Means over all examples; what is left compares classes, and depends on the rarest."""
 Interval = tuple[float, float] | None
 """Low and high end; None where there is nothing to say."""
 
@@ -43,12 +45,29 @@ def of(
       threshold: as in `resampling.distributions`.
     """
     spread = resampling.distributions(table, drawn, threshold)
-    found = {name: resampling.interval(values) for name, values in spread.items()}
     decided = table.predicted if threshold is None else table.decided(threshold)
-    for name, rows in _counted_by(table, decided).items():
+    shares = _counted_by(table, decided)
+    behind = {name: patients_of(table, rows) for name, rows in shares.items()}
+    behind |= dict.fromkeys(_OF_EXAMPLES, patients_of(table))
+    rarest = fewest_patients(table)
+    found = {
+        name: resampling.interval(values, behind.get(name, rarest))
+        for name, values in spread.items()
+    }
+    for name, rows in shares.items():
         if found[name] is None:
-            found[name] = _exact(decided[rows] == table.label[rows], table.patient_id[rows])
+            found[name] = _exact(decided[rows] == table.label[rows], behind[name])
     return found
+
+
+def patients_of(table: Predictions, rows: npt.NDArray[np.bool_] | slice = slice(None)) -> int:
+    """Returns the number of patients of some examples."""
+    return int(np.unique(table.patient_id[rows]).size)
+
+
+def fewest_patients(table: Predictions) -> int:
+    """Returns the number of patients of that class which has the fewest, of those that occur."""
+    return min(patients_of(table, table.label == k) for k in np.unique(table.label))
 
 
 def _counted_by(
@@ -62,11 +81,10 @@ def _counted_by(
     return found
 
 
-def _exact(is_right: npt.NDArray[np.bool_], patient_id: npt.NDArray[np.str_]) -> Interval:
+def _exact(is_right: npt.NDArray[np.bool_], patients: int) -> Interval:
     """Returns the exact interval of a share that is 0 or 1; None for others."""
     if not is_right.size or is_right.any() != is_right.all():
         return None
-    patients = np.unique(patient_id).size
     test = scipy.stats.binomtest(patients if is_right.all() else 0, patients)
     found = test.proportion_ci(resampling.CONFIDENCE, method="exact")
     return float(found.low), float(found.high)

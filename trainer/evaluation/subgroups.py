@@ -8,16 +8,16 @@ A model can be right on the whole and wrong for one group.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation import intervals, metrics
+from trainer.evaluation import intervals, metrics, resampling
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trainer.evaluation.intervals import Interval
     from trainer.evaluation.predictions import Predictions
@@ -27,6 +27,7 @@ MAX_GROUPS = 20
 _QUARTERS = 4
 _MAX_NUMBERS = 8
 """Distinct numbers up to which each is a group of its own."""
+_EMPTY = "(empty)"
 _FIGURES = ("accuracy", "sensitivity", "specificity", "roc_auc")
 
 
@@ -61,8 +62,9 @@ class Subgroup:
 def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple[Subgroup, ...]:
     """Returns the groups of a column, in the order of its values.
 
-    Numbers are grouped by quarters if there are more than eight of them. Of more than 20 groups,
-    the largest are kept, and the rest are one.
+    Numbers are grouped by quarters if there are more than eight of them; where the column is empty,
+    examples are a group of their own. Of more than 20 texts, the most frequent are kept, and the
+    rest are one group.
 
     Args:
       table: predictions, with that column.
@@ -86,7 +88,9 @@ def _group(
         both = np.union1d(rows, np.flatnonzero(table.label != part.label[0]))
         compared = table.take(both)
         roc_auc = metrics.figures(compared.label, compared.probabilities).roc_auc
-        found["roc_auc"] = intervals.of(compared, drawn.restricted_to(both)).get("roc_auc")
+        if roc_auc is not None:
+            areas = resampling.roc_auc(compared, drawn.restricted_to(both))
+            found["roc_auc"] = resampling.interval(areas, intervals.fewest_patients(compared))
     return Subgroup(
         name=name,
         examples=len(part),
@@ -102,31 +106,42 @@ def _group(
 
 def _partition(values: npt.NDArray[np.str_]) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
     """Yields the name and the rows of each group."""
-    numbers = _numbers(values)
-    if numbers is not None and np.unique(numbers).size > _MAX_NUMBERS:
-        yield from _quarters(numbers)
+    is_given = values != ""
+    given, empty = np.flatnonzero(is_given), np.flatnonzero(~is_given)
+    numbers = _numbers(values[given])
+    if numbers is None:
+        yield from _by_value(values, key=str)
         return
+    if empty.size:
+        yield _EMPTY, empty
+    is_many = np.unique(numbers).size > _MAX_NUMBERS
+    # As text, "10" would come before "9".
+    found = _quarters(numbers) if is_many else _by_value(values[given], key=float)
+    yield from ((name, given[rows]) for name, rows in found)
+
+
+def _by_value(
+    values: npt.NDArray[np.str_], *, key: Callable[[str], Any]
+) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
+    """Yields a group for each value, in the order of a key; of many, the rest is the last one."""
     names, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if numbers is not None:  # As text, "10" would come before "9".
-        order = np.argsort(names.astype(float), kind="stable")
-    else:
-        order = np.arange(len(names))
-    largest = set(np.argsort(-counts, kind="stable")[:MAX_GROUPS].tolist())
-    for place in order:
-        if place in largest:
-            yield str(names[place]) or "(empty)", np.flatnonzero(index == place)
-    rest = np.flatnonzero(~np.isin(index, list(largest)))
-    if rest.size:
-        yield f"{text.counted(len(names) - len(largest), 'other value')}", rest
+    parts = np.split(np.argsort(index, kind="stable"), np.cumsum(counts)[:-1])
+    rows = dict(zip(names.tolist(), parts, strict=True))
+    by_size = sorted(rows, key=lambda name: -rows[name].size)
+    for name in sorted(by_size[:MAX_GROUPS], key=key):
+        yield name or _EMPTY, rows[name]
+    if others := by_size[MAX_GROUPS:]:
+        rest = np.sort(np.concatenate([rows[name] for name in others]))
+        yield text.counted(len(others), "other value"), rest
 
 
 def _numbers(values: npt.NDArray[np.str_]) -> npt.NDArray[np.float64] | None:
-    """Returns the values as numbers; None if one is not a finite number."""
+    """Returns the values as numbers; None if there are none, or one is not a finite number."""
     try:
         numbers = values.astype(float)
     except ValueError:
         return None
-    return numbers if np.isfinite(numbers).all() else None
+    return numbers if numbers.size and np.isfinite(numbers).all() else None
 
 
 def _quarters(numbers: npt.NDArray[np.float64]) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
