@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
     from trainer.options.evaluation import Rule
 
+_ROUNDING = 1e-12
+"""Relative difference up to which two thresholds are equally good."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
@@ -62,12 +65,12 @@ def choose(validation: Predictions, rule: Rule) -> OperatingPoint | None:
     label, score = validation.label, validation.probabilities[:, 1]
     if len(validation.class_names) != 2:
         return None
-    if np.unique(label).size < 2 or not np.isfinite(score).all():
+    if np.unique(label).size < 2 or not np.isfinite(validation.probabilities).all():
         return None
     thresholds, hits, alarms = _candidates(label, score)
     sensitivity, specificity = hits / hits.max(), 1 - alarms / alarms.max()
     worth = _worth(rule, hits.max() - hits, alarms, sensitivity, specificity)
-    best = np.flatnonzero(worth >= worth.max() - 1e-12)
+    best = np.flatnonzero(worth >= worth.max() - _ROUNDING * abs(worth.max()))
     chosen = best[np.abs(thresholds[best] - 0.5).argmin()]
     return OperatingPoint(
         str(rule),
@@ -84,12 +87,16 @@ def _candidates(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Returns thresholds, and how many positives and negatives reach each, [T].
 
-    The first threshold, 0, is reached by all examples, and the last by none.
+    The first threshold, 0, is reached by all examples, and the last by none. Probabilities count as
+    at least 0 and at most 1, as in `Predictions.decided`.
     """
     order = np.argsort(score)
     levels, first = np.unique(score[order].clip(0, 1), return_index=True)
     middles = (levels[1:] + levels[:-1]) / 2
-    beyond = (levels[-1] + 1) / 2 if levels[-1] < 1 else np.nextafter(1, 2)
+    # Between neighbouring numbers of float64 there is none; the upper one divides them as well.
+    middles = np.where(middles > levels[:-1], middles, levels[1:])
+    # Above 1 in float32 as well, in which a model may be served.
+    beyond = (levels[-1] + 1) / 2 if levels[-1] < 1 else float(np.nextafter(np.float32(1), 2))
     positives = np.cumsum(label[order][::-1])[::-1][first]
     reached = len(label) - first
     thresholds = np.concatenate([[0.0], middles, [beyond]])
@@ -105,12 +112,12 @@ def _worth(
 ) -> npt.NDArray[np.float64]:
     """Returns how well each threshold fits the rule: the higher the better."""
     if rule.kind == evaluation.COST:
-        of_miss, of_alarm = rule.values
-        # In relation to the larger cost, so that the tolerance for equal ones fits any unit.
-        return -(of_miss * missed + of_alarm * alarms) / max(rule.values)
+        # In relation to the larger cost: sums of huge ones would be infinite.
+        of_miss, of_alarm = (cost / max(rule.values) for cost in rule.values)
+        return -(of_miss * missed + of_alarm * alarms)
     if rule.kind == evaluation.YOUDEN:
         return sensitivity + specificity
     held, other = sensitivity, specificity
     if rule.kind == evaluation.SPECIFICITY:
         held, other = other, held
-    return np.where(held >= rule.values[0] - 1e-12, other, -1.0)
+    return np.where(held >= rule.values[0] - _ROUNDING, other, -1.0)

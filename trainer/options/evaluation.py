@@ -14,7 +14,8 @@ from trainer.system import text
 
 YOUDEN, SENSITIVITY, SPECIFICITY, COST = "youden", "sensitivity", "specificity", "cost"
 FORMS = "youden, sensitivity=0.95, specificity=0.9 or cost=FN:FP, such as cost=10:1"
-_RULE = re.compile(r"(sensitivity|specificity)=([0-9.eE+-]+)|cost=([0-9.eE+-]+):([0-9.eE+-]+)")
+_NUMBER = r"([0-9.eE+-]+)"
+_RULE = re.compile(rf"(sensitivity|specificity)={_NUMBER}( ?%)?|cost={_NUMBER}:{_NUMBER}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +49,23 @@ def parse(written: str) -> Rule:
     found = _RULE.fullmatch(written)
     if not found:
         raise ValueError(f"is none of {FORMS}")
-    kind, least, *costs = found.groups()
+    kind, least, percent, *costs = found.groups()
     try:
         values = tuple(float(number) for number in ([least] if kind else costs))
     except ValueError as error:
         raise ValueError(f"has a number that can't be read; give {FORMS}") from error
-    if kind and not 0 < values[0] <= 1:
-        is_percentage = 1 < values[0] <= 100
-        meant = f"; did you mean {kind}={text.plain(values[0] / 100)}?" if is_percentage else ""
-        raise ValueError(f"must be above 0 and at most 1{meant}")
-    if not kind and not all(0 < value < math.inf for value in values):
-        raise ValueError("needs costs above 0")
+    if kind:
+        _require_share(kind, values[0], is_percentage=bool(percent) or 1 < values[0] <= 100)
+    elif not all(0 < value < math.inf for value in values):
+        raise ValueError("needs two costs above 0, such as cost=10:1")
     return Rule(kind or COST, values)
+
+
+def _require_share(kind: str, value: float, *, is_percentage: bool) -> None:
+    if is_percentage and 0 < value <= 100:
+        raise ValueError(f"must be a share; write {kind}={text.plain(value / 100)}")
+    if not 0 < value <= 1:
+        raise ValueError(f"must be above 0 and at most 1, such as {kind}=0.95")
 
 
 @dataclasses.dataclass(frozen=True)
