@@ -137,9 +137,9 @@ def row_errors(table: Predictions) -> dict[str, Floats]:
 def fit_temperature(table: Predictions) -> float | None:
     """Returns the temperature with the lowest log-loss (Guo et al., ICML 2017).
 
-    Above 1, the model was too sure of itself. None where the examples don't determine it: where
-    there are none, a probability is not finite, or every prediction is right. The log-loss of the
-    last would fall for ever with the temperature.
+    Above 1, the model was too sure of itself. None where the examples don't determine it, or only
+    beyond 1/20 and 20: where there are none, a probability is not finite, every prediction is
+    right (the log-loss would fall for ever with the temperature), or no better than chance.
 
     Args:
       table: predictions on the validation split.
@@ -158,8 +158,9 @@ def fit_temperature(table: Predictions) -> float | None:
     found = scipy.optimize.minimize_scalar(
         log_loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}
     )
-    is_inside = abs(found.x) < 0.999 * _MAX_LOG_TEMPERATURE
-    return float(np.exp(found.x)) if is_inside else None
+    # Not of a log-loss that is the same everywhere, as that of certain and right predictions.
+    is_minimum = found.fun < (1 - 1e-9) * min(map(log_loss, bounds))
+    return float(np.exp(found.x)) if is_minimum else None
 
 
 def scaled(table: Predictions, temperature: float) -> Predictions:

@@ -276,15 +276,8 @@ def _mean_errors(predictions: Predictions) -> dict[str, float]:
     """Returns the Brier score, if the probabilities are finite."""
     if not _is_finite(predictions):
         return {}
-    given = calibration.normalised(predictions.probabilities)
-    if given.shape[1] == 2:
-        # As they are: normalised, they would differ from the column of the table by rounding.
-        positive = predictions.probabilities[:, 1].clip(0, 1)
-        score = sklearn.metrics.brier_score_loss(predictions.label, positive, pos_label=1)
-    else:
-        classes = range(given.shape[1])
-        score = sklearn.metrics.brier_score_loss(predictions.label, given, labels=classes)
-    return {"brier": float(score)}
+    # scikit-learn knows the score of more than two classes from 1.7 on.
+    return {"brier": float(calibration.row_errors(predictions)["brier"].mean())}
 
 
 def _is_finite(predictions: Predictions) -> bool:
