@@ -86,7 +86,9 @@ def _evaluate(config: Config) -> Evaluation:
         if context.device == "CPU":
             batch_size = config.data.batch_size // context.num_workers
             footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
-        folder = directory.folder(f"on_{config.data.dataset}_{data.fingerprint[:8]}")
+        folder = directory.folder(
+            f"{evaluated.ELSEWHERE}{config.data.dataset}_{data.fingerprint[:8]}"
+        )
         with data.reading():
             batches = data.evaluation_batches(SPLIT, config.data.batch_size)
             probabilities = predict(Driver(model, context.strategy), batches, context)

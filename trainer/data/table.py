@@ -7,13 +7,17 @@ table.column(examples, features, "folder")     # [N] str
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.errors import ConfigError
+from trainer.evaluation import predictions
 from trainer.system import hints, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _COLUMNS = ("file_name", "patient_id", "etiology", "label")
 _BLOCK = 4096
@@ -53,14 +57,24 @@ def read(examples: tf.data.Dataset, features: Any) -> Table:
         hashed = tf.strings.to_hash_bucket_fast(example["image"], np.iinfo(np.int64).max)
         return {**{name: example[name] for name in _COLUMNS}, "image_hash": hashed}
 
-    blocks = list(examples.map(row).batch(_BLOCK).as_numpy_iterator())
-    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    columns = _columns(examples.map(row))
     for name in ("label", "etiology"):
-        if not np.isin(columns[name], np.arange(len(features[name].names))).all():
-            raise ValueError(f"has a record whose {name} is none of ours")
+        _require_known(name, columns[name], features[name].names)
     strings = {name: _decoded(columns[name]) for name in ("file_name", "patient_id")}
     etiology = np.array(features["etiology"].names)[columns["etiology"]]
     return Table(**{**columns, **strings, "etiology": etiology})
+
+
+def _columns(rows: tf.data.Dataset) -> dict[str, np.ndarray]:
+    """Returns the columns of scalars, [N]; a split may be empty."""
+    empty = {name: np.empty(0, of.dtype.as_numpy_dtype) for name, of in rows.element_spec.items()}
+    blocks = [empty, *rows.batch(_BLOCK).as_numpy_iterator()]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in empty}
+
+
+def _require_known(name: str, values: np.ndarray, names: Sequence[str]) -> None:
+    if not np.isin(values, np.arange(len(names))).all():
+        raise ValueError(f"has a record whose {name} is none of ours")
 
 
 def require_column(name: str, features: Any, data_set: str) -> None:
@@ -77,6 +91,11 @@ def require_column(name: str, features: Any, data_set: str) -> None:
             f"judge_by ({text.one_line(name):.80}) is no column of {data_set}"
             f"{hints.clause(name, known) or '.'} Its columns are {', '.join(known)}."
         )
+    if predictions.is_taken(name):
+        raise ConfigError(
+            f"judge_by ({text.one_line(name):.80}) is also the name of a column of predictions; "
+            "name another column, or rename it in the data."
+        )
 
 
 def column(examples: tf.data.Dataset, features: Any, name: str) -> np.ndarray:
@@ -85,16 +104,13 @@ def column(examples: tf.data.Dataset, features: Any, name: str) -> np.ndarray:
     Raises:
       ValueError: a clause, when a record is not what the features say.
     """
-    feature = features[name]
-    blocks = examples.map(lambda e: e[name]).batch(_BLOCK).as_numpy_iterator()
-    values = np.concatenate(list(blocks))
+    values = _columns(examples.map(lambda example: {name: example[name]}))[name]
     if values.dtype.kind in "OS":
         return _decoded(values)
-    names = getattr(feature, "names", None)
+    names = getattr(features[name], "names", None)
     if names is None:
-        return np.array([str(value) for value in values.tolist()], str)
-    if not np.isin(values, np.arange(len(names))).all():
-        raise ValueError(f"has a record whose {name} is none of ours")
+        return values.astype(str)  # A float32 in its own digits, as 0.3.
+    _require_known(name, values, names)
     return np.array(names)[values]
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
 
-_COLUMNS = ("file_name", "patient_id", "etiology", "label", "predicted")
+COLUMNS = ("file_name", "patient_id", "etiology", "label")
+"""What every table has of the records; a table may have further columns of them."""
+_COLUMNS = (*COLUMNS, "predicted")
 _TEXTS = ("file_name", "patient_id", "etiology")
 _PROBABILITY_PREFIX = "p_"
 _TOLERANCE = 1e-3  # A float32 softmax sums to 1 within 1e-6; raw logits do not.
@@ -95,15 +97,20 @@ class Predictions:
         return self.probabilities[np.arange(len(self)), self.predicted]
 
     def decided(self, threshold: float) -> npt.NDArray[np.intp]:
-        """[N] int: 1 where the positive class of two has at least a probability, else 0."""
-        return (self.probabilities[:, 1] >= threshold).astype(np.intp)
+        """[N] int: 1 where the positive class of two has at least a probability, else 0.
+
+        Probabilities count as at least 0 and at most 1: rounding may exceed both.
+        """
+        return (self.probabilities[:, 1].clip(0, 1) >= threshold).astype(np.intp)
 
     def column(self, name: str) -> npt.NDArray[np.str_]:
-        """Returns a text column by its name in the file.
+        """Returns a column by its name in the file as text, labels as names of classes.
 
         Raises:
           ValueError: when there is none.
         """
+        if name == "label":
+            return np.array(self.class_names)[self.label]
         found = self._texts()
         if name not in found:
             raise ValueError(f"There is no column {text.one_line(name)} in the predictions.")
@@ -208,9 +215,8 @@ class Predictions:
 
     def _check_columns(self) -> None:
         rows = self.label.shape
-        taken = {*_COLUMNS, *(_PROBABILITY_PREFIX + name for name in self.class_names)}
         for name in self.others:
-            if name in taken or name.startswith(_PROBABILITY_PREFIX):
+            if name in COLUMNS or is_taken(name):
                 raise ValueError(
                     f"a further column can't be named {text.visible(name)}: that name is taken, or "
                     f"begins with {_PROBABILITY_PREFIX}, as the columns of probabilities do."
@@ -249,6 +255,11 @@ class Predictions:
                 f"The outputs for {name} are not probabilities that sum to 1: "
                 f"{self.probabilities[wrong[0]].tolist()}."
             )
+
+
+def is_taken(name: str) -> bool:
+    """Whether no further column can have a name, because the predictions do."""
+    return name == "predicted" or name.startswith(_PROBABILITY_PREFIX)
 
 
 def _text_cell(value: object) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
 USABLE = "The guard found no reason not to use this model."
+_LONGEST_RULE = 60
 _RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
 
@@ -56,7 +57,9 @@ def looks(split: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """
     if len(rows) == 1:
         return f"Looks at the {split} split by this run: 1, this one."
-    settings = collections.Counter(str(row["settings"]["operating_point"]) for row in rows)
+    # A row may come from someone else's file.
+    rules = (str(row["settings"].get("operating_point", "?")) for row in rows)
+    settings = collections.Counter(text.one_line(rule)[:_LONGEST_RULE] for rule in rules)
     listed = ", ".join(f"{count} with {rule}" for rule, count in settings.items())
     return (
         f"Looks at the {split} split by this run: {len(rows)} ({listed}). To choose between them "

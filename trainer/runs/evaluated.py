@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 SPLIT, VALIDATION = "test", "validation"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
 PREDICTIONS_VALIDATION, OPERATING_POINT = f"predictions_{VALIDATION}.csv", "operating_point.json"
+ELSEWHERE = "on_"
+"""Begins the name of a folder, in that of the run, with an evaluation on other data."""
 CURVES, CONFUSION_MATRIX, SAMPLES = "curves.png", "confusion_matrix.png", "samples.png"
 
 
@@ -190,21 +192,23 @@ def save_validation(folder: pathlib.Path, table: Predictions, choice: dict[str, 
     files.save_json(folder / OPERATING_POINT, choice)
 
 
-def load_validation(folder: pathlib.Path, way_out: str) -> Predictions | None:
+def load_validation(run_dir: pathlib.Path, way_out: str) -> Predictions | None:
     """Returns the predictions of a run's validation split; None of a run of an earlier version.
 
     Args:
-      folder: of the run, or of another evaluation in it.
+      run_dir: folder of the run.
       way_out: what to do if they can't be read, a clause.
 
     Raises:
-      RunError: when they can't be read.
-      ValueError: when they are no such table.
+      RunError: when they can't be read, or are no such table.
     """
-    for place in (folder, folder.parent):
-        if (place / PREDICTIONS_VALIDATION).exists():
-            return Predictions.load_csv(place / PREDICTIONS_VALIDATION, way_out)
-    return None
+    path = run_dir / PREDICTIONS_VALIDATION
+    if not path.exists():
+        return None
+    try:
+        return Predictions.load_csv(path, way_out)
+    except ValueError as error:
+        raise documents.refused(path, text.clause(error), way_out) from error
 
 
 def load(folder: pathlib.Path, place: str = "") -> Evaluation:
@@ -226,7 +230,8 @@ def load(folder: pathlib.Path, place: str = "") -> Evaluation:
     )
     try:
         table = Predictions.load_csv(folder / PREDICTIONS, way_out)
-        validation = load_validation(folder, way_out)
+        is_of_run = bool(place) or not folder.name.startswith(ELSEWHERE)
+        validation = load_validation(folder if is_of_run else folder.parent, way_out)
         metrics.compute(table)
         assessed = _assessment(document, table, validation)
     except (OSError, ValueError, ConfigError) as error:

@@ -33,7 +33,7 @@ import pathlib
 import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Self, TypedDict
 
 from trainer.config import LENGTHS, Config, of_saved
 from trainer.errors import RunError
@@ -54,6 +54,11 @@ CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
 
 
+def _require_hash(written: str) -> None:
+    if not re.fullmatch("[0-9a-f]{16}", written):
+        raise ValueError("is no hash of an image")
+
+
 class TrainedOn(TypedDict):
     """What `trained_on.json` holds: the data's fingerprint, and whose images decided the model.
 
@@ -64,7 +69,7 @@ class TrainedOn(TypedDict):
     fingerprint: documents.Name
     patients: list[str]
     validation_patients: NotRequired[list[str]]
-    images: NotRequired[list[str]]
+    images: NotRequired[list[Annotated[str, _require_hash]]]
     class_counts: NotRequired[dict[str, documents.Count]]
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 from trainer import option_groups
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import history
+from trainer.evaluation import history, predictions
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.reports import plots, report
@@ -238,7 +238,7 @@ def predictions_of(
         label=table.label,
         probabilities=probabilities,
     )
-    if judge_by in ("file_name", "patient_id", "etiology"):
+    if judge_by in predictions.COLUMNS:
         return found
     return dataclasses.replace(found, others={judge_by: data.column(split, judge_by)})
 
@@ -262,7 +262,7 @@ def evaluate(
     way_out = claims.written_again(run.path)
     assessed = Assessment(
         predictions,
-        evaluated.load_validation(folder or run.directory.path, way_out),
+        evaluated.load_validation(run.directory.path, way_out),
         look.options,
         sharing=run.sharing_with(data.table(evaluated.SPLIT)),
         training_priors=run.training_priors,
