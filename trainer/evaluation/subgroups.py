@@ -149,5 +149,5 @@ def _quarters(numbers: npt.NDArray[np.float64]) -> Iterator[tuple[str, npt.NDArr
     index = np.searchsorted(inner, numbers)  # The upper end belongs to a quarter.
     for place in np.unique(index):
         rows = np.flatnonzero(index == place)
-        low, high = numbers[rows].min(), numbers[rows].max()
-        yield f"{text.plain(float(low))} to {text.plain(float(high))}", rows
+        low, high = (text.plain(float(end(numbers[rows]))) for end in (np.min, np.max))
+        yield low if low == high else f"{low} to {high}", rows

@@ -1,4 +1,4 @@
-"""Every reported metric, and the guard that rejects unusable predictions."""
+"""Every reported metric: worked by hand, and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ GOLDEN = {
     "brier": (0.01 + 0.04 + 0.36 + 0.01 + 0.04 + 0.09 + 0.36 + 0.49) / 8,
     # Probabilities of the true classes: .9 .8 .4 .9 .8 .7 .4 .3.
     "log_loss": -math.log(0.9 * 0.8 * 0.4 * 0.9 * 0.8 * 0.7 * 0.4 * 0.3) / 8,
+    # Each is alone in its bin of a fifteenth; errors .1 .2 .6 .1 .2 .3 .6 .7.
+    "ece": (0.1 + 0.2 + 0.6 + 0.1 + 0.2 + 0.3 + 0.6 + 0.7) / 8,
 }
 
 
@@ -71,11 +73,21 @@ def test_counts_are_those_worked_by_hand(scores: metrics.Metrics) -> None:
     assert scores.examples == 8
     assert scores.majority_class == "PNEUMONIA"
     assert scores.confusion_matrix == ((2, 1), (2, 3))
-    assert scores.by_etiology == {
-        "bacteria": metrics.EtiologyRecall(examples=2, correct=2, recall=1.0),
-        "normal": metrics.EtiologyRecall(examples=3, correct=2, recall=2 / 3),
-        "virus": metrics.EtiologyRecall(examples=3, correct=1, recall=1 / 3),
-    }
+
+
+def test_a_class_has_the_metrics_of_its_own_against_the_others(scores: metrics.Metrics) -> None:
+    of_both = {"roc_auc": 13 / 15, "f1": 4 / 7}
+    found = scores.by_class["NORMAL"]
+    assert found.examples == 3
+    assert (found.sensitivity, found.specificity) == (scores.specificity, scores.sensitivity)
+    assert (found.ppv, found.npv) == (scores.npv, scores.ppv)
+    assert {name: getattr(found, name) for name in of_both} == pytest.approx(of_both)
+
+
+def test_of_two_classes_the_second_ones_metrics_are_the_splits(scores: metrics.Metrics) -> None:
+    found = dataclasses.asdict(scores.by_class["PNEUMONIA"])
+    assert found.pop("examples") == 5
+    assert found == {name: getattr(scores, name) for name in found}
 
 
 def test_output_distribution_is_that_worked_by_hand(scores: metrics.Metrics) -> None:
@@ -174,41 +186,13 @@ def test_metrics_are_json_even_where_undefined() -> None:
     scores = metrics.compute(predictions_of([0, 0], [0.1, math.nan]))
     document = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     assert document["roc_auc"] is None
-    assert document["by_etiology"]["normal"] == {"examples": 2, "correct": 2, "recall": 1.0}
-
-
-def test_the_guard_lets_a_sound_run_pass() -> None:
-    scores = metrics.compute(predictions_with_matrix(((340, 56), (26, 1043))))
-    assert scores.warnings == ()
-    assert not scores.guard_fired
-
-
-def test_the_guard_fires_below_the_majority_baseline() -> None:
-    scores = metrics.compute(predictions_with_matrix(((1, 395), (4, 1065))))
-    assert scores.guard_fired
-    assert scores.warnings == (
-        (
-            "Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % (1069 of 1465) of always "
-            "predicting PNEUMONIA."
-        ),
-    )
-
-
-def test_the_guard_fires_at_the_majority_baseline(scores: metrics.Metrics) -> None:
-    assert scores.accuracy == scores.majority_baseline
-    assert "not above the 62.50 % (5 of 8)" in scores.warnings[0]
-
-
-def test_the_guard_fires_when_a_class_is_never_predicted() -> None:
-    scores = metrics.compute(predictions_of([0, 1, 1], [0.6, 0.7, 0.8]))
-    assert "NORMAL is never predicted, but is the true class of 1 of 3 examples." in scores.warnings
+    assert document["by_class"]["NORMAL"]["sensitivity"] == 1
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_the_guard_fires_when_outputs_are_not_finite(value: float) -> None:
+def test_what_needs_finite_outputs_is_undefined_without_them(value: float) -> None:
     scores = metrics.compute(predictions_of([0, 1, 1, 0], [0.1, 0.9, 0.8, value]))
-    assert scores.warnings == ("The outputs for 1 of 4 examples are NaN or infinite.",)
-    assert scores.log_loss is scores.brier is scores.roc_auc is scores.pr_auc is None
+    assert scores.log_loss is scores.brier is scores.roc_auc is scores.pr_auc is scores.ece is None
     assert scores.output_distribution.mean_probability == {"NORMAL": None, "PNEUMONIA": None}
     assert sum(scores.output_distribution.histogram) == 3
 
@@ -230,12 +214,46 @@ def test_nothing_cannot_be_evaluated() -> None:
         metrics.compute(predictions_of([], []))
 
 
-def test_three_classes_cannot_be_evaluated() -> None:
-    predictions = dataclasses.replace(
-        predictions_of([0], [0.5]), class_names=("A", "B", "C"), probabilities=np.array([[0, 0, 1]])
+def of_three(label: list[int], predicted: list[int]) -> Predictions:
+    """Predictions of three classes, with .8 for the predicted one."""
+    return dataclasses.replace(
+        predictions_of([0] * len(label), [0.5] * len(label)),
+        class_names=("A", "B", "C"),
+        label=np.array(label),
+        probabilities=0.1 + 0.7 * np.eye(3)[predicted],
     )
-    with pytest.raises(ValueError, match="Metrics need exactly two classes, not A, B, C"):
-        metrics.compute(predictions)
+
+
+def test_three_classes_are_means_over_each_against_the_rest() -> None:
+    #   true A: A A B   B: B   C: C A;  hence recalls 2/3, 1, 1/2 and precisions 2/3, 1/2, 1.
+    scores = metrics.compute(of_three([0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 0]))
+    expected = {
+        "accuracy": 4 / 6,
+        "macro_recall": (2 / 3 + 1 + 1 / 2) / 3,
+        "sensitivity": (2 / 3 + 1 + 1 / 2) / 3,
+        "specificity": (2 / 3 + 4 / 5 + 1) / 3,
+        "ppv": (2 / 3 + 1 / 2 + 1) / 3,
+        "npv": (2 / 3 + 1 + 4 / 5) / 3,
+        "f1": (2 / 3 + 2 / 3 + 2 / 3) / 3,
+        # Four right with .8: .04 + .01 + .01; two wrong: .64 + .81 + .01.
+        "brier": (4 * 0.06 + 2 * 1.46) / 6,
+        "log_loss": -(4 * math.log(0.8) + 2 * math.log(0.1)) / 6,
+        "ece": 0.8 - 4 / 6,
+    }
+    assert {name: getattr(scores, name) for name in expected} == pytest.approx(expected)
+
+
+def test_a_class_that_never_occurs_lowers_no_mean() -> None:
+    scores = metrics.compute(of_three([0, 0, 1, 1], [0, 0, 1, 0]))
+    assert scores.by_class["C"].sensitivity is scores.by_class["C"].roc_auc is None
+    assert scores.macro_recall == scores.sensitivity == 3 / 4
+    assert scores.roc_auc == scores.by_class["A"].roc_auc == scores.by_class["B"].roc_auc
+
+
+def test_a_class_that_occurs_and_is_never_predicted_leaves_no_mean_precision() -> None:
+    scores = metrics.compute(of_three([0, 1, 2], [0, 1, 1]))
+    assert scores.by_class["C"].ppv is scores.ppv is None
+    assert scores.sensitivity == 2 / 3
 
 
 @hypothesis.given(table=tables().filter(len), data=st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,14 @@ import pytest
 import sklearn.metrics
 from hypothesis import strategies as st
 
-from tests.support.tables import LABEL, POSITIVE, predictions_of, predictions_with_matrix, tables
+from tests.support.tables import (
+    LABEL,
+    POSITIVE,
+    TEXT,
+    predictions_of,
+    predictions_with_matrix,
+    tables,
+)
 from trainer.evaluation import predictions
 
 if TYPE_CHECKING:
@@ -80,6 +88,9 @@ def assert_equal(left: predictions.Predictions, right: predictions.Predictions) 
     assert left.class_names == right.class_names
     for name in ("file_name", "patient_id", "etiology", "label", "predicted", "probabilities"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+    assert list(left.others) == list(right.others)
+    for name, column in left.others.items():
+        np.testing.assert_array_equal(column, right.others[name])
 
 
 def test_the_table_has_classes_by_name(
@@ -119,6 +130,63 @@ def test_a_file_name_reaches_no_spreadsheet_as_a_formula_and_no_terminal_as_a_co
     assert_equal(predictions.Predictions.load_csv(path), hostile)
 
 
+def is_free(name: str) -> bool:
+    return name not in predictions.COLUMNS and not predictions.is_taken(name)
+
+
+@hypothesis.given(table=tables(), data=st.data())
+@hypothesis.settings(deadline=None)
+def test_further_columns_read_back_exactly(
+    table: predictions.Predictions, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = data.draw(st.lists(TEXT.filter(is_free), unique=True, max_size=3))
+    column = st.lists(TEXT, min_size=len(table), max_size=len(table))
+    others = {name: np.array(data.draw(column), str) for name in names}
+    path = tmp_path_factory.mktemp("table") / "predictions.csv"
+    wider = dataclasses.replace(table, others=others)
+    wider.save_csv(path)
+    assert_equal(predictions.Predictions.load_csv(path), wider)
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1", "'=1", "''-1"])
+def test_a_further_column_reaches_no_spreadsheet_as_a_formula(
+    tmp_path: pathlib.Path, table: predictions.Predictions, formula: str
+) -> None:
+    hostile = dataclasses.replace(table, others={f"{formula}x": np.array([formula] * len(table))})
+    path = tmp_path / "predictions.csv"
+    hostile.save_csv(path)
+    with path.open(newline="") as file:
+        cells = [row[-1] for row in csv.reader(file)]
+    assert cells == [f"'{formula}x", *[f"'{formula}"] * len(table)]
+    assert_equal(predictions.Predictions.load_csv(path), hostile)
+
+
+@pytest.mark.parametrize("name", ["label", "predicted", "file_name", "p_NORMAL", "p_age"])
+def test_a_further_column_takes_no_name_that_is_taken(
+    table: predictions.Predictions, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"a further column can't be named {name}: that name is"):
+        dataclasses.replace(table, others={name: np.array(["x"] * len(table))})
+
+
+def test_a_further_column_has_a_text_for_each_example(table: predictions.Predictions) -> None:
+    with pytest.raises(ValueError, match=r"hospital has shape \(1,\), but label has \(8,\)"):
+        dataclasses.replace(table, others={"hospital": np.array(["x"])})
+
+
+def test_taken_rows_keep_their_further_columns(table: predictions.Predictions) -> None:
+    wider = dataclasses.replace(table, others={"hospital": np.array(list("abcdefgh"))})
+    assert wider.take([6, 2]).column("hospital").tolist() == ["g", "c"]
+
+
+def test_labels_as_a_column_are_the_names_of_classes(table: predictions.Predictions) -> None:
+    assert table.column("label").tolist() == ["NORMAL"] * 3 + ["PNEUMONIA"] * 5
+
+
+def test_a_threshold_is_reached_by_a_probability_that_equals_it() -> None:
+    assert predictions_of([0, 1, 1], [0.2, 0.3, 0.4]).decided(0.3).tolist() == [0, 1, 1]
+
+
 HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
 
 
@@ -129,6 +197,9 @@ HEADER = "file_name,patient_id,etiology,label,predicted,p_NORMAL,p_PNEUMONIA\n"
         ("a,b\n1,2\n", "its columns are a, b, not"),
         (HEADER.replace("p_N", "q_N"), "is not a table of predictions"),
         (HEADER + "a,b,normal,NORMAL\n", "row 1 has 4 fields, not 7"),
+        (HEADER.replace("\n", ",a,a\n"), "has a column twice, or more than 100 further ones"),
+        (HEADER.replace("\n", ",label\n"), "a further column can't be named label"),
+        (HEADER.replace("\n", ",a\n") + "a,b,normal,NORMAL,NORMAL,1,0\n", "has 7 fields, not 8"),
         (HEADER + "a,b,normal,COVID,NORMAL,1,0\n", "row 1: label 'COVID' is not one of NORMAL, PN"),
         (HEADER + "a,b,normal,NORMAL,NORMAL,1,x\n", "row 1: 'x' is not a probability"),
         (HEADER + "a,b,normal,NORMAL,NORMAL,0.2,0.8\n", "row 1: predicted is NORMAL, but .* PNEU"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests.support import tables
-from trainer.evaluation import metrics
+from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
+from trainer.options import EvaluationOptions
 from trainer.reports import report
 
 if TYPE_CHECKING:
@@ -20,26 +23,35 @@ if TYPE_CHECKING:
 HISTORY = tables.HISTORY | {"learning_rate": [0.001, 0.001, 0.001]}
 
 
-def scores_with(tn: int, fp: int, fn: int, tp: int) -> metrics.Metrics:
-    """Metrics with this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
+def table_with(tn: int, fp: int, fn: int, tp: int) -> Predictions:
+    """Predictions with this confusion matrix; p(PNEUMONIA) is 0.25 or 0.75."""
     label = np.repeat([0, 0, 1, 1], (tn, fp, fn, tp))
     positive = np.repeat([0.25, 0.75, 0.25, 0.75], (tn, fp, fn, tp))
-    predictions = Predictions(
-        class_names=("NORMAL", "PNEUMONIA"),
-        file_name=np.arange(label.size).astype(str),
-        patient_id=np.arange(label.size).astype(str),
-        etiology=np.where(label, "virus", "normal"),
-        label=label,
-        probabilities=np.stack([1 - positive, positive], axis=1),
-    )
-    return metrics.compute(predictions)
+    return tables.predictions_of(label, positive, np.where(label, "virus", "normal"))
+
+
+UNKNOWN = Sharing()
+VGG16, MOBILENET = table_with(340, 56, 26, 1043), table_with(1, 395, 4, 1065)
+
+
+def assessed(
+    test: Predictions = VGG16,
+    validation: Predictions | None = None,
+    sharing: Sharing = UNKNOWN,
+    **options: Any,
+) -> Assessment:
+    return Assessment(test, validation, EvaluationOptions(**options), sharing=sharing)
+
+
+ASSESSED = assessed()
+"""Its intervals are computed once."""
 
 
 def report_with(**changes: Any) -> report.Report:
     fields: dict[str, Any] = {
         "split": "test",
         "history": HISTORY,
-        "scores": scores_with(340, 56, 26, 1043),
+        "assessment": ASSESSED,
         "data": {"name": "paper"},
         "run": {"backbone": "vgg16", "precision": "float32", "seed": 0, "flags": ["--seed=0"]},
     }
@@ -82,16 +94,20 @@ Classification report
    macro avg     0.9390    0.9171    0.9273      1465
 weighted avg     0.9436    0.9440    0.9433      1465
 
-Metrics with PNEUMONIA as the positive class
-  Sensitivity      0.9757
-  Specificity      0.8586
-  PPV              0.9490
-  NPV              0.9290
-  F1               0.9622
-  MCC              0.8559
-  PR-AUC           0.9437
-  Brier score      0.0905
-  Log-loss (nats)  0.3492
+Metrics with PNEUMONIA as the positive class, with 95 % intervals (bootstrap over 1465 patients)
+  Accuracy         0.9440  0.9317 to 0.9556
+  Macro recall     0.9171  0.8986 to 0.9341
+  Sensitivity      0.9757  0.9652 to 0.9842
+  Specificity      0.8586  0.8233 to 0.8902
+  PPV              0.9490  0.9358 to 0.9613
+  NPV              0.9290  0.9008 to 0.9535
+  F1               0.9622  0.9536 to 0.9702
+  MCC              0.8559  0.8238 to 0.8853
+  ROC-AUC          0.9171  0.8986 to 0.9341
+  PR-AUC           0.9437  0.9301 to 0.9561
+  Brier score      0.0905  0.0847 to 0.0966
+  Log-loss (nats)  0.3492  0.3364 to 0.3627
+  ECE              0.1940  0.1817 to 0.2056
 
 Output distribution
              true  predicted  mean probability
@@ -110,9 +126,12 @@ Examples by probability of PNEUMONIA
   0.8 to 0.9     0
   0.9 to 1.0     0
 
-Recall by etiology
-  normal  85.86 %    340 of 396
-  virus   97.57 %  1043 of 1069
+Accuracy by etiology
+  normal  85.86 %    340 of 396  0.8233 to 0.8902  AUC 0.9171
+  virus   97.57 %  1043 of 1069  0.9652 to 0.9842  AUC 0.9171
+
+No operating point: the run has no predictions of the validation split; run its command again, \
+which writes them.
 """
 
 
@@ -136,76 +155,124 @@ def test_auc_is_reported_where_it_was_recorded() -> None:
 
 
 def test_undefined_metrics_are_called_undefined() -> None:
-    text = report_with(scores=scores_with(0, 0, 1, 3)).to_text(colour=False)
+    text = report_with(assessment=assessed(table_with(0, 0, 1, 3))).to_text(colour=False)
     assert "ROC-AUC: undefined" in text
-    assert "  Specificity      undefined\n" in text
+    assert "  Specificity      undefined                 –\n" in text
 
 
-def test_patients_shared_with_train_or_validation_are_counted() -> None:
-    assert (
-        report_with(shared_patient_images=761)
-        .to_text(colour=False)
-        .endswith(
-            "\n\nTest images that share a patient with train or validation: 761 of 1465 (51.9 %): "
-            "the metrics above are optimistic.\n"
-        )
-    )
+SHARED = {
+    Sharing(761, 0): "train or validation: 761 of 1465 (51.9 %): the metrics above are optimistic.",
+    Sharing(0, 0): "train or validation: none.",
+    Sharing(0, 0, ("train",)): "train: none.",
+}
 
 
-def test_no_shared_patient_is_reported() -> None:
-    text = report_with(shared_patient_images=0).to_text(colour=False)
-    assert text.endswith("\n\nTest images that share a patient with train or validation: none.\n")
+@pytest.mark.parametrize("sharing", SHARED, ids=SHARED.values())
+def test_images_that_share_a_patient_are_counted_with_the_splits_that_are_known(
+    sharing: Sharing,
+) -> None:
+    text = report_with(assessment=assessed(sharing=sharing)).to_text(colour=False)
+    assert f"\n\nTest images that share a patient with {SHARED[sharing]}\n" in text
 
 
-def test_a_report_that_counts_train_alone_says_so() -> None:
-    text = report_with(shared_patient_images=0, shared_with=["train"]).to_text(colour=False)
-    assert text.endswith("\n\nTest images that share a patient with train: none.\n")
+def test_a_split_that_shares_patients_must_not_be_used() -> None:
+    text = report_with(assessment=assessed(sharing=Sharing(761, 2))).to_text(colour=False)
+    *_, patients, images = text.splitlines()
+    assert patients.startswith("DO NOT USE THIS MODEL: 761 of 1465 test images (51.95 %) share a")
+    assert images.startswith("DO NOT USE THIS MODEL: 2 of 1465 test images (0.14 %) are also im")
 
 
-WARNING = (
-    "DO NOT USE THIS MODEL: Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % "
-    "(1069 of 1465) of always predicting PNEUMONIA."
+STUDY = tables.study(1, patients=40)
+FULL = assessed(
+    STUDY, tables.study(2, patients=40), operating_point="sensitivity=0.9", prevalence=0.05
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"Operating point: PNEUMONIA from a probability of 0\.\d{4} on\n  chosen by sensi",
+        r"  chosen by sensitivity=0\.9 on \d+ validation examples\n",
+        r"At a prevalence of 5\.00 %\n  PPV, most probable class  0\.\d{4}  0\.\d{4} to 0\.\d{4}\n",
+        r"\n  NPV, operating point      0\.\d{4}  ",
+        r"Calibration; temperature fitted on validation: \d\.\d{3}\n",
+        r"\n  bacteria  \d\d\.\d\d %  \d+ of +\d+  0\.\d{4} to 0\.\d{4}  AUC 0\.\d{4}\n",
+    ],
+)
+def test_what_validation_decides_is_reported(line: str) -> None:
+    assert re.search(line, report_with(assessment=FULL).to_text(colour=False))
+
+
+def test_three_classes_are_reported_as_means() -> None:
+    table = tables.study(3, patients=40, num_classes=3)
+    text = report_with(assessment=assessed(table, table)).to_text(colour=False)
+    assert "Metrics as means over the classes, each against the rest, with 95 % intervals" in text
+    assert "Examples by probability of the predicted class" in text
+    assert "perating point" not in text
+
+
+def test_a_warning_of_a_shift_is_the_first_notice() -> None:
+    subject = report_with(shift={"warning": "Validation can't stand for test."})
+    assert subject.notices[0] == "Validation can't stand for test."
+    assert "\n\nValidation can't stand for test.\nNo operating" in subject.to_text(colour=False)
+
+
+def test_looks_are_reported() -> None:
+    looks = [{"settings": {"operating_point": "youden"}}] * 2
+    text = report_with(looks=looks).to_text(colour=False)
+    assert "\n\nLooks at the test split by this run: 2 (2 with youden)." in text
+
+
+WARNINGS = (
+    (
+        "DO NOT USE THIS MODEL: Accuracy 72.76 % (1066 of 1465) is not above the 72.97 % "
+        "(1069 of 1465) of always predicting PNEUMONIA."
+    ),
+    (
+        "DO NOT USE THIS MODEL: The 95 % interval of ROC-AUC (0.497 to 0.503) includes 0.5, that of "
+        "chance."
+    ),
 )
 
 
 def test_a_run_that_must_not_be_used_says_so_at_the_end() -> None:
-    text = report_with(scores=scores_with(1, 395, 4, 1065)).to_text(colour=False)
-    assert text.endswith(f"\n\n{WARNING}\n")
+    text = report_with(assessment=assessed(MOBILENET)).to_text(colour=False)
+    assert text.endswith("\n\n{}\n{}\n".format(*WARNINGS))
     assert "\x1b" not in text
 
 
-def test_the_warning_is_red_on_a_terminal() -> None:
-    text = report_with(scores=scores_with(1, 395, 4, 1065)).to_text(colour=True)
-    assert text.endswith(f"\n\n\x1b[1;31m{WARNING}\x1b[0m\n")
+def test_the_warnings_are_red_on_a_terminal() -> None:
+    text = report_with(assessment=assessed(MOBILENET)).to_text(colour=True)
+    red = "\x1b[1;31m{}\x1b[0m\n\x1b[1;31m{}\x1b[0m\n"
+    assert text.endswith("\n\n" + red.format(*WARNINGS))
 
 
 def test_every_reason_gets_its_line() -> None:
-    text = report_with(scores=scores_with(0, 2, 0, 2)).to_text(colour=False)
+    text = report_with(assessment=assessed(table_with(0, 2, 0, 2))).to_text(colour=False)
     assert text.count(f"\n{report.DO_NOT_USE} ") == 2
 
 
 def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
-    subject = report_with(shared_patient_images=761)
+    looks = [{"settings": {"operating_point": "youden"}}]
+    sharing = Sharing(761, 2, ("train",))
+    subject = report_with(assessment=assessed(sharing=sharing), looks=looks, shift={"warning": ""})
     subject.save(tmp_path)
     document = json.loads((tmp_path / "report.json").read_text())
-    assert list(document) == [
-        "schema_version",
-        "split",
-        "metrics",
-        "shared_patient_images",
-        "shared_with",
-        "monitor",
-        "best_epoch",
-        "history",
-        "data",
-        "run",
-    ]
+    assert set(document) == {
+        "schema_version", "split", "metrics", "notices", "intervals", "operating_point",
+        "prevalence", "calibration", "prior_correction", "groups", "shift", "looks", "settings",
+        "training_priors", "shared_patient_images", "shared_images", "shared_with", "monitor",
+        "best_epoch", "history", "data", "run",
+    }  # fmt: skip
     assert document["schema_version"] == report.SCHEMA_VERSION
     assert document["split"] == "test"
     assert document["metrics"]["confusion_matrix"] == [[340, 56], [26, 1043]]
     assert document["metrics"]["accuracy"] == subject.scores.accuracy
-    assert document["shared_patient_images"] == 761
-    assert document["shared_with"] == ["train", "validation"]
+    assert (document["shared_patient_images"], document["shared_images"]) == (761, 2)
+    assert document["shared_with"] == ["train"]
+    assert document["looks"] == {"count": 1, "rows": looks}
+    assert document["shift"] == {"warning": ""}
+    assert document["settings"] == dataclasses.asdict(EvaluationOptions())
     assert document["best_epoch"] == 2
     assert document["history"] == HISTORY
     assert document["data"] == {"name": "paper"}
@@ -236,7 +303,7 @@ def test_names_from_files_are_no_control_sequences_in_the_report() -> None:
         label=label,
         probabilities=np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8]]),
     )
-    found = report_with(scores=metrics.compute(table), run={"backbone": "\x1b[31m"})
+    found = report_with(assessment=assessed(table), run={"backbone": "\x1b[31m"})
     shown = found.to_text(colour=False)
     assert not {"\x1b", "\u202e", "\x07"} & set(shown)
     assert r"NORMAL\x1b[2J" in shown
