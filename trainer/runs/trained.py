@@ -109,23 +109,17 @@ class Run:
         return None if found is None else frozenset(found)
 
     @property
+    def training_images(self) -> frozenset[int] | None:
+        """Hashes of the images of training and validation; None for a run that recorded none."""
+        found = self._trained_on.get("images")
+        return None if found is None else frozenset(int(of, 16) for of in found)
+
+    @property
     def training_priors(self) -> dict[str, float] | None:
         """The share of each class in training; None for a run that did not record it."""
         counts = self._trained_on.get("class_counts")
         total = sum(counts.values()) if counts else 0
         return {name: count / total for name, count in counts.items()} if counts and total else None
-
-    def sharing_with(self, table: Table) -> Sharing:
-        """Returns how many examples of a split the model, or the choice of its epoch, has seen."""
-        # Validation chose the epoch. Where a run did not record its patients, the report says so.
-        validation, images = self.validation_patients, self._trained_on.get("images")
-        patients = self.training_patients | (validation or frozenset())
-        seen = None if images is None else {int(of, 16) for of in images}
-        return Sharing(
-            sum(patient in patients for patient in table.patient_id.tolist()),
-            None if seen is None else sum(of in seen for of in table.image_hash.tolist()),
-            ("train",) if validation is None else ("train", "validation"),
-        )
 
     @functools.cached_property
     def evaluation(self) -> evaluated.Evaluation:
@@ -218,6 +212,18 @@ def _image(figure: matplotlib.figure.Figure, title: str) -> str:
     return f'<img alt="{title}" src="data:image/png;base64,{encoded}">'
 
 
+def sharing_of(run: Run, table: Table) -> Sharing:
+    """Returns how many examples of a split a run's model, or the choice of its epoch, has seen."""
+    # Validation chose the epoch. Where a run did not record its patients, the report says so.
+    validation, images = run.validation_patients, run.training_images
+    patients = run.training_patients | (validation or frozenset())
+    return Sharing(
+        sum(patient in patients for patient in table.patient_id.tolist()),
+        None if images is None else sum(of in images for of in table.image_hash.tolist()),
+        ("train",) if validation is None else ("train", "validation"),
+    )
+
+
 def predictions_of(
     data: Data, split: str, probabilities: np.ndarray, judge_by: str = "etiology"
 ) -> Predictions:
@@ -264,7 +270,7 @@ def evaluate(
         predictions,
         evaluated.load_validation(run.directory.path, way_out),
         look.options,
-        sharing=run.sharing_with(data.table(evaluated.SPLIT)),
+        sharing=sharing_of(run, data.table(evaluated.SPLIT)),
         training_priors=run.training_priors,
     )
     found = report.Report(

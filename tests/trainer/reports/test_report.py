@@ -229,8 +229,8 @@ WARNINGS = (
         "(1069 of 1465) of always predicting PNEUMONIA."
     ),
     (
-        "DO NOT USE THIS MODEL: The 95 % interval of ROC-AUC (0.497 to 0.503) includes 0.5, that of "
-        "chance."
+        "DO NOT USE THIS MODEL: The 95 % interval of ROC-AUC (0.497 to 0.503) includes 0.5, that "
+        "of chance."
     ),
 )
 

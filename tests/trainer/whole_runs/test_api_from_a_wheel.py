@@ -48,6 +48,8 @@ assert len(run.predictions) == run.metrics.examples == 500
 assert run.model.output_shape == (None, 2)
 assert len(run.data_fingerprint) > 8 and len(run.training_patients) > 100
 assert run.validation_patients and not run.validation_patients & run.training_patients
+assert len(run.training_images) > 1000
+assert abs(sum(run.training_priors.values()) - 1) < 1e-9
 assert run.directory.path.joinpath("best.keras").exists()
 run.plot_history().savefig("curves.png")
 
@@ -56,7 +58,11 @@ assert isinstance(evaluation, trainer.Evaluation)
 assert evaluation.metrics.accuracy == run.evaluation.metrics.accuracy
 assert len(evaluation.predictions) == len(run.predictions)
 assert evaluation.folder.parent == run.directory.path
-assert evaluation.guard_fired == bool(evaluation.metrics.warnings)
+assert evaluation.guard_fired == bool(evaluation.warnings)
+assert evaluation.intervals.keys() == run.evaluation.assessment.intervals.keys()
+low, high = evaluation.intervals["brier"]
+assert low < evaluation.metrics.brier < high
+assert evaluation.assessment.point.chosen == run.evaluation.assessment.point.chosen
 assert evaluation.report.split == "test"
 print(evaluation.headline())
 """
