@@ -179,7 +179,7 @@ def rates(
     axes = figure.subplots()
     ends = (0, 1) if chance is None else (chance, chance)
     axes.plot((0, 1), ends, color=SOFT, linestyle=":", linewidth=1.2, label="no skill")
-    # Tied scores are a slope of the ROC curve, and average precision holds each precision leftwards.
+    # Tied scores make the ROC curve slope; average precision holds each precision leftwards.
     steps = "default" if chance is None else "steps-pre"
     _draw_rates(axes, x, y, points, steps)
     axes.plot(0, 0, "o", color=INK, markersize=6, clip_on=False, gid="now")

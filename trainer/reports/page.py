@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("copy.js", "slider.js")
 REFRESH_S = 10
+_HALF = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,10 +211,11 @@ def _charts(
         negative, positive = table.class_names
         found["rates"] = panels.discrimination(table, counts)
         found["slider"] = {
-            "start": counts.at(0.5),
+            "start": counts.at(_HALF),
             "point": counts.operating_point,
             "positive": positive,
             "negative": negative,
+            "ties": int((table.predicted == 0)[table.probabilities[:, 1] >= _HALF].sum()),
             "share": f"{100 * counts.positives / len(table):.2f}",
             "grid": tables.selected_thresholds(counts),
             "island": templating.island(counts.to_json()),

@@ -279,6 +279,13 @@ def test_odd_predictions_have_a_page(label, positive, tmp_path):
     elements((tmp_path / "report.html").read_text("utf-8"))
 
 
+def test_ties_at_one_half_are_told(good, tmp_path):
+    assert "equally probable" not in plain(good)
+    page.write(tmp_path / "report.html", {}, predictions_of([0, 1, 1], [0.5, 0.25, 0.75]))
+    text = plain((tmp_path / "report.html").read_text("utf-8"))
+    assert "equally probable for 1 of the examples" in text
+
+
 # Hostile text
 
 
