@@ -23,6 +23,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.options import (
     BenchmarkOptions,
     CheckpointOptions,
+    ComparisonOptions,
     DataOptions,
     FeatureOptions,
     ModelOptions,
@@ -61,6 +62,7 @@ class Config(option_groups.Named):
     runtime: RuntimeOptions = dataclasses.field(default_factory=RuntimeOptions)
     checkpoints: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
+    comparison: ComparisonOptions = dataclasses.field(default_factory=ComparisonOptions)
     model_dir: str = ""
 
     @classmethod

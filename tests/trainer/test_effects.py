@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from trainer import config as config_lib
-from trainer import effects, flags
+from trainer import effects, flags, option_files
 from trainer.commands import train
 from trainer.config import Config
 from trainer.errors import ConfigError
@@ -172,4 +172,4 @@ def test_a_call_from_python_says_so_too(make_config, capsys):
 def test_a_saved_run_with_values_in_vain_still_opens(tmp_path):
     saved = tmp_path / "config.json"
     saved.write_text(json.dumps(Config.from_flat({"tpu": "x", "schedule_epochs": 99}).to_flat()))
-    assert flags.load_options(saved)["tpu"] == "x"
+    assert option_files.load(saved)["tpu"] == "x"

@@ -10,10 +10,10 @@ them, `Summary` describes one:
     found.area.p_value, found.differences["accuracy"].interval
 
 ROC-AUC (two classes): the test for clustered data decides, as images of one patient resemble each
-other; DeLong's, which takes images for independent, stands beside it (`delong`). Accuracy: McNemar's
-exact test, which also takes images for independent; the interval by the bootstrap over patients
-stands beside it. All other figures: that bootstrap alone, with the same resamples for both. Of
-several seeds, means are compared; a seed of one is paired with the same seed of the other.
+other; DeLong's, which takes images for independent, stands beside it (`delong`). Accuracy:
+McNemar's exact test, which also takes images for independent; the interval by the bootstrap over
+patients stands beside it. All other figures: that bootstrap alone, with the same resamples for
+both. Of several seeds, means are compared; a seed of one is paired with the same seed of the other.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Contestant:
         )
 
     def figures(self, drawn: PatientBootstrap) -> dict[str, Floats]:
-        """Returns each figure by seed and resample, [S, R]; those that some seed lacks are left out.
+        """Returns each figure by seed and resample, [S, R]; what some seed lacks is left out.
 
         Args:
           drawn: resamples of these examples, in the order of file names.
@@ -171,7 +171,7 @@ def _listed(pair_of: tuple[float, float] | None) -> list[float] | None:
 
 
 def summarise(of: Contestant, drawn: PatientBootstrap) -> dict[str, Summary]:
-    """Returns every figure of a contestant: a value for each seed, and the interval of their mean."""
+    """Returns every figure of a contestant: a value by seed, and the interval of their mean."""
     own = of.figures(resampling.PatientBootstrap.undrawn(of.patient_id))
     spread = of.figures(drawn)
     return {
@@ -212,9 +212,7 @@ class McNemar:
         return {"only_a": self.only_a, "only_b": self.only_b, "p_value": self.p_value}
 
 
-def mcnemar(
-    label: npt.NDArray[Any], a: npt.NDArray[Any], b: npt.NDArray[Any]
-) -> McNemar:  # fmt: skip
+def mcnemar(label: npt.NDArray[Any], a: npt.NDArray[Any], b: npt.NDArray[Any]) -> McNemar:
     """Counts the examples that one side alone decides rightly.
 
     Args:
@@ -316,8 +314,8 @@ def _test_areas(
 ) -> AreaTest | None:
     if not a.is_binary:
         return None
-    scores = ([t.probabilities[:, 1] for t in side.tables.values()] for side in (a, b))
-    return delong.compare(a.first.label, *scores, clusters)
+    scores = [[t.probabilities[:, 1] for t in side.tables.values()] for side in (a, b)]
+    return delong.compare(a.first.label, scores[0], scores[1], clusters)
 
 
 def _test_accuracies(a: Contestant, b: Contestant, *, at_point: bool) -> dict[int, McNemar]:

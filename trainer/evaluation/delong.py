@@ -11,8 +11,8 @@ placement values of each patient first. Where every patient has one image, the t
     test.difference, test.p_value, test.interval
 
 Placement values come from midranks, in O(N log N) (Sun and Xu, IEEE Signal Processing Letters 21,
-2014). With several scores a side, such as those of several seeds, the mean of the areas is compared:
-a mean of areas has the mean placement values.
+2014). With several scores a side, such as those of several seeds, the means of the areas are
+compared: a mean of areas has the mean placement values.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Floats = npt.NDArray[np.float64]
+    Scores = npt.NDArray[np.floating[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,8 @@ class AreaTest:
 
 def compare(
     label: npt.NDArray[Any],
-    a: Sequence[Floats],
-    b: Sequence[Floats],
+    a: Sequence[Scores],
+    b: Sequence[Scores],
     clusters: npt.NDArray[Any] | None = None,
 ) -> AreaTest | None:
     """Tests the difference of the mean areas of two sides.
@@ -119,9 +120,10 @@ def compare(
     return AreaTest((areas[0], areas[1]), max(variance, 0.0), len(names))
 
 
-def _placements(positive: npt.NDArray[np.bool_], side: Sequence[Floats]) -> Floats:
+def _placements(positive: npt.NDArray[np.bool_], side: Sequence[Scores]) -> Floats:
     """Returns the placement value of each example, [N], as the mean over the side's scores."""
-    return np.mean([_placement(positive, np.asarray(scores)) for scores in side], axis=0)
+    values = [_placement(positive, np.asarray(scores, np.float64)) for scores in side]
+    return np.asarray(np.mean(values, axis=0))
 
 
 def _placement(positive: npt.NDArray[np.bool_], scores: Floats) -> Floats:
