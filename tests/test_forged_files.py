@@ -26,7 +26,7 @@ from hypothesis import strategies
 from cxr_tfds.source import SourceError
 from tests import forgeries
 from tests.support import runs, simulated_search
-from trainer import option_files
+from trainer import flags
 from trainer.config import Config
 from trainer.data import opening
 from trainer.distribution import cluster
@@ -95,7 +95,7 @@ def _read_run(folder: Path) -> Sequence[Callable[[], Any]]:
     return (
         lambda: trained.open_run(folder).config,
         lambda: _take(runs.small_config(folder / "data", folder, model_dir=str(folder))),
-        lambda: option_files.load(folder / "config.json"),
+        lambda: flags.load_options(folder / "config.json"),
     )
 
 
@@ -241,7 +241,7 @@ def _make_options(folder: Path) -> None:
 
 def _read_options(folder: Path) -> Sequence[Callable[[], Any]]:
     return (
-        lambda: Config.from_flat(option_files.load(folder / "options.json")),
+        lambda: Config.from_flat(flags.load_options(folder / "options.json")),
         lambda: Space.load(folder / "space.json").check(Config()),
         lambda: cluster.parse(documents.read_text(folder / "cluster.json", way_out="")),
     )

@@ -21,7 +21,7 @@ from PIL import Image
 
 from cxr_tfds import images, source
 from tests.support import radiographs
-from trainer import config, option_files, topologies
+from trainer import config, flags, topologies
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import predictions
@@ -90,7 +90,7 @@ def test_files_of_options(content):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "config.json"
         path.write_bytes(content)
-        values, message = attempt(ConfigError, option_files.load, path)
+        values, message = attempt(ConfigError, flags.load_options, path)
     assert isinstance(values, dict) or "config.json" in message
 
 

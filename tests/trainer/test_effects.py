@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from trainer import config as config_lib
-from trainer import effects, flags, option_files
+from trainer import effects, flags
 from trainer.commands import train
 from trainer.config import Config
 from trainer.errors import ConfigError
@@ -26,6 +26,9 @@ IN_VAIN = {
     "num_logical_devices": (2, {}),
     "tpu_topology": ("v5e:2x4", {}),
     "benchmark_images": (10, {}),
+    "backbones": ("vgg16,xception", {}),
+    "seeds": (5, {}),
+    "runs": ("runs/a,runs/b", {}),
     "stage_data": (False, {}),
     "staging_dir": ("/x", {}),
     "cache_budget_gb": (1.0, {"feature_cache": "off"}),
@@ -44,6 +47,9 @@ MET = {
     "num_logical_devices": {"strategy": "mirrored"},
     "tpu_topology": {"mode": "tpu_check"},
     "benchmark_images": {"mode": "benchmark"},
+    "backbones": {"mode": "compare"},
+    "seeds": {"mode": "compare"},
+    "runs": {"mode": "compare --runs"},
     "stage_data": {"data_dir": "gs://hospital/data"},
     "staging_dir": {"model_dir": "gs://hospital/run"},
     "cache_budget_gb": {"feature_cache": "auto"},
@@ -137,6 +143,8 @@ def test_what_a_search_varies_is_never_in_vain():
          "fixed_step_size (3), augmentation (light)"),
         ("tpu_check", {"model_dir": "x", "batch_size": 8, "deterministic": True},
          "model_dir (x), deterministic (true)"),
+        ("compare", {"backbones": "vgg16,xception", "resume": "must"}, "resume (must)"),
+        ("compare --runs", {"runs": "a,b", "neurons": 8, "model_dir": "x"}, "neurons (8)"),
         ("benchmark", {"cache_dir": "x", "neurons": 8}, "cache_dir (x)"),
     ],
 )  # fmt: skip
@@ -172,4 +180,4 @@ def test_a_call_from_python_says_so_too(make_config, capsys):
 def test_a_saved_run_with_values_in_vain_still_opens(tmp_path):
     saved = tmp_path / "config.json"
     saved.write_text(json.dumps(Config.from_flat({"tpu": "x", "schedule_epochs": 99}).to_flat()))
-    assert option_files.load(saved)["tpu"] == "x"
+    assert flags.load_options(saved)["tpu"] == "x"

@@ -266,7 +266,7 @@ def _note_finished(name: str, config: Config, folder: pathlib.Path) -> None:
 
 def _groups(
     plan: Sequence[PlannedRun], config: Config, failures: dict[str, str]
-) -> dict[str, compared.Group]:
+) -> dict[str, compared.RunGroup]:
     """Returns the finished runs and the failed ones by backbone, in the order that was given."""
     groups = {}
     for name in config.comparison.backbone_names:
@@ -278,5 +278,5 @@ def _groups(
         }
         remark = compared.remark(next(iter(runs.values()))) if runs else ""
         failed = {run.seed: failures[run.name] for run in own if run.name in failures}
-        groups[name] = compared.Group(runs, name, remark, failed)
+        groups[name] = compared.RunGroup(runs, name, remark, failed)
     return groups

@@ -22,6 +22,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from trainer.config import Config
+from trainer.errors import Stopped
 from trainer.storage import documents, files
 from trainer.system import console, environment, exits, memory, processes, signals, text
 
@@ -120,6 +121,8 @@ def _train(config: Config, place: pathlib.Path) -> int:
             train = importlib.import_module("trainer.commands.train").train
             evaluation = train(config).evaluation
         console.say(evaluation.headline())
+    except Stopped as stop:  # The command that started the run says so.
+        return stop.exit_code
     except Exception as error:
         reason = exits.explain(error) or text.one_line(str(error)) or type(error).__name__
         (place / _FAILURE).write_text(json.dumps({"reason": reason}), "utf-8")

@@ -43,12 +43,12 @@ class ComparisonOptions(option_groups.Group):
                 f"backbones ({text.one_line(self.backbones):.80}) trains runs, and runs "
                 f"({text.one_line(self.runs):.80}) names finished ones: give one of them."
             )
+        _require_distinct("backbones", self.backbone_names)
+        _require_distinct("runs", self.run_dirs)
         for name in self.backbone_names:
             if name not in backbones.REGISTRY:
                 hint = hints.choice("backbones", name, tuple(backbones.REGISTRY))
                 raise ConfigError(f"backbones ({text.bare(name):.80}) {hint}")
-        _require_distinct("backbones", self.backbone_names)
-        _require_distinct("runs", self.run_dirs)
         if len(self.run_dirs) == 1:
             raise ConfigError(f"runs ({text.one_line(self.runs):.200}) must name two or more runs.")
 

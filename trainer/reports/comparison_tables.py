@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import comparison, resampling
 from trainer.evaluation.comparison import AT_POINT, Pair, Summary
-from trainer.reports.tables import Table
+from trainer.reports.tables import ReportTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ _FIRST = ("macro_recall", "accuracy", "roc_auc", "sensitivity", "specificity")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ModelRow:
     """A model, or a backbone with several seeds.
 
     Attributes:
@@ -106,7 +106,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class Examined:
     """The test examples of all models, and how the intervals were made.
 
     Attributes:
@@ -136,9 +136,9 @@ class Content:
       with_paper: whether the paper's results stand beside.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     pairs: tuple[Pair, ...]
-    tested: Tested | None
+    tested: Examined | None
     command: str = ""
     with_paper: bool = False
 
@@ -156,7 +156,7 @@ class Content:
         return [n for end in ("", AT_POINT) for base in _LABELS if (n := f"{base}{end}") in found]
 
 
-def tables(of: Content) -> tuple[Table, ...]:
+def tables(of: Content) -> tuple[ReportTable, ...]:
     """Returns the paper's table, every figure and the pairs, if there is anything in them."""
     return tuple(table for table in (_main(of), _figures(of), _pairs(of)) if table.rows)
 
@@ -174,7 +174,7 @@ def _label(name: str) -> str:
     return f"{_LABELS[base]}{' at the operating point' if base != name else ''}{unit}"
 
 
-def _main(of: Content) -> Table:
+def _main(of: Content) -> ReportTable:
     """The paper's table: a row for each model, its mean and standard deviation over the seeds."""
     names = [name for name in _FIRST if name in of.names]
     rows: list[tuple[Cell, ...]] = []
@@ -188,7 +188,7 @@ def _main(of: Content) -> Table:
     head = ("model", "runs", *map(_label, names))
     seeds = max((len(row.runs) for row in of.rows), default=0)
     notes = ["Means ± standard deviations over the seeds."] if seeds > 1 else []
-    return Table(_title(of), head, tuple(rows), (*notes, *_notes_on_paper(of)))
+    return ReportTable(_title(of), head, tuple(rows), (*notes, *_notes_on_paper(of)))
 
 
 def _mean(name: str, found: Summary) -> str:
@@ -216,7 +216,7 @@ def _notes_on_paper(of: Content) -> Iterator[str]:
             )
 
 
-def _figures(of: Content) -> Table:
+def _figures(of: Content) -> ReportTable:
     """Every figure of every model, with its interval; with its spread where there are seeds."""
     has_seeds = any(len(row.runs) > 1 for row in of.rows)
     rows: list[tuple[Cell, ...]] = []
@@ -232,7 +232,9 @@ def _figures(of: Content) -> Table:
             rows.append((row.name, _label(name), _shown(name, found.mean), *seeds, interval))
     columns = ("mean", "std", "lowest to highest") if has_seeds else ("value",)
     head = ("model", "figure", *columns, "95 % interval")
-    return Table("All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2)
+    return ReportTable(
+        "All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2
+    )
 
 
 def _notes_on_intervals(of: Content) -> Iterator[str]:
@@ -250,7 +252,7 @@ def _span(name: str, ends: tuple[float, float] | None) -> str | None:
     return None if ends is None else f"{_shown(name, ends[0])} to {_shown(name, ends[1])}"
 
 
-def _pairs(of: Content) -> Table:
+def _pairs(of: Content) -> ReportTable:
     """The differences of each pair, with their tests."""
     head = ("pair", "figure", "difference", "95 % interval", "p", "p (Holm)", "p, other")
     rows: list[tuple[Cell, ...]] = []
@@ -266,7 +268,7 @@ def _pairs(of: Content) -> Table:
     if of.tested and len(of.tested.class_names) > 2:
         areas = [_MACRO_NOTE]
     notes = (_PAIRS_NOTE, *areas, _MCNEMAR_NOTE)
-    return Table("Pairs", head, tuple(rows), notes, num_names=2)
+    return ReportTable("Pairs", head, tuple(rows), notes, num_names=2)
 
 
 def _p_values(name: str, pair: Pair, adjusted: float | None) -> tuple[Cell, Cell, Cell]:
@@ -294,7 +296,7 @@ def _signed_span(name: str, ends: tuple[float, float] | None) -> str | None:
     return None if ends is None else f"{_signed(name, ends[0])} to {_signed(name, ends[1])}"
 
 
-def tidy(of: Content) -> Table:
+def tidy(of: Content) -> ReportTable:
     """A line for each figure of each model and pair, with numbers at full precision."""
     head = (
         "model", "minus", "figure", "seeds", "value", "standard_deviation", "lowest", "highest",
@@ -325,4 +327,4 @@ def tidy(of: Content) -> Table:
             p = (pair.area.p_value, adjusted) if is_tested and pair.area else (None, None)
             ends = (None, None, None, *(apart.interval or (None, None)))
             rows.append((pair.a, pair.b, name, len(pair.seeds), apart.value, *ends, *p))
-    return Table("Comparison", head, tuple(rows))
+    return ReportTable("Comparison", head, tuple(rows))

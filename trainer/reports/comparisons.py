@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from trainer.reports import comparison_tables, report
-from trainer.reports.comparison_tables import Content, Row
+from trainer.reports.comparison_tables import Content, ModelRow
 from trainer.storage import files
 from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
 
-    from trainer.reports.tables import Table
+    from trainer.reports.tables import ReportTable
 
 SCHEMA_VERSION = 1  # Incremented when a key of comparison.json changes its meaning or is removed.
 JSON = "comparison.json"
@@ -69,7 +69,7 @@ class Comparison(Content):
         )
 
     @functools.cached_property
-    def tables(self) -> tuple[Table, ...]:
+    def tables(self) -> tuple[ReportTable, ...]:
         """The paper's table, every figure, and the pairs, as far as there is anything in them."""
         return comparison_tables.tables(self)
 
@@ -127,7 +127,7 @@ class Comparison(Content):
         return "\n".join(table.to_html() for table in self.tables)
 
 
-def _run(row: Row, seed: int) -> str:
+def _run(row: ModelRow, seed: int) -> str:
     return f"{row.name}, seed {seed}" if len({*row.runs, *row.failures}) > 1 else row.name
 
 

@@ -1,6 +1,6 @@
 r"""One table, five forms: text for a terminal, CSV, Markdown, LaTeX and HTML.
 
-    table = tables.Table("Results", ("model", "accuracy"), (("vgg16", "96.9 %"),), ("3 seeds",))
+    table = tables.ReportTable("Results", ("model", "accuracy"), (("vgg16", "96.9 %"),))
     print(table.to_text())
     table.to_latex()               # \begin{tabular} … of the package booktabs
 
@@ -38,7 +38,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table with a title above it and notes below it.
 
     Attributes:
@@ -115,7 +115,11 @@ class Table:
     def to_html(self) -> markup.Markup:
         """Returns a `table` element with the title as its caption, and the notes as paragraphs."""
         head, *rows = self._lines()
-        cells = (markup.element("th", name, scope="col") for name in head)
+        kinds = [{"class_": "name"}] * self.num_names + [{}] * (len(head) - self.num_names)
+        cells = (
+            markup.element("th", name, scope="col", **kind)
+            for name, kind in zip(head, kinds, strict=True)
+        )
         body = (
             markup.element(
                 "tr",

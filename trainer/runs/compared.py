@@ -1,7 +1,7 @@
 """Finished runs, compared on the test examples that all were evaluated on.
 
     found = compared.of_runs([trained.open_run("runs/a"), trained.open_run("runs/b")])
-    found = compared.of_groups({"vgg16": compared.Group({0: run, 1: other})})
+    found = compared.of_groups({"vgg16": compared.RunGroup({0: run, 1: other})})
 
 The first is the first run against each other one; the second is every pair of groups, such as
 backbones, whose runs differ by their seed.
@@ -37,7 +37,7 @@ class _Point(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class RunGroup:
     """The runs of a backbone.
 
     Attributes:
@@ -63,7 +63,7 @@ def of_runs(runs: Sequence[Run]) -> Comparison:
     if len(runs) < 2:
         raise ConfigError(f"runs ({len(runs)}) must be two or more, to be compared.")
     groups = {
-        name: Group({run.config.runtime.seed: run}, run.config.model.backbone, remark(run))
+        name: RunGroup({run.config.runtime.seed: run}, run.config.model.backbone, remark(run))
         for name, run in zip(_names(runs), runs, strict=True)
     }
     # A model is paired with another, whatever their seeds.
@@ -74,7 +74,7 @@ def of_runs(runs: Sequence[Run]) -> Comparison:
     return _compared(groups, sides, [(sides[0], other) for other in sides[1:]])
 
 
-def of_groups(groups: Mapping[str, Group]) -> Comparison:
+def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
     """Compares each group with each other one by the seeds that both have, beside the paper.
 
     Raises:
@@ -95,7 +95,7 @@ def of_groups(groups: Mapping[str, Group]) -> Comparison:
 
 
 def _compared(
-    groups: Mapping[str, Group],
+    groups: Mapping[str, RunGroup],
     sides: Sequence[Contestant],
     pairs: Iterable[tuple[Contestant, Contestant]],
 ) -> Comparison:
@@ -108,7 +108,7 @@ def _compared(
     rows = tuple(_row(name, group, found.get(name, {})) for name, group in groups.items())
     first = sides[0].first
     datasets = [run.config.data.dataset for group in groups.values() for run in group.runs.values()]
-    tested = comparison_tables.Tested(
+    tested = comparison_tables.Examined(
         ", ".join(dict.fromkeys(datasets)),
         first.class_names,
         len(first),
@@ -121,10 +121,10 @@ def _compared(
 
 
 def _row(
-    name: str, group: Group, summaries: Mapping[str, comparison.Summary]
-) -> comparison_tables.Row:
+    name: str, group: RunGroup, summaries: Mapping[str, comparison.Summary]
+) -> comparison_tables.ModelRow:
     runs = group.runs.items()
-    return comparison_tables.Row(
+    return comparison_tables.ModelRow(
         name,
         summaries,
         {seed: run.path for seed, run in runs},

@@ -130,11 +130,12 @@ def test_figures_of_outputs_that_are_not_numbers_are_left_out(drawn):
 
 
 def _of_three(name: str, shift: int) -> Contestant:
-    """Nine examples of three classes; one in three has its neighbour's as the most probable."""
-    label = np.arange(9) % 3
-    probabilities = np.full((9, 3), 0.2)
-    probabilities[np.arange(9), (label + shift * (np.arange(9) > 5)) % 3] = 0.6
-    names = np.array([f"{i}" for i in range(9)])
+    """27 examples of three classes; the last nine may have their neighbour's as most probable."""
+    number = np.arange(27)
+    label = number % 3
+    probabilities = np.full((27, 3), 0.2)
+    probabilities[number, (label + shift * (number > 17)) % 3] = 0.6
+    names = np.array([f"{i:02}" for i in number])
     table = Predictions(("A", "B", "C"), names, names, names, label, probabilities)
     return Contestant(name, {0: table})
 
@@ -143,10 +144,10 @@ def test_three_classes_have_mcnemars_test_and_intervals_alone():
     a, b = _of_three("a", 0), _of_three("b", 1)
     found = comparison.pair(a, b, resampling.PatientBootstrap(a.patient_id))
     assert (found.area, found.delong) == (None, None)
-    assert found.mcnemar == {0: McNemar(3, 0)}
-    # Of 3 x 6 pairs a class, b has 2 x 5 right and 1 x 1 wrong; the other 7 are equal.
-    assert found.differences["roc_auc"].value == pytest.approx(1 - (10 + 7 / 2) / 18)
-    assert found.differences["roc_auc"].interval[1] > 0
+    assert found.mcnemar == {0: McNemar(9, 0)}
+    # Of 9 x 18 pairs a class, b has 6 x 15 right and 3 x 3 wrong; the other 63 are equal.
+    assert found.differences["roc_auc"].value == pytest.approx(1 - (90 + 63 / 2) / 162)
+    assert found.differences["roc_auc"].interval[0] > 0
 
 
 def test_a_pair_is_json(drawn):

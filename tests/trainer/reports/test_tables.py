@@ -11,7 +11,7 @@ import pytest
 from trainer.reports import tables
 
 HOSTILE = ["=1+1", "<b>&", "a|b", r"\input{x}", "50 % & #1_x^2 ~ $y$ {z}", "[v]", "\x1b[2J", "`x`"]
-TABLE = tables.Table(
+TABLE = tables.ReportTable(
     "Title", ("model", "accuracy"), (("vgg16", "96.90"), ("small", 5), ("b", None)), ("A note.",)
 )
 
@@ -19,7 +19,7 @@ TABLE = tables.Table(
 @pytest.fixture
 def hostile():
     rows = tuple((name, name) for name in HOSTILE)
-    return tables.Table("<i>_", ("model & co", "x|y"), rows, ("100 % <b>",))
+    return tables.ReportTable("<i>_", ("model & co", "x|y"), rows, ("100 % <b>",))
 
 
 def test_text_is_aligned():
@@ -30,14 +30,16 @@ def test_text_is_aligned():
 
 
 def test_several_columns_of_names_are_aligned_to_the_left():
-    table = tables.Table("", ("a", "b", "c"), (("x", "y", "z"), ("xx", "yy", "zz")), num_names=2)
+    table = tables.ReportTable(
+        "", ("a", "b", "c"), (("x", "y", "z"), ("xx", "yy", "zz")), num_names=2
+    )
     assert table.to_text().splitlines()[2] == "  x   y    z"
     assert "| --- | --- | ---: |" in table.to_markdown()
     assert r"\begin{tabular}{llr}" in table.to_latex()
 
 
 def test_csv_has_numbers_as_they_are_and_no_formula(hostile):
-    table = tables.Table("", ("model", "value"), (("=1+1", -0.1), ("a", 1 / 3), ("b", None)))
+    table = tables.ReportTable("", ("model", "value"), (("=1+1", -0.1), ("a", 1 / 3), ("b", None)))
     rows = list(csv.reader(io.StringIO(table.to_csv(), newline="")))
     assert rows == [["model", "value"], ["'=1+1", "-0.1"], ["a", repr(1 / 3)], ["b", ""]]
     for row in csv.reader(io.StringIO(hostile.to_csv(), newline="")):
@@ -82,4 +84,4 @@ def test_html_escapes(hostile):
 
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="a row has 1 cells, and there are 2 columns"):
-        tables.Table("", ("a", "b"), (("x",),))
+        tables.ReportTable("", ("a", "b"), (("x",),))

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
-import json, sys
+import json, shutil, sys
 import trainer
 
 assert trainer.__file__.startswith(sys.argv[1]), trainer.__file__
@@ -59,6 +59,16 @@ assert evaluation.folder.parent == run.directory.path
 assert evaluation.guard_fired == bool(evaluation.metrics.warnings)
 assert evaluation.report.split == "test"
 print(evaluation.headline())
+
+shutil.copytree("runs/a", "runs/b")
+found = trainer.compare([run, "runs/b"])
+assert isinstance(found, trainer.Comparison)
+assert found.names[0] == "macro_recall" and found.adjusted == [1.0]
+assert found.guard_fired == bool(found.warnings) == run.evaluation.guard_fired
+assert found.tables[0].to_csv().startswith("model,runs,")
+assert found.to_text(colour=False) == str(found)
+assert json.loads(json.dumps(found.to_json()))["pairs"][0]["roc_auc"]["difference"] == 0
+found.save(run.directory.path.parent)
 """
 
 

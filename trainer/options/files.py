@@ -1,10 +1,7 @@
-"""Reads options from files: recipes, `--config_file`, and the `config.json` of a run.
+"""Reads files of options, here or in a bucket, and recipes; `trainer.flags` checks what is in them.
 
-    option_files.load("runs/a/config.json")["max_epochs"]
-    option_files.load_recipe("quickstart")
-
-A file is local, or in a bucket. What a user wrote is answered with a way to mend it; what a run
-wrote is damaged where it can't be read.
+files.load("runs/a/config.json")["max_epochs"]
+files.load_recipe("quickstart")
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from trainer import config as config_lib
 from trainer import errors
 from trainer.storage import contents, documents, locations
 from trainer.system import text
@@ -31,18 +27,18 @@ OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
 
 
 def load(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads a flat JSON object of options.
+    """Reads a JSON object of options; their names and values are not checked.
 
     Args:
       path: a local file, or an object in a bucket (`gs://…`).
 
     Raises:
-      ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
+      ConfigError: when the file is missing, or is not a JSON object.
       RunError: when the bucket can't be read.
     """
-    if not locations.is_url(str(path)) and _local(path).is_dir():
-        raise errors.ConfigError(contents.no_file_of_options(str(path), _local(path)))
-    with _on_disk(path) as file:
+    if not locations.is_url(str(path)) and local(path).is_dir():
+        raise errors.ConfigError(contents.no_file_of_options(str(path), local(path)))
+    with on_disk(path) as file:
         try:
             content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
         except documents.DocumentError as error:
@@ -53,21 +49,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         raise errors.ConfigError(_not_json(path, error)) from error
     if not isinstance(values, dict):
         raise errors.ConfigError(f"{path} must hold one JSON object of options, {EXAMPLE}.")
-    try:
-        config_lib.check_names(values)
-    except errors.ConfigError as error:
-        is_of_run = not locations.is_url(str(path)) and contents.is_beside_options(_local(path))
-        reason = contents.no_file_of_options(str(path), _local(path)) if is_of_run else ""
-        raise errors.ConfigError(reason or f"{path}: {error}") from error
     return values
-
-
-def load_saved(path: str) -> config_lib.Config:
-    """Reads the options of a run; no user writes them, so that a fault in them is damage."""
-    way_out = "restore it from a copy"
-    with _on_disk(path) as file:
-        values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
-    return config_lib.of_saved(values, path, way_out)
 
 
 def recipes() -> list[str]:
@@ -87,7 +69,7 @@ def load_recipe(name: str | None) -> dict[str, Any]:
 def entries(folder: str) -> list[str]:
     """Returns what a folder, here or in a bucket, holds at its top."""
     if not locations.is_url(folder):
-        return contents.entries(_local(folder))
+        return contents.entries(local(folder))
     try:
         url = locations.parse(folder)
     except locations.LocationError as error:
@@ -97,10 +79,10 @@ def entries(folder: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields the local path of a file of options; downloads it from a bucket if need be."""
+def on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the local path of a file; downloads it from a bucket if need be."""
     if not locations.is_url(str(path)):
-        yield _local(path)
+        yield local(path)
         return
     try:
         url = locations.parse(str(path))
@@ -117,7 +99,12 @@ def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         yield copy
 
 
-def _local(path: str | pathlib.Path) -> pathlib.Path:
+def local(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns a path of this machine.
+
+    Raises:
+      ConfigError: when it is no path of a file.
+    """
     try:
         locations.check_local(str(path))
     except locations.LocationError as error:
@@ -127,7 +114,7 @@ def _local(path: str | pathlib.Path) -> pathlib.Path:
 
 def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
     if error.is_missing:
-        hint = contents.options_near(str(path), _local(path))
+        hint = contents.options_near(str(path), local(path))
         return f"can't read options from {path}: {os.strerror(errno.ENOENT)}; {hint}"
     return str(error)
 
