@@ -109,6 +109,11 @@ def _is_writer() -> bool:
     return found is None or found.index == 0
 
 
+def _host() -> str:
+    """Returns what ends the names of this host's own files in a folder that several share."""
+    return "" if _is_writer() else f"-{cluster.require().index}"
+
+
 def _new_folder(config: Config) -> str:
     return resuming.new_name(f"compare-{config.data.dataset}", config)
 
@@ -141,10 +146,8 @@ def _require_folder(folder: pathlib.Path, config: Config, plan: Sequence[Planned
 
 
 def _locked(folder: pathlib.Path, place: str) -> Any:
-    """Locks the folder against another process until the block ends; only the writer needs it."""
-    lock = filelock.FileLock(folder / claims.LOCK)
-    if not _is_writer():
-        lock = filelock.FileLock(folder / f"{claims.LOCK}-{cluster.require().index}")
+    """Locks the folder against another process of this host until the block ends."""
+    lock = filelock.FileLock(folder / f"{claims.LOCK}{_host()}")
     try:
         return lock.acquire(blocking=False)
     except filelock.Timeout as error:
@@ -192,7 +195,7 @@ def _train_all(plan: Sequence[PlannedRun], config: Config, folder: pathlib.Path)
             continue
         console.say(f"\n{header}, into {own.model_dir}")
         start = time.monotonic()
-        outcome = isolated_run.start(own)
+        outcome = isolated_run.start(own, folder / f".task{_host()}")
         _require_not_stopped(outcome)
         missing.remove(run)
         if outcome.code in exits.TRAINED:

@@ -1,6 +1,6 @@
 """One training run in a process of its own, for a command that trains several.
 
-    outcome = isolated_run.start(config, "vgg16-seed0")
+    outcome = isolated_run.start(config, folder / ".task")
     outcome.code, outcome.reason
 
 A process gives all its memory back, on a GPU too, and a crash ends one run alone. Two processes of
@@ -15,10 +15,10 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from trainer.config import Config
@@ -55,17 +55,21 @@ class Outcome:
     reason: str
 
 
-def start(config: Config) -> Outcome:
+def start(config: Config, place: pathlib.Path) -> Outcome:
     """Trains a run in a process of its own, and waits for its end.
+
+    Args:
+      config: of the run.
+      place: a folder for messages to the process, and from it; it is removed at the end.
 
     Raises:
       Stopped: when this process is asked to stop; the run has then saved itself.
     """
-    with tempfile.TemporaryDirectory(prefix="cxr-trainer-") as folder:
-        place = pathlib.Path(folder)
+    shutil.rmtree(place, ignore_errors=True)  # Of a command that was killed.
+    try:
         files.save_json(place / _TASK, config.to_flat())
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.commands.isolated_run", folder],
+            [sys.executable, "-m", "trainer.commands.isolated_run", str(place)],
             env={
                 **os.environ,
                 "PYTHONPATH": processes.search_path(),
@@ -75,6 +79,8 @@ def start(config: Config) -> Outcome:
         )
         code = _wait(process)
         return Outcome(code, "" if code in exits.TRAINED else _reason(code, place))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

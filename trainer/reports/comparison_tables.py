@@ -143,14 +143,14 @@ class Content:
     with_paper: bool = False
 
     @property
-    def adjusted(self) -> list[float | None]:
+    def holm_p_values(self) -> list[float | None]:
         """By pair: the p-value of ROC-AUC that holds for all pairs together."""
         return comparison.holm(
             [None if pair.area is None else pair.area.p_value for pair in self.pairs]
         )
 
     @property
-    def names(self) -> list[str]:
+    def figure_names(self) -> list[str]:
         """The names of all figures, in the order of the labels, those at the point last."""
         found = {name for row in self.rows for name in row.summaries}
         return [n for end in ("", AT_POINT) for base in _LABELS if (n := f"{base}{end}") in found]
@@ -176,7 +176,7 @@ def _label(name: str) -> str:
 
 def _main(of: Content) -> ReportTable:
     """The paper's table: a row for each model, its mean and standard deviation over the seeds."""
-    names = [name for name in _FIRST if name in of.names]
+    names = [name for name in _FIRST if name in of.figure_names]
     rows: list[tuple[Cell, ...]] = []
     for row in of.rows:
         cells = [_mean(name, row.summaries[name]) for name in names if row.summaries]
@@ -221,7 +221,7 @@ def _figures(of: Content) -> ReportTable:
     has_seeds = any(len(row.runs) > 1 for row in of.rows)
     rows: list[tuple[Cell, ...]] = []
     for row in of.rows:
-        for name in of.names if row.summaries else ():
+        for name in of.figure_names if row.summaries else ():
             found = row.summaries.get(name)
             if found is None:
                 continue
@@ -256,8 +256,8 @@ def _pairs(of: Content) -> ReportTable:
     """The differences of each pair, with their tests."""
     head = ("pair", "figure", "difference", "95 % interval", "p", "p (Holm)", "p, other")
     rows: list[tuple[Cell, ...]] = []
-    for pair, adjusted in zip(of.pairs, of.adjusted, strict=True):
-        for name in of.names:
+    for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
+        for name in of.figure_names:
             if found := pair.differences.get(name):
                 apart = (_signed(name, found.value), _signed_span(name, found.interval))
                 p_values = _p_values(name, pair, adjusted)
@@ -321,7 +321,7 @@ def tidy(of: Content) -> ReportTable:
             )
         for name, value in PAPER.get(row.backbone, {}).items() if of.with_paper else ():
             rows.append((f"{row.name} (paper)", None, name, 1, value, *[None] * 7))
-    for pair, adjusted in zip(of.pairs, of.adjusted, strict=True):
+    for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
         for name, apart in pair.differences.items():
             is_tested = name == "roc_auc" and pair.area
             p = (pair.area.p_value, adjusted) if is_tested and pair.area else (None, None)

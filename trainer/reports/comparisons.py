@@ -82,7 +82,7 @@ class Comparison(Content):
             "rows": [row.to_json() for row in self.rows],
             "pairs": [
                 {**pair.to_json(), "p_value_holm": adjusted}
-                for pair, adjusted in zip(self.pairs, self.adjusted, strict=True)
+                for pair, adjusted in zip(self.pairs, self.holm_p_values, strict=True)
             ],
             "paper": comparison_tables.PAPER if self.with_paper else None,
         }

@@ -108,3 +108,24 @@ def test_a_folder_with_two_files_of_a_backbone_is_refused(folder):
 def test_options_that_name_nothing_to_compare_are_refused(options, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         ComparisonOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "model_dir", "message"),
+    [
+        ({}, {}, "", "--mode=compare needs --backbones=A,B, to train"),
+        ({"backbones": "vgg16"}, {"backbone": "xception"}, "", "backbone (xception) and backbones"),
+        ({"backbones": "vgg16"}, {"local_workers": 2}, "", "local_workers (2) starts other"),
+        ({"backbones": "vgg16"}, {}, "gs://hospital/c", "(gs://hospital/c) must be a local folder"),
+        ({"backbones": "small_cnn"}, {}, "", "small_cnn has no ImageNet weights"),
+    ],
+)
+def test_what_a_comparison_can_not_do_is_refused_before_it_starts(
+    options, given, model_dir, message
+):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        contests.check(ComparisonOptions(**options), ModelOptions(), 0, model_dir, given)
+
+
+def test_finished_runs_need_nothing_else():
+    contests.check(ComparisonOptions(runs="a,b"), ModelOptions(weights="gone.h5"), 0, "", {})

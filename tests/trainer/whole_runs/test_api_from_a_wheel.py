@@ -63,7 +63,7 @@ print(evaluation.headline())
 shutil.copytree("runs/a", "runs/b")
 found = trainer.compare([run, "runs/b"])
 assert isinstance(found, trainer.Comparison)
-assert found.names[0] == "macro_recall" and found.adjusted == [1.0]
+assert found.figure_names[0] == "macro_recall" and found.holm_p_values == [1.0]
 assert found.guard_fired == bool(found.warnings) == run.evaluation.guard_fired
 assert found.tables[0].to_csv().startswith("model,runs,")
 assert found.to_text(colour=False) == str(found)
