@@ -121,7 +121,7 @@ def test_a_synopsis_is_code(docstring, expected):
 
 
 def test_the_api_has_its_names():
-    names = {"Config", "Run", "Evaluation", "train", "open_run", "evaluate"}
+    names = {"Config", "Run", "Evaluation", "train", "open_run", "evaluate", "compare"}
     assert names | {"ConfigError", "RunError"} <= set(NAMES)
 
 

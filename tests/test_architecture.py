@@ -30,7 +30,8 @@ MODULES = [
     if not module.name.endswith(("__main__", "tpu.aot"))  # Needs an extra; has tests of its own.
 ]
 LIGHT = [
-    "trainer.config", "trainer.flags", "trainer.backbones", "trainer.__main__", "trainer.preflight",
+    "trainer.config", "trainer.flags", "trainer.options.files", "trainer.backbones",
+    "trainer.__main__", "trainer.preflight", "trainer.commands.compare",
     "trainer.usage", "trainer.system.environment", "trainer.storage.contents",
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantoms",

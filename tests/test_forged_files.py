@@ -27,6 +27,7 @@ from cxr_tfds.source import SourceError
 from tests import forgeries
 from tests.support import runs, simulated_search
 from trainer import flags
+from trainer.commands import compare
 from trainer.config import Config
 from trainer.data import opening
 from trainer.distribution import cluster
@@ -36,7 +37,7 @@ from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions
 from trainer.reports import report
-from trainer.runs import resuming, run_directory, trained
+from trainer.runs import compared, resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint, metrics_log
 from trainer.training.checkpoint import Checkpoints
@@ -122,6 +123,21 @@ def _read_evaluation(folder: Path) -> None:
     trained.last_evaluation(run_directory.RunDirectory(folder))
     run = trained.open_run(folder)
     assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
+
+
+def _make_comparison(folder: Path) -> None:
+    for name in ("a", "b"):
+        _make_run(folder / name)
+        files.save_json(folder / name / compared.OPERATING_POINT, {"threshold": 0.5})
+    lengths = {"max_epochs": 3, "patience": 5, "schedule_epochs": 0}
+    files.save_json(folder / compare.FINISHED, {"a": lengths})
+
+
+def _read_comparison(folder: Path) -> Sequence[Callable[[], Any]]:
+    return (
+        lambda: str(compare.compare([folder / "a", folder / "b"])),
+        lambda: compare._finished(folder),
+    )
 
 
 def _take(config: Config) -> None:
@@ -279,6 +295,11 @@ KINDS = {
     "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
     "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),
     "predictions": Kind(_make_run, ("predictions_test.csv",), _one(_read_evaluation)),
+    "comparison": Kind(
+        _make_comparison,
+        ("a/operating_point.json", "b/predictions_test.csv", "finished.json"),
+        _read_comparison,
+    ),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),
     "variables": Kind(_make_checkpoint, ("checkpoints/*/variables.*",), _one(_read_checkpoint)),

@@ -7,9 +7,10 @@
     run.metrics.roc_auc
     run.plot_history()
     trainer.evaluate(run, dataset="official", manual_dir="archive")
+    trainer.compare([run, "runs/b"])
 
-Each name is imported when it is first used: TensorFlow takes seconds to import, and `open_run` does
-not need it.
+Each name is imported when it is first used: TensorFlow takes seconds to import, and `open_run` and
+`compare` do not need it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from trainer.system import environment
 
 if TYPE_CHECKING:
+    from trainer.commands.compare import compare
     from trainer.commands.evaluate import evaluate
     from trainer.commands.train import train
     from trainer.config import Config
     from trainer.errors import ConfigError, RunError
+    from trainer.reports.comparisons import Comparison
     from trainer.runs.evaluated import Evaluation
     from trainer.runs.trained import Run, open_run
 
@@ -34,22 +37,26 @@ if "keras" not in sys.modules:
     environment.choose_backend()
 
 __all__ = [
+    "Comparison",
     "Config",
     "ConfigError",
     "Evaluation",
     "Run",
     "RunError",
+    "compare",
     "evaluate",
     "open_run",
     "train",
 ]
 
 _MODULES = {
+    "Comparison": "reports.comparisons",
     "Config": "config",
     "ConfigError": "errors",
     "Evaluation": "runs.evaluated",
     "Run": "runs.trained",
     "RunError": "errors",
+    "compare": "commands.compare",
     "evaluate": "commands.evaluate",
     "open_run": "runs.trained",
     "train": "commands.train",

@@ -43,7 +43,7 @@ def main(command: flags.TrainerCommand) -> int:
 
 def _run(command: flags.TrainerCommand) -> int:
     count = command.config.runtime.local_workers
-    if peers.starts_local_workers(count):
+    if command.mode.name != "compare" and peers.starts_local_workers(count):
         memory.require_processes("local_workers", count)
         if line := environment.unused_backend():  # The workers find TensorFlow's name there.
             console.say(line)

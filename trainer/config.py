@@ -23,6 +23,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.options import (
     BenchmarkOptions,
     CheckpointOptions,
+    ComparisonOptions,
     DataOptions,
     EvaluationOptions,
     FeatureOptions,
@@ -63,6 +64,7 @@ class Config(option_groups.Named):
     checkpoints: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
     evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
+    comparison: ComparisonOptions = dataclasses.field(default_factory=ComparisonOptions)
     model_dir: str = ""
 
     @classmethod

@@ -51,6 +51,7 @@ _FINE_TUNED = Need(
     lambda v: v["layers_to_unfreeze"] != "0" and v["weights"] != "none",
     ("layers_to_unfreeze", "weights"),
 )
+_COMPARED = Need("--mode=compare", lambda v: v["mode"].startswith("compare"), ("mode",))
 _DENSE = Need("--dense_layers of 1 or more", lambda v: v["dense_layers"] > 0, ("dense_layers",))
 _PLACES = ("data_dir", "model_dir", "cache_dir")
 NEEDS = {
@@ -81,6 +82,11 @@ NEEDS = {
         "--mode=benchmark", lambda v: v["mode"] == "benchmark", ("mode",),
         is_refused=False,  # The benchmark of searches gives a search the same options.
     ),
+    "backbones": dataclasses.replace(_COMPARED, idle=("",)),
+    "seeds": Need(
+        "--mode=compare with --backbones", lambda v: v["mode"] == "compare", ("mode",), idle=(3,)
+    ),
+    "runs": dataclasses.replace(_COMPARED, idle=("",)),
     "stage_data": Need(
         "a --data_dir in gs://", lambda v: "://" in v["data_dir"], ("data_dir",), (True,),
         is_refused=False,
@@ -106,11 +112,14 @@ _UPDATES = (
     "class_weights", "seed", "precision",
 )  # fmt: skip
 _EVALUATION = ("operating_point", "judge_by", "prevalence", "prior_correction")
+COMPARED_RUNS = "compare --runs"
+"""--mode=compare as a mode of its own where it compares finished runs: it trains nothing."""
 _USED = {
     "evaluate": {
         *_DEVICES, *_HOSTS, "dataset", "manual_dir", "data_dir", "stage_data", "staging_dir",
         "batch_size", "data_service", "model_dir", *_EVALUATION,
     },
+    COMPARED_RUNS: {"runs", "model_dir", "staging_dir"},
     "selfcheck": {*_DEVICES, *_HOSTS, *_LAYERS, *_UPDATES},
     "tpu_check": {
         *_LAYERS, *_UPDATES, "dropout", "optimizer", "learning_rate", "backbone_learning_rate",
@@ -119,7 +128,10 @@ _USED = {
     },
 }  # fmt: skip
 """By mode: the options that it uses. The other modes train, with all of them."""
-_REPLACED = {"benchmark": {"cache_dir", "patience", "monitor", "head_epochs"}}
+_REPLACED = {
+    "compare": {"resume"},
+    "benchmark": {"cache_dir", "patience", "monitor", "head_epochs"},
+}
 """By mode: the options that it sets itself."""
 
 

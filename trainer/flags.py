@@ -8,28 +8,22 @@ Values come from these sources, each overriding the one before: the defaults; `-
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import importlib.resources
-import os
-import pathlib
-import tempfile
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
-from trainer.options import initial_weights, unfreezing
+from trainer.options import contests, files, initial_weights, unfreezing
 from trainer.storage import contents, documents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    import pathlib
+    from collections.abc import Collection, Mapping, Sequence
 
-EXAMPLE = 'such as {"max_epochs": 5}'
-OTHER_FORMATS = ("yaml", "yml", "toml", "ini", "py", "csv")
 _FLAGS = flags.FLAGS  # noqa: TID251 -- The only place.
 
 
@@ -66,6 +60,11 @@ MODES = {
             "trainer.commands.evaluate",
             "evaluate the trained model in --model_dir, optionally on another --dataset",
             needs_run=True,
+        ),
+        Mode(
+            "compare",
+            "trainer.commands.compare",
+            "train --backbones with several seeds and compare them, or compare finished --runs",
         ),
         Mode(
             "benchmark", "trainer.benchmarks.race", "time training against plain Keras", trains=True
@@ -138,7 +137,7 @@ def define_options() -> None:
     recipes = option_groups.Option(
         "named set of options; quickstart: small_cnn on phantom, without any data; paper: the "
         "settings of the paper; other flags override it",
-        choices=tuple(_recipes()),
+        choices=tuple(files.recipes()),
     )
     define_option("recipe", None, recipes)
     flags.DEFINE_string(
@@ -176,8 +175,13 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
-    notes = (*usage.repeated(_FLAGS), *check_effects(given, config, mode.name))
-    if mode.trains:
+    name = effects.COMPARED_RUNS if mode.name == "compare" and config.comparison.runs else mode.name
+    notes = (*usage.repeated(_FLAGS), *check_effects(given, config, name))
+    if mode.name == "compare":
+        contests.check(
+            config.comparison, config.model, config.runtime.seed, config.model_dir, given
+        )
+    elif mode.trains:
         initial_weights.check(config.model, config.model_dir)
     elif not mode.needs_run:
         unfreezing.check(config.model)
@@ -261,7 +265,7 @@ def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
     recipe, path = _FLAGS["recipe"].value, _FLAGS["config_file"].value
     if recipe and path:
         raise errors.ConfigError("--recipe and --config_file exclude each other; give only one.")
-    base = _load_recipe(recipe) | (load_options(path) if path else {})
+    base = files.load_recipe(recipe) | (load_options(path) if path else {})
     base.pop("model_dir", None)  # It names the run that the options come from, not the new one.
     return config_lib.Config.from_flat({**base, **given})
 
@@ -278,68 +282,15 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     folder = given["model_dir"].rstrip("/") or "/"
-    found = _entries(folder)
+    found = files.entries(folder)
     if "config.json" not in found:
         config_lib.check_after_training(given)
         raise errors.ConfigError(contents.no_run_at(folder, found))
     return _load_saved(f"{folder}/config.json").for_finished_run(given)
 
 
-def _entries(folder: str) -> list[str]:
-    """Returns what a folder, here or in a bucket, holds at its top."""
-    if not locations.is_url(folder):
-        return contents.entries(_local(folder))
-    try:
-        url = locations.parse(folder)
-    except locations.LocationError as error:
-        raise errors.ConfigError(f"{folder} {error}.") from error
-    # Imported only here: Google's client library takes most of a second to import.
-    return importlib.import_module("trainer.storage.mirror").Mirror(url, pathlib.Path()).entries()
-
-
 def _option_names() -> list[str]:
     return [field.name for _, field in config_lib.fields()]
-
-
-@contextlib.contextmanager
-def _on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields the local path of a file of options; downloads it from a bucket if need be."""
-    if not locations.is_url(str(path)):
-        yield _local(path)
-        return
-    try:
-        url = locations.parse(str(path))
-    except locations.LocationError as error:
-        raise errors.ConfigError(f"{path} {error}.") from error
-    # Imported only here: Google's client library takes most of a second to import.
-    files = importlib.import_module("trainer.storage.bucket").Bucket(url.bucket)
-    stored = files.stat(url.name)
-    if stored is None:
-        raise errors.ConfigError(f"can't read options from {path}: there is no such object.")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder) / "config.json"
-        files.download(stored, copy)
-        yield copy
-
-
-def _local(path: str | pathlib.Path) -> pathlib.Path:
-    try:
-        locations.check_local(str(path))
-    except locations.LocationError as error:
-        raise errors.ConfigError(f"{text.visible(str(path))} {error}.") from error
-    return pathlib.Path(path).expanduser()
-
-
-def _recipes() -> list[str]:
-    folder = importlib.resources.files("trainer") / "recipes"
-    return sorted(file.name.removesuffix(".json") for file in folder.iterdir())
-
-
-def _load_recipe(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    recipe = importlib.resources.files("trainer") / "recipes" / f"{name}.json"
-    return dict(documents.parse(recipe.read_text("utf-8")))
 
 
 def load_options(path: str | pathlib.Path) -> dict[str, Any]:
@@ -352,24 +303,13 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
       RunError: when the bucket can't be read.
     """
-    if not locations.is_url(str(path)) and _local(path).is_dir():
-        raise errors.ConfigError(contents.no_file_of_options(str(path), _local(path)))
-    with _on_disk(path) as file:
-        try:
-            content = documents.read_text(file, way_out=f"options are a JSON object, {EXAMPLE}")
-        except documents.DocumentError as error:
-            raise errors.ConfigError(_unread(path, error)) from error
-    try:
-        values = documents.parse(content)
-    except ValueError as error:
-        raise errors.ConfigError(_not_json(path, error)) from error
-    if not isinstance(values, dict):
-        raise errors.ConfigError(f"{path} must hold one JSON object of options, {EXAMPLE}.")
+    values = files.load(path)
     try:
         config_lib.check_names(values)
     except errors.ConfigError as error:
-        is_of_run = not locations.is_url(str(path)) and contents.is_beside_options(_local(path))
-        reason = contents.no_file_of_options(str(path), _local(path)) if is_of_run else ""
+        is_local = not locations.is_url(str(path))
+        is_of_run = is_local and contents.is_beside_options(files.local(path))
+        reason = contents.no_file_of_options(str(path), files.local(path)) if is_of_run else ""
         raise errors.ConfigError(reason or f"{path}: {error}") from error
     return values
 
@@ -377,20 +317,6 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
 def _load_saved(path: str) -> config_lib.Config:
     """Reads the options of a run; no user writes them, so that a fault in them is damage."""
     way_out = "restore it from a copy"
-    with _on_disk(path) as file:
+    with files.on_disk(path) as file:
         values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
     return config_lib.of_saved(values, path, way_out)
-
-
-def _unread(path: str | pathlib.Path, error: documents.DocumentError) -> str:
-    if error.is_missing:
-        hint = contents.options_near(str(path), _local(path))
-        return f"can't read options from {path}: {os.strerror(errno.ENOENT)}; {hint}"
-    return str(error)
-
-
-def _not_json(path: str | pathlib.Path, error: ValueError) -> str:
-    kind = pathlib.Path(path).suffix.lstrip(".").lower()
-    if kind in OTHER_FORMATS:
-        return f"{path} is {kind.upper()}; options are read from JSON, {EXAMPLE}."
-    return f"{path} {text.one_line(str(error))}; options are a JSON object, {EXAMPLE}."

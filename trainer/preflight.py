@@ -17,14 +17,14 @@ from cxr_tfds import source
 from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.options import initial_weights
+from trainer.options import contests, initial_weights
 from trainer.runs import claims
 from trainer.storage import contents, documents, locations
-from trainer.system import environment, faults
+from trainer.system import environment, faults, text
 
 if TYPE_CHECKING:
     from trainer.config import Config
-    from trainer.options import DataOptions
+    from trainer.options import DataOptions, ModelOptions
 
 LOADING = "loading TensorFlow ..."
 TRAINING = ("train", "benchmark", "search")
@@ -36,6 +36,12 @@ NEW_RUNS = "runs"
 
 def first_line(mode: str, config: Config) -> str:
     """Returns a line that says what is about to run, and where it writes."""
+    if config.comparison.runs and mode == "compare":
+        return f"compare: {', '.join(config.comparison.run_dirs)}"
+    if mode == "compare":
+        names, seeds = config.comparison.backbones, text.counted(config.comparison.seeds, "seed")
+        into = config.model_dir or f"a new folder in {NEW_RUNS}/"
+        return f"compare: {names} with {seeds} on {config.data.dataset}, into {into}"
     if mode == "train":
         into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
@@ -91,10 +97,13 @@ def check(mode: str, config: Config) -> None:
         )
     if config.runtime.strategy == "multi_worker":
         cluster.require()
-    if mode in (*TRAINING, "evaluate"):
+    trains_several = mode == "compare" and bool(config.comparison.backbones)
+    if mode in (*TRAINING, "evaluate") or trains_several:
         _check_data(config.data)
     if mode in TRAINING:
-        _check_weights(config)
+        _check_weights(config.model, config.model_dir)
+    if trains_several:
+        _check_contest(config)
     if locations.is_url(config.model_dir):
         return
     if mode == "train":
@@ -195,9 +204,21 @@ def _check_finished(config: Config) -> None:
         )
 
 
-def _check_weights(config: Config) -> None:
+def _check_contest(config: Config) -> None:
+    """Checks the folder of several runs, and the weights of each."""
+    path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
+    refusal = _refusal(path) if cluster.of_environment() is None else None
+    if refusal or (path.exists() and not path.is_dir()):
+        reason = refusal.strerror if refusal else "it is a file"
+        way_out = faults.way_out(refusal, "model_dir") if refusal else ""
+        raise RunError(f"model_dir {path} can't be written: {reason}{way_out}.")
+    for run in contests.planned(config.comparison, config.model, config.runtime.seed):
+        _check_weights(run.model, str(path / run.name))
+
+
+def _check_weights(model: ModelOptions, model_dir: str) -> None:
     """Checks the first bytes of a file of weights; its content is checked when it is read."""
-    named = initial_weights.for_resuming(config.model, config.model_dir)
+    named = initial_weights.for_resuming(model, model_dir)
     if named in ("imagenet", "none"):
         return
     path = initial_weights.path_of(named)

@@ -68,6 +68,13 @@ class PatientBootstrap:
             drawn = generator.integers(self.num_patients, size=self.num_patients)
             row[:] = np.bincount(drawn, minlength=self.num_patients)
 
+    @classmethod
+    def undrawn(cls, patient_id: npt.NDArray[np.str_]) -> PatientBootstrap:
+        """Returns one resample that has each patient once: the figures of it are the data's own."""
+        found = cls(patient_id, resamples=1)
+        found._counts[:] = 1
+        return found
+
     def restricted_to(self, rows: npt.NDArray[np.intp]) -> PatientBootstrap:
         """Returns the same resamples, for some of the examples alone.
 

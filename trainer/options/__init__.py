@@ -5,6 +5,7 @@ A function takes the smallest group that it needs. `trainer.config` joins the gr
     DataOptions(batch_size=64).batch_size
 """
 
+from trainer.options.comparison import ComparisonOptions
 from trainer.options.data import DATASETS, DataOptions, FeatureOptions
 from trainer.options.evaluation import EvaluationOptions
 from trainer.options.model import ALL_LAYERS, ModelOptions
@@ -17,6 +18,7 @@ __all__ = [
     "MONITORS",
     "BenchmarkOptions",
     "CheckpointOptions",
+    "ComparisonOptions",
     "DataOptions",
     "EvaluationOptions",
     "FeatureOptions",

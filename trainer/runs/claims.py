@@ -32,6 +32,8 @@ OF_RUN = (
     PAGE, "curves.png", "confusion_matrix.png", "samples.png", "on_*/",
 )  # fmt: skip
 """What a run writes, as patterns; names of folders end with a slash."""
+OF_COMPARISON = ("comparison.*", "finished.json", "*-seed[0-9]*/")
+"""What a comparison of backbones writes, beside what its runs do."""
 _HARMLESS = (
     ".*", "lost+found/", "logs/", "log/", "wandb/", "mlruns/", "readme", "icon\r", "thumbs.db",
     "core.*", "*.lock", "predictions*.csv",

@@ -78,6 +78,17 @@ def take(config: Config, *, is_chief: bool) -> tuple[RunDirectory, Config]:
     return run, config
 
 
+def require_resumable(run: RunDirectory, config: Config) -> None:
+    """Checks whether the run in a directory, if there is one, may resume with a config.
+
+    Raises:
+      ConfigError: when it has other options.
+      RunError: when they can't be read.
+    """
+    if run.has(claims.CONFIG):
+        _require_same_run(run, config, run.load_config())
+
+
 def _claimed(name: str) -> str:
     """Creates a folder of this name, or with a number after it: another run may have the same."""
     numbered = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))

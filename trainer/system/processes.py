@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 POLL_S = 0.2
+PARENT_POLL_S = 0.5
 
 
 def num_cores() -> int:
@@ -86,6 +88,24 @@ def run(
             f"{command[0]} ended with code {process.returncode}: {lines[-1]} (see {log})"
         )
     return ProcessResult(seconds, peak, lines[-1])
+
+
+def end_with_parent(variable: str) -> None:
+    """Ends this process when the one that started it has died, even by SIGKILL.
+
+    Args:
+      variable: of the environment: the process ID of that process; unset, nothing is done.
+    """
+    parent = int(os.environ.get(variable, "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def search_path() -> str:

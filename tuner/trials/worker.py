@@ -10,7 +10,6 @@ the search's folder, which chief and workers share.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from absl import logging
 from keras_tuner.src.distribute import oracle_client
 
 from trainer.errors import ConfigError, RunError
-from trainer.system import memory, text
+from trainer.system import memory, processes, text
 from tuner import records, statuses
 from tuner.trials import isolation, tasks, waiting
 
@@ -207,13 +206,4 @@ def _absent(address: str, problem: str) -> RunError:
 
 def end_with_parent() -> None:
     """Ends this process when the chief that started it has died, even by SIGKILL."""
-    parent = int(os.environ.get(PARENT, "0"))
-    if not parent:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(IDLE_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.end_with_parent(PARENT)

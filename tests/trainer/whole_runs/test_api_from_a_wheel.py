@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
-import json, sys
+import json, shutil, sys
 import trainer
 
 assert trainer.__file__.startswith(sys.argv[1]), trainer.__file__
@@ -65,6 +65,16 @@ assert low < evaluation.metrics.brier < high
 assert evaluation.assessment.point.chosen == run.evaluation.assessment.point.chosen
 assert evaluation.report.split == "test"
 print(evaluation.headline())
+
+shutil.copytree("runs/a", "runs/b")
+found = trainer.compare([run, "runs/b"])
+assert isinstance(found, trainer.Comparison)
+assert found.figure_names[0] == "macro_recall" and found.holm_p_values == [1.0]
+assert found.guard_fired == bool(found.warnings) == run.evaluation.guard_fired
+assert found.tables[0].to_csv().startswith("model,runs,")
+assert found.to_text(colour=False) == str(found)
+assert json.loads(json.dumps(found.to_json()))["pairs"][0]["roc_auc"]["difference"] == 0
+found.save(run.directory.path.parent)
 """
 
 

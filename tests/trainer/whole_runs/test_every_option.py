@@ -46,7 +46,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "num_logical_devices": (2,), "local_workers": (2,), "worker_timeout_s": (20.0,),
     "cpu_threads": (1,), "seed": (1,), "steps_per_execution": (3,), "checkpoint_every_s": (1e-3,),
     "checkpoint_every_steps": (2,), "keep_checkpoints": (1,), "max_recoveries": (0,),
-    "benchmark_images": (10,),
+    "benchmark_images": (10,), "backbones": ("small_cnn,vgg16",), "seeds": (2,), "runs": ("a,b",),
 }  # fmt: skip
 """Values of the options that are neither choices nor booleans."""
 
@@ -74,6 +74,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "checkpoint_every_s": {"steps_per_execution": 2, "keep_checkpoints": 9},
     "checkpoint_every_steps": {"steps_per_execution": 2, "keep_checkpoints": 9},
     "max_recoveries": {"learning_rate": 1e38, "optimizer": "sgd"},
+    "runs": {},  # Not together with backbones.
 }
 """What else an option, or one of its values, needs."""
 

@@ -1,0 +1,313 @@
+"""`--mode=compare`: finished runs side by side, and backbones trained with several seeds."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trainer
+from tests.support import processes, runs
+from trainer.commands import compare, train
+from trainer.config import Config
+from trainer.errors import ConfigError, RunError
+from trainer.models import classifier
+from trainer.reports import comparisons
+from trainer.runs import compared
+
+WITHOUT_TENSORFLOW = """
+import sys, trainer
+trainer.compare(sys.argv[1:])
+sys.exit("tensorflow" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory) -> list[Path]:
+    """Two runs that differ by their seed."""
+    folder = tmp_path_factory.mktemp("compared")
+    found = []
+    for seed in range(2):
+        config = runs.small_config(
+            data_dir, folder, model_dir=str(folder / f"seed{seed}"), seed=seed, max_epochs=1
+        )
+        train.train(config)
+        found.append(folder / f"seed{seed}")
+    return found
+
+
+@pytest.fixture
+def copies(finished, tmp_path) -> list[Path]:
+    """Copies of them, to be damaged."""
+    return [Path(shutil.copytree(run, tmp_path / run.name)) for run in finished]
+
+
+def test_runs_are_compared_without_tensorflow(finished):
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, finished)]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_the_first_run_is_compared_with_each_other_one(finished, tmp_path):
+    third = shutil.copytree(finished[1], tmp_path / "third")
+    found = trainer.compare([str(finished[0]), trainer.open_run(finished[1]), third])
+    assert [(pair.a, pair.b) for pair in found.pairs] == [("seed0", "seed1"), ("seed0", "third")]
+    metrics = [trainer.open_run(run).metrics for run in finished]
+    assert found.rows[0].summaries["roc_auc"].mean == pytest.approx(metrics[0].roc_auc)
+    assert found.pairs[0].differences["accuracy"].value == pytest.approx(
+        metrics[0].accuracy - metrics[1].accuracy
+    )
+    assert found.tested.examples == 25
+
+
+def test_the_command_prints_the_tables_and_writes_them_into_model_dir(finished, tmp_path, command):
+    named = ",".join(map(str, finished))
+    result = command("--mode=compare", f"--runs={named}", f"--model_dir={tmp_path / 'out'}")
+    assert result.returncode in {0, 3}, result.stderr
+    assert "seed0 − seed1  ROC-AUC" in result.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(comparisons.FILES)
+    written = (tmp_path / "out" / "comparison.txt").read_text()
+    assert written in result.stdout
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert document["command"].startswith("python -m trainer --mode=compare --runs=")
+    found = trainer.compare(finished)
+    assert result.returncode == (3 if found.guard_fired else 0)
+
+
+def test_runs_of_one_folder_name_are_told_apart_by_their_paths(finished, tmp_path):
+    other = shutil.copytree(finished[1], tmp_path / "seed0")
+    found = trainer.compare([finished[0], other])
+    assert [row.name for row in found.rows] == [str(finished[0]), str(other)]
+
+
+def test_operating_points_are_compared_where_both_runs_have_one(copies):
+    (copies[0] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.4}')
+    assert not trainer.compare(copies).pairs[0].mcnemar_at_point
+    (copies[1] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.6}')
+    found = trainer.compare(copies)
+    table = trainer.open_run(copies[0]).predictions
+    accuracy = (table.decided(0.4) == table.label).mean()
+    assert found.rows[0].summaries["accuracy_at_point"].mean == pytest.approx(accuracy)
+    assert found.pairs[0].mcnemar_at_point
+    assert "rank-1 accuracy at the operating point (%)" in str(found)
+
+
+def _without_evaluation(run: Path) -> None:
+    (run / "report.json").unlink()
+
+
+def _without_an_example(run: Path) -> None:
+    table = run / "predictions_test.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (_without_evaluation, RunError, r"has no evaluation \(.*report.json is missing\)"),
+        (_without_an_example, ConfigError, r"1 differ in name, label or patient, such as .*jpe?g"),
+    ],
+    ids=["no evaluation", "other examples"],
+)
+def test_what_can_not_be_compared_is_refused_in_one_line(copies, damage, error, message):
+    damage(copies[1])
+    with pytest.raises(error, match=message) as raised:
+        trainer.compare(copies)
+    assert "\n" not in str(raised.value)
+
+
+def test_one_run_alone_is_refused(finished):
+    with pytest.raises(ConfigError, match=r"runs \(1\) must be two or more"):
+        trainer.compare([finished[0]])
+    with pytest.raises(ConfigError, match="names one run twice"):
+        trainer.compare([finished[0], f"{finished[0]}/"])
+    with pytest.raises(ConfigError, match="must be a list of two or more runs"):
+        trainer.compare(str(finished[0]))
+
+
+def _contest(data_dir: Path, folder: Path, **options) -> Config:
+    base = runs.small_config(data_dir, folder, model_dir=str(folder / "contest"), max_epochs=1)
+    chosen = {"backbone": "vgg16", "backbones": "small_cnn", "seeds": 2}
+    return Config.from_flat(base.to_flat() | chosen | options)
+
+
+@pytest.fixture(scope="module")
+def contest(data_dir, tmp_path_factory) -> Config:
+    """A finished comparison of one backbone's seeds."""
+    config = _contest(data_dir, tmp_path_factory.mktemp("contest"))
+    compare.run(config)
+    return config
+
+
+def test_each_seed_is_an_ordinary_run(contest, data_dir, tmp_path):
+    """To the byte what `--mode=train` makes, in this process."""
+    opened = trainer.open_run(f"{contest.model_dir}/small_cnn-seed1")
+    own = {"backbone": "small_cnn", "seed": 1, "max_epochs": 1}
+    alone = train.train(runs.small_config(data_dir, tmp_path, **own))
+    assert opened.config.changes_from(alone.config) == {}
+    assert opened.config.comparison == alone.config.comparison
+    assert [
+        (Path(run.path) / "predictions_test.csv").read_bytes() for run in (opened, alone)
+    ].count((Path(alone.path) / "predictions_test.csv").read_bytes()) == 2
+
+
+def test_a_comparison_leaves_its_files_and_its_runs(contest):
+    names = {path.name for path in Path(contest.model_dir).iterdir() if path.name[0] != "."}
+    wanted = {"small_cnn-seed0", "small_cnn-seed1", compare.FINISHED, *comparisons.FILES}
+    assert names == wanted
+    document = json.loads((Path(contest.model_dir) / "comparison.json").read_text())
+    assert document["rows"][0]["remark"] == "weights=none"
+    assert len(document["rows"][0]["figures"]["accuracy"]["values"]) == 2
+    assert document["paper"]
+
+
+def test_a_finished_comparison_trains_nothing(contest, capsys):
+    model = Path(contest.model_dir) / "small_cnn-seed0" / "best.keras"
+    before = model.stat().st_mtime_ns
+    found = compare.run(contest)
+    said = capsys.readouterr().out
+    assert "run 1 of 2: small_cnn, seed 0: finished before; " in said
+    assert "2 runs" not in said
+    assert model.stat().st_mtime_ns == before
+    assert len(found.rows[0].runs) == 2
+
+
+def test_fewer_seeds_are_a_part_of_it(contest):
+    fewer = Config.from_flat(contest.to_flat() | {"seeds": 1})
+    assert len(compare.run(fewer).rows[0].runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neurons": 9}, r"small_cnn-seed0\) holds a run with other options \(neurons 8 -> 9\)"),
+        ({"max_epochs": 3, "schedule": "cosine"}, r"schedule 'constant' -> 'cosine'"),
+    ],
+)
+def test_changed_options_are_refused_with_the_difference(contest, change, message):
+    with pytest.raises(ConfigError, match=message):
+        compare.run(Config.from_flat(contest.to_flat() | change))
+
+
+def test_a_folder_with_other_files_is_refused(data_dir, tmp_path):
+    (tmp_path / "contest").mkdir()
+    (tmp_path / "contest" / "thesis.docx").touch()
+    with pytest.raises(ConfigError, match=r"holds other files \(thesis.docx\)"):
+        compare.run(_contest(data_dir, tmp_path))
+
+
+def test_a_folder_in_use_is_refused(contest):
+    in_use = pytest.raises(RunError, match="is in use by another process")
+    with compare._locked(Path(contest.model_dir), contest.model_dir), in_use:
+        compare.run(contest)
+
+
+@pytest.mark.slow
+def test_a_later_seed_is_added_and_the_others_stay(contest, tmp_path, capfd):
+    folder = shutil.copytree(contest.model_dir, tmp_path / "contest")
+    more = Config.from_flat(contest.to_flat() | {"seeds": 3, "model_dir": str(folder)})
+    assert len(compare.run(more).rows[0].runs) == 3
+    assert capfd.readouterr().out.count("run directory: ") == 1
+
+
+@pytest.mark.slow
+def test_a_backbone_that_fails_is_recorded_and_the_others_go_on(data_dir, tmp_path, capsys):
+    """Its weights are of another backbone, which is known when they are read."""
+    config = runs.small_config(data_dir, tmp_path)
+    weights = tmp_path / "w.weights.h5"
+    classifier.build(config.model, (32, 32, 1), 2).trunk.save_weights(weights)
+    options = {"backbones": "mobilenet_v2,small_cnn", "seeds": 1,
+               "weights": f"mobilenet_v2={weights},small_cnn=none"}  # fmt: skip
+    failing = _contest(data_dir, tmp_path, **options)
+    with pytest.raises(RunError, match="1 run of the comparison failed, with the reasons above"):
+        compare.run(failing)
+    document = json.loads((tmp_path / "contest" / "comparison.json").read_text())
+    lost, kept = document["rows"]
+    assert str(weights) in lost["failures"]["0"]
+    assert "accuracy" in kept["figures"]
+    assert "FAILED: mobilenet_v2: " in capsys.readouterr().out
+
+
+def _started(config: Config, folder: Path):
+    options = folder / "options.json"
+    options.write_text(json.dumps(config.to_flat()))
+    arguments = [sys.executable, "-m", "trainer", "--mode=compare", f"--config_file={options}",
+                 f"--model_dir={config.model_dir}"]  # fmt: skip
+    return processes.started(arguments, stderr=subprocess.STDOUT)
+
+
+def _outcome(config: Config) -> dict[str, object]:
+    folder = Path(config.model_dir)
+    document = json.loads((folder / "comparison.json").read_text())
+    for row in document["rows"]:
+        row.pop("runs")
+    files = sorted(folder.glob("*/predictions_test.csv"))
+    return {
+        "rows": document["rows"],
+        "pairs": document["pairs"],
+        "predictions": {path.parent.name: path.read_bytes() for path in files},
+    }
+
+
+@pytest.mark.long
+def test_a_comparison_killed_twice_ends_like_a_whole_one(data_dir, tmp_path):
+    """Once in the first run's training, once in the second's; no run outlives its command."""
+    options = {"seeds": 2, "max_epochs": 6, "patience": 9, "checkpoint_every_steps": 2,
+               "steps_per_execution": 1, "augmentation": "light"}  # fmt: skip
+    whole = _contest(data_dir, tmp_path, **options, model_dir=str(tmp_path / "whole"))
+    killed = _contest(data_dir, tmp_path, **options, model_dir=str(tmp_path / "killed"))
+    compare.run(whole)
+    for seed in range(2):
+        run = tmp_path / "killed" / f"small_cnn-seed{seed}"
+        with _started(killed, tmp_path) as process:
+            processes.wait_until(functools.partial(_is_training, run), 300)
+            (child,) = processes.children_of(process.pid)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            processes.wait_until(functools.partial(_is_gone, child), 10)
+        assert not (run / "report.json").exists()
+    with _started(killed, tmp_path) as process:
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode in {0, 3}, output
+    assert output.count("finished before") == 1
+    assert re.search(r"resuming after epoch \d, step [24]", output)
+    assert _outcome(killed) == _outcome(whole)
+
+
+def _is_training(run: Path) -> bool:
+    """Whether a run has a checkpoint in the middle of an epoch."""
+    return any(run.glob("checkpoints/0000[1-4]-00000[24]"))
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+@pytest.mark.long
+def test_a_request_to_stop_saves_the_run_and_the_same_command_resumes(data_dir, tmp_path):
+    options = {"seeds": 1, "max_epochs": 60, "patience": 60, "augmentation": "light"}
+    config = _contest(data_dir, tmp_path, **options)
+    with _started(config, tmp_path) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if re.match("epoch +2/60", line):
+                process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert process.returncode == 75, lines
+    stopped = "trainer: stopped by SIGTERM; the same command resumes from what is saved.\n"
+    assert lines[-1] == stopped
+    assert lines.count(stopped) == 1
+    with _started(config, tmp_path) as process:
+        output, _ = process.communicate(timeout=900)
+    assert "resuming after epoch" in output

@@ -1,0 +1,384 @@
+"""Compares models on the same test examples: which is better, and by more than chance?
+
+A `Contestant` is one model, or one kind of model trained with several seeds. `pair` compares two of
+them, `Summary` describes one:
+
+    a, b = (comparison.Contestant(name, {0: table}) for name, table in tables.items())
+    comparison.require_same_examples([a, b])
+    drawn = resampling.PatientBootstrap(a.patient_id)
+    found = comparison.pair(a, b, drawn)
+    found.area.p_value, found.differences["accuracy"].interval
+
+ROC-AUC (two classes): the test for clustered data decides, as images of one patient resemble each
+other; DeLong's, which takes images for independent, stands beside it (`delong`). Accuracy:
+McNemar's exact test, which also takes images for independent; the interval by the bootstrap over
+patients stands beside it. All other figures: that bootstrap alone, with the same resamples for
+both. Of several seeds, means are compared; a seed of one is paired with the same seed of the other.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.stats
+
+from trainer.errors import ConfigError
+from trainer.evaluation import delong, resampling
+from trainer.system import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from trainer.evaluation.delong import AreaTest
+    from trainer.evaluation.predictions import Predictions
+    from trainer.evaluation.resampling import PatientBootstrap
+
+    Floats = npt.NDArray[np.float64]
+    Decisions = npt.NDArray[np.intp]
+
+AT_POINT = "_at_point"
+"""Ends the names of figures of decisions at the operating point."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contestant:
+    """One model, or one kind of model with several seeds.
+
+    Attributes:
+      name: what it is called in tables.
+      tables: by seed: the predictions for the test examples, each in the order of file names.
+      thresholds: by seed: from which probability on the positive class is predicted at the
+        operating point of that model; empty where a model has none.
+    """
+
+    name: str
+    tables: Mapping[int, Predictions]
+    thresholds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sorts the rows of each table: the order of examples means nothing."""
+        ordered = {seed: table.take(_order(table)) for seed, table in self.tables.items()}
+        object.__setattr__(self, "tables", ordered)
+
+    @property
+    def first(self) -> Predictions:
+        """The table of the first seed: labels and patients are those of all."""
+        return next(iter(self.tables.values()))
+
+    @property
+    def patient_id(self) -> npt.NDArray[np.str_]:
+        """[N] str: the patient of each example."""
+        return self.first.patient_id
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes, of which the second is the positive one."""
+        return len(self.first.class_names) == 2
+
+    @property
+    def has_points(self) -> bool:
+        """Whether every model has an operating point."""
+        return self.is_binary and set(self.thresholds) >= set(self.tables)
+
+    def limited_to(self, seeds: Sequence[int]) -> Contestant:
+        """Returns the models of these seeds alone."""
+        return dataclasses.replace(
+            self,
+            tables={seed: self.tables[seed] for seed in seeds},
+            thresholds={s: self.thresholds[s] for s in seeds if s in self.thresholds},
+        )
+
+    def figures(self, drawn: PatientBootstrap) -> dict[str, Floats]:
+        """Returns each figure by seed and resample, [S, R]; what some seed lacks is left out.
+
+        Args:
+          drawn: resamples of these examples, in the order of file names.
+        """
+        by_seed = [self._figures_of(seed, drawn) for seed in self.tables]
+        shared = [name for name in by_seed[0] if all(name in found for found in by_seed)]
+        return {name: np.stack([found[name] for found in by_seed]) for name in shared}
+
+    def _figures_of(self, seed: int, drawn: PatientBootstrap) -> dict[str, Floats]:
+        found = resampling.distributions(self.tables[seed], drawn)
+        if self.has_points:
+            at_point = resampling.distributions(self.tables[seed], drawn, self.thresholds[seed])
+            found |= {f"{name}{AT_POINT}": values for name, values in at_point.items()}
+        return found
+
+    def decisions(self, seed: int, *, at_point: bool) -> Decisions:
+        """[N]: the predicted class of each example, by the highest probability or at the point."""
+        table = self.tables[seed]
+        return table.decided(self.thresholds[seed]) if at_point else table.predicted
+
+
+def _order(table: Predictions) -> npt.NDArray[np.intp]:
+    return np.lexsort((table.label, table.patient_id, table.file_name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One figure of a contestant.
+
+    Attributes:
+      values: of each seed, in order; None where it is undefined.
+      interval: the 95 % interval of the mean over the seeds, by the bootstrap over test patients:
+        in each resample, the figure of every seed is computed, and averaged. It tells how far the
+        mean depends on which patients were tested; how far it depends on seeds, `spread` tells.
+    """
+
+    values: tuple[float | None, ...]
+    interval: tuple[float, float] | None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the seeds; None where a value is."""
+        known = self._known
+        return float(np.mean(known)) if len(known) == len(self.values) else None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over the seeds (n - 1); None of fewer than two."""
+        return float(np.std(self._known, ddof=1)) if len(self._known) > 1 else None
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The lowest and the highest value."""
+        return (min(self._known), max(self._known)) if self._known else None
+
+    @property
+    def _known(self) -> list[float]:
+        return [value for value in self.values if value is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns mean, spread, span, interval and values."""
+        return {
+            "mean": self.mean,
+            "standard_deviation": self.spread,
+            "span": _listed(self.span),
+            "interval": _listed(self.interval),
+            "values": list(self.values),
+        }
+
+
+def _listed(pair_of: tuple[float, float] | None) -> list[float] | None:
+    return None if pair_of is None else list(pair_of)
+
+
+def summarise(of: Contestant, drawn: PatientBootstrap) -> dict[str, Summary]:
+    """Returns every figure of a contestant: a value by seed, and the interval of their mean."""
+    own = of.figures(resampling.PatientBootstrap.undrawn(of.patient_id))
+    spread = of.figures(drawn)
+    return {
+        name: Summary(
+            tuple(map(_defined, values[:, 0].tolist())),
+            resampling.interval(spread[name].mean(axis=0)),
+        )
+        for name, values in own.items()
+    }
+
+
+def _defined(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of whether one model is right more often than another.
+
+    Attributes:
+      only_a: examples that a alone has right.
+      only_b: those that b alone has right.
+    """
+
+    only_a: int
+    only_b: int
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided: of the examples that one alone has right, half would be either's by chance."""
+        discordant = self.only_a + self.only_b
+        if not discordant:
+            return 1.0
+        return float(scipy.stats.binomtest(self.only_a, discordant, 0.5).pvalue)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the counts and the p-value."""
+        return {"only_a": self.only_a, "only_b": self.only_b, "p_value": self.p_value}
+
+
+def mcnemar(label: npt.NDArray[Any], a: npt.NDArray[Any], b: npt.NDArray[Any]) -> McNemar:
+    """Counts the examples that one side alone decides rightly.
+
+    Args:
+      label: [N], the true class.
+      a: [N], the class that a predicts.
+      b: [N], the class that b predicts.
+    """
+    right_a, right_b = a == label, b == label
+    return McNemar(int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A figure of a less that of b, as means over their seeds.
+
+    Attributes:
+      value: None where it is undefined.
+      interval: its 95 % interval, by the bootstrap over patients with the same resamples for both.
+    """
+
+    value: float | None
+    interval: tuple[float, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value and its interval."""
+        return {"value": self.value, "interval": _listed(self.interval)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two contestants, compared.
+
+    Attributes:
+      a: the name of the first; differences are its figures less those of the other.
+      b: the name of the other.
+      seeds: those that both have.
+      area: the test of ROC-AUC with patients as clusters, which decides; None of more than two
+        classes, or where an area is undefined.
+      delong: the same test with images taken for independent.
+      mcnemar: by seed: the test of accuracy.
+      mcnemar_at_point: by seed: the same at each model's operating point; empty without one.
+      differences: by figure.
+    """
+
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    area: AreaTest | None
+    delong: AreaTest | None
+    mcnemar: Mapping[int, McNemar]
+    mcnemar_at_point: Mapping[int, McNemar]
+    differences: Mapping[str, Difference]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as dictionaries, lists and numbers."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "seeds": list(self.seeds),
+            "roc_auc": self.area and self.area.to_json(),
+            "roc_auc_images_independent": self.delong and self.delong.to_json(),
+            "mcnemar": {str(seed): test.to_json() for seed, test in self.mcnemar.items()},
+            "mcnemar_at_operating_point": {
+                str(seed): test.to_json() for seed, test in self.mcnemar_at_point.items()
+            },
+            "differences": {name: found.to_json() for name, found in self.differences.items()},
+        }
+
+
+def pair(a: Contestant, b: Contestant, drawn: PatientBootstrap) -> Pair:
+    """Compares two contestants by the seeds that both have.
+
+    Args:
+      a: the first.
+      b: the other, on the same examples.
+      drawn: resamples of these examples, in the order of file names.
+
+    Raises:
+      ValueError: when they have no seed in common.
+    """
+    seeds = [seed for seed in a.tables if seed in b.tables]
+    if not seeds:
+        raise ValueError(f"{a.name} and {b.name} have no seed in common.")
+    a, b = a.limited_to(seeds), b.limited_to(seeds)
+    return Pair(
+        a.name,
+        b.name,
+        tuple(seeds),
+        _test_areas(a, b, a.patient_id),
+        _test_areas(a, b, None),
+        _test_accuracies(a, b, at_point=False),
+        _test_accuracies(a, b, at_point=True) if a.has_points and b.has_points else {},
+        dict(_differences(a, b, drawn)),
+    )
+
+
+def _test_areas(
+    a: Contestant, b: Contestant, clusters: npt.NDArray[np.str_] | None
+) -> AreaTest | None:
+    if not a.is_binary:
+        return None
+    scores = [[t.probabilities[:, 1] for t in side.tables.values()] for side in (a, b)]
+    return delong.compare(a.first.label, scores[0], scores[1], clusters)
+
+
+def _test_accuracies(a: Contestant, b: Contestant, *, at_point: bool) -> dict[int, McNemar]:
+    decided = functools.partial(Contestant.decisions, at_point=at_point)
+    return {seed: mcnemar(a.first.label, decided(a, seed), decided(b, seed)) for seed in a.tables}
+
+
+def _differences(
+    a: Contestant, b: Contestant, drawn: PatientBootstrap
+) -> Iterator[tuple[str, Difference]]:
+    whole = resampling.PatientBootstrap.undrawn(a.patient_id)
+    own, spread = ([side.figures(how) for side in (a, b)] for how in (whole, drawn))
+    for name in own[0]:
+        if name in own[1]:
+            value = float((own[0][name] - own[1][name]).mean())
+            means = spread[0][name].mean(axis=0) - spread[1][name].mean(axis=0)
+            yield name, Difference(_defined(value), resampling.interval(means))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns p-values that hold for all of several comparisons together (Holm, 1979).
+
+    Args:
+      p_values: one for each comparison; those that are None stay so, and don't count.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def require_same_examples(contestants: Sequence[Contestant]) -> None:
+    """Checks that all tables have the same classes and the same examples, in any order.
+
+    Raises:
+      ConfigError: when they don't: how many examples differ, and one by name.
+    """
+    tables = [(of.name, table) for of in contestants for table in of.tables.values()]
+    name, reference = tables[0]
+    expected = _examples(reference)
+    for other, table in tables[1:]:
+        if table.class_names != reference.class_names:
+            of_each = (", ".join(map(text.visible, t.class_names)) for t in (table, reference))
+            raise ConfigError(
+                f"{other} has the classes {next(of_each)}, and {name} {next(of_each)}: only models "
+                "of the same classes, in the same order, can be compared."
+            )
+        found = _examples(table)
+        differing = (found - expected) + (expected - found)
+        if differing:
+            names = sorted({file_name for file_name, _, _ in differing})
+            raise ConfigError(
+                f"{other} and {name} were not evaluated on the same test examples: "
+                f"{len(names):,} differ in name, label or patient, such as "
+                f"{text.one_line(names[0]):.80}; evaluate both on one data set."
+            )
+
+
+def _examples(table: Predictions) -> collections.Counter[tuple[str, str, str]]:
+    """Returns how often each example occurs, by file name, label and patient."""
+    labels = [table.class_names[index] for index in table.label]
+    rows = zip(table.file_name.tolist(), labels, table.patient_id.tolist(), strict=True)
+    return collections.Counter(rows)

@@ -1,0 +1,330 @@
+"""The tables of a comparison: the paper's, every figure, the pairs and their tests; a tidy one.
+
+for table in comparison_tables.tables(content):
+    print(table.to_text())
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from trainer.evaluation import comparison, resampling
+from trainer.evaluation.comparison import AT_POINT, Pair, Summary
+from trainer.reports.tables import ReportTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trainer.reports.tables import Cell
+
+PAPER = {
+    "vgg16": {"macro_recall": 0.92, "accuracy": 0.9440},
+    "inception_resnet_v2": {"macro_recall": 0.49, "accuracy": 0.7188},
+    "mobilenet_v2": {"macro_recall": 0.50, "accuracy": 0.7276},
+}
+"""Table 1 of Lee and Abuan."""
+_PAPER_TESTED = 1465
+_PAPER_NOTE = (
+    "Rows of the paper: Lee and Abuan, Detection of Pneumonia from Digital X-ray Images Through "
+    "Transfer Learning, Table 1; one run each, on 1,465 test images, split by image "
+    "(--dataset=paper)."
+)
+_INTERVAL_NOTE = (
+    "95 % intervals: of {mean}, by {resamples:,} resamples of the {patients:,} test patients, the "
+    "same for all models. They tell how far it depends on which patients were tested."
+)
+_SPREAD_NOTE = "How far it depends on the seed, std (n - 1) and the lowest and highest value tell."
+_PAIRS_NOTE = (
+    "Differences: the first less the second, of means over the seeds that both have, with the 95 % "
+    "interval of the same resamples."
+)
+_AREA_NOTE = (
+    "p of ROC-AUC: for clustered data (Obuchowski 1997), the images of a patient being a cluster; "
+    "this one decides. DeLong's takes all images for independent."
+)
+_HOLM_NOTE = "Holm: the p-value that holds for all {count} pairs together."
+_MCNEMAR_NOTE = (
+    "p of accuracy: McNemar's exact test, by seed. It takes images for independent: where patients "
+    "have several, rely on the interval, which is of patients."
+)
+_MACRO_NOTE = (
+    "ROC-AUC: the mean over the classes, each against the rest; there is no test of it, only the "
+    "interval."
+)
+
+_LABELS = {
+    "macro_recall": "macro recall", "accuracy": "rank-1 accuracy", "roc_auc": "ROC-AUC",
+    "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
+    "f1": "F1", "mcc": "MCC", "pr_auc": "PR-AUC", "brier": "Brier score",
+    "log_loss": "log-loss (nats)", "ece": "ECE",
+}  # fmt: skip
+_PERCENT = ("macro_recall", "accuracy", "sensitivity", "specificity", "ppv", "npv")
+_FIRST = ("macro_recall", "accuracy", "roc_auc", "sensitivity", "specificity")
+"""What the paper's table has, and what has been asked for since: the columns of the first table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRow:
+    """A model, or a backbone with several seeds.
+
+    Attributes:
+      name: what it is called.
+      summaries: each figure; empty where no run has finished.
+      runs: by seed: the run directory.
+      backbone: the registry's name.
+      remark: what else must be known of it, such as random weights; may be empty.
+      warnings: by seed: why a run must not be used.
+      failures: by seed: why a run has not finished.
+    """
+
+    name: str
+    summaries: Mapping[str, Summary]
+    runs: Mapping[int, str]
+    backbone: str
+    remark: str = ""
+    warnings: Mapping[int, Sequence[str]] = dataclasses.field(default_factory=dict)
+    failures: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name, with a mark where a run must not be used, or has failed."""
+        mark = " !" if self.warnings or self.failures else ""
+        return f"{self.name}{f' ({self.remark})' if self.remark else ''}{mark}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as dictionaries, lists and numbers."""
+        return {
+            "name": self.name,
+            "backbone": self.backbone,
+            "remark": self.remark,
+            "runs": {str(seed): path for seed, path in self.runs.items()},
+            "figures": {name: found.to_json() for name, found in self.summaries.items()},
+            "warnings": {str(seed): list(reasons) for seed, reasons in self.warnings.items()},
+            "failures": {str(seed): reason for seed, reason in self.failures.items()},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """The test examples of all models, and how the intervals were made.
+
+    Attributes:
+      dataset: the data set that the models were trained on.
+      class_names: the K classes.
+      examples: number of test examples.
+      patients: number of test patients.
+      resamples: of the patients, for the intervals.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    examples: int
+    patients: int
+    resamples: int = resampling.RESAMPLES
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is compared.
+
+    Attributes:
+      rows: a row for each model, or for each backbone with its seeds.
+      pairs: models compared in pairs.
+      tested: the test examples; None where no run has finished.
+      command: that repeats it; empty from Python.
+      with_paper: whether the paper's results stand beside.
+    """
+
+    rows: tuple[ModelRow, ...]
+    pairs: tuple[Pair, ...]
+    tested: Examined | None
+    command: str = ""
+    with_paper: bool = False
+
+    @property
+    def holm_p_values(self) -> list[float | None]:
+        """By pair: the p-value of ROC-AUC that holds for all pairs together."""
+        return comparison.holm(
+            [None if pair.area is None else pair.area.p_value for pair in self.pairs]
+        )
+
+    @property
+    def figure_names(self) -> list[str]:
+        """The names of all figures, in the order of the labels, those at the point last."""
+        found = {name for row in self.rows for name in row.summaries}
+        return [n for end in ("", AT_POINT) for base in _LABELS if (n := f"{base}{end}") in found]
+
+
+def tables(of: Content) -> tuple[ReportTable, ...]:
+    """Returns the paper's table, every figure and the pairs, if there is anything in them."""
+    return tuple(table for table in (_main(of), _figures(of), _pairs(of)) if table.rows)
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    base = name.removesuffix(AT_POINT)
+    return f"{100 * value:.2f}" if base in _PERCENT else f"{value:.4f}"
+
+
+def _label(name: str) -> str:
+    base = name.removesuffix(AT_POINT)
+    unit = " (%)" if base in _PERCENT else ""
+    return f"{_LABELS[base]}{' at the operating point' if base != name else ''}{unit}"
+
+
+def _main(of: Content) -> ReportTable:
+    """The paper's table: a row for each model, its mean and standard deviation over the seeds."""
+    names = [name for name in _FIRST if name in of.figure_names]
+    rows: list[tuple[Cell, ...]] = []
+    for row in of.rows:
+        cells = [_mean(name, row.summaries[name]) for name in names if row.summaries]
+        rows.append((row.label, len(row.runs), *(cells or ["failed"] * len(names))))
+        if of.with_paper and row.backbone in PAPER:
+            known = PAPER[row.backbone]
+            shown = (_shown(name, known[name]) if name in known else None for name in names)
+            rows.append((f"  {row.name}, the paper's", 1, *shown))
+    head = ("model", "runs", *map(_label, names))
+    seeds = max((len(row.runs) for row in of.rows), default=0)
+    notes = ["Means ± standard deviations over the seeds."] if seeds > 1 else []
+    return ReportTable(_title(of), head, tuple(rows), (*notes, *_notes_on_paper(of)))
+
+
+def _mean(name: str, found: Summary) -> str:
+    spread = "" if found.spread is None else f" ± {_shown(name, found.spread)}"
+    return f"{_shown(name, found.mean)}{spread}"
+
+
+def _title(of: Content) -> str:
+    if of.tested is None:
+        return "No run has finished"
+    tested = of.tested
+    return f"{tested.examples:,} test images of {tested.patients:,} patients, {tested.dataset}"
+
+
+def _notes_on_paper(of: Content) -> Iterator[str]:
+    if of.with_paper and any(row.backbone in PAPER for row in of.rows):
+        yield _PAPER_NOTE
+        tested = of.tested
+        if tested and (
+            tested.dataset.partition("_")[0] != "paper" or tested.examples != _PAPER_TESTED
+        ):
+            yield (
+                f"The protocol differs here: {tested.dataset}, {tested.examples:,} test images. "
+                "The paper's figures are of other images than these."
+            )
+
+
+def _figures(of: Content) -> ReportTable:
+    """Every figure of every model, with its interval; with its spread where there are seeds."""
+    has_seeds = any(len(row.runs) > 1 for row in of.rows)
+    rows: list[tuple[Cell, ...]] = []
+    for row in of.rows:
+        for name in of.figure_names if row.summaries else ():
+            found = row.summaries.get(name)
+            if found is None:
+                continue
+            spread = None if found.spread is None else _shown(name, found.spread)
+            span = _span(name, found.span) if len(found.values) > 1 else None
+            seeds = (spread, span) if has_seeds else ()
+            interval = _span(name, found.interval)
+            rows.append((row.name, _label(name), _shown(name, found.mean), *seeds, interval))
+    columns = ("mean", "std", "lowest to highest") if has_seeds else ("value",)
+    head = ("model", "figure", *columns, "95 % interval")
+    return ReportTable(
+        "All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2
+    )
+
+
+def _notes_on_intervals(of: Content) -> Iterator[str]:
+    if of.tested is None:
+        return
+    mean = "the mean over the seeds" if any(len(row.runs) > 1 for row in of.rows) else "each figure"
+    yield _INTERVAL_NOTE.format(
+        mean=mean, resamples=of.tested.resamples, patients=of.tested.patients
+    )
+    if mean != "each figure":
+        yield _SPREAD_NOTE
+
+
+def _span(name: str, ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else f"{_shown(name, ends[0])} to {_shown(name, ends[1])}"
+
+
+def _pairs(of: Content) -> ReportTable:
+    """The differences of each pair, with their tests."""
+    head = ("pair", "figure", "difference", "95 % interval", "p", "p (Holm)", "p, other")
+    rows: list[tuple[Cell, ...]] = []
+    for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
+        for name in of.figure_names:
+            if found := pair.differences.get(name):
+                apart = (_signed(name, found.value), _signed_span(name, found.interval))
+                p_values = _p_values(name, pair, adjusted)
+                rows.append((f"{pair.a} − {pair.b}", _label(name), *apart, *p_values))
+    areas = [_AREA_NOTE] if any(pair.area for pair in of.pairs) else []
+    if areas and len(of.pairs) > 1:
+        areas.append(_HOLM_NOTE.format(count=len(of.pairs)))
+    if of.tested and len(of.tested.class_names) > 2:
+        areas = [_MACRO_NOTE]
+    notes = (_PAIRS_NOTE, *areas, _MCNEMAR_NOTE)
+    return ReportTable("Pairs", head, tuple(rows), notes, num_names=2)
+
+
+def _p_values(name: str, pair: Pair, adjusted: float | None) -> tuple[Cell, Cell, Cell]:
+    """Returns the p-value that decides, the same for all pairs together, and what stands beside."""
+    if name == "roc_auc" and pair.area:
+        independent = None if pair.delong is None else pair.delong.p_value
+        return _p(pair.area.p_value), _p(adjusted), f"DeLong {_p(independent)}"
+    tests = {"accuracy": pair.mcnemar, f"accuracy{AT_POINT}": pair.mcnemar_at_point}.get(name, {})
+    shown = ", ".join(_p(test.p_value) for test in tests.values())
+    return None, None, f"McNemar {shown}" if shown else None
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _signed(name: str, value: float | None) -> str:
+    shown = _shown(name, value)
+    return f"+{shown}" if value is not None and value > 0 else shown.replace("-", "−")
+
+
+def _signed_span(name: str, ends: tuple[float, float] | None) -> str | None:
+    return None if ends is None else f"{_signed(name, ends[0])} to {_signed(name, ends[1])}"
+
+
+def tidy(of: Content) -> ReportTable:
+    """A line for each figure of each model and pair, with numbers at full precision."""
+    head = (
+        "model", "minus", "figure", "seeds", "value", "standard_deviation", "lowest", "highest",
+        "interval_low", "interval_high", "p_value", "p_value_holm",
+    )  # fmt: skip
+    rows: list[tuple[Cell, ...]] = []
+    for row in of.rows:
+        for name, found in row.summaries.items():
+            ends = (*(found.span or (None, None)), *(found.interval or (None, None)))
+            rows.append(
+                (
+                    row.name,
+                    None,
+                    name,
+                    len(found.values),
+                    found.mean,
+                    found.spread,
+                    *ends,
+                    None,
+                    None,
+                )
+            )
+        for name, value in PAPER.get(row.backbone, {}).items() if of.with_paper else ():
+            rows.append((f"{row.name} (paper)", None, name, 1, value, *[None] * 7))
+    for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
+        for name, apart in pair.differences.items():
+            is_tested = name == "roc_auc" and pair.area
+            p = (pair.area.p_value, adjusted) if is_tested and pair.area else (None, None)
+            ends = (None, None, None, *(apart.interval or (None, None)))
+            rows.append((pair.a, pair.b, name, len(pair.seeds), apart.value, *ends, *p))
+    return ReportTable("Comparison", head, tuple(rows))

@@ -1,0 +1,178 @@
+"""Finished runs, compared on the test examples that all were evaluated on.
+
+    found = compared.of_runs([trained.open_run("runs/a"), trained.open_run("runs/b")])
+    found = compared.of_groups({"vgg16": compared.RunGroup({0: run, 1: other})})
+
+The first is the first run against each other one; the second is every pair of groups, such as
+backbones, whose runs differ by their seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
+
+from trainer.errors import ConfigError
+from trainer.evaluation import comparison, resampling
+from trainer.evaluation.comparison import Contestant
+from trainer.reports import comparison_tables, comparisons
+from trainer.storage import documents
+from trainer.system import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trainer.reports.comparisons import Comparison
+    from trainer.runs.trained import Run
+
+OPERATING_POINT = "operating_point.json"
+
+
+class _Point(TypedDict):
+    """What is read of `operating_point.json`."""
+
+    threshold: NotRequired[Annotated[float, documents.at_least(0)] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunGroup:
+    """The runs of a backbone.
+
+    Attributes:
+      runs: by seed: the finished runs.
+      backbone: the registry's name.
+      remark: what else must be known, such as random weights; may be empty.
+      failures: by seed: why a run has not finished.
+    """
+
+    runs: Mapping[int, Run]
+    backbone: str = ""
+    remark: str = ""
+    failures: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+
+def of_runs(runs: Sequence[Run]) -> Comparison:
+    """Compares the first run with each other one.
+
+    Raises:
+      ConfigError: when there are fewer than two runs, or they have other classes or test examples.
+      RunError: when a run has no evaluation, or it can't be read.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"runs ({len(runs)}) must be two or more, to be compared.")
+    groups = {
+        name: RunGroup({run.config.runtime.seed: run}, run.config.model.backbone, remark(run))
+        for name, run in zip(_names(runs), runs, strict=True)
+    }
+    # A model is paired with another, whatever their seeds.
+    sides = [
+        Contestant(name, {0: run.predictions}, _points({0: run}))
+        for name, run in zip(groups, runs, strict=True)
+    ]
+    return _compared(groups, sides, [(sides[0], other) for other in sides[1:]])
+
+
+def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
+    """Compares each group with each other one by the seeds that both have, beside the paper.
+
+    Raises:
+      ConfigError: when the runs have other classes or test examples.
+      RunError: when a run has no evaluation, or it can't be read.
+    """
+    sides = [
+        Contestant(
+            name,
+            {seed: run.predictions for seed, run in group.runs.items()},
+            _points(group.runs),
+        )
+        for name, group in groups.items()
+        if group.runs
+    ]
+    pairs = [(a, b) for a, b in itertools.combinations(sides, 2) if set(a.tables) & set(b.tables)]
+    return dataclasses.replace(_compared(groups, sides, pairs), with_paper=True)
+
+
+def _compared(
+    groups: Mapping[str, RunGroup],
+    sides: Sequence[Contestant],
+    pairs: Iterable[tuple[Contestant, Contestant]],
+) -> Comparison:
+    if not sides:
+        rows = tuple(_row(name, group, {}) for name, group in groups.items())
+        return comparisons.Comparison(rows, (), None)
+    comparison.require_same_examples(sides)
+    drawn = resampling.PatientBootstrap(sides[0].patient_id)
+    found = {side.name: comparison.summarise(side, drawn) for side in sides}
+    rows = tuple(_row(name, group, found.get(name, {})) for name, group in groups.items())
+    first = sides[0].first
+    datasets = [run.config.data.dataset for group in groups.values() for run in group.runs.values()]
+    tested = comparison_tables.Examined(
+        ", ".join(dict.fromkeys(datasets)),
+        first.class_names,
+        len(first),
+        drawn.num_patients,
+        drawn.resamples,
+    )
+    return comparisons.Comparison(
+        rows, tuple(comparison.pair(a, b, drawn) for a, b in pairs), tested
+    )
+
+
+def _row(
+    name: str, group: RunGroup, summaries: Mapping[str, comparison.Summary]
+) -> comparison_tables.ModelRow:
+    runs = group.runs.items()
+    return comparison_tables.ModelRow(
+        name,
+        summaries,
+        {seed: run.path for seed, run in runs},
+        group.backbone,
+        group.remark,
+        {seed: run.metrics.warnings for seed, run in runs if run.metrics.guard_fired},
+        group.failures,
+    )
+
+
+def remark(run: Run) -> str:
+    """Returns what must be known of a run's weights; empty for pretrained, frozen ones."""
+    model = run.config.model
+    unfrozen = model.layers_to_unfreeze
+    return ", ".join(
+        filter(
+            None,
+            [
+                "weights=none" if model.is_untrained else "",
+                f"layers_to_unfreeze={unfrozen}" if unfrozen != "0" else "",
+            ],
+        )
+    )
+
+
+def _points(runs: Mapping[int, Run]) -> dict[int, float]:
+    """Returns the threshold of each run that has an operating point, by seed."""
+    found = {seed: _threshold(run) for seed, run in runs.items()}
+    return {seed: threshold for seed, threshold in found.items() if threshold is not None}
+
+
+def _threshold(run: Run) -> float | None:
+    path = run.directory.path / OPERATING_POINT
+    if not path.exists():
+        return None
+    read: _Point = documents.load(path, _Point, way_out="evaluate the run again")
+    return read.get("threshold")
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Returns short names that differ: of folders, or else whole paths.
+
+    Raises:
+      ConfigError: for a run that is given twice.
+    """
+    paths = [run.path.rstrip("/") for run in runs]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ConfigError(f"runs ({text.one_line(path):.200}) names one run twice.")
+    short = [pathlib.PurePosixPath(path).name or path for path in paths]
+    return short if len(set(short)) == len(short) else paths
