@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trainer.commands.train import train
     from trainer.config import Config
     from trainer.errors import ConfigError, RunError
-    from trainer.reports.comparisons import Comparison
+    from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.evaluated import Evaluation
     from trainer.runs.trained import Run, open_run
 
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Comparison": "reports.comparisons",
+    "Comparison": "reports.comparisons.comparison_report",
     "Config": "config",
     "ConfigError": "errors",
     "Evaluation": "runs.evaluated",

@@ -25,7 +25,7 @@ from trainer.config import LENGTHS, Config
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
 from trainer.options import ComparisonOptions, contests
-from trainer.reports import comparisons
+from trainer.reports.comparisons import comparison_report
 from trainer.runs import claims, compared, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.storage import contents, documents, files
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trainer.options.contests import PlannedRun
-    from trainer.reports.comparisons import Comparison
+    from trainer.reports.comparisons.comparison_report import Comparison
 
 FINISHED = "finished.json"
 """The runs that have ended, each with its lengths: none is trained or evaluated again."""
@@ -99,7 +99,7 @@ def _show(found: Comparison, place: str) -> None:
         if "://" in place:
             raise ConfigError(f"model_dir ({place}) must be a local folder for --mode=compare.")
         found.save(pathlib.Path(place).expanduser())
-        paths = (f"  {place.rstrip('/')}/{name}" for name in comparisons.FILES)
+        paths = (f"  {place.rstrip('/')}/{name}" for name in comparison_report.FILES)
         console.say("\n".join(["written:", *paths]))
 
 

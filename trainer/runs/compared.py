@@ -15,16 +15,17 @@ import pathlib
 from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 
 from trainer.errors import ConfigError
-from trainer.evaluation import comparison, resampling
-from trainer.evaluation.comparison import Contestant
-from trainer.reports import comparison_tables, comparisons
+from trainer.evaluation import resampling
+from trainer.evaluation.pairs import comparison
+from trainer.evaluation.pairs.comparison import Contestant
+from trainer.reports.comparisons import comparison_report, comparison_tables
 from trainer.storage import documents
 from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from trainer.reports.comparisons import Comparison
+    from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.trained import Run
 
 OPERATING_POINT = "operating_point.json"
@@ -101,7 +102,7 @@ def _compared(
 ) -> Comparison:
     if not sides:
         rows = tuple(_row(name, group, {}) for name, group in groups.items())
-        return comparisons.Comparison(rows, (), None)
+        return comparison_report.Comparison(rows, (), None)
     comparison.require_same_examples(sides)
     drawn = resampling.PatientBootstrap(sides[0].patient_id)
     found = {side.name: comparison.summarise(side, drawn) for side in sides}
@@ -115,7 +116,7 @@ def _compared(
         drawn.num_patients,
         drawn.resamples,
     )
-    return comparisons.Comparison(
+    return comparison_report.Comparison(
         rows, tuple(comparison.pair(a, b, drawn) for a, b in pairs), tested
     )
 
@@ -130,7 +131,7 @@ def _row(
         {seed: run.path for seed, run in runs},
         group.backbone,
         group.remark,
-        {seed: run.metrics.warnings for seed, run in runs if run.metrics.guard_fired},
+        {seed: run.evaluation.warnings for seed, run in runs if run.evaluation.guard_fired},
         group.failures,
     )
 

@@ -27,8 +27,9 @@ from trainer.evaluation import history, metrics, predictions
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.options import EvaluationOptions
-from trainer.reports import page, pictures, plots, report, verdict
-from trainer.reports.pictures import Pictures
+from trainer.reports import plots, report, verdict
+from trainer.reports.pages import page, pictures
+from trainer.reports.pages.pictures import Pictures
 from trainer.runs import claims, looks
 from trainer.storage import documents, files
 from trainer.system import text

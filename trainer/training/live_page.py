@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from trainer.reports import page
+from trainer.reports.pages import page
 
 if TYPE_CHECKING:
     import pathlib

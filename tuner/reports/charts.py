@@ -1,4 +1,4 @@
-"""Charts of a search: Matplotlib figures that `trainer.reports.svg` puts into the page.
+"""Charts of a search: Matplotlib figures that `trainer.reports.pages.svg` puts into the page.
 
 Colour is never the only cue: each line has a tooltip, the best is thicker, and failed ones are
 dashed.
@@ -16,8 +16,8 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from trainer.reports import svg
-from trainer.reports.charts import INK, RULE, SOFT, in_page_style, sheet, shortened
+from trainer.reports.pages import svg
+from trainer.reports.pages.charts import INK, RULE, SOFT, in_page_style, sheet, shortened
 from trainer.system import text
 from tuner import statuses
 from tuner.reports import formats

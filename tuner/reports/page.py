@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports import templating
-from trainer.reports.tables import Grid
+from trainer.reports.pages import templating
+from trainer.reports.pages.tables import Grid
 from trainer.system import text
 from tuner.reports import charts, formats, importance, verdict
 

@@ -19,7 +19,7 @@ from trainer.commands import compare, train
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
-from trainer.reports import comparisons
+from trainer.reports.comparisons import comparison_report
 from trainer.runs import compared
 
 WITHOUT_TENSORFLOW = """
@@ -71,7 +71,7 @@ def test_the_command_prints_the_tables_and_writes_them_into_model_dir(finished, 
     result = command("--mode=compare", f"--runs={named}", f"--model_dir={tmp_path / 'out'}")
     assert result.returncode in {0, 3}, result.stderr
     assert "seed0 − seed1  ROC-AUC" in result.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(comparisons.FILES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(comparison_report.FILES)
     written = (tmp_path / "out" / "comparison.txt").read_text()
     assert written in result.stdout
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -159,7 +159,7 @@ def test_each_seed_is_an_ordinary_run(contest, data_dir, tmp_path):
 
 def test_a_comparison_leaves_its_files_and_its_runs(contest):
     names = {path.name for path in Path(contest.model_dir).iterdir() if path.name[0] != "."}
-    wanted = {"small_cnn-seed0", "small_cnn-seed1", compare.FINISHED, *comparisons.FILES}
+    wanted = {"small_cnn-seed0", "small_cnn-seed1", compare.FINISHED, *comparison_report.FILES}
     assert names == wanted
     document = json.loads((Path(contest.model_dir) / "comparison.json").read_text())
     assert document["rows"][0]["remark"] == "weights=none"

@@ -17,7 +17,10 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from trainer.system import markup, text
+import markupsafe
+
+from trainer.reports.pages import templating
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,31 +115,15 @@ class ReportTable:
         ]
         return "\n".join(lines) + "\n"
 
-    def to_html(self) -> markup.Markup:
+    def to_html(self) -> markupsafe.Markup:
         """Returns a `table` element with the title as its caption, and the notes as paragraphs."""
-        head, *rows = self._lines()
-        kinds = [{"class_": "name"}] * self.num_names + [{}] * (len(head) - self.num_names)
-        cells = (
-            markup.element("th", name, scope="col", **kind)
-            for name, kind in zip(head, kinds, strict=True)
-        )
-        body = (
-            markup.element(
-                "tr",
-                markup.element("th", row[0], scope="row"),
-                *(markup.element("td", cell, class_="name") for cell in row[1 : self.num_names]),
-                *(markup.element("td", cell) for cell in row[self.num_names :]),
-            )
-            for row in rows
-        )
-        table = markup.element(
-            "table",
-            markup.element("caption", self.title),
-            markup.element("thead", markup.element("tr", *cells)),
-            markup.element("tbody", *body),
-        )
-        notes = (markup.element("p", note, class_="note") for note in self.notes)
-        return markup.join([markup.element("div", table, class_="wide", tabindex=0), *notes])
+        template = templating.environment().get_template("report_table.html.j2")
+        return markupsafe.Markup(template.render(table=self))
+
+    @property
+    def shown_rows(self) -> list[list[str]]:
+        """The rows as text."""
+        return [[_shown(cell) for cell in row] for row in self.rows]
 
     def _aligned(self, line: Sequence[str], widths: Sequence[int]) -> list[str]:
         """Aligns names to the left, figures to the right."""
@@ -145,8 +132,7 @@ class ReportTable:
 
     def _lines(self) -> Iterator[Sequence[str]]:
         yield self.head
-        for row in self.rows:
-            yield [_shown(cell) for cell in row]
+        yield from self.shown_rows
 
 
 def _shown(cell: Cell) -> str:

@@ -14,15 +14,16 @@ import json
 import posixpath
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports import cards, panels, paper, pictures, tables, templating, thresholds
-from trainer.reports.tables import part
+from trainer.reports import paper
+from trainer.reports.pages import cards, panels, pictures, tables, templating, thresholds
+from trainer.reports.pages.tables import part
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Mapping, Sequence
 
     from trainer.evaluation.predictions import Predictions
-    from trainer.reports.pictures import Pictures
+    from trainer.reports.pages.pictures import Pictures
 
 SCRIPTS = ("copy.js", "slider.js")
 REFRESH_S = 10

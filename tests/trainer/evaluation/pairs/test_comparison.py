@@ -12,8 +12,9 @@ import sklearn.metrics
 
 from tests.support.tables import CLASSES, LABEL, POSITIVE, predictions_of
 from trainer.errors import ConfigError
-from trainer.evaluation import comparison, resampling
-from trainer.evaluation.comparison import Contestant, McNemar
+from trainer.evaluation import resampling
+from trainer.evaluation.pairs import comparison
+from trainer.evaluation.pairs.comparison import Contestant, McNemar
 from trainer.evaluation.predictions import Predictions
 
 OTHER = (0.1, 0.6, 0.7, 0.9, 0.8, 0.4, 0.6, 0.2)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports import tables
-from trainer.reports.tables import DASH, Grid, count, number, part, percent, rows_of
+from trainer.reports.pages import tables
+from trainer.reports.pages.tables import DASH, Grid, count, number, part, percent, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

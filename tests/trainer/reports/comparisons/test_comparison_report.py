@@ -8,11 +8,12 @@ import json
 import pytest
 
 from tests.support.tables import LABEL, POSITIVE, predictions_of
-from trainer.evaluation import comparison, resampling
-from trainer.evaluation.comparison import Contestant
-from trainer.reports import comparisons
-from trainer.reports.comparison_tables import Examined, ModelRow
-from trainer.reports.comparisons import Comparison
+from trainer.evaluation import resampling
+from trainer.evaluation.pairs import comparison
+from trainer.evaluation.pairs.comparison import Contestant
+from trainer.reports.comparisons import comparison_report
+from trainer.reports.comparisons.comparison_report import Comparison
+from trainer.reports.comparisons.comparison_tables import Examined, ModelRow
 
 OTHER = (0.1, 0.6, 0.7, 0.9, 0.8, 0.4, 0.6, 0.2)
 TABLES = {0: predictions_of(LABEL, POSITIVE), 1: predictions_of(LABEL, OTHER)}
@@ -93,7 +94,7 @@ def test_the_pairs_have_their_tests(found):
 
 def test_each_form_is_written(found, tmp_path):
     found.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(comparisons.FILES)
+    assert {path.name for path in tmp_path.iterdir()} == set(comparison_report.FILES)
     assert (tmp_path / "comparison.txt").read_text() == str(found)
     document = json.loads((tmp_path / "comparison.json").read_text())
     assert document == json.loads(json.dumps(found.to_json()))

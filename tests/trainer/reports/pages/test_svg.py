@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.pages import reports
-from trainer.reports import charts, svg
+from trainer.reports.pages import charts, svg
 
 
 @charts.in_page_style

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from trainer.evaluation import delong
+from trainer.evaluation.pairs import delong
 
 OVARIAN = """
 3.0 5.8 10 0  3.2 6.3  5 1  3.9 6.8  3 1  2.8 4.8  6 0  3.2 5.8  3 1  0.9 4.0  5 0  2.5 5.7  8 0

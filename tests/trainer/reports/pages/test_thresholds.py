@@ -10,7 +10,7 @@ import sklearn.metrics
 
 from tests.support.pages import reports
 from tests.support.tables import LABEL, POSITIVE, predictions_of
-from trainer.reports import thresholds
+from trainer.reports.pages import thresholds
 
 TABLE = reports.table()
 

@@ -17,7 +17,7 @@ from trainer.reports import paper
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trainer.reports.thresholds import Counts
+    from trainer.reports.pages.thresholds import Counts
 
 DASH = "–"
 MINUS = "−"

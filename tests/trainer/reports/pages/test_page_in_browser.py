@@ -9,7 +9,7 @@ import sklearn.metrics
 from cxr_tfds import phantoms
 from tests.support.pages import browsers, reports
 from trainer.evaluation import predictions
-from trainer.reports import page, pictures
+from trainer.reports.pages import page, pictures
 
 pytestmark = pytest.mark.browser
 

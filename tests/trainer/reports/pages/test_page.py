@@ -18,7 +18,8 @@ import pytest
 from tests.support.pages import reports
 from tests.support.tables import predictions_of
 from trainer.evaluation import predictions
-from trainer.reports import cards, page, paper, pictures, tables, templating
+from trainer.reports import paper
+from trainer.reports.pages import cards, page, pictures, tables, templating
 
 TABLE = reports.table()
 DOCUMENT = reports.document(TABLE)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from trainer.reports import tables
+from trainer.reports.comparisons import tables
 
 HOSTILE = ["=1+1", "<b>&", "a|b", r"\input{x}", "50 % & #1_x^2 ~ $y$ {z}", "[v]", "\x1b[2J", "`x`"]
 TABLE = tables.ReportTable(

@@ -13,7 +13,7 @@ import numpy as np
 import sklearn.metrics
 
 from trainer.evaluation import history as history_lib
-from trainer.reports import charts, svg, tables
+from trainer.reports.pages import charts, svg, tables
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import markupsafe
 
     from trainer.evaluation.predictions import Predictions
-    from trainer.reports.thresholds import Counts
+    from trainer.reports.pages.thresholds import Counts
 
 _CROWDED_AREA = 0.95
 """From here on, all that matters of an ROC curve lies in a corner, which is enlarged."""

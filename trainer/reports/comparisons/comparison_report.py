@@ -13,17 +13,17 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
-from trainer.reports import comparison_tables, report
-from trainer.reports.comparison_tables import Content, ModelRow
+from trainer.reports import verdict
+from trainer.reports.comparisons import comparison_tables
+from trainer.reports.comparisons.comparison_tables import Content, ModelRow
+from trainer.reports.pages import templating
 from trainer.storage import files
 from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
 
-    from trainer.reports.tables import ReportTable
+    from trainer.reports.comparisons.tables import ReportTable
 
 SCHEMA_VERSION = 1  # Incremented when a key of comparison.json changes its meaning or is removed.
 JSON = "comparison.json"
@@ -56,7 +56,7 @@ class Comparison(Content):
         """A sentence for each reason not to use a run, and for each run that has failed."""
         return (
             *(
-                f"{report.DO_NOT_USE} {_run(row, seed)}: {reason}"
+                f"{verdict.DO_NOT_USE} {_run(row, seed)}: {reason}"
                 for row in self.rows
                 for seed, reasons in row.warnings.items()
                 for reason in reasons
@@ -108,7 +108,7 @@ class Comparison(Content):
           colour: whether to print the warnings in red, with ANSI codes.
         """
         lines = map(text.visible, self.warnings)
-        warnings = "\n".join(map(report.red, lines) if colour else lines)
+        warnings = "\n".join(map(verdict.red, lines) if colour else lines)
         blocks = [*(table.to_text() for table in self.tables), f"{warnings}\n" if warnings else ""]
         return "\n".join(filter(None, blocks))
 
@@ -132,22 +132,12 @@ def _run(row: ModelRow, seed: int) -> str:
 
 
 def _page(of: Comparison) -> str:
-    """Returns the HTML page: one file without scripts or external resources."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    facts = [
-        text.visible(f"{row.label}: {', '.join(row.runs.values())}") for row in of.rows if row.runs
-    ]
-    return environment.get_template("comparison.html.j2").render(
-        title=f"Comparison: {text.visible(', '.join(row.name for row in of.rows))}",
-        warnings=[text.visible(warning) for warning in of.warnings],
-        facts=facts,
-        tables=of.tables,
-        command=text.visible(of.command),
-    )
+    """Returns the HTML page: one file that loads nothing."""
+    context = {
+        "title": f"Comparison: {', '.join(row.name for row in of.rows)}",
+        "warnings": of.warnings,
+        "runs": {row.label: ", ".join(row.runs.values()) for row in of.rows if row.runs},
+        "tables": of.tables,
+        "command": of.command,
+    }
+    return templating.render("trainer.reports", "comparison.html.j2", context, scripts=("copy.js",))

@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation import comparison, resampling
-from trainer.evaluation.comparison import AT_POINT, Pair, Summary
-from trainer.reports.tables import ReportTable
+from trainer.evaluation import resampling
+from trainer.evaluation.pairs import comparison
+from trainer.evaluation.pairs.comparison import AT_POINT, Pair, Summary
+from trainer.reports.comparisons.tables import ReportTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trainer.reports.tables import Cell
+    from trainer.reports.comparisons.tables import Cell
 
 PAPER = {
     "vgg16": {"macro_recall": 0.92, "accuracy": 0.9440},

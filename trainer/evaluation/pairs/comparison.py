@@ -27,7 +27,8 @@ import numpy as np
 import scipy.stats
 
 from trainer.errors import ConfigError
-from trainer.evaluation import delong, resampling
+from trainer.evaluation import resampling
+from trainer.evaluation.pairs import delong
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from trainer.evaluation.delong import AreaTest
+    from trainer.evaluation.pairs.delong import AreaTest
     from trainer.evaluation.predictions import Predictions
     from trainer.evaluation.resampling import PatientBootstrap
 
-    Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.floating[Any]]
     Decisions = npt.NDArray[np.intp]
 
 AT_POINT = "_at_point"

@@ -1,0 +1,1 @@
+"""The tables of a comparison, as text, CSV, Markdown, LaTeX and HTML."""
