@@ -14,6 +14,7 @@ import json
 import random
 import shutil
 import tempfile
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,16 @@ from trainer import flags
 from trainer.commands import compare
 from trainer.config import Config
 from trainer.data import opening
+from trainer.data.pipeline import Data
+from trainer.data.table import Table
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import metrics, predictions
+from trainer.evaluation import assessment, predictions
 from trainer.features import shard_files, store
 from trainer.models import precision
-from trainer.options import DataOptions
-from trainer.reports import report
-from trainer.runs import compared, resuming, run_directory, trained
+from trainer.options import DataOptions, EvaluationOptions
+from trainer.reports import report, verdict
+from trainer.runs import compared, evaluated, looks, resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint, metrics_log
 from trainer.training.checkpoint import Checkpoints
@@ -77,7 +80,15 @@ def _make_run(folder: Path) -> None:
     config = runs.small_config(folder / "data", folder, model_dir=str(folder))
     directory = run_directory.RunDirectory(folder)
     directory.save_config(config)
-    directory.save_trained_on(HASH, ["person1", "IM-0001"], ["person2"])
+    directory.save_trained_on(
+        {
+            "fingerprint": HASH,
+            "patients": ["person1", "IM-0001"],
+            "validation_patients": ["person2"],
+            "images": [f"{number:016x}" for number in (1, 2)],
+            "class_counts": {"NORMAL": 1, "PNEUMONIA": 1},
+        }
+    )
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     directory.best_model.write_bytes(b"")
     (directory.checkpoints / "00002-000000").mkdir(parents=True)
@@ -86,10 +97,30 @@ def _make_run(folder: Path) -> None:
         np.array(["normal", "virus"]), np.array([0, 1]), np.array([[0.75, 0.25], [0.125, 0.875]]),
     )  # fmt: skip
     table.save_csv(folder / "predictions_test.csv")
+    options = EvaluationOptions()
+    evaluated.save_validation(folder, table, assessment.choice(table, options.rule))
     history = {name: [row[name] for row in ROWS] for name in ROWS[0] if name != "epoch"}
     data, facts = {"name": "cxr_tfds/paper", "fingerprint": HASH}, {"config": config.to_flat()}
-    found = report.Report("test", history, metrics.compute(table), data, facts, 0)
+    look = looks.Look("train", options, {"date": "2026-11-30 10:00"})
+    rows = looks.record(directory, look, _data())
+    sharing = assessment.Sharing(0, 0)
+    priors = {"NORMAL": 0.5, "PNEUMONIA": 0.5}
+    assessed = assessment.Assessment(table, table, options, sharing=sharing, training_priors=priors)
+    shift = {"warning": "Validation can't stand for test."}
+    found = report.Report("test", history, assessed, data, facts, looks=rows, shift=shift)
     found.save(folder)
+
+
+def _data() -> Data:
+    """Data of which TFDS knows no more than the fingerprint."""
+    info = types.SimpleNamespace(metadata={"fingerprint": HASH}, splits={})
+    return Data(types.SimpleNamespace(info=info), DataOptions(), resize_to=None)
+
+
+def _look(folder: Path) -> None:
+    look = looks.Look("train", EvaluationOptions(), {"date": "2026-11-30 10:00"})
+    rows = looks.record(run_directory.RunDirectory(folder), look, _data())
+    assert len(verdict.looks("test", rows)) < 1000
 
 
 def _read_run(folder: Path) -> Sequence[Callable[[], Any]]:
@@ -106,7 +137,14 @@ def _read_facts(folder: Path) -> Sequence[Callable[[], Any]]:
         lambda: (trained.open_run(folder).training_patients, trained.open_run(folder).config),
         lambda: trained.open_run(folder).validation_patients,
         lambda: trained.open_run(folder).data_fingerprint,
+        lambda: (trained.open_run(folder).training_priors, _sharing(folder)),
     )
+
+
+def _sharing(folder: Path) -> assessment.Sharing:
+    empty = np.array([], str)
+    found = Table(empty, empty, empty, np.array([], int), np.array([], np.int64))
+    return trained.sharing_of(trained.open_run(folder), found)
 
 
 def _make_longer_run(folder: Path) -> None:
@@ -294,12 +332,13 @@ KINDS = {
     "training data": Kind(_make_run, ("trained_on.json",), _read_facts),
     "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
     "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),
-    "predictions": Kind(_make_run, ("predictions_test.csv",), _one(_read_evaluation)),
     "comparison": Kind(
         _make_comparison,
         ("a/operating_point.json", "b/predictions_test.csv", "finished.json"),
         _read_comparison,
     ),
+    "predictions": Kind(_make_run, ("predictions_*.csv",), _one(_read_evaluation)),
+    "looks": Kind(_make_run, ("looks.jsonl",), _one(_look)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),
     "variables": Kind(_make_checkpoint, ("checkpoints/*/variables.*",), _one(_read_checkpoint)),
