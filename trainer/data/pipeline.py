@@ -246,6 +246,7 @@ class Data:
         start: int = 0,
         stop: int | None = None,
         view: int | None = None,
+        rows: np.ndarray | None = None,
     ) -> batches.Batches:
         """Returns every example of a split once, in the split's order, the last batch padded.
 
@@ -255,8 +256,10 @@ class Data:
           start: first example.
           stop: one past the last example; None: the end of the split.
           view: which augmented view of the images; None: the images without augmentation.
+          rows: the examples to return instead, in this order, [M]; None: those from start to stop.
         """
-        rows = np.arange(start, self.num_examples(split) if stop is None else stop)
+        if rows is None:
+            rows = np.arange(start, self.num_examples(split) if stop is None else stop)
         columns = (rows, np.full(len(rows), view or 0, np.int32))
         return self._load(split, columns, batch_size, self._loader(is_augmented=view is not None))
 
@@ -292,6 +295,17 @@ class Data:
         examples = self._records(split).dataset(indices, np.zeros(len(indices), np.int32))
         decoded = batches.parallel(examples, self._loader(is_augmented=False))
         return next(decoded.batch(len(indices)).as_numpy_iterator())[0]
+
+    def encoded_images(self, split: str, rows: np.ndarray) -> tf.data.Dataset:
+        """Returns the image files of examples, scalar strings, in the order of `rows` [M]."""
+        features = self.builder.info.features
+
+        @tf.function
+        def encoded(serialized: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            return features.deserialize_example(serialized, decoders=_ENCODED_IMAGES)["image"]
+
+        examples = self._records(split).dataset(rows, np.zeros(len(rows), np.int32))
+        return batches.parallel(examples, encoded)
 
     def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.

@@ -238,9 +238,18 @@ class Activations:
         views = (view_of_row[rows] + draws) % len(self.views)
         return self._batches(rows + views * count, labels[rows], batch_size)
 
-    def evaluation_batches(self, labels: np.ndarray, batch_size: int) -> batches.Batches:
-        """Returns every example of the first view once, in order, the last batch padded."""
-        return self._batches(np.arange(self.num_examples), labels, batch_size)
+    def evaluation_batches(
+        self, labels: np.ndarray, batch_size: int, rows: np.ndarray | None = None
+    ) -> batches.Batches:
+        """Returns every example of the first view once, in order, the last batch padded.
+
+        Args:
+          labels: labels of the split, [N].
+          batch_size: global batch size.
+          rows: the examples to return instead, in this order, [M]; None: all.
+        """
+        rows = np.arange(self.num_examples) if rows is None else rows
+        return self._batches(rows, labels[rows], batch_size)
 
     def _batches(
         self, positions: np.ndarray, labels: np.ndarray, batch_size: int

@@ -62,8 +62,13 @@ class Feed(abc.ABC):
         """Returns the batches of an epoch, from 0."""
 
     @abc.abstractmethod
-    def evaluation_batches(self, split: str) -> Batches:
-        """Returns batches of every example of a split once, in the split's order."""
+    def evaluation_batches(self, split: str, rows: np.ndarray | None = None) -> Batches:
+        """Returns batches of every example of a split once, in the split's order.
+
+        Args:
+          split: train, validation or test.
+          rows: the examples to return instead, in this order, [M]; None: the whole split.
+        """
 
 
 class ImageFeed(Feed):
@@ -82,9 +87,9 @@ class ImageFeed(Feed):
         """Returns batches of images [B, H, W, 1]."""
         return self._data.training_batches(epoch, self._seed)
 
-    def evaluation_batches(self, split: str) -> Batches:
+    def evaluation_batches(self, split: str, rows: np.ndarray | None = None) -> Batches:
         """Returns batches of images [B, H, W, 1]."""
-        return self._data.evaluation_batches(split, self._data.config.batch_size)
+        return self._data.evaluation_batches(split, self._data.config.batch_size, rows=rows)
 
 
 class FeatureFeed(Feed):
@@ -142,11 +147,13 @@ class FeatureFeed(Feed):
             view_seed=stable_seed(seed, epoch),
         )
 
-    def evaluation_batches(self, split: str) -> Batches:
+    def evaluation_batches(self, split: str, rows: np.ndarray | None = None) -> Batches:
         """Returns batches of features [B, …] of images without augmentation."""
         labels = self._data.table(split).label
-        batch_size = self._config.data.batch_size
-        return self._activations(split, augmented=False).evaluation_batches(labels, batch_size)
+        # Training without views has them open already, and maybe in memory.
+        is_open = split == "train" and self.views(split) == (None,)
+        stored = self._activations(split) if is_open else self._activations(split, augmented=False)
+        return stored.evaluation_batches(labels, self._config.data.batch_size, rows)
 
     def _open(self, split: str, *, augmented: bool = True) -> partition_lib.Activations:
         views = self.views(split) if augmented else (None,)
