@@ -42,9 +42,10 @@ from trainer.options import DataOptions, EvaluationOptions
 from trainer.reports import report, verdict
 from trainer.runs import compared, evaluated, looks, resuming, run_directory, trained
 from trainer.storage import documents, files
-from trainer.training import callbacks, checkpoint, metrics_log
+from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Position
+from trainer.training.logs import metrics_log
 from tuner import identity
 from tuner.reports import leaderboard, outcomes, page
 from tuner.settings import Settings

@@ -22,16 +22,9 @@ from trainer.distribution import peers
 from trainer.errors import DivergedError, RunError, Stopped
 from trainer.models import inference_mode
 from trainer.system import console, signals
-from trainer.training import (
-    callbacks,
-    checkpoint,
-    feeds,
-    live_page,
-    metrics_log,
-    progress,
-    setups,
-)
+from trainer.training import callbacks, checkpoint, feeds, setups
 from trainer.training.driver import Driver, Position
+from trainer.training.logs import live_page, metrics_log, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,9 +19,10 @@ from trainer.errors import ConfigError, DiskError, DivergedError, RunError, Stop
 from trainer.models import dropout
 from trainer.options import CheckpointOptions, OptimizationOptions
 from trainer.system import signals
-from trainer.training import callbacks, checkpoint, metrics_log, optimization
+from trainer.training import callbacks, checkpoint, optimization
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.driver import Driver, Position
+from trainer.training.logs import metrics_log
 
 EPOCHS, BATCH = 3, 4
 OPTIONS = OptimizationOptions(

@@ -41,7 +41,7 @@ import sklearn.linear_model
 import sklearn.metrics
 import sklearn.preprocessing
 
-from trainer.evaluation import stability
+from trainer.evaluation.shifts import stability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,7 +126,7 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class SplitPair:
     """How two splits differ; None where it can't be told.
 
     Attributes:
@@ -171,7 +171,7 @@ class Shift:
     """
 
     splits: dict[str, dict[str, Any]]
-    pairs: tuple[Comparison, ...]
+    pairs: tuple[SplitPair, ...]
     warning: str
     note: str
 
@@ -204,7 +204,7 @@ def measure(train: Sample | None, validation: Sample, test: Sample, *, seed: int
     return Shift(facts, pairs, _warning(pairs[-1], splits), " ".join(_notes(splits)))
 
 
-def _compare(samples: Mapping[str, Sample], names: tuple[str, str], seed: int) -> Comparison:
+def _compare(samples: Mapping[str, Sample], names: tuple[str, str], seed: int) -> SplitPair:
     a, b = (samples[name] for name in names)
     # Seeded by the names: the result of a pair does not depend on whether `train` is given.
     rng = np.random.default_rng([seed, *"".join(names).encode()])
@@ -213,7 +213,7 @@ def _compare(samples: Mapping[str, Sample], names: tuple[str, str], seed: int) -
     auc, interval, apart = _tell_apart(a, b, rng, is_decisive=names == _DECISIVE)
     enough = min(a.num_patients, b.num_patients) >= MIN_PATIENTS
     shifted = found.shifted if enough else ()
-    return Comparison(*names, found.psi, found.expected, shifted, auc, interval, apart)
+    return SplitPair(*names, found.psi, found.expected, shifted, auc, interval, apart)
 
 
 def _units(a: Sample, b: Sample) -> tuple[npt.NDArray[np.intp], Bools]:
@@ -317,7 +317,7 @@ def _mean(values: Floats) -> float | None:
     return float(finite.mean(dtype=np.float64)) if finite.size else None
 
 
-def _warning(pair: Comparison, samples: Mapping[str, Sample]) -> str:
+def _warning(pair: SplitPair, samples: Mapping[str, Sample]) -> str:
     differences = []
     for name in sorted(pair.shifted, key=lambda name: -(pair.psi[name] or 0)):
         a, b = (_mean(samples[split].columns[name]) or 0 for split in (pair.a, pair.b))

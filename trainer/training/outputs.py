@@ -1,11 +1,11 @@
 """Probabilities and pooled features of a split in one pass over its images or cached features.
 
-    judge = judging.of_feed(setup.feed, setup.network, data, context.strategy)
-    judge = judging.of_model(run.model, data, context.strategy)         # an opened best.keras
-    found = judge.predict("test")
+    reader = outputs.of_feed(setup.feed, setup.network, data, context.strategy)
+    reader = outputs.of_model(run.model, data, context.strategy)         # an opened best.keras
+    found = reader.predict("test")
     found.probabilities, found.features      # [N, K], [N, D]: as `driver.predict`, bit for bit
 
-Metrics need the probabilities, and what tells two splits apart (`trainer.evaluation.shift`) needs
+Metrics need the probabilities, and what tells two splits apart (`trainer.evaluation.shifts`) needs
 the features that the head works on. A model with two outputs has both: the layers are the model's
 own, and nothing is computed twice.
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # `==` on arrays gives an array, not a bool.
-class Judged:
+class Outputs:
     """What a network says of N examples, in their order.
 
     Attributes:
@@ -48,11 +48,11 @@ class Judged:
     features: np.ndarray
 
 
-class Judge:
+class OutputReader:
     """Predicts splits with one network; it traces a model once for all of them.
 
-    judge = of_model(model, data, strategy)
-    judge.predict("validation")
+    reader = of_model(model, data, strategy)
+    reader.predict("validation")
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Judge:
         self._trunk = _trunk_of(whole)
         self._drivers: dict[int, Driver] = {}
 
-    def predict(self, split: str, rows: np.ndarray | None = None) -> Judged:
+    def predict(self, split: str, rows: np.ndarray | None = None) -> Outputs:
         """Returns outputs and features of a split; hosts that train together must all call it.
 
         Memory: 4 (K + D) bytes an example; give `rows` for a sample of a large split.
@@ -86,7 +86,7 @@ class Judge:
         model, batches = self._input(split, rows)
         blocks = list(self._driver(model).predict_blocks(batches))
         probabilities, features = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return Judged(probabilities, features)
+        return Outputs(probabilities, features)
 
     def _input(self, split: str, rows: np.ndarray | None) -> tuple[keras.Model, Batches]:
         """Returns a model, and what to feed it."""
@@ -101,25 +101,27 @@ class Judge:
     def _driver(self, model: keras.Model) -> Driver:
         if id(model) not in self._drivers:
             with self._strategy.scope():
-                judging = with_features(model, self._trunk)
-            self._drivers[id(model)] = Driver(judging, self._strategy)
+                both = with_features(model, self._trunk)
+            self._drivers[id(model)] = Driver(both, self._strategy)
         return self._drivers[id(model)]
 
 
-def of_feed(feed: Feed, network: Network, data: Data, strategy: tf.distribute.Strategy) -> Judge:
-    """Returns the judge of a network in training, from cached features where the feed has them."""
-    return Judge(network.whole, data, strategy, feed)
+def of_feed(
+    feed: Feed, network: Network, data: Data, strategy: tf.distribute.Strategy
+) -> OutputReader:
+    """Returns a reader of a network in training, of cached features where there are any."""
+    return OutputReader(network.whole, data, strategy, feed)
 
 
-def of_model(model: keras.Model, data: Data, strategy: tf.distribute.Strategy) -> Judge:
-    """Returns the judge of a saved model.
+def of_model(model: keras.Model, data: Data, strategy: tf.distribute.Strategy) -> OutputReader:
+    """Returns what reads the outputs of a saved model.
 
     Args:
       model: of `trainer.models.saved.load`, loaded in the strategy's scope.
       data: the data set, with images of the model's shape and a batch size for its config.
       strategy: runs the model.
     """
-    return Judge(model, data, strategy)
+    return OutputReader(model, data, strategy)
 
 
 def with_features(model: keras.Model, trunk: keras.Model) -> keras.Model:
@@ -136,7 +138,7 @@ def with_features(model: keras.Model, trunk: keras.Model) -> keras.Model:
         positions = tuple(range(1, len(feature_map.shape) - 1))
         pooled = keras.ops.mean(keras.ops.cast(feature_map, "float32"), positions)
     features = keras.ops.cast(pooled, "float32")  # NumPy has no bfloat16.
-    return keras.Model(model.input, [model.outputs[0], features], name="judging")
+    return keras.Model(model.input, [model.outputs[0], features], name="outputs")
 
 
 def _trunk_of(whole: keras.Model) -> keras.Model:

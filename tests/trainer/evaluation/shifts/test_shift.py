@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from cxr_tfds import phantoms
 from trainer.data import statistics
-from trainer.evaluation import shift
+from trainer.evaluation.shifts import shift
 from trainer.models import classifier
 from trainer.options import ModelOptions
-from trainer.training import judging
+from trainer.training import outputs
 
 SEEDS = 20
 EXPOSURES = {"none": (1.0, 1.0), "gamma": (1.4, 1.0), "gain": (1.0, 0.85)}
@@ -48,7 +48,7 @@ def radiographs() -> dict[str, shift.Sample]:
         backbone="small_cnn", weights="none", image_size=128, neurons=8, pooling="avg"
     )
     network = classifier.build(options, images.shape[1:], 2)
-    model = judging.with_features(network.whole, network.trunk)
+    model = outputs.with_features(network.whole, network.trunk)
     measured = tf.function(lambda batch: tf.map_fn(statistics._measure, batch, tf.float32))
     samples = {}
     for name, (gamma, gain) in EXPOSURES.items():

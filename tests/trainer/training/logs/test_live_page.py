@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from trainer.training import live_page
+from trainer.training.logs import live_page
 
 RUN = {"command": "python -m trainer", "config": {"head_epochs": 2, "layers_to_unfreeze": "4"}}
 

@@ -18,7 +18,7 @@ from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.models import classifier, saved
 from trainer.system import sockets
-from trainer.training import feeds, judging
+from trainer.training import feeds, outputs
 from trainer.training.driver import Driver
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Setup:
     feed: feeds.Feed
     strategy: tf.distribute.Strategy
 
-    def judge(self) -> judging.Judge:
-        return judging.of_feed(self.feed, self.network, self.data, self.strategy)
+    def reader(self) -> outputs.OutputReader:
+        return outputs.of_feed(self.feed, self.network, self.data, self.strategy)
 
     def predict(self, split: str) -> np.ndarray:
         return Driver(self.feed.model, self.strategy).predict(self.feed.evaluation_batches(split))
@@ -73,7 +73,7 @@ def set_up(make_config):
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_probabilities_are_those_of_predict_bit_for_bit(set_up, options, replicas):
     setup = set_up(replicas, **options)
-    found = setup.judge().predict("test")
+    found = setup.reader().predict("test")
     np.testing.assert_array_equal(found.probabilities, setup.predict("test"))
     assert found.probabilities.dtype == found.features.dtype == np.float32
     assert found.features.shape[0] == TEST_EXAMPLES
@@ -87,22 +87,22 @@ def test_features_are_those_that_the_head_takes(set_up, options):
     expected = pooled
     if options.get("pooling", "flatten") == "flatten":  # The default of the options.
         expected = pooled.reshape(TEST_EXAMPLES, -1, CHANNELS).mean(axis=1)
-    found = setup.judge().predict("test").features
+    found = setup.reader().predict("test").features
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)  # Cached in 16 bits.
 
 
 def test_flattened_features_are_averaged_over_the_positions(set_up):
     setup = set_up(pooling="flatten")
     assert setup.network.trunk.output.shape[-1] == 4 * CHANNELS
-    assert setup.judge().predict("test").features.shape == (TEST_EXAMPLES, CHANNELS)
+    assert setup.reader().predict("test").features.shape == (TEST_EXAMPLES, CHANNELS)
 
 
 @pytest.mark.parametrize("options", FEEDS.values(), ids=FEEDS)
 def test_rows_choose_examples_and_their_order(set_up, options):
     setup = set_up(**options)
     rows = np.array([40, 3, 66, 7])
-    judge = setup.judge()
-    found, whole = judge.predict("train", rows), judge.predict("train")
+    reader = setup.reader()
+    found, whole = reader.predict("train", rows), reader.predict("train")
     np.testing.assert_allclose(found.features, whole.features[rows], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.probabilities, whole.probabilities[rows], rtol=1e-4)
 
@@ -110,7 +110,7 @@ def test_rows_choose_examples_and_their_order(set_up, options):
 def test_views_of_the_training_split_are_not_computed_for_it(set_up):
     setup = set_up(views=2, augmentation="light", pooling="avg")
     missing = setup.feed.missing_examples("train")
-    setup.judge().predict("train", np.arange(4))
+    setup.reader().predict("train", np.arange(4))
     assert setup.feed.missing_examples("train") == missing
 
 
@@ -120,17 +120,17 @@ def test_a_saved_model_has_the_same_features(set_up, tmp_path, pooling):
     saved.save(setup.network, tmp_path / "best.keras")
     model = saved.load(tmp_path / "best.keras")
     saved.explain_refusals(model)
-    found = judging.of_model(model, setup.data, setup.strategy).predict("test")
+    found = outputs.of_model(model, setup.data, setup.strategy).predict("test")
     batches = setup.data.evaluation_batches("test", setup.data.config.batch_size)
     np.testing.assert_array_equal(
         found.probabilities, Driver(model, setup.strategy).predict(batches)
     )
-    np.testing.assert_array_equal(found.features, setup.judge().predict("test").features)
+    np.testing.assert_array_equal(found.features, setup.reader().predict("test").features)
 
 
 def test_sixteen_bit_features_are_returned_in_float32(set_up):
     setup = set_up(precision="mixed_bfloat16", pooling="avg")
-    found = setup.judge().predict("validation")
+    found = setup.reader().predict("validation")
     assert setup.network.trunk.output.dtype == "bfloat16"
     assert found.features.dtype == np.float32
     np.testing.assert_array_equal(found.probabilities, setup.predict("validation"))
@@ -138,15 +138,15 @@ def test_sixteen_bit_features_are_returned_in_float32(set_up):
 
 def test_a_split_that_is_withheld_is_not_read(set_up):
     setup = set_up(feature_cache="off")
-    judge = judging.of_model(setup.network.whole, setup.data.without("test"), setup.strategy)
+    reader = outputs.of_model(setup.network.whole, setup.data.without("test"), setup.strategy)
     with pytest.raises(ValueError, match="withheld"):
-        judge.predict("test")
+        reader.predict("test")
 
 
-def test_judging_leaves_the_saved_model_as_it_was(set_up, tmp_path):
+def test_outputs_leaves_the_saved_model_as_it_was(set_up, tmp_path):
     setup = set_up(pooling="flatten")
     before = setup.network.whole.get_config()
-    setup.judge().predict("test")
+    setup.reader().predict("test")
     assert setup.network.whole.get_config() == before
     saved.save(setup.network, tmp_path / "best.keras")
     assert len(saved.load(tmp_path / "best.keras").outputs) == 1
@@ -159,14 +159,14 @@ strategy = tf.distribute.MultiWorkerMirroredStrategy()
 from trainer.data import opening
 from trainer.models import classifier
 from trainer.options import DataOptions, ModelOptions
-from trainer.training import judging
+from trainer.training import outputs
 from trainer.training.driver import Driver
 data = opening.load(DataOptions(data_dir=sys.argv[1], dataset="paper", batch_size=16), 32)
 options = ModelOptions(backbone="small_cnn", weights="none", image_size=32, neurons=8)
 keras.utils.set_random_seed(0)
 with strategy.scope():
     whole = classifier.build(options, data.image_shape, 2).whole
-found = judging.of_model(whole, data, strategy).predict("test")
+found = outputs.of_model(whole, data, strategy).predict("test")
 today = Driver(whole, strategy).predict(data.evaluation_batches("test", 16))
 print(np.array_equal(found.probabilities, today), *found.features.shape,
       found.features.tobytes().hex())

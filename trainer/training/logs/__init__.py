@@ -1,0 +1,1 @@
+"""What is written while a run trains: its history, its progress, its page."""
