@@ -27,7 +27,7 @@ RETIRED = {
 """Each pattern of a retired word or phrase, and what to write in its place."""
 PLACES = ("cxr_tfds", "trainer", "tuner", "tests", "docs")
 PAGES = ("README.md", "CONTRIBUTING.md", "BUILD_NOTES.md")
-SUFFIXES = {".py", ".md", ".json", ".yaml", ".txt", ".css", ".bib", ".ipynb"}
+SUFFIXES = {".py", ".md", ".json", ".yaml", ".txt", ".css", ".j2", ".js", ".bib", ".ipynb"}
 
 
 def _texts() -> dict[Path, str]:

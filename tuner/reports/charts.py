@@ -114,7 +114,8 @@ def _upright(host: Any, place: int, dimension: Dimension) -> Any:
         axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         if high / low < 100:
             axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.6g}"))
+        # As flags have it: StrMethodFormatter writes a typographic minus.
+        axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:.6g}"))
     axis.set_ylim(low, high)
     if not dimension.log:
         axis.yaxis.set_major_locator(
