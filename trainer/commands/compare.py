@@ -219,22 +219,22 @@ class _Clock:
     """How long runs take, by backbone."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, list[float]] = {}
+        self._seconds: dict[str, float] = {}
 
     def add(self, backbone: str, seconds: float) -> None:
-        """Notes a run."""
-        self._seconds.setdefault(backbone, []).append(seconds)
+        """Notes a run; the latest counts, as the first of a backbone fills the feature cache."""
+        self._seconds[backbone] = seconds
 
     def left(self, names: Iterable[str]) -> str:
         """Returns how long runs of these backbones will take; empty where nothing is known.
 
         A backbone that has not been trained yet is taken for the mean of the others.
         """
-        means = {name: sum(of) / len(of) for name, of in self._seconds.items()}
-        if not means:
+        if not self._seconds:
             return ""
-        usual = sum(means.values()) / len(means)
-        minutes = round(sum(means.get(name, usual) for name in names) / 60)
+        usual = sum(self._seconds.values()) / len(self._seconds)
+        total = sum(self._seconds.get(name, usual) for name in names)
+        minutes = round(total / 60)
         hours, rest = divmod(minutes, 60)
         if hours:
             return f"about {hours} h {rest:02d} min"

@@ -172,15 +172,16 @@ def _file_of(name: str, folder: pathlib.Path) -> str:
     own = [file for file in files if _plain(file.name).startswith(_plain(name))]
     if len(own) == 1:
         return str(own[0])
-    shown = text.quoted(f"{name}={own[0] if own else 'FILE'}")
     problem = (
         f"has {' and '.join(text.visible(file.name) for file in own[:2])} for {name}"
         if own
         else f"has no file named after {name} ({name}*.h5)"
     )
+    first = f"{name}={own[0] if own else 'FILE'}"
     raise ConfigError(
-        f"weights ({text.one_line(str(folder)):.200}) {problem}; name each file: "
-        f"--weights={shown},…, where {name}=none is random, and what you leave out is ImageNet's."
+        f"weights ({text.one_line(str(folder)):.200}) {problem}; name each backbone's, beginning "
+        f"with --weights={text.quoted(first)}, separated by commas ({name}=none is random; what "
+        "you leave out is ImageNet's)."
     )
 
 

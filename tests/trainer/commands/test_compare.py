@@ -234,6 +234,18 @@ def test_a_backbone_that_fails_is_recorded_and_the_others_go_on(data_dir, tmp_pa
     assert "FAILED: mobilenet_v2: " in capsys.readouterr().out
 
 
+def test_the_time_left_is_that_of_each_backbones_latest_run():
+    clock = compare._Clock()
+    assert clock.left(["vgg16"]) == ""
+    clock.add("vgg16", 9_000)
+    clock.add("vgg16", 240)
+    assert clock.left(["vgg16", "vgg16", "xception"]) == "about 12 min"
+    clock.add("xception", 3_600)
+    assert clock.left(["xception", "vgg16"]) == "about 1 h 04 min"
+    clock.add("vgg16", 5)
+    assert clock.left(["vgg16"]) == "less than a minute"
+
+
 def _started(config: Config, folder: Path):
     options = folder / "options.json"
     options.write_text(json.dumps(config.to_flat()))
