@@ -18,12 +18,15 @@ import tensorflow as tf
 
 from trainer.data import opening
 from trainer.distribution import batch_sizes, peers, runtime
+from trainer.errors import RunError
+from trainer.evaluation.shifts import shift
 from trainer.models import footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained
+from trainer.runs import samples as kept_samples
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
 from trainer.system import console, signals
-from trainer.training.driver import Driver
+from trainer.training import outputs, samples
 
 if TYPE_CHECKING:
     import pathlib
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.config import Config
-    from trainer.data.batches import Batches
+    from trainer.data.pipeline import Data
+    from trainer.training.outputs import OutputReader, Outputs
 
 
 def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
@@ -90,18 +94,37 @@ def _evaluate(config: Config) -> Evaluation:
             f"{evaluated.ELSEWHERE}{config.data.dataset}_{data.fingerprint[:8]}"
         )
         with data.reading():
-            batches = data.evaluation_batches(SPLIT, config.data.batch_size)
-            probabilities = predict(Driver(model, context.strategy), batches, context)
+            found = predict(outputs.of_model(model, data, context.strategy), context, SPLIT)
             base = finished.config.for_finished_run({"model_dir": ""})
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
-            look = looks.Look("evaluate", config.evaluation, facts, is_chief=context.is_chief)
-            table = trained.predictions_of(data, SPLIT, probabilities, config.evaluation.judge_by)
+            shifted = _shift(finished, found, data) if context.is_chief else None
+            look = looks.Look("evaluate", config.evaluation, facts, shifted, context.is_chief)
+            column = config.evaluation.judge_by
+            table = trained.predictions_of(data, SPLIT, found.probabilities, column)
             evaluation = trained.evaluate(finished, data, table, look, folder)
             if context.is_chief:
                 evaluated.save(evaluation, data)
             return evaluation
+
+
+def _shift(finished: Run, found: Outputs, data: Data) -> dict[str, Any] | None:
+    """Returns whether the run's validation split can stand for the test split of `data`, as JSON.
+
+    None of a run of an earlier version, which kept nothing to compare with.
+    """
+    validation = kept_samples.load(finished.directory.path)
+    if validation is None:
+        console.say("shift: not measured, as the run was trained by an earlier version.")
+        return None
+    test = samples.take(found, data, SPLIT)
+    if validation.features.shape[1] != test.features.shape[1]:
+        raise RunError(
+            f"{kept_samples.FILE} of {finished.path} is of another model; restore it from a copy, "
+            "or remove it."
+        )
+    return shift.measure(None, validation, test).to_json()
 
 
 def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> Config:
@@ -122,25 +145,28 @@ def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> C
 
 
 def predict(
-    driver: Driver, batches: Batches, context: runtime.Context, *, is_last: bool = True
-) -> np.ndarray:
-    """Returns the probabilities of `driver.predict`.
+    reader: OutputReader,
+    context: runtime.Context,
+    split: str,
+    rows: np.ndarray | None = None,
+) -> Outputs:
+    """Returns the outputs of `reader.predict`.
 
-    A request to stop, sent to one host, stops all of them together. After the last prediction, no
-    host needs another, and `peers` no longer watches them.
+    A request to stop, sent to one host, stops all of them together. After the test split, which
+    must be the last one, no host needs another, and `peers` no longer watches them.
 
     Args:
-      driver: runs the model.
-      batches: what to predict.
+      reader: runs the model.
       context: devices and hosts.
-      is_last: whether hosts part after it.
+      split: to predict.
+      rows: some of its examples; None: all.
     """
     together = signals.deferred(context.any_host)
     with together if context.is_multi_host else contextlib.nullcontext():
-        probabilities = driver.predict(batches)
-    if is_last:
+        found = reader.predict(split, rows)
+    if split == SPLIT:
         peers.part()
-    return probabilities
+    return found
 
 
 def facts_of(config: Config, context: runtime.Context, command: str) -> dict[str, Any]:

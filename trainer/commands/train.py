@@ -24,18 +24,19 @@ from trainer.data import opening, pipeline
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError
 from trainer.evaluation import assessment
+from trainer.evaluation.shifts import shift
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
 from trainer.runs import evaluated, looks, resuming, run_directory, summaries, trained
+from trainer.runs import samples as kept_samples
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
-from trainer.training import callbacks, checkpoint, fitting, setups
+from trainer.training import callbacks, checkpoint, fitting, outputs, samples, setups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.evaluation.predictions import Predictions
     from trainer.models import classifier
     from trainer.runs.evaluated import Evaluation
 
@@ -158,22 +159,40 @@ def _train_in(
     reasons = (*context.unused, *context.reasons, choice.reason)
     reasons = (*reasons, resolution.note(config.data, config.model))
     _announce(directory, reasons, context.num_replicas, data, setup)
-    driver = fitting.fit(config, context, setup, directory)
+    fitting.fit(config, context, setup, directory)
+    return _evaluate_in(directory, config, context, data, setup, start)
 
-    def predict(split: str) -> Predictions:
-        batches = setup.feed.evaluation_batches(split)
-        is_last = split == evaluated.SPLIT
-        probabilities = evaluate.predict(driver, batches, context, is_last=is_last)
-        return trained.predictions_of(data, split, probabilities, config.evaluation.judge_by)
 
+def _evaluate_in(
+    directory: run_directory.RunDirectory,
+    config: Config,
+    context: runtime.Context,
+    data: pipeline.Data,
+    setup: setups.TrainingSetup,
+    start: float,
+) -> Evaluation:
+    """Saves the model of a run that is trained, and evaluates it."""
+    reader = outputs.of_feed(setup.feed, setup.network, data, context.strategy)
+    predict = functools.partial(evaluate.predict, reader, context)
+    rows = samples.rows_of_training(setup.feed, data)
+    train_sample, validation = predict("train", rows), predict(evaluated.VALIDATION)
     # Validation alone decides how the model is used; the test split is only measured.
-    _save_model(directory, config, data, setup.network, predict(evaluated.VALIDATION))
-    table = predict(evaluated.SPLIT)
+    _save_model(directory, config, data, setup.network, validation.probabilities)
+    test = predict(evaluated.SPLIT)
     # If the directory was deleted meanwhile, the evaluation would create it anew, without a model.
     files.require_folder(directory.path)
+    shifted = None
+    if context.is_chief:
+        of_validation = samples.take(validation, data, evaluated.VALIDATION)
+        kept_samples.save(directory.path, of_validation.limited())
+        of_train = samples.take(train_sample, data, "train", rows)
+        of_test = samples.take(test, data, evaluated.SPLIT)
+        shifted = shift.measure(of_train, of_validation, of_test).to_json()
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
-    look = looks.Look("train", config.evaluation, facts, is_chief=context.is_chief)
+    look = looks.Look("train", config.evaluation, facts, shifted, context.is_chief)
+    column = config.evaluation.judge_by
+    table = trained.predictions_of(data, evaluated.SPLIT, test.probabilities, column)
     evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
         evaluated.save(evaluation, data)
@@ -186,9 +205,11 @@ def _save_model(
     config: Config,
     data: pipeline.Data,
     network: classifier.Network,
-    validation: Predictions,
+    probabilities: np.ndarray,
 ) -> None:
     """Saves the model with its classes, operating point and temperature."""
+    split, column = evaluated.VALIDATION, config.evaluation.judge_by
+    validation = trained.predictions_of(data, split, probabilities, column)
     choice = assessment.choice(validation, config.evaluation.rule)
     evaluated.save_validation(directory.path, validation, choice)
     directory.save_model(functools.partial(saved.save, network, choice=choice))

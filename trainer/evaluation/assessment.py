@@ -25,6 +25,7 @@ from trainer.evaluation import (
     intervals,
     metrics,
     operating_points,
+    prior_correction,
     resampling,
     subgroups,
 )
@@ -238,8 +239,26 @@ class Assessment:
 
     @functools.cached_property
     def prior_correction(self) -> Corrected | None:
-        """The figures after correction for the class shares; None if the options don't ask."""
-        return None
+        """The figures after correction for the class shares; None if the options don't ask.
+
+        None, too, where the shares in training are not known, or no output is finite.
+        """
+        names, priors = self.test.class_names, self.training_priors
+        if self.options.prior_correction == "none" or priors is None:
+            return None
+        shares = [priors.get(name, 0.0) for name in names]
+        if min(shares) <= 0 or not np.isfinite(self.test.probabilities).all():
+            return None
+        given = calibration.normalised(self.test.probabilities)
+        found = prior_correction.correct(given, shares)
+        scores = metrics.compute(dataclasses.replace(self.test, probabilities=found.probabilities))
+        figures = (*_OF_DECISIONS, *_OF_PROBABILITIES)
+        return Corrected(
+            dict(zip(names, found.priors.tolist(), strict=True)),
+            dict(zip(names, shares, strict=True)),
+            found.iterations,
+            {name: getattr(scores, name) for name in figures},
+        )
 
     @functools.cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -255,7 +274,23 @@ class Assessment:
     @functools.cached_property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
-        return tuple(filter(None, (self._notice_of_point(), self._notice_of_one_class())))
+        found = (
+            self._notice_of_point(), self._notice_of_one_class(), self._notice_of_correction()
+        )  # fmt: skip
+        return tuple(filter(None, found))
+
+    def _notice_of_correction(self) -> str:
+        if self.options.prior_correction == "none":
+            return ""
+        found = self.prior_correction
+        if found is None:
+            return (
+                "No prior correction: the shares of the classes in training are not known, or a "
+                "probability is not finite."
+            )
+        if found.iterations >= prior_correction.MAX_ITERATIONS:
+            return f"Prior correction has not converged in {found.iterations:,} iterations."
+        return ""
 
     def _notice_of_point(self) -> str:
         if self.point is not None or len(self.test.class_names) != 2:

@@ -68,8 +68,9 @@ class Report:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
-        warning = str((self.shift or {}).get("warning") or "")
-        return tuple(filter(None, (warning, *self.assessment.notices)))
+        shift = self.shift or {}
+        found = (str(shift.get(name) or "") for name in ("warning", "note"))
+        return tuple(filter(None, (*map(_sentence, found), *self.assessment.notices)))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `report.json`; NaN and infinity are null, as JSON has neither."""
@@ -113,6 +114,7 @@ class Report:
             _output_distribution(self.scores),
             _histogram(self.scores),
             _groups(self.assessment),
+            _shift(self.shift),
             self._shared_patients(),
             self._looks(),
             self.notices,
@@ -151,6 +153,27 @@ class Report:
 
     def _looks(self) -> Sequence[str]:
         return (verdict.looks(self.split, self.looks),) if self.looks else ()
+
+
+def _sentence(clause: str) -> str:
+    return clause[:1].upper() + clause[1:]
+
+
+def _shift(found: Mapping[str, Any] | None) -> Sequence[str]:
+    """Says how alike the splits are, in the pairs that were measured."""
+    rows = [
+        (
+            f"{pair['a']} and {pair['b']}",
+            _number(pair["domain_auc"]),
+            verdict.interval(pair["domain_interval"]),
+            _number(pair["score_psi"]),
+        )
+        for pair in (found or {}).get("pairs", ())
+    ]
+    if not rows:
+        return ()
+    head = ("", "AUC", "95 % interval", "stability index of scores")
+    return ("Whether a classifier can tell splits apart (0.5: no)", *_table([head, *rows]))
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:

@@ -29,6 +29,7 @@ CONFIG, BEST_MODEL, PAGE = "config.json", "best.keras", "report.html"
 OF_RUN = (
     CONFIG, BEST_MODEL, "changes.jsonl", "metrics.jsonl", "checkpoints/", "tensorboard/",
     "trained_on.json", "predictions_*.csv", "operating_point.json", "looks.jsonl", "report.json",
+    "validation_sample.npz",
     PAGE, "curves.png", "confusion_matrix.png", "samples.png", "on_*/",
 )  # fmt: skip
 """What a run writes, as patterns; names of folders end with a slash."""

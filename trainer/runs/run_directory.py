@@ -10,6 +10,7 @@ best.keras               the whole model of the best epoch: grey images in, prob
 predictions_<split>.csv  a row per example
 operating_point.json     from which probability on the positive class is predicted, and why
 looks.jsonl              an object for each time that a test split was evaluated
+validation_sample.npz    what data of a later evaluation are compared with
 report.json              figures, history, facts about data and run
 report.html              the same for people, with charts
 curves.png  confusion_matrix.png  samples.png

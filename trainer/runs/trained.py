@@ -116,8 +116,13 @@ class Run:
 
     @property
     def training_priors(self) -> dict[str, float] | None:
-        """The share of each class in training; None for a run that did not record it."""
+        """The share of each class in training; None for a run that did not record it.
+
+        A loss with balanced class weights has seen equal shares.
+        """
         counts = self._trained_on.get("class_counts")
+        if counts and self.config.optimization.class_weights == "balanced":
+            counts = dict.fromkeys(counts, 1)
         total = sum(counts.values()) if counts else 0
         return {name: count / total for name, count in counts.items()} if counts and total else None
 

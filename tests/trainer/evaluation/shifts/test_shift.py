@@ -53,8 +53,8 @@ def radiographs() -> dict[str, shift.Sample]:
     samples = {}
     for name, (gamma, gain) in EXPOSURES.items():
         film = np.clip(255 * gain * (images / 255) ** gamma, 0, 255).astype(np.uint8)
-        outputs = [model(film[i : i + 64]) for i in range(0, len(film), 64)]
-        probabilities, features = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        blocks = [model(film[i : i + 64]) for i in range(0, len(film), 64)]
+        probabilities, features = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         columns = dict(zip(statistics.NAMES, measured(film).numpy().T, strict=True))
         ids = np.array([record.patient_id for record in records])
         samples[name] = shift.Sample(shift.scores_of(probabilities), features, columns, ids)
