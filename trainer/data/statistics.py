@@ -1,9 +1,8 @@
-"""Statistics of the images of a split, and a hash of each, without the model.
+"""Statistics of the images of a split, without the model.
 
     rows = statistics.sample(data.num_examples("train"))
     found = statistics.compute(data, "train", rows)
     found.values["level"]                             # [M] float64
-    statistics.count_shared(found, statistics.compute(data, "test"))
 
 They describe the images that the model sees: decoded, and resized where the input pipeline does.
 Differences of exposure, contrast, focus and cropping between two splits show here first.
@@ -39,13 +38,10 @@ class ImageStatistics:
     Attributes:
       rows: [M] int64, the examples' rows in the split.
       values: [M] float64 for each of NAMES.
-      hashes: [M] uint64, of the encoded image files: examples with equal ones are the same image.
-        Of 100,000 different images, two have the same hash with a probability of 3e-10.
     """
 
     rows: np.ndarray
     values: dict[str, np.ndarray]
-    hashes: np.ndarray
 
 
 def sample(num_examples: int, limit: int = MAX_ROWS) -> np.ndarray:
@@ -72,23 +68,13 @@ def compute(data: Data, split: str, rows: np.ndarray | None = None) -> ImageStat
     rows = np.arange(data.num_examples(split)) if rows is None else np.asarray(rows, np.int64)
     side, shape = data.resize_to, data.image_shape
 
-    def measure(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.ensure_shape(pipeline.decode(jpeg, side), shape)
-        return _measure(image), tf.fingerprint([jpeg])[0]
+    def measure(jpeg: tf.Tensor) -> tf.Tensor:
+        return _measure(tf.ensure_shape(pipeline.decode(jpeg, side), shape))
 
     images = batches.parallel(data.encoded_images(split, rows), measure)
     blocks = list(batches.ahead(images.batch(_BATCH)).as_numpy_iterator())
-    if not blocks:
-        blocks = [(np.zeros((0, len(NAMES))), np.zeros((0, 8), np.uint8))]
-    values = np.concatenate([block[0] for block in blocks]).astype(np.float64)
-    digests = np.concatenate([block[1] for block in blocks])
-    hashes = np.ascontiguousarray(digests).view("<u8")[:, 0]
-    return ImageStatistics(rows, dict(zip(NAMES, values.T, strict=True)), hashes)
-
-
-def count_shared(one: ImageStatistics, other: ImageStatistics) -> int:
-    """Returns how many examples of `one` have an image that `other` has too, byte by byte."""
-    return int(np.isin(one.hashes, other.hashes).sum())
+    values = np.concatenate([np.zeros((0, len(NAMES))), *blocks])
+    return ImageStatistics(rows, dict(zip(NAMES, values.T, strict=True)))
 
 
 def _measure(image: tf.Tensor) -> tf.Tensor:

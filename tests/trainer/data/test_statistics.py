@@ -1,4 +1,4 @@
-"""Statistics and hashes of images are those of the records, in the order of the split."""
+"""Statistics of images are those of the records, in the order of the split."""
 
 from __future__ import annotations
 
@@ -53,33 +53,21 @@ def test_rows_choose_examples_and_their_order(open_data):
     data, rows = open_data(), np.array([9, 0, 4])
     whole, some = statistics.compute(data, "test"), statistics.compute(data, "test", rows)
     np.testing.assert_array_equal(some.rows, rows)
-    np.testing.assert_array_equal(some.hashes, whole.hashes[rows])
     for name, values in some.values.items():
         np.testing.assert_array_equal(values, whole.values[name][rows])
 
 
 def test_no_rows_are_no_statistics(open_data):
     found = statistics.compute(open_data(), "test", np.zeros(0, int))
-    assert [len(found.hashes), *map(len, found.values.values())] == [0] * 5
+    assert [*map(len, found.values.values())] == [0] * len(statistics.NAMES)
 
 
-def test_equal_hashes_are_equal_files(open_data):
+def test_equal_hashes_of_a_table_are_equal_files(open_data):
     data = open_data()
     rows = np.arange(data.num_examples("train"))
     files = [file.numpy() for file in data.encoded_images("train", rows)]
-    hashes = statistics.compute(data, "train").hashes
-    assert hashes.dtype == np.uint64
-    assert len(set(hashes.tolist())) == len(set(files))
-    assert len(dict(zip(files, hashes.tolist(), strict=True))) == len(set(files))
-
-
-def test_images_of_another_split_are_found(open_data):
-    data = open_data()
-    train, test = (statistics.compute(data, split) for split in ("train", "test"))
-    assert statistics.count_shared(test, train) == 0
-    assert statistics.count_shared(train, train) == len(train.hashes)
-    again = statistics.compute(data, "train", np.array([3, 3, 5]))
-    assert statistics.count_shared(again, train) == 3
+    hashes = data.table("train").image_hash.tolist()
+    assert len(set(hashes)) == len(set(files)) == len(set(zip(files, hashes, strict=True)))
 
 
 def test_a_split_that_is_withheld_is_not_read(open_data):

@@ -1,0 +1,92 @@
+"""What a run keeps of its validation split, and what is refused in its place."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from trainer.errors import RunError
+from trainer.evaluation.shifts import shift
+from trainer.runs import samples
+
+
+@pytest.fixture
+def sample():
+    rng = np.random.default_rng(0)
+    return shift.Sample(
+        scores=rng.random(6),
+        features=rng.random((6, 4), np.float32),
+        statistics={"level": rng.random(6), "contrast": rng.random(6)},
+        patient_id=np.array([f"person{i // 2}" for i in range(6)]),
+    )
+
+
+def test_a_sample_is_read_as_it_was_written(sample, tmp_path):
+    samples.save(tmp_path, sample)
+    found = samples.load(tmp_path)
+    for name in ("scores", "features", "patient_id"):
+        assert np.array_equal(getattr(found, name), getattr(sample, name))
+    assert found.statistics.keys() == sample.statistics.keys()
+    assert np.array_equal(found.statistics["level"], sample.statistics["level"])
+
+
+def test_a_run_of_an_earlier_version_has_none(tmp_path):
+    assert samples.load(tmp_path) is None
+
+
+def _objects(path):
+    with path.open("wb") as file:
+        np.savez(file, scores=np.array([{}], object), features=np.zeros((1, 1)), patient_id=["a"])
+
+
+def _bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("scores.npy", bytes(10_000_000))
+
+
+def _of_other_shape(path):
+    with path.open("wb") as file:
+        np.savez(file, scores=np.zeros((2, 2)), features=np.zeros((2, 1)), patient_id=["a", "b"])
+
+
+def _of_other_length(path):
+    with path.open("wb") as file:
+        np.savez(file, scores=np.zeros(3), features=np.zeros((2, 1)), patient_id=["a", "b"])
+
+
+def _without_features(path):
+    with path.open("wb") as file:
+        np.savez(file, scores=np.zeros(2), patient_id=["a", "b"])
+
+
+def _cut_off(path):
+    whole = io.BytesIO()
+    np.savez(whole, scores=np.zeros(2), features=np.zeros((2, 1)), patient_id=["a", "b"])
+    path.write_bytes(whole.getvalue()[:-40])
+
+
+FORGERIES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("scores"),
+    "a folder": lambda path: path.mkdir(),
+    "objects": _objects,
+    "a bomb": _bomb,
+    "another shape": _of_other_shape,
+    "another length": _of_other_length,
+    "no features": _without_features,
+    "cut off": _cut_off,
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_another_file_is_refused_in_one_line_with_the_way_out(kind, tmp_path):
+    FORGERIES[kind](tmp_path / samples.FILE)
+    with pytest.raises(RunError) as caught:
+        samples.load(tmp_path)
+    message = str(caught.value)
+    assert samples.FILE in message
+    assert "restore it from a copy" in message
+    assert "\n" not in message
