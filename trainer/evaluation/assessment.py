@@ -17,10 +17,10 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.evaluation import (
     calibration,
+    decisions,
     guards,
     intervals,
     metrics,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trainer.evaluation.intervals import Interval
-    from trainer.evaluation.operating_points import OperatingPoint
     from trainer.evaluation.predictions import Predictions
     from trainer.options import EvaluationOptions
     from trainer.options.evaluation import Rule
@@ -54,32 +53,6 @@ class Sharing:
     patients: int | None = None
     images: int | None = None
     others: Sequence[str] = ("train", "validation")
-
-
-@dataclasses.dataclass(frozen=True)
-class AtThreshold:
-    """The figures of the decisions at a threshold on the test split; None where undefined.
-
-    Attributes:
-      chosen: the operating point.
-      figures: by name, as in `metrics.Metrics`.
-      confusion_matrix: number of examples, [true][predicted].
-      intervals: 95 % intervals of the figures.
-    """
-
-    chosen: OperatingPoint
-    figures: dict[str, float | None]
-    confusion_matrix: tuple[tuple[int, ...], ...]
-    intervals: dict[str, Interval]
-
-
-@dataclasses.dataclass(frozen=True)
-class Restated:
-    """PPV and NPV for another prevalence, by Bayes' rule, with their 95 % intervals."""
-
-    ppv: float | None
-    npv: float | None
-    intervals: dict[str, Interval]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +100,6 @@ def choice(validation: Predictions, rule: Rule) -> dict[str, Any]:
     }
 
 
-_OF_DECISIONS = (
-    "accuracy",
-    "macro_recall",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "f1",
-    "mcc",
-)
 _OF_PROBABILITIES = ("brier", "log_loss", "ece")
 
 
@@ -180,44 +143,30 @@ class Assessment:
         return intervals.of(self.test, self.drawn)
 
     @functools.cached_property
-    def point(self) -> AtThreshold | None:
+    def point(self) -> decisions.AtThreshold | None:
         """The figures at the operating point; None without one."""
         if self.validation is None or len(self.test.class_names) != 2:
             return None
         chosen = operating_points.choose(self.validation, self.options.rule)
         if chosen is None or not np.isfinite(self.test.probabilities).all():
             return None
-        cells = _confusion(self.test.label, self.test.decided(chosen.threshold))
-        return AtThreshold(
-            chosen,
-            _figures_of(cells),
-            tuple(tuple(row) for row in cells.tolist()),
-            intervals.of(self.test, self.drawn, chosen.threshold),
-        )
+        return decisions.at(self.test, chosen, self.drawn)
 
     @functools.cached_property
-    def restated(self) -> dict[str, Restated | None] | None:
+    def restated(self) -> dict[str, decisions.Restated | None] | None:
         """PPV and NPV for the prevalence of the options, at 0.5 and at the operating point."""
         if not self.options.prevalence or len(self.test.class_names) != 2:
             return None
         point = self.point.chosen.threshold if self.point else None
-        return {
-            "at_half": self._restate(None),
-            "at_operating_point": None if point is None else self._restate(point),
-        }
 
-    def _restate(self, threshold: float | None) -> Restated:
-        test = self.test
-        decided = test.predicted if threshold is None else test.decided(threshold)
-        prevalence = self.options.prevalence
-        found = predictive_values(_figures_of(_confusion(test.label, decided)), prevalence)
-        spread = resampling.decisions(test, decided, self.drawn)
-        drawn = predictive_values(spread, prevalence)
-        patients = intervals.fewest_patients(test)
-        return Restated(
-            **found,
-            intervals={name: resampling.interval(of, patients) for name, of in drawn.items()},
-        )
+        def restate(threshold: float | None) -> decisions.Restated:
+            prevalence = self.options.prevalence
+            return decisions.restate(self.test, threshold, prevalence, self.drawn)
+
+        return {
+            "at_half": restate(None),
+            "at_operating_point": None if point is None else restate(point),
+        }
 
     @functools.cached_property
     def temperature(self) -> float | None:
@@ -252,7 +201,7 @@ class Assessment:
         given = calibration.normalised(self.test.probabilities)
         found = prior_correction.correct(given, shares)
         scores = metrics.compute(dataclasses.replace(self.test, probabilities=found.probabilities))
-        figures = (*_OF_DECISIONS, *_OF_PROBABILITIES)
+        figures = (*decisions.FIGURES, *_OF_PROBABILITIES)
         return Corrected(
             dict(zip(names, found.priors.tolist(), strict=True)),
             dict(zip(names, shares, strict=True)),
@@ -354,7 +303,7 @@ def _as_json(part: Any) -> dict[str, Any] | None:
     return None if part is None else dataclasses.asdict(part)
 
 
-def _point_as_json(point: AtThreshold) -> dict[str, Any]:
+def _point_as_json(point: decisions.AtThreshold) -> dict[str, Any]:
     chosen = point.chosen
     return {
         "rule": chosen.rule,
@@ -369,41 +318,6 @@ def _point_as_json(point: AtThreshold) -> dict[str, Any]:
         "confusion_matrix": point.confusion_matrix,
         "intervals": point.intervals,
     }
-
-
-def _confusion(label: npt.NDArray[Any], decided: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Returns the confusion matrix of two classes, [true, predicted]."""
-    return np.bincount(2 * label + decided, minlength=4).reshape(2, 2)
-
-
-def _figures_of(cells: npt.NDArray[np.int64]) -> dict[str, float | None]:
-    """Returns the figures of a confusion matrix of two classes."""
-    found = resampling.of_decisions(cells.reshape(1, -1).astype(float), 2)
-    values = {name: float(found[name][0]) for name in _OF_DECISIONS}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
-
-
-def predictive_values(figures: Mapping[str, Any], prevalence: float) -> dict[str, Any]:
-    """Returns PPV and NPV for a prevalence, by Bayes' rule; NaN, or None for None, if undefined.
-
-    Args:
-      figures: sensitivity and specificity, numbers or arrays.
-      prevalence: share of positives, above 0 and below 1.
-    """
-    sensitivity, specificity = figures["sensitivity"], figures["specificity"]
-    if sensitivity is None or specificity is None:
-        return {"ppv": None, "npv": None}
-    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    found = {"ppv": _share(hits, alarms), "npv": _share(passed, missed)}
-    if np.ndim(sensitivity):
-        return found
-    return {name: float(of) if np.isfinite(of) else None for name, of in found.items()}
-
-
-def _share(part: Any, rest: Any) -> Any:
-    total = np.asarray(part + rest, float)
-    return np.divide(part, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def _calibrated(table: Predictions) -> Calibrated:

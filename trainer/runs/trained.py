@@ -25,6 +25,7 @@ from trainer.evaluation import history, predictions
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.reports import plots, report
+from trainer.reports.pages import page
 from trainer.runs import claims, evaluated, looks, run_directory
 from trainer.storage import contents, documents
 from trainer.system import text
@@ -153,7 +154,7 @@ class Run:
         """
         return plots.draw_curves(self.history, self.config.optimization.monitor)
 
-    def report(self) -> ReportPage:
+    def report(self) -> page.ReportPage:
         """Returns the page of the run, which a notebook shows.
 
         Raises:
@@ -161,7 +162,7 @@ class Run:
         """
         if not self.directory.has(claims.PAGE):
             raise RunError(f"{self.path} has no {claims.PAGE}; {claims.written_again(self.path)}.")
-        return ReportPage(self.directory.page)
+        return page.ReportPage(self.directory.page)
 
     @functools.cached_property
     def _trained_on(self) -> run_directory.TrainedOn:
@@ -185,30 +186,6 @@ class Run:
     @property
     def _is_evaluated(self) -> bool:
         return self.directory.has(evaluated.PREDICTIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportPage:
-    """The HTML page of a run.
-
-    Attributes:
-      path: the file, which any browser opens.
-    """
-
-    path: pathlib.Path
-
-    def __str__(self) -> str:
-        """Returns the path."""
-        return str(self.path)
-
-    def _repr_html_(self) -> str:
-        """Shows the page in a notebook, in a frame: its style does not reach the notebook."""
-        content = html.escape(self.path.read_text("utf-8"))
-        style = "width: 100%; height: 45rem; border: 0"
-        return (
-            f'<iframe title="report" sandbox="allow-scripts" style="{style}" srcdoc="{content}">'
-            "</iframe>"
-        )
 
 
 def _image(figure: matplotlib.figure.Figure, title: str) -> str:

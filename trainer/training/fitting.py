@@ -10,6 +10,7 @@ checkpoint and continues with half the learning rate.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -27,7 +28,7 @@ from trainer.training.driver import Driver, Position
 from trainer.training.logs import live_page, metrics_log, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from trainer.config import Config
     from trainer.distribution.runtime import Context
@@ -69,24 +70,31 @@ def fit(
     _prepare(context, setup, found or Position(), epochs)
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
+    with _ending(hooks), signals.deferred(context.any_host):
+        start = found or hooks.saving.save_first()
+        if not is_quiet:
+            _say_start(start, epochs, hooks.stopping)
+        phases = _phases(context, setup, epochs)
+        _train(phases, hooks, start, config.checkpoints.max_recoveries)
+        hooks.stopping.restore_best()
+        hooks.end_page("evaluating")
+    return phases[-1].driver
+
+
+@contextlib.contextmanager
+def _ending(hooks: _Callbacks) -> Iterator[None]:
+    """Saves what is left to save where training is stopped, and says on the page how it ended."""
     try:
-        with signals.deferred(context.any_host):
-            start = found or hooks.saving.save_first()
-            if not is_quiet:
-                _say_start(start, epochs, hooks.stopping)
-            phases = _phases(context, setup, epochs)
-            _train(phases, hooks, start, config.checkpoints.max_recoveries)
-            hooks.stopping.restore_best()
-            hooks.end_page("evaluating")
-    except Exception as error:
-        hooks.end_page("stopped" if isinstance(error, Stopped) else "failed")
-        if not isinstance(error, Stopped):
-            raise
+        yield
+    except Stopped:
+        hooks.end_page("stopped")
         hooks.saving.save_stopped()
         # The other hosts end too: their absence must not end this one while it uploads its run.
         peers.part()
         raise
-    return phases[-1].driver
+    except RunError:
+        hooks.end_page("failed")
+        raise
 
 
 def _prepare(context: Context, setup: setups.TrainingSetup, start: Position, epochs: int) -> None:

@@ -58,7 +58,7 @@ class FineTuning(keras_tuner.HyperModel):
         *,
         folder: pathlib.Path,
         epochs: int,
-    ) -> tasks.Outcome:
+    ) -> tasks.TrainedTrial:
         """Trains the model that `build` has just built; resumes from a checkpoint in `folder`.
 
         Args:

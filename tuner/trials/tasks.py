@@ -62,7 +62,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class TrainedTrial:
     """What a trial has trained.
 
     Attributes:
@@ -132,7 +132,7 @@ def config_to_repeat(
     return with_value(config, {**ends, "patience": epochs, **recoveries})
 
 
-def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> Outcome:
+def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> TrainedTrial:
     """Trains to the task's last epoch, and predicts the validation split with the best epoch."""
     directory, data = RunDirectory(task.folder), workspace.data(task.config)
     with data.reading():
@@ -141,7 +141,7 @@ def train(task: Task, workspace: Workspace, setup: setups.TrainingSetup) -> Outc
         )
         probabilities = driver.predict(setup.feed.evaluation_batches("validation"))
         table = trained.predictions_of(data, "validation", probabilities)
-    return Outcome(directory.load_rows(), guards.of_table(table))
+    return TrainedTrial(directory.load_rows(), guards.of_table(table))
 
 
 @contextlib.contextmanager
@@ -162,7 +162,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def attempt(
-    folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], Outcome]
+    folder: pathlib.Path, epochs: int, objective: str, work: Callable[[], TrainedTrial]
 ) -> records.TrialRecord:
     """Trains and returns the trial's record; an error becomes a failed record.
 

@@ -117,7 +117,7 @@ class TrialWorker(keras_tuner.Tuner):
     ) -> records.TrialRecord:
         hp = trial.hyperparameters
 
-        def work() -> tasks.Outcome:
+        def work() -> tasks.TrainedTrial:
             with tasks.locked(folder):
                 model = self.hypermodel.build(hp)
                 return self.hypermodel.fit(hp, model, folder=folder, epochs=epochs)

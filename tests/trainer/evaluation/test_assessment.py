@@ -220,12 +220,6 @@ def test_each_part_is_the_same_when_it_is_computed_again() -> None:
 # Prevalence
 
 
-def test_predictive_values_follow_bayes_rule() -> None:
-    """Of 10,000 people 500 are ill: 450 found, 50 missed; of 9,500 others, 1,900 are alarmed."""
-    found = assessment.predictive_values({"sensitivity": 0.9, "specificity": 0.8}, 0.05)
-    assert found == pytest.approx({"ppv": 450 / 2350, "npv": 7600 / 7650}, rel=1e-12)
-
-
 def test_at_the_prevalence_of_the_split_they_are_its_own() -> None:
     share = float(np.mean(TEST.label))
     found = assessed(TEST, prevalence=share).restated

@@ -47,7 +47,7 @@ def test_reliability_has_a_row_for_each_bin_with_examples() -> None:
 
 
 @pytest.mark.parametrize("positive", [1 / 15, 5 / 15, 9 / 15])
-def test_the_upper_end_belongs_to_a_bin(positive: float) -> None:
+def test_the_upper_end_is_inside_its_bin(positive: float) -> None:
     (row,) = calibration.reliability(predictions_of([1], [positive]))
     assert row.high == pytest.approx(positive)
 

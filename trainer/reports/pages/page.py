@@ -10,6 +10,7 @@ there. `write_live` writes the page of a run that still trains, which loads itse
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import posixpath
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,30 @@ class Live:
     monitor: str = "val_loss"
     refresh_s: int | None = REFRESH_S
     status: str = "training"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportPage:
+    """A page on disk, which a notebook shows.
+
+    Attributes:
+      path: the file, which any browser opens.
+    """
+
+    path: pathlib.Path
+
+    def __str__(self) -> str:
+        """Returns the path."""
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Shows the page in a notebook, in a frame: its style does not reach the notebook."""
+        content = html.escape(self.path.read_text("utf-8"))
+        style = "width: 100%; height: 45rem; border: 0"
+        return (
+            f'<iframe title="report" sandbox="allow-scripts" style="{style}" srcdoc="{content}">'
+            "</iframe>"
+        )
 
 
 def write(
