@@ -11,7 +11,7 @@ training are approximate: they are averaged while the weights change, and `auc` 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -125,3 +125,16 @@ def best_epoch(history: Mapping[str, Sequence[float]], monitor: str = "val_loss"
         if math.isfinite(value) and (best is None or is_better(monitor, value, values[best - 1])):
             best = epoch
     return best
+
+
+def joins_after(config: Mapping[str, Any]) -> int | None:
+    """Returns after how many epochs of the head alone unfrozen layers join; None if they don't.
+
+    Args:
+      config: the run's options.
+    """
+    head_epochs = config.get("head_epochs")
+    unfrozen, weights = str(config.get("layers_to_unfreeze", "0")), config.get("weights")
+    if not isinstance(head_epochs, int) or not head_epochs or unfrozen == "0" or weights == "none":
+        return None
+    return head_epochs

@@ -53,7 +53,10 @@ _in_default_style = matplotlib.style.context("default")
 
 @_in_default_style
 def save_curves(
-    history: Mapping[str, Sequence[float]], path: pathlib.Path, monitor: str = "val_loss"
+    history: Mapping[str, Sequence[float]],
+    path: pathlib.Path,
+    monitor: str = "val_loss",
+    joins_after: int | None = None,
 ) -> None:
     """Draws log-loss, accuracy and AUC by epoch, if the history contains them.
 
@@ -61,16 +64,20 @@ def save_curves(
       history: One value per epoch under Keras's keys.
       path: Where to write the PNG.
       monitor: The metric that decided the best epoch.
+      joins_after: The epochs of the head alone, after which unfrozen layers train too; None: there
+        are none.
 
     Raises:
       ValueError: The history contains no curve.
     """
-    _save(draw_curves(history, monitor), path)
+    _save(draw_curves(history, monitor, joins_after), path)
 
 
 @_in_default_style
 def draw_curves(
-    history: Mapping[str, Sequence[float]], monitor: str = "val_loss"
+    history: Mapping[str, Sequence[float]],
+    monitor: str = "val_loss",
+    joins_after: int | None = None,
 ) -> matplotlib.figure.Figure:
     """Returns the figure of `save_curves`."""
     groups = history_lib.curves(history)
@@ -89,6 +96,9 @@ def draw_curves(
         )
         if best is not None:
             axes.axvline(best, label=label, color=_GREY, linestyle=":", linewidth=1.2)
+        if joins_after is not None and joins_after < max(map(len, lines.values())):
+            style = {"color": _GREY, "linestyle": "-.", "linewidth": 1.2}
+            axes.axvline(joins_after + 0.5, label="unfrozen layers join", **style)
         _put_legend_below(axes)
     return figure
 

@@ -137,14 +137,14 @@ def _row(
 
 
 def remark(run: Run) -> str:
-    """Returns what must be known of a run's weights; empty for pretrained, frozen ones."""
+    """Returns what must be known of a run's weights; empty for frozen ones of ImageNet."""
     model = run.config.model
-    unfrozen = model.layers_to_unfreeze
+    unfrozen, weights = model.layers_to_unfreeze, pathlib.PurePath(model.weights).name
     return ", ".join(
         filter(
             None,
             [
-                "weights=none" if model.is_untrained else "",
+                f"weights={weights}" if weights != "imagenet" else "",
                 f"layers_to_unfreeze={unfrozen}" if unfrozen != "0" else "",
             ],
         )

@@ -173,7 +173,9 @@ def save(evaluation: Evaluation, data: Data) -> None:
     table.save_csv(folder / PREDICTIONS)
     found.save(folder)
     if found.history:
-        plots.save_curves(found.history, folder / CURVES, found.monitor)
+        config = found.run.get("config")
+        joins_after = history.joins_after(config if isinstance(config, dict) else {})
+        plots.save_curves(found.history, folder / CURVES, found.monitor, joins_after)
     plots.save_confusion_matrix(evaluation.metrics, folder / CONFUSION_MATRIX)
     samples = _pictures(data, predictions.choose_samples(table))
     plots.save_samples(samples.images, table.take(samples.rows), folder / SAMPLES)

@@ -152,7 +152,8 @@ class Run:
         Raises:
           ValueError: when no epoch was trained.
         """
-        return plots.draw_curves(self.history, self.config.optimization.monitor)
+        joins_after = history.joins_after(self.config.to_flat())
+        return plots.draw_curves(self.history, self.config.optimization.monitor, joins_after)
 
     def report(self) -> page.ReportPage:
         """Returns the page of the run, which a notebook shows.

@@ -127,6 +127,13 @@ def test_one_epoch_has_one_tick() -> None:
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
+@pytest.mark.parametrize(("joins_after", "lines"), [(None, 0), (2, 1), (3, 0)])
+def test_the_epoch_after_which_unfrozen_layers_join_is_marked(joins_after, lines):
+    axes = plots.draw_curves(HISTORY, joins_after=joins_after).axes[0]
+    labels = [line.get_label() for line in axes.lines]
+    assert labels.count("unfrozen layers join") == lines
+
+
 def test_a_diverged_run_is_drawn(tmp_path: pathlib.Path) -> None:
     history = {"loss": [0.5, math.inf, math.nan], "val_loss": [math.nan] * 3}
     plots.save_curves(history, tmp_path / "curves.png")

@@ -15,6 +15,7 @@ import json
 import posixpath
 from typing import TYPE_CHECKING, Any
 
+from trainer.evaluation import history as history_lib
 from trainer.reports import paper
 from trainer.reports.pages import cards, panels, pictures, tables, templating, thresholds
 from trainer.reports.pages.tables import part
@@ -195,7 +196,7 @@ def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
         name: [float("nan") if value is None else float(value) for value in values]
         for name, values in part(document, "history").items()
     }
-    join = joins_after(part(document, "run", "config"))
+    join = history_lib.joins_after(part(document, "run", "config"))
     if join is not None and join >= max(map(len, history.values()), default=0):
         join = None
     monitor = str(document.get("monitor") or "val_loss")
@@ -205,19 +206,6 @@ def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
         "joins_after": join,
         "best_epoch": tables.best_epoch(history, monitor),
     }
-
-
-def joins_after(config: Mapping[str, Any]) -> int | None:
-    """Returns after how many epochs of the head alone unfrozen layers join; None if they don't.
-
-    Args:
-      config: the run's options.
-    """
-    head_epochs = config.get("head_epochs")
-    unfrozen, weights = str(config.get("layers_to_unfreeze", "0")), config.get("weights")
-    if not isinstance(head_epochs, int) or not head_epochs or unfrozen == "0" or weights == "none":
-        return None
-    return head_epochs
 
 
 def _charts(

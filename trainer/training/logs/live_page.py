@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from trainer.evaluation import history
 from trainer.reports.pages import page
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class LivePage(keras.callbacks.Callback):
         return left * sum(known) / len(known)
 
     def _head_epochs(self) -> int:
-        return page.joins_after(self._run.get("config") or {}) or 0
+        return history.joins_after(self._run.get("config") or {}) or 0
 
 
 def _number(value: float | None) -> float:
