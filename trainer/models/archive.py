@@ -46,7 +46,7 @@ def _within(low: float, high: float) -> Callable[[float], None]:
     return check
 
 
-class Choice(TypedDict):
+class ModelUse(TypedDict):
     """How a model is used, by what its validation split decided.
 
     `threshold`: the positive class is predicted from this probability on, by `rule`; null where
@@ -63,7 +63,7 @@ class Choice(TypedDict):
 class _Metadata(TypedDict):
     """What is read of an archive's metadata."""
 
-    trainer: NotRequired[Choice | None]
+    trainer: NotRequired[ModelUse | None]
 
 
 _LAYERS = {
@@ -130,7 +130,7 @@ def check_model(path: pathlib.Path) -> None:
     choice(path)
 
 
-def choice(path: pathlib.Path) -> Choice | None:
+def choice(path: pathlib.Path) -> ModelUse | None:
     """Returns how the model in a `.keras` archive is used; None if the archive doesn't say.
 
     Raises:
