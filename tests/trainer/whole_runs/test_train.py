@@ -392,11 +392,9 @@ def test_a_divergence_goes_back_and_lowers_the_learning_rate(make_config, capsys
 
 
 def test_the_paper_protocol_tells_how_many_patients_are_shared(run_dir, make_config, capsys):
-    evaluation = evaluate.run(make_config(model_dir=str(run_dir)))
-    assert evaluation.guard_fired
+    assert evaluate.run(make_config(model_dir=str(run_dir))).guard_fired
     report = json.loads((run_dir / "report.json").read_text())
     shared = report["shared_patient_images"]
-    assert report["shared_with"] == ["train", "validation"]
     assert shared == report["data"]["test_images_sharing_a_patient_with_train_or_validation"] > 0
     said = f"share a patient with train or validation: {shared} of 25"
     assert said in capsys.readouterr().out
