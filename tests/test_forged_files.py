@@ -14,7 +14,6 @@ import json
 import random
 import shutil
 import tempfile
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +24,20 @@ import tensorflow as tf
 from hypothesis import strategies
 
 from cxr_tfds.source import SourceError
-from tests import forgeries
+from tests import forgeries, stored_runs
 from tests.support import runs, simulated_search
 from trainer import flags
 from trainer.commands import compare
 from trainer.config import Config
 from trainer.data import opening
-from trainer.data.pipeline import Data
 from trainer.data.table import Table
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import assessment, predictions
 from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions, EvaluationOptions
-from trainer.reports import report, verdict
-from trainer.runs import compared, evaluated, looks, resuming, run_directory, trained
+from trainer.reports import verdict
+from trainer.runs import compared, looks, resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
@@ -54,12 +51,12 @@ from tuner.space import Space
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from trainer.evaluation import assessment
+
 FEW, MANY = 7, 2_000
 FORGER_READS = 1 << 20
 """Bytes of a file that the forger reads himself: no device, no sparse file."""
 DEADLINE_MS = 10_000
-ROWS = [{"epoch": n, "loss": 0.5, "val_loss": 0.5 / n, "val_auc": 0.75} for n in (1, 2, 3)]
-HASH = hashlib.sha256(b"data").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,50 +74,9 @@ class Kind:
     reads: Callable[[Path], Sequence[Callable[[], Any]]]
 
 
-def _make_run(folder: Path) -> None:
-    config = runs.small_config(folder / "data", folder, model_dir=str(folder))
-    directory = run_directory.RunDirectory(folder)
-    directory.save_config(config)
-    directory.save_trained_on(
-        {
-            "fingerprint": HASH,
-            "patients": ["person1", "IM-0001"],
-            "validation_patients": ["person2"],
-            "images": [f"{number:016x}" for number in (1, 2)],
-            "class_counts": {"NORMAL": 1, "PNEUMONIA": 1},
-        }
-    )
-    directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    directory.best_model.write_bytes(b"")
-    (directory.checkpoints / "00002-000000").mkdir(parents=True)
-    table = predictions.Predictions(
-        ("NORMAL", "PNEUMONIA"), np.array(["a.jpeg", "b.jpeg"]), np.array(["IM-1", "person1"]),
-        np.array(["normal", "virus"]), np.array([0, 1]), np.array([[0.75, 0.25], [0.125, 0.875]]),
-    )  # fmt: skip
-    table.save_csv(folder / "predictions_test.csv")
-    options = EvaluationOptions()
-    evaluated.save_validation(folder, table, assessment.choice(table, options.rule))
-    history = {name: [row[name] for row in ROWS] for name in ROWS[0] if name != "epoch"}
-    data, facts = {"name": "cxr_tfds/paper", "fingerprint": HASH}, {"config": config.to_flat()}
-    look = looks.Look("train", options, {"date": "2026-11-30 10:00"})
-    rows = looks.record(directory, look, _data())
-    sharing = assessment.Sharing(0, 0)
-    priors = {"NORMAL": 0.5, "PNEUMONIA": 0.5}
-    assessed = assessment.Assessment(table, table, options, sharing=sharing, training_priors=priors)
-    shift = {"warning": "Validation can't stand for test."}
-    found = report.Report("test", history, assessed, data, facts, looks=rows, shift=shift)
-    found.save(folder)
-
-
-def _data() -> Data:
-    """Data of which TFDS knows no more than the fingerprint."""
-    info = types.SimpleNamespace(metadata={"fingerprint": HASH}, splits={})
-    return Data(types.SimpleNamespace(info=info), DataOptions(), resize_to=None)
-
-
 def _look(folder: Path) -> None:
     look = looks.Look("train", EvaluationOptions(), {"date": "2026-11-30 10:00"})
-    rows = looks.record(run_directory.RunDirectory(folder), look, _data())
+    rows = looks.record(run_directory.RunDirectory(folder), look, stored_runs.data())
     assert len(verdict.looks("test", rows)) < 1000
 
 
@@ -149,7 +105,7 @@ def _sharing(folder: Path) -> assessment.Sharing:
 
 
 def _make_longer_run(folder: Path) -> None:
-    _make_run(folder)
+    stored_runs.make(folder)
     (folder / "changes.jsonl").write_text('{"epochs": 1, "changes": {"max_epochs": [2, 3]}}\n')
 
 
@@ -166,7 +122,7 @@ def _read_evaluation(folder: Path) -> None:
 
 def _make_comparison(folder: Path) -> None:
     for name in ("a", "b"):
-        _make_run(folder / name)
+        stored_runs.make(folder / name)
         files.save_json(folder / name / compared.OPERATING_POINT, {"threshold": 0.5})
     lengths = {"max_epochs": 3, "patience": 5, "schedule_epochs": 0}
     files.save_json(folder / compare.FINISHED, {"a": lengths})
@@ -194,7 +150,11 @@ def _checkpoints(folder: Path) -> tuple[callbacks.Checkpointing, Any]:
 
 
 def _make_checkpoint(folder: Path) -> None:
-    states = {"MetricsLog": ROWS[:1], "Recoveries": 0, "EarlyStopping": {"best": 0.5, "wait": 1}}
+    states = {
+        "MetricsLog": stored_runs.ROWS[:1],
+        "Recoveries": 0,
+        "EarlyStopping": {"best": 0.5, "wait": 1},
+    }
     _checkpoints(folder)[1].save(Position(1, 0), states)
 
 
@@ -225,7 +185,7 @@ SPACE = Space.parse("neurons=64:512:64,learning_rate")
 
 def _search(folder: Path) -> tuple[Settings, dict[str, Any]]:
     settings = Settings(directory=str(folder), project_name="s")
-    return settings, identity.of(Config(), settings, SPACE, HASH)
+    return settings, identity.of(Config(), settings, SPACE, stored_runs.HASH)
 
 
 def _make_search(folder: Path) -> None:
@@ -236,7 +196,7 @@ def _make_search(folder: Path) -> None:
         search.ask("worker-0")
         end("worker-0")
     (settings.folder / "runs" / "b0-02").mkdir(parents=True)
-    rows = "".join(json.dumps(row) + "\n" for row in ROWS)
+    rows = "".join(json.dumps(row) + "\n" for row in stored_runs.ROWS)
     (settings.folder / "runs" / "b0-02" / "metrics.jsonl").write_text(rows)
 
 
@@ -328,18 +288,18 @@ def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], 
 
 
 KINDS = {
-    "options": Kind(_make_run, ("config.json",), _read_run),
+    "options": Kind(stored_runs.make, ("config.json",), _read_run),
     "changes": Kind(_make_longer_run, ("changes.jsonl", "config.json"), _one(_lengthen)),
-    "training data": Kind(_make_run, ("trained_on.json",), _read_facts),
-    "history": Kind(_make_run, ("metrics.jsonl",), _read_facts),
-    "report": Kind(_make_run, ("report.json",), _one(_read_evaluation)),
+    "training data": Kind(stored_runs.make, ("trained_on.json",), _read_facts),
+    "history": Kind(stored_runs.make, ("metrics.jsonl",), _read_facts),
+    "report": Kind(stored_runs.make, ("report.json",), _one(_read_evaluation)),
     "comparison": Kind(
         _make_comparison,
         ("a/operating_point.json", "b/predictions_test.csv", "finished.json"),
         _read_comparison,
     ),
-    "predictions": Kind(_make_run, ("predictions_*.csv",), _one(_read_evaluation)),
-    "looks": Kind(_make_run, ("looks.jsonl",), _one(_look)),
+    "predictions": Kind(stored_runs.make, ("predictions_*.csv",), _one(_read_evaluation)),
+    "looks": Kind(stored_runs.make, ("looks.jsonl",), _one(_look)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),
     "variables": Kind(_make_checkpoint, ("checkpoints/*/variables.*",), _one(_read_checkpoint)),

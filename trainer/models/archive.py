@@ -7,6 +7,7 @@ a clause that says what is wrong with the file.
     with archive.weights(path) as file:          # an h5py.File
         ...
     archive.check_model(path)                    # before Keras loads a model from it
+    archive.choice(path)                         # {"threshold": 0.43, ...}
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import io
 import pathlib
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import h5py
 
@@ -23,7 +24,7 @@ from trainer.storage import documents
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHOICE = "trainer"
 """Key in the metadata of what the trainer knows of the use of a model."""
@@ -35,6 +36,35 @@ MAX_EXPANSION = 50
 """How many times its own size an archive may unpack to; Keras doesn't compress."""
 MAX_NUMBER = 8192
 """No layer of a backbone has a larger number, unless its stored weights are as large."""
+
+
+def _within(low: float, high: float) -> Callable[[float], None]:
+    def check(value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"is not from {low:g} to {high:g}")
+
+    return check
+
+
+class ModelUse(TypedDict):
+    """How a model is used, by what its validation split decided.
+
+    `threshold`: the positive class is predicted from this probability on, by `rule`; null where
+    there is none, as of more than two classes. It may exceed 1: then nothing is positive.
+    `temperature`: what logits are divided by for calibrated probabilities; null where undetermined.
+    """
+
+    class_names: list[str]
+    rule: str
+    threshold: Annotated[float, _within(0, 2)] | None
+    temperature: Annotated[float, _within(0.01, 100)] | None
+
+
+class _Metadata(TypedDict):
+    """What is read of an archive's metadata."""
+
+    trainer: NotRequired[ModelUse | None]
+
 
 _LAYERS = {
     "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
@@ -97,6 +127,21 @@ def check_model(path: pathlib.Path) -> None:
         if isinstance(value, dict):
             _check_class(value)
             _check_numbers(value, max(MAX_NUMBER, largest))
+    choice(path)
+
+
+def choice(path: pathlib.Path) -> ModelUse | None:
+    """Returns how the model in a `.keras` archive is used; None if the archive doesn't say.
+
+    Raises:
+      ValueError: when its metadata is not what `saved.save` writes.
+    """
+    with _open_zip(path) as zipped:
+        metadata = _parse(zipped, METADATA) if METADATA in zipped.namelist() else {}
+    try:
+        return documents.fit(metadata, _Metadata).get(CHOICE)
+    except ValueError as error:
+        raise ValueError(f"its {METADATA} {error}") from error
 
 
 def keras_version(path: pathlib.Path) -> str:

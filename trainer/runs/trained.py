@@ -196,8 +196,7 @@ def _image(figure: matplotlib.figure.Figure, title: str) -> str:
 
 
 def sharing_of(run: Run, table: Table) -> Sharing:
-    """Returns how many examples of a split a run's model, or the choice of its epoch, has seen."""
-    # Validation chose the epoch. Where a run did not record its patients, the report says so.
+    """Returns how many examples of a split a run has seen; validation chose its epoch."""
     validation, images = run.validation_patients, run.training_images
     patients = run.training_patients | (validation or frozenset())
     return Sharing(

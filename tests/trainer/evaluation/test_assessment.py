@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from trainer.evaluation.predictions import Predictions
 
-OPTIONS = EvaluationOptions(operating_point="sensitivity=0.9", prevalence=0.05)
+OPTIONS = EvaluationOptions(
+    operating_point="sensitivity=0.9", prevalence=0.05, prior_correction="em"
+)
 TEST, VALIDATION = tables.study(1, patients=80), tables.study(2, patients=60)
 
 
@@ -194,7 +196,10 @@ DEGENERATE = {
 
 
 def assert_is_strict_json(test: Predictions, validation: Predictions | None) -> None:
-    found = Assessment(test, validation, OPTIONS, sharing=Sharing(1, 1)).to_json()
+    priors = {name: 1 / len(test.class_names) for name in test.class_names}
+    found = Assessment(
+        test, validation, OPTIONS, sharing=Sharing(1, 1), training_priors=priors
+    ).to_json()
     assert json.loads(json.dumps(found, allow_nan=False))["metrics"]["examples"] == len(test)
 
 
@@ -258,7 +263,8 @@ def test_another_test_split_changes_neither_threshold_nor_temperature() -> None:
 
 
 def test_a_sound_model_is_not_warned_of() -> None:
-    found = Assessment(TEST, VALIDATION, OPTIONS, sharing=Sharing(0, 0))
+    priors = {"NORMAL": 0.4, "PNEUMONIA": 0.6}
+    found = Assessment(TEST, VALIDATION, OPTIONS, sharing=Sharing(0, 0), training_priors=priors)
     assert (found.warnings, found.notices) == ((), ())
 
 

@@ -43,6 +43,81 @@ def test_plain_keras_loads_it_without_this_package(network, path, images, tmp_pa
     np.testing.assert_allclose(out, network.whole(images), atol=1e-6)
 
 
+CHOICE = {
+    "class_names": ["NORMAL", "PNEUMONIA"],
+    "rule": "sensitivity=0.95",
+    "threshold": 0.3125,
+    "positive_class": "PNEUMONIA",
+    "examples": 394,
+    "sensitivity": 0.95,
+    "specificity": 0.875,
+    "temperature": 1.5,
+}
+
+
+@pytest.fixture(scope="module")
+def chosen(network, tmp_path_factory):
+    """The file of a model with an operating point."""
+    path = tmp_path_factory.mktemp("chosen") / "best.keras"
+    saved.save(network, path, CHOICE)
+    return path
+
+
+def test_the_operating_point_travels_with_the_model(chosen):
+    metadata = json.loads(zipfile.ZipFile(chosen).read("metadata.json"))
+    assert metadata[archive.CHOICE] == archive.choice(chosen) == CHOICE
+    assert {"keras_version", "date_saved"} <= metadata.keys()
+
+
+def test_plain_keras_loads_a_model_with_an_operating_point(chosen, network, images):
+    model = keras.saving.load_model(chosen)
+    np.testing.assert_allclose(model(images), network.whole(images), atol=1e-6)
+
+
+def test_a_model_without_an_operating_point_has_none(path):
+    assert archive.choice(path) is None
+    archive.check_model(path)
+
+
+def test_what_validation_left_undecided_is_null(network, tmp_path):
+    undecided = CHOICE | {"threshold": None, "temperature": None}
+    saved.save(network, tmp_path / "best.keras", undecided)
+    archive.check_model(tmp_path / "best.keras")
+    assert archive.choice(tmp_path / "best.keras") == undecided
+
+
+FORGED_METADATA = {
+    "no JSON": (b"{", "its metadata.json is not JSON"),
+    "a list": (b"[]", "its metadata.json has a list|its metadata.json has "),
+    "deep": (b"[" * 200 + b"]" * 200, "its metadata.json is nested more than 64 deep"),
+    "not UTF-8": (b"\xff\xff", "its metadata.json is not UTF-8"),
+    "empty": (b"", "its metadata.json is empty"),
+    "a text": ({"trainer": "x"}, r'its metadata.json has trainer = "x", not an object'),
+    "no threshold": (
+        {"trainer": {"class_names": [], "rule": "", "temperature": 1}},
+        "its metadata.json lacks trainer.threshold",
+    ),
+    "a threshold of text": ({"trainer": CHOICE | {"threshold": "0.5"}}, "has trainer.threshold ="),
+    "a threshold of 5": ({"trainer": CHOICE | {"threshold": 5}}, "which is not from 0 to 2"),
+    "a threshold of NaN": ({"trainer": CHOICE | {"threshold": float("nan")}}, "is not from 0 to 2"),
+    "a temperature of 0": ({"trainer": CHOICE | {"temperature": 0}}, "is not from 0.01 to 100"),
+    "classes of numbers": (
+        {"trainer": CHOICE | {"class_names": [1]}},
+        r"class_names\[0\] = 1, not",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED_METADATA)
+def test_forged_metadata_is_refused_in_a_line(kind, chosen, tmp_path):
+    content, reason = FORGED_METADATA[kind]
+    written = content if isinstance(content, bytes) else json.dumps(content).encode()
+    forged = _forge(chosen, tmp_path, _set("metadata.json", written))
+    with pytest.raises(RunError, match=f"is not a readable model: .*{reason}") as raised:
+        saved.load(forged)
+    assert str(raised.value).isprintable()
+
+
 KNOWN_TO_3_13 = {
     "Activation": "activation",
     "All": "axis keepdims",

@@ -18,6 +18,7 @@ from tests.support import runs
 from trainer.commands import evaluate, train
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError
+from trainer.models import archive as archive_lib
 from trainer.models import classifier, saved
 from trainer.runs import evaluated, resuming, trained
 
@@ -52,6 +53,64 @@ def test_a_run_knows_its_training_data(run):
     assert run.validation_patients
 
 
+def test_a_run_knows_the_shares_of_its_classes_and_its_images(run):
+    record = json.loads((run.directory.path / "trained_on.json").read_text())
+    total = sum(record["class_counts"].values())
+    assert run.training_priors == {k: of / total for k, of in record["class_counts"].items()}
+    assert len(run.training_images) == len(record["images"]) > total
+
+
+def test_a_run_of_a_version_that_knew_neither_says_none(copy):
+    record = json.loads((copy / "trained_on.json").read_text())
+    kept = {name: record[name] for name in ("fingerprint", "patients")}
+    (copy / "trained_on.json").write_text(json.dumps(kept))
+    opened = trained.open_run(copy)
+    assert opened.training_priors is opened.training_images is None
+    assert evaluate.evaluate(copy).assessment.sharing.images is None
+
+
+def test_patients_that_are_shared_fire_the_guard(run):
+    shared = run.evaluation.assessment.sharing
+    assert shared.patients > 0
+    assert any(reason.startswith(f"{shared.patients} of 25") for reason in run.evaluation.warnings)
+    assert run.evaluation.guard_fired
+
+
+def test_the_model_holds_what_validation_chose(run):
+    chosen = json.loads((run.directory.path / "operating_point.json").read_text())
+    assert archive_lib.choice(run.directory.best_model) == chosen
+    assert chosen["class_names"] == ["NORMAL", "PNEUMONIA"]
+    assert chosen["threshold"] == run.evaluation.assessment.point.chosen.threshold
+    assert chosen["temperature"] == run.evaluation.assessment.temperature
+
+
+def test_every_look_is_counted(copy):
+    before = len(trained.open_run(copy).evaluation.report.looks)
+    for count in (1, 2):
+        assert len(evaluate.evaluate(copy).report.looks) == before + count
+
+
+def test_a_run_without_predictions_of_validation_has_no_operating_point_and_says_so(copy):
+    (copy / "predictions_validation.csv").unlink()
+    shutil.copy(copy / "predictions_test.csv", copy.parent / "predictions_validation.csv")
+    for found in (trained.open_run(copy).evaluation, evaluate.evaluate(copy)):
+        assert found.assessment.point is None  # That of the folder above is not the run's.
+        assert "No operating point: the run has no predictions of the valid" in str(found)
+
+
+def test_damaged_predictions_of_validation_are_an_error(copy):
+    (copy / "predictions_validation.csv").write_text("x")
+    for call in (lambda: trained.open_run(copy).metrics, lambda: evaluate.evaluate(copy)):
+        with pytest.raises(RunError, match=r"predictions_validation.csv can't be read .*; restore"):
+            call()
+
+
+def test_an_evaluation_elsewhere_has_the_operating_point_of_the_run(run, archive):
+    evaluation = evaluate.evaluate(run, dataset="grouped", manual_dir=str(archive))
+    reread = evaluated.load(evaluation.folder).assessment.point
+    assert reread.chosen == run.evaluation.assessment.point.chosen
+
+
 def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_train(run, copy):
     """It opens, and its report says what it counts, also when it is evaluated anew."""
     shared = int(np.isin(run.predictions.patient_id, list(run.training_patients)).sum())
@@ -70,7 +129,8 @@ def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_tra
 
 def test_metrics_are_those_of_the_report(run):
     document = json.loads((run.directory.path / "report.json").read_text())
-    assert json.loads(json.dumps(run.metrics.to_json())) == document["metrics"]
+    found = run.metrics.to_json() | {"warnings": run.evaluation.warnings}
+    assert json.loads(json.dumps(found)) == document["metrics"]
     assert json.loads(json.dumps(run.evaluation.report.to_json())) == document
 
 

@@ -132,12 +132,16 @@ def test_a_run_that_continues_is_not_taken_for_a_finished_one(copy):
 
 
 @pytest.mark.parametrize("mode", [train, evaluate])
-def test_the_last_lines_are_the_headline_and_the_files(copy, make_config, capsys, mode):
+def test_the_last_ten_lines_are_verdict_headline_and_files(copy, make_config, capsys, mode):
     evaluation = mode.run(make_config(max_epochs=2))
     *_, text = capsys.readouterr().out.rpartition("\n\n")
-    headline, title, *files = text.splitlines()
-    assert (headline, title) == (evaluation.headline(), "written:")
-    assert {path.strip() for path in files} >= {
-        str(evaluation.folder / name) for name in ("report.json", "predictions_test.csv")
-    }
-    assert all((copy / path.strip()).exists() for path in files)
+    lines = text.splitlines()
+    assert len(lines) <= 10
+    assert lines[0].startswith("DO NOT USE THIS MODEL: ")  # The protocol shares patients.
+    assert lines[1].startswith(f"accuracy {100 * evaluation.metrics.accuracy:.2f} % (")
+    for name in ("report", "predictions"):
+        (line,) = (line for line in lines if line.startswith(f"{name}:"))
+        assert (copy / line.split()[1]).parent == evaluation.folder
+        assert (copy / line.split()[1]).exists()
+    others = lines[-1].removeprefix("also there:").split(",")
+    assert all((evaluation.folder / name.strip()).exists() for name in others)

@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "cpu_threads": (1,), "seed": (1,), "steps_per_execution": (3,), "checkpoint_every_s": (1e-3,),
     "checkpoint_every_steps": (2,), "keep_checkpoints": (1,), "max_recoveries": (0,),
     "benchmark_images": (10,), "backbones": ("small_cnn,vgg16",), "seeds": (2,), "runs": ("a,b",),
+    "operating_point": ("sensitivity=0.9",), "judge_by": ("folder",), "prevalence": (0.05,),
 }  # fmt: skip
 """Values of the options that are neither choices nor booleans."""
 
@@ -142,6 +143,9 @@ EFFECTS: dict[str, Callable[[Outcome, Outcome], bool]] = {
     "strategy=mirrored": _prints("2 replicas, float32"),
     "num_logical_devices": _prints("2 replicas, float32"),
     "precision=auto": _prints("img/s in float32 and at"),
+    "operating_point": _prints("chosen by sensitivity=0.9 on "),
+    "judge_by": _prints("\nAccuracy by folder\n  train  "),
+    "prevalence": _prints("\nAt a prevalence of 5.00 %\n"),
     "keep_checkpoints": _has_checkpoints(["00002-000000"]),
     "checkpoint_every_s": _has_checkpoints(
         ["00000-000000", "00000-000002", "00000-000004", "00000-000005", "00001-000000"]
