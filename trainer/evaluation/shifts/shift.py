@@ -40,6 +40,7 @@ import sklearn.decomposition
 import sklearn.linear_model
 import sklearn.metrics
 import sklearn.preprocessing
+import threadpoolctl
 
 from trainer.evaluation.shifts import stability
 
@@ -265,6 +266,8 @@ def _reduced(x: Floats, seed: int) -> Floats:
     ).fit_transform(scaled)
 
 
+# Of matrices this small, a second thread takes five times the CPU time, and waits for the first.
+@threadpoolctl.threadpool_limits.wrap(limits=1)
 def _scores_of_domain(
     x: Floats, is_of_b: Bools, patients: npt.NDArray[Any], rng: np.random.Generator
 ) -> Floats:
