@@ -94,7 +94,8 @@ def run(config: Config) -> Comparison:
 
 
 def _show(found: Comparison, place: str) -> None:
-    console.say(found.to_text(colour=console.wants_colour()))
+    # The figures of many runs fill screens; they are in the files.
+    console.say(found.to_text(colour=console.wants_colour(), is_short=found.with_paper))
     if place and _is_writer():
         if "://" in place:
             raise ConfigError(f"model_dir ({place}) must be a local folder for --mode=compare.")

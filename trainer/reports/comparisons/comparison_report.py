@@ -101,15 +101,17 @@ class Comparison(Content):
                 partial.write_text(content, encoding="utf-8", newline="")
         files.save_json(folder / JSON, self.to_json())
 
-    def to_text(self, *, colour: bool) -> str:
+    def to_text(self, *, colour: bool, is_short: bool = False) -> str:
         """Returns the tables as text, the warnings last.
 
         Args:
           colour: whether to print the warnings in red, with ANSI codes.
+          is_short: whether to leave out all figures but those that decide.
         """
+        tables = comparison_tables.short_tables(self) if is_short else self.tables
         lines = map(text.visible, self.warnings)
         warnings = "\n".join(map(verdict.red, lines) if colour else lines)
-        blocks = [*(table.to_text() for table in self.tables), f"{warnings}\n" if warnings else ""]
+        blocks = [*(table.to_text() for table in tables), f"{warnings}\n" if warnings else ""]
         return "\n".join(filter(None, blocks))
 
     def __repr__(self) -> str:

@@ -63,6 +63,7 @@ _LABELS = {
 _PERCENT = ("macro_recall", "accuracy", "sensitivity", "specificity", "ppv", "npv")
 _FIRST = ("macro_recall", "accuracy", "roc_auc", "sensitivity", "specificity")
 """What the paper's table has, and what has been asked for since: the columns of the first table."""
+_OF_PAPER = _FIRST[:2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +163,15 @@ def tables(of: Content) -> tuple[ReportTable, ...]:
     return tuple(table for table in (_main(of), _figures(of), _pairs(of)) if table.rows)
 
 
+def short_tables(of: Content) -> tuple[ReportTable, ...]:
+    """Returns the paper's table, and of the pairs its figures and the ROC-AUC."""
+    pairs = _pairs(of)
+    shown = {_label(name) for name in (*_OF_PAPER, "roc_auc")}
+    rows = tuple(row for row in pairs.rows if row[1] in shown)
+    brief = dataclasses.replace(pairs, rows=rows)
+    return tuple(table for table in (_main(of), brief) if table.rows)
+
+
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "undefined"
@@ -188,13 +198,16 @@ def _main(of: Content) -> ReportTable:
             rows.append((f"  {row.name}, the paper's", 1, *shown))
     head = ("model", "runs", *map(_label, names))
     seeds = max((len(row.runs) for row in of.rows), default=0)
-    notes = ["Means ± standard deviations over the seeds."] if seeds > 1 else []
+    spread = "Means ± standard deviations over the seeds, and in" if seeds > 1 else "In"
+    notes = [f"{spread} parentheses 95 % intervals over patients."]
     return ReportTable(_title(of), head, tuple(rows), (*notes, *_notes_on_paper(of)))
 
 
 def _mean(name: str, found: Summary) -> str:
     spread = "" if found.spread is None else f" ± {_shown(name, found.spread)}"
-    return f"{_shown(name, found.mean)}{spread}"
+    interval = _span(name, found.interval) if name in _OF_PAPER else None
+    ends = f" ({interval})" if interval else ""
+    return f"{_shown(name, found.mean)}{spread}{ends}"
 
 
 def _title(of: Content) -> str:

@@ -56,7 +56,7 @@ def test_the_papers_rows_stand_below_ours_with_its_figures(found):
 
 def test_means_have_their_spread(found):
     # Accuracies 5/8 and 4/8; 1/8 apart, so that the standard deviation is 1/8 over the root of 2.
-    assert found.tables[0].rows[0][3] == "56.25 ± 8.84"
+    assert found.tables[0].rows[0][3] == "56.25 ± 8.84 (31.25 to 81.25)"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_each_form_is_written(found, tmp_path):
     page = (tmp_path / "comparison.html").read_text()
     assert "c/&lt;b&gt;" in page
     assert "<b>" not in page
-    assert page.count("<table>") == 3
-    assert "<script" not in page
+    assert page.count("<table ") == 3
+    assert page.count("<script") == 1  # The page's own: it copies the command.
 
 
 def test_the_csv_has_a_line_a_figure_with_exact_numbers(found, tmp_path):
@@ -121,10 +121,18 @@ def test_the_csv_has_a_line_a_figure_with_exact_numbers(found, tmp_path):
 
 
 def test_a_notebook_shows_the_tables(found):
-    assert found._repr_html_().count("<table>") == 3
+    assert found._repr_html_().count("<table ") == 3
     assert repr(found) == "<Comparison of vgg16, mobilenet_v2 on 8 test examples>"
 
 
 def test_warnings_are_red_on_a_terminal(found):
     assert found.to_text(colour=True).count("\x1b[1;31m") == 2
     assert "\x1b" not in found.to_text(colour=False)
+
+
+def test_the_short_form_has_the_figures_of_the_paper_and_their_pairs(found):
+    short = found.to_text(colour=False, is_short=True)
+    assert "56.25 ± 8.84 (31.25 to 81.25)" in short
+    assert "All figures" not in short
+    pairs = [line for line in short.splitlines() if line.strip().startswith("vgg16 − ")]
+    assert len(pairs) == 3
