@@ -168,10 +168,11 @@ def looks(document: Mapping[str, Any]) -> dict[str, Any] | None:
         ]
         for row in rows_of(document, "looks", "rows")
     ]
-    first = "This is the first look at the test split: nothing was chosen by it."
+    first = "This run's first look at the test split. Looks by other runs are not counted."
     more = (
-        f"The test split has been looked at {times} times. Whoever chooses among these by their "
-        "figures here chooses by luck as well: such a figure is optimistic."
+        f"This run has looked at the test split {times} times. Whoever chooses among these by "
+        "their figures chooses by luck as well: such a figure is optimistic. Looks by other runs "
+        "are not counted."
     )
     heads = ["date", "mode", "data set", "fingerprint", "settings"]
     grid = Grid("Looks at the test split", heads, rows, is_text=True) if rows else None

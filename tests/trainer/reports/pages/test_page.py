@@ -345,7 +345,7 @@ def test_intervals_are_written_in_the_unit_of_their_figure():
 def test_a_first_look_is_told_apart_from_later_ones():
     words = [cards.looks({"looks": {"count": count}})["words"] for count in (1, 3)]
     assert "first look" in words[0]
-    assert "looked at 3 times" in words[1]
+    assert "looked at the test split 3 times" in words[1]
     assert cards.looks({}) is None
 
 
