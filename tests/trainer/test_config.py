@@ -120,8 +120,11 @@ def test_every_option_is_read_outside_of_config():
         "image_size": "backbone_image_size",
         "schedule_epochs": "horizon",
         "backbone_learning_rate": "backbone_rate",
+        "operating_point": "rule",
+        "backbones": "backbone_names",
     }
     groups = "config|features|runtime|data|model|optimization|benchmark|checkpoints|rules"
+    groups += "|evaluation|comparison|options"
 
     def is_read(name):
         return re.search(rf"({groups})\.{name}\b", text)

@@ -88,6 +88,7 @@ def test_runs_of_one_folder_name_are_told_apart_by_their_paths(finished, tmp_pat
 
 def test_operating_points_are_compared_where_both_runs_have_one(copies):
     (copies[0] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.4}')
+    (copies[1] / compared.OPERATING_POINT).unlink()
     assert not trainer.compare(copies).pairs[0].mcnemar_at_point
     (copies[1] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.6}')
     found = trainer.compare(copies)

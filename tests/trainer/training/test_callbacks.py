@@ -8,8 +8,8 @@ import pytest
 
 from trainer.runs.run_directory import RunDirectory
 from trainer.training import callbacks
-from trainer.training import progress as progress_lib
 from trainer.training.logs import metrics_log
+from trainer.training.logs import progress as progress_lib
 
 LOGS = {
     "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "val_loss": 0.25, "val_accuracy": 0.875,

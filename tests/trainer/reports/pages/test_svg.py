@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.pages import reports
+from trainer import reports as reports_package
 from trainer.reports.pages import charts, svg
 
 
@@ -39,7 +40,7 @@ def test_it_is_well_formed_and_described():
 def test_colours_are_variables_of_the_style_sheet():
     found = chart()
     assert not re.search("#[0-9a-fA-F]{6}", found)
-    style = (Path(svg.__file__).parent / "templates" / "style.css").read_text("utf-8")
+    style = (Path(reports_package.__file__).parent / "templates" / "style.css").read_text("utf-8")
     assert "var(--blue)" in found
     assert {f"--{name}:" for name in svg.COLOURS.values()} <= set(re.findall(r"--\w+:", style))
 
