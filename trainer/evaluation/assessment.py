@@ -29,6 +29,7 @@ from trainer.evaluation import (
     resampling,
     subgroups,
 )
+from trainer.options import evaluation
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -198,9 +199,13 @@ class Assessment:
         shares = [priors.get(name, 0.0) for name in names]
         if min(shares) <= 0 or not np.isfinite(self.test.probabilities).all():
             return None
-        given = calibration.normalised(self.test.probabilities)
+        # The estimate takes the probabilities at their word: scaled ones, where that is possible.
+        table = self.test
+        if self.temperature is not None:
+            table = calibration.scaled(table, self.temperature)
+        given = calibration.normalised(table.probabilities)
         found = prior_correction.correct(given, shares)
-        scores = metrics.compute(dataclasses.replace(self.test, probabilities=found.probabilities))
+        scores = metrics.compute(dataclasses.replace(table, probabilities=found.probabilities))
         figures = (*decisions.FIGURES, *_OF_PROBABILITIES)
         return Corrected(
             dict(zip(names, found.priors.tolist(), strict=True)),
@@ -224,7 +229,8 @@ class Assessment:
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
         found = (
-            self._notice_of_point(), self._notice_of_one_class(), self._notice_of_correction()
+            self._notice_of_classes(), self._notice_of_interval(), self._notice_of_point(),
+            self._notice_of_one_class(), self._notice_of_correction(),
         )  # fmt: skip
         return tuple(filter(None, found))
 
@@ -240,6 +246,26 @@ class Assessment:
         if found.iterations >= prior_correction.MAX_ITERATIONS:
             return f"Prior correction has not converged in {found.iterations:,} iterations."
         return ""
+
+    def _notice_of_interval(self) -> str:
+        if self.metrics.roc_auc is None or self.intervals.get("roc_auc") is not None:
+            return ""
+        if self.metrics.roc_auc == 1:  # No pair is in the wrong order, in any resample.
+            return ""
+        patients = text.counted(intervals.fewest_patients(self.test), "patient")
+        return (
+            f"No interval of ROC-AUC: a class has only {patients}. Whether it includes 0.5, that "
+            "of chance, can't be told."
+        )
+
+    def _notice_of_classes(self) -> str:
+        asked = self.options.prevalence or self.options.operating_point != evaluation.YOUDEN
+        if len(self.test.class_names) == 2 or not asked:
+            return ""
+        return (
+            f"operating_point and prevalence are not used: they need two classes, and there are "
+            f"{len(self.test.class_names)}."
+        )
 
     def _notice_of_point(self) -> str:
         if self.point is not None or len(self.test.class_names) != 2:

@@ -93,11 +93,27 @@ def restate(
     decided = table.predicted if threshold is None else table.decided(threshold)
     found = predictive_values(_figures_of(_confusion(table.label, decided)), prevalence)
     drawn_values = predictive_values(resampling.decisions(table, decided, drawn), prevalence)
-    patients = intervals.fewest_patients(table)
-    return Restated(
-        **found,
-        intervals={name: resampling.interval(of, patients) for name, of in drawn_values.items()},
-    )
+    patients, exact = intervals.fewest_patients(table), _restated_ends(table, threshold, drawn)
+    ends = {}
+    for name, values in drawn_values.items():
+        ends[name] = resampling.interval(values, patients)
+        if ends[name] is None and exact is not None:
+            # No error of a kind was seen, and PPV or NPV is 1 in every resample. How rare that
+            # error can be is known: see `intervals.of`. Both rise with either recall.
+            low, high = (predictive_values(of, prevalence)[name] for of in exact)
+            ends[name] = None if low is None or high is None else (low, high)
+    return Restated(**found, intervals=ends)
+
+
+def _restated_ends(
+    table: Predictions, threshold: float | None, drawn: PatientBootstrap
+) -> list[dict[str, float]] | None:
+    """Returns the low and the high ends of sensitivity and specificity; None without both."""
+    found = intervals.of(table, drawn, threshold)
+    ends = {name: found[name] for name in ("sensitivity", "specificity")}
+    if None in ends.values():
+        return None
+    return [{name: of[side] for name, of in ends.items() if of} for side in (0, 1)]
 
 
 def _confusion(label: npt.NDArray[Any], decided: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -52,7 +52,8 @@ def choose(validation: Predictions, rule: Rule) -> OperatingPoint | None:
     """Chooses the threshold between two probabilities of the validation split that fits best.
 
     Halfway between two of them: a threshold that is itself an output would decide by the rounding
-    of another machine. Of equally good ones, the one nearest to 0.5 is taken.
+    of another machine. Of equally good ones, that with more of what the rule holds is taken, and of
+    these the one nearest to 0.5: no other is at least as good in both and better in one.
 
     Args:
       validation: predictions on the validation split.
@@ -69,8 +70,9 @@ def choose(validation: Predictions, rule: Rule) -> OperatingPoint | None:
         return None
     thresholds, hits, alarms = _candidates(label, score)
     sensitivity, specificity = hits / hits.max(), 1 - alarms / alarms.max()
-    worth = _worth(rule, hits.max() - hits, alarms, sensitivity, specificity)
-    best = np.flatnonzero(worth >= worth.max() - _ROUNDING * abs(worth.max()))
+    best = np.arange(len(thresholds))
+    for worth in _worths(rule, sensitivity, specificity, float(np.mean(label))):
+        best = best[worth[best] >= worth[best].max() - _ROUNDING * abs(worth[best].max())]
     chosen = best[np.abs(thresholds[best] - 0.5).argmin()]
     return OperatingPoint(
         str(rule),
@@ -95,29 +97,32 @@ def _candidates(
     middles = (levels[1:] + levels[:-1]) / 2
     # Between neighbouring numbers of float64 there is none; the upper one divides them as well.
     middles = np.where(middles > levels[:-1], middles, levels[1:])
-    # Above 1 in float32 as well, in which a model may be served.
-    beyond = (levels[-1] + 1) / 2 if levels[-1] < 1 else float(np.nextafter(np.float32(1), 2))
+    # Above the last one in float32 as well, in which a model may be served.
+    last, beyond = np.float32(levels[-1]), (levels[-1] + 1) / 2
+    if np.float32(beyond) <= last:
+        beyond = float(np.nextafter(last, np.float32(2)))
     positives = np.cumsum(label[order][::-1])[::-1][first]
     reached = len(label) - first
     thresholds = np.concatenate([[0.0], middles, [beyond]])
     return thresholds, np.append(positives, 0), np.append(reached - positives, 0)
 
 
-def _worth(
+def _worths(
     rule: Rule,
-    missed: npt.NDArray[np.int64],
-    alarms: npt.NDArray[np.int64],
     sensitivity: npt.NDArray[np.float64],
     specificity: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Returns how well each threshold fits the rule: the higher the better."""
+    share: float,
+) -> list[npt.NDArray[np.float64]]:
+    """Returns how well each threshold fits the rule, the higher the better; what decides first."""
     if rule.kind == evaluation.COST:
         # In relation to the larger cost: sums of huge ones would be infinite.
         of_miss, of_alarm = (cost / max(rule.values) for cost in rule.values)
-        return -(of_miss * missed + of_alarm * alarms)
+        positive = rule.prevalence or share
+        missed, alarms = (1 - sensitivity) * positive, (1 - specificity) * (1 - positive)
+        return [-(of_miss * missed + of_alarm * alarms)]
     if rule.kind == evaluation.YOUDEN:
-        return sensitivity + specificity
+        return [sensitivity + specificity]
     held, other = sensitivity, specificity
     if rule.kind == evaluation.SPECIFICITY:
         held, other = other, held
-    return np.where(held >= rule.values[0] - _ROUNDING, other, -1.0)
+    return [np.where(held >= rule.values[0] - _ROUNDING, other, -1.0), held]

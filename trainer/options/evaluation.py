@@ -27,15 +27,18 @@ class Rule:
         sensitivity, specificity: at least so much of it, with the best of the other; cost: the
         lowest cost of errors.
       values: the least wanted; or the cost of a missed positive and of a false alarm.
+      prevalence: share of positives for which costs are added up; 0: that of validation.
     """
 
     kind: str
     values: tuple[float, ...] = ()
+    prevalence: float = 0.0
 
     def __str__(self) -> str:
-        """Returns the rule as `parse` reads it."""
+        """Returns the rule as `parse` reads it, and the prevalence for costs."""
         values = ":".join(text.plain(value) for value in self.values)
-        return f"{self.kind}={values}" if values else self.kind
+        where = f" at a prevalence of {text.plain(self.prevalence)}" if self.prevalence else ""
+        return f"{self.kind}={values}{where}" if values else self.kind
 
 
 def parse(written: str) -> Rule:
@@ -48,6 +51,9 @@ def parse(written: str) -> Rule:
         return Rule(YOUDEN)
     found = _RULE.fullmatch(written)
     if not found:
+        plain = "".join(written.lower().split())
+        if plain != written and (plain == YOUDEN or _RULE.fullmatch(plain)):
+            raise ValueError(f"must be written {plain}")
         raise ValueError(f"is none of {FORMS}")
     kind, least, percent, *costs = found.groups()
     try:
@@ -55,7 +61,7 @@ def parse(written: str) -> Rule:
     except ValueError as error:
         raise ValueError(f"has a number that can't be read; give {FORMS}") from error
     if kind:
-        _require_share(kind, values[0], is_percentage=bool(percent) or 1 < values[0] <= 100)
+        _require_share(kind, values[0], is_percentage=bool(percent) or 10 <= values[0] <= 100)
     elif not all(0 < value < math.inf for value in values):
         raise ValueError("needs two costs above 0, such as cost=10:1")
     return Rule(kind or COST, values)
@@ -76,7 +82,8 @@ class EvaluationOptions(option_groups.Group):
         YOUDEN,
         "rule for the threshold of the positive class, chosen on validation; youden: most "
         "sensitivity + specificity; sensitivity=0.95 or specificity=0.9: at least that; "
-        "cost=FN:FP: lowest cost of errors, a missed positive costing FN, a false alarm FP",
+        "cost=FN:FP: lowest cost of errors, a missed positive costing FN, a false alarm FP, in "
+        "validation's class shares or at the prevalence",
         of_result=False,
     )
     judge_by: str = option(
@@ -119,5 +126,8 @@ class EvaluationOptions(option_groups.Group):
 
     @property
     def rule(self) -> Rule:
-        """The rule for the operating point."""
-        return parse(self.operating_point)
+        """The rule for the operating point; costs are those at the prevalence, if one is given."""
+        found = parse(self.operating_point)
+        if found.kind != COST:
+            return found
+        return dataclasses.replace(found, prevalence=self.prevalence)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 import numpy as np
 
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation import history, metrics, predictions
+from trainer.evaluation import history, predictions
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.options import EvaluationOptions
@@ -235,8 +235,8 @@ def load(folder: pathlib.Path, place: str = "") -> Evaluation:
         table = Predictions.load_csv(folder / PREDICTIONS, way_out)
         is_of_run = bool(place) or not folder.name.startswith(ELSEWHERE)
         validation = load_validation(folder if is_of_run else folder.parent, way_out)
-        metrics.compute(table)
         assessed = _assessment(document, table, validation)
+        _ = assessed.metrics  # A table without examples has none.
     except (OSError, ValueError, ConfigError) as error:
         raise RunError(
             f"the evaluation in {folder} can't be read ({text.clause(error)}); {way_out}."

@@ -329,3 +329,11 @@ def test_the_choice_is_strict_json(validation: str) -> None:
 def test_validation_without_examples_chooses_nothing() -> None:
     found = assessment.choice(predictions_of([], [], []), evaluation.parse("youden"))
     assert found["threshold"] is found["temperature"] is None
+
+
+def test_a_missing_interval_of_the_auc_is_said() -> None:
+    """All examples are of one patient: nothing can be resampled."""
+    table = dataclasses.replace(TEST, patient_id=np.full(len(TEST), "one"))
+    found = assessed(table, VALIDATION)
+    assert found.intervals["roc_auc"] is None
+    assert any("No interval of ROC-AUC: a class has only 1 patient." in n for n in found.notices)

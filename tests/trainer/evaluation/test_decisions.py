@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.evaluation import decisions
+from tests.support.tables import predictions_of
+from trainer.evaluation import decisions, resampling
 
 
 def test_predictive_values_follow_bayes_rule() -> None:
@@ -30,3 +31,17 @@ def test_each_resample_is_restated() -> None:
     found = decisions.predictive_values(drawn, 0.05)
     np.testing.assert_allclose(found["ppv"], [450 / 2350, np.nan, np.nan])
     np.testing.assert_allclose(found["npv"], [7600 / 7650, 0.95, np.nan])
+
+
+def test_a_ppv_without_a_false_alarm_is_bounded_by_how_rare_they_can_be() -> None:
+    """Of 40 negatives none is alarmed: at least 91.2 % are not, by Clopper and Pearson."""
+    label, positive = [0] * 40 + [1] * 60, [0.1] * 40 + [0.9] * 54 + [0.2] * 6
+    table = predictions_of(label, positive, [""] * 100)
+    drawn = resampling.PatientBootstrap(table.patient_id)
+    found = decisions.restate(table, None, 0.05, drawn)
+    assert found.ppv == 1
+    low, high = found.intervals["ppv"] or (np.nan, np.nan)
+    assert high == 1
+    lowest_sensitivity = 0.83  # About: 54 of 60.
+    alarms = 1 - 0.025 ** (1 / 40)
+    assert low == pytest.approx(0.05 / (0.05 + 0.95 * alarms / lowest_sensitivity), abs=0.02)

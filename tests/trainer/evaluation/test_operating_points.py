@@ -34,7 +34,7 @@ BY_HAND = {
     "youden": (0.25, 1, 2 / 3),  # 1 + 2/3 is the largest sum.
     "sensitivity=1": (0.25, 1, 2 / 3),
     "sensitivity=0.9": (0.25, 1, 2 / 3),
-    "sensitivity=0.8": (0.35, 4 / 5, 2 / 3),  # As specific as .25; nearer to a half.
+    "sensitivity=0.8": (0.25, 1, 2 / 3),  # As specific as .35, and more sensitive.
     "sensitivity=0.6": (0.65, 3 / 5, 1),
     "sensitivity=0.1": (0.65, 3 / 5, 1),  # Several have specificity 1; this one is nearest to .5.
     "specificity=1": (0.65, 3 / 5, 1),
@@ -57,6 +57,16 @@ BY_HAND = {
 def test_a_rule_chooses_the_point_worked_by_hand(rule: str) -> None:
     found = choose(predictions_of(LABEL, POSITIVE), rule)
     assert (found.threshold, found.sensitivity, found.specificity) == pytest.approx(BY_HAND[rule])
+
+
+def test_costs_are_added_up_at_the_prevalence_that_is_given() -> None:
+    """Five in eight are positive here; where one in a hundred is, alarms cost the most."""
+    rule = evaluation.EvaluationOptions(operating_point="cost=10:1", prevalence=0.01).rule
+    found = operating_points.choose(predictions_of(LABEL, POSITIVE), rule)
+    assert found is not None
+    assert (found.threshold, found.specificity) == pytest.approx((0.65, 1))
+    assert found.rule == "cost=10:1 at a prevalence of 0.01"
+    assert choose(predictions_of(LABEL, POSITIVE), "cost=10:1").threshold == pytest.approx(0.25)
 
 
 def test_a_point_says_whence_it_is() -> None:
@@ -165,3 +175,19 @@ def test_youden_is_the_largest_sum_on_the_curve_of_scikit_learn() -> None:
     alarms, hits, _ = sklearn.metrics.roc_curve(table.label, table.probabilities[:, 1])
     expected = (hits - alarms).max() + 1
     assert found.sensitivity + found.specificity == pytest.approx(expected, rel=1e-12)
+
+
+@hypothesis.given(table=OF_TWO, rule=ANY)
+@hypothesis.settings(deadline=None, max_examples=100)
+def test_no_threshold_is_as_good_in_both_recalls_and_better_in_one(
+    table: Predictions, rule: str
+) -> None:
+    found = choose(table, rule)
+    label = table.label
+    for threshold in (0.0, *np.unique(table.probabilities[:, 1]), 1.5):
+        decided = table.decided(float(threshold))
+        both = (np.mean(decided[label == 1] == 1), np.mean(decided[label == 0] == 0))
+        chosen = (found.sensitivity, found.specificity)
+        worse = [a < b - 1e-9 for a, b in zip(both, chosen, strict=True)]
+        better = [a > b + 1e-9 for a, b in zip(both, chosen, strict=True)]
+        assert any(worse) or not any(better)
