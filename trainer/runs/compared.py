@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 from trainer.errors import ConfigError
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import Contestant
+from trainer.evaluation.pairs.contestants import Contestant
 from trainer.reports.comparisons import comparison_report, comparison_tables
 from trainer.storage import documents
 from trainer.system import text

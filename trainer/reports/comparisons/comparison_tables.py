@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import AT_POINT, Pair, Summary
+from trainer.evaluation.pairs.contestants import AT_POINT
 from trainer.reports.comparisons.tables import ReportTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from trainer.evaluation.pairs.comparison import Pair, Summary
     from trainer.reports.comparisons.tables import Cell
 
 PAPER = {
