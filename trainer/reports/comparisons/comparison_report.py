@@ -44,6 +44,7 @@ class Comparison(Content):
       tested: the test examples; None where no run has finished.
       command: that repeats it; empty from Python.
       with_paper: whether the paper's results stand beside.
+      points: a sentence about the operating points, such as their rule; may be empty.
     """
 
     @property
@@ -84,6 +85,7 @@ class Comparison(Content):
                 {**pair.to_json(), "p_value_holm": adjusted}
                 for pair, adjusted in zip(self.pairs, self.holm_p_values, strict=True)
             ],
+            "operating_points": self.points,
             "paper": comparison_tables.PAPER if self.with_paper else None,
         }
 

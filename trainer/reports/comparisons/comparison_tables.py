@@ -137,6 +137,7 @@ class Content:
       tested: the test examples; None where no run has finished.
       command: that repeats it; empty from Python.
       with_paper: whether the paper's results stand beside.
+      points: a sentence about the operating points, such as their rule; may be empty.
     """
 
     rows: tuple[ModelRow, ...]
@@ -144,6 +145,7 @@ class Content:
     tested: Examined | None
     command: str = ""
     with_paper: bool = False
+    points: str = ""
 
     @property
     def holm_p_values(self) -> list[float | None]:
@@ -261,6 +263,8 @@ def _notes_on_intervals(of: Content) -> Iterator[str]:
     )
     if mean != "each figure":
         yield _SPREAD_NOTE
+    if of.points:
+        yield of.points
 
 
 def _span(name: str, ends: tuple[float, float] | None) -> str | None:
