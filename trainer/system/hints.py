@@ -227,7 +227,7 @@ def number(name: str, value: str, *, is_whole: bool) -> str:
       is_whole: whether the option takes whole numbers.
     """
     if name == "seeds" and "," in value:
-        return ": how many, with --seed and the next ones."
+        return ": how many there are; --seed is the first."
     with contextlib.suppress(ValueError, OverflowError):
         bare = None if is_whole and "%" in value else _without_unit(name, value)
         if bare is not None and (bare.is_integer() or not is_whole):

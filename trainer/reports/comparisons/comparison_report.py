@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports import verdict
+from trainer.reports import paper, verdict
 from trainer.reports.comparisons import comparison_tables
 from trainer.reports.comparisons.comparison_tables import Content, ModelRow
 from trainer.reports.pages import templating
@@ -86,7 +86,7 @@ class Comparison(Content):
                 for pair, adjusted in zip(self.pairs, self.holm_p_values, strict=True)
             ],
             "operating_points": self.points,
-            "paper": comparison_tables.PAPER if self.with_paper else None,
+            "paper": {row.backbone: row.shares for row in paper.ROWS} if self.with_paper else None,
         }
 
     def save(self, folder: pathlib.Path) -> None:
