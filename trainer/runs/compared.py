@@ -186,7 +186,8 @@ class _Points:
             return f"Operating points: chosen on validation by {self.rules[0]}, in each run."
         return (
             f"Figures at the operating points are left out: the runs chose them by different rules "
-            f"({', '.join(self.rules)}). Evaluate them with one --operating_point to compare them."
+            f"({', '.join(self.rules)}). Their commands, with one --operating_point, evaluate them "
+            "again."
         )
 
     def thresholds(self, runs: Mapping[int, Run]) -> dict[int, float]:

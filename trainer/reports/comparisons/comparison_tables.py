@@ -162,11 +162,6 @@ class Content:
         )
 
     @property
-    def has_seeds(self) -> bool:
-        """Whether a row has several runs."""
-        return any(len(row.runs) > 1 for row in self.rows)
-
-    @property
     def figure_names(self) -> list[str]:
         """The names of all figures, in the order of the labels, those at the point last."""
         found = {name for row in self.rows for name in row.summaries}
@@ -185,6 +180,10 @@ def short_tables(of: Content) -> tuple[ReportTable, ...]:
     rows = tuple(row for row in pairs.rows if row[1] in shown)
     brief = dataclasses.replace(pairs, rows=rows)
     return tuple(table for table in (_main(of), brief) if table.rows)
+
+
+def _has_seeds(of: Content) -> bool:
+    return any(len(row.runs) > 1 for row in of.rows)
 
 
 def _shown(name: str, value: float | None) -> str:
@@ -215,7 +214,7 @@ def _main(of: Content) -> ReportTable:
 
 
 def _notes_on_models(of: Content) -> Iterator[str]:
-    spread = "Means ± standard deviations over the seeds, and in" if of.has_seeds else "In"
+    spread = "Means ± standard deviations over the seeds, and in" if _has_seeds(of) else "In"
     yield f"{spread} parentheses 95 % intervals over patients."
     if len(of.rows) > 1:
         yield _CHOICE_NOTE
@@ -264,10 +263,10 @@ def _figures(of: Content) -> ReportTable:
                 continue
             spread = None if found.spread is None else _shown(name, found.spread)
             span = _span(name, found.span) if len(found.values) > 1 else None
-            seeds = (spread, span) if of.has_seeds else ()
+            seeds = (spread, span) if _has_seeds(of) else ()
             interval = _span(name, found.interval)
             rows.append((row.name, _label(name), _shown(name, found.mean), *seeds, interval))
-    columns = ("mean", "std", "lowest to highest") if of.has_seeds else ("value",)
+    columns = ("mean", "std", "lowest to highest") if _has_seeds(of) else ("value",)
     head = ("model", "figure", *columns, "95 % interval")
     return ReportTable(
         "All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2
@@ -277,11 +276,11 @@ def _figures(of: Content) -> ReportTable:
 def _notes_on_intervals(of: Content) -> Iterator[str]:
     if of.tested is None:
         return
-    mean = "the mean over the seeds" if of.has_seeds else "each figure"
+    mean = "the mean over the seeds" if _has_seeds(of) else "each figure"
     yield _INTERVAL_NOTE.format(
         mean=mean, resamples=of.tested.resamples, patients=of.tested.patients
     )
-    if of.has_seeds:
+    if _has_seeds(of):
         yield _SPREAD_NOTE
     if of.points:
         yield of.points
@@ -314,7 +313,7 @@ def _pairs(of: Content) -> ReportTable:
         areas.append(_HOLM_NOTE.format(count=len(of.pairs)))
     if of.tested and len(of.tested.class_names) > 2:
         areas = [_MACRO_NOTE]
-    seeds = _SEEDS_NOTE.format(difference=_OF_SEEDS if of.has_seeds else _OF_ONE_SEED)
+    seeds = _SEEDS_NOTE.format(difference=_OF_SEEDS if _has_seeds(of) else _OF_ONE_SEED)
     notes = (_PAIRS_NOTE, seeds, *areas, _MCNEMAR_NOTE)
     return ReportTable("Pairs", head, tuple(rows), notes, num_names=2)
 
