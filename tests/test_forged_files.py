@@ -37,7 +37,7 @@ from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions, EvaluationOptions
 from trainer.reports import verdict
-from trainer.runs import compared, looks, resuming, run_directory, trained
+from trainer.runs import evaluated, looks, resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
@@ -123,9 +123,12 @@ def _read_evaluation(folder: Path) -> None:
 def _make_comparison(folder: Path) -> None:
     for name in ("a", "b"):
         stored_runs.make(folder / name)
-        files.save_json(folder / name / compared.OPERATING_POINT, {"threshold": 0.5})
-    lengths = {"max_epochs": 3, "patience": 5, "schedule_epochs": 0}
-    files.save_json(folder / compare.FINISHED, {"a": lengths})
+        files.save_json(
+            folder / name / evaluated.OPERATING_POINT, {"threshold": 0.5, "rule": "youden"}
+        )
+    ended = {"max_epochs": 3, "patience": 5, "schedule_epochs": 0}
+    settings = {"evaluation": {"operating_point": "youden"}}
+    files.save_json(folder / compare.FINISHED, {"a": {**ended, **settings}, "b": ended})
 
 
 def _read_comparison(folder: Path) -> Sequence[Callable[[], Any]]:

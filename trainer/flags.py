@@ -124,7 +124,8 @@ def define() -> None:
     flags.DEFINE_string(
         "model_dir",
         "",
-        "run directory, local or gs://…; empty: a new runs/<dataset>-<backbone>-<time>",
+        "run directory, local or gs://…; empty: a new runs/<dataset>-<backbone>-<time>; of "
+        "--mode=compare, the local folder of all its runs and tables",
     )
     modes = "; ".join(f"{mode.name}: {mode.help}" for mode in MODES.values())
     define_option("mode", "train", option_groups.Option(modes, choices=tuple(MODES)))

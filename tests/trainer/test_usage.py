@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
         (["--max_epochs", "2", "3"], "unexpected argument '3': --max_epochs takes one value; put"),
         (["--use_all_samples", "false"], "write --use_all_samples=false, or --nouse_all_samples"),
         (["--seed=1e3"], "seed (1e3) must be a whole number, in digits; did you mean 1000?"),
+        (["--seeds=0,1,2"], "must be a whole number: how many there are; --seed is the first."),
         (["--seed=4294967296"], "seed (4294967296) must be less than 4294967296."),
         (["--learning_rate=0,001"], "must be a number, with a point; did you mean 0.001?"),
         (["--dropout=50%"], "must be a number, without a unit; did you mean 0.5?"),

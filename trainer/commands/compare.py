@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Said before anything is done.
 import dataclasses
 import pathlib
 import time
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import filelock
 
@@ -23,7 +23,7 @@ from trainer import option_groups
 from trainer.commands import isolated_run
 from trainer.config import LENGTHS, Config
 from trainer.distribution import cluster
-from trainer.errors import ConfigError, RunError
+from trainer.errors import RunError
 from trainer.options import ComparisonOptions, contests
 from trainer.reports.comparisons import comparison_report
 from trainer.runs import claims, compared, evaluated, resuming, run_directory, trained
@@ -38,15 +38,19 @@ if TYPE_CHECKING:
     from trainer.reports.comparisons.comparison_report import Comparison
 
 FINISHED = "finished.json"
-"""The runs that have ended, each with its lengths: none is trained or evaluated again."""
+"""The runs that have ended, each with its lengths and how it was evaluated.
+
+None of them is trained again, and none evaluated again, unless these have changed.
+"""
 
 
-class _Lengths(TypedDict):
-    """Options that decide when a run ends."""
+class _Ended(TypedDict):
+    """Options that decide when a run ends, and how it is evaluated."""
 
     max_epochs: documents.Count
     patience: documents.Count
     schedule_epochs: documents.Count
+    evaluation: NotRequired[dict[str, Any]]
 
 
 def compare(runs: Sequence[Run | str | pathlib.Path]) -> Comparison:
@@ -97,8 +101,6 @@ def _show(found: Comparison, place: str) -> None:
     # The figures of many runs fill screens; they are in the files.
     console.say(found.to_text(colour=console.wants_colour(), is_short=found.with_paper))
     if place and _is_writer():
-        if "://" in place:
-            raise ConfigError(f"model_dir ({place}) must be a local folder for --mode=compare.")
         found.save(pathlib.Path(place).expanduser())
         paths = (f"  {place.rstrip('/')}/{name}" for name in comparison_report.FILES)
         console.say("\n".join(["written:", *paths]))
@@ -242,30 +244,36 @@ class _Clock:
         return f"about {minutes} min" if minutes else "less than a minute"
 
 
-def _lengths(config: Config) -> dict[str, int]:
-    return {name: getattr(config.optimization, name) for name in LENGTHS}
+def _ended(config: Config) -> dict[str, Any]:
+    """Returns what `finished.json` has of a run with these options."""
+    lengths = {name: getattr(config.optimization, name) for name in LENGTHS}
+    return {**lengths, "evaluation": dataclasses.asdict(config.evaluation)}
 
 
-def _finished(folder: pathlib.Path) -> dict[str, _Lengths]:
+def _finished(folder: pathlib.Path) -> dict[str, _Ended]:
     path = folder / FINISHED
     if not path.exists():
         return {}
-    found: dict[str, _Lengths] = documents.load(
-        path, dict[str, _Lengths], way_out="remove it: the runs are then evaluated again"
+    found: dict[str, _Ended] = documents.load(
+        path, dict[str, _Ended], way_out="remove it: the runs are then evaluated again"
     )
     return found
 
 
 def _is_finished(name: str, config: Config, folder: pathlib.Path) -> bool:
-    """Whether a run has ended with these lengths; with larger ones it continues."""
+    """Whether a run has ended with these lengths, and was evaluated as it would be now.
+
+    With larger lengths it continues. Evaluated otherwise, or by an earlier version, which did not
+    record how, it is only evaluated again: `--mode=train` does that for a finished run.
+    """
     directory = run_directory.at(config)
     is_there = directory.has(claims.BEST_MODEL) and directory.has(evaluated.REPORT)
-    return is_there and _finished(folder).get(name) == _lengths(config)
+    return is_there and _finished(folder).get(name) == _ended(config)
 
 
 def _note_finished(name: str, config: Config, folder: pathlib.Path) -> None:
     if _is_writer():
-        files.save_json(folder / FINISHED, {**_finished(folder), name: _lengths(config)})
+        files.save_json(folder / FINISHED, {**_finished(folder), name: _ended(config)})
 
 
 def _groups(

@@ -9,7 +9,7 @@ cover what another source, another seed of the training, or the choice of the mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.stats
@@ -17,12 +17,15 @@ import scipy.stats
 from trainer.evaluation import resampling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from trainer.evaluation.predictions import Predictions
     from trainer.evaluation.resampling import PatientBootstrap
+
+    Floats = npt.NDArray[np.floating[Any]]
+    Decided = tuple[Predictions, npt.NDArray[np.intp]]
 
 _OF_EXAMPLES = ("brier", "log_loss", "ece")
 """Means over all examples; what is left compares classes, and depends on the rarest."""
@@ -44,20 +47,48 @@ def of(
       drawn: resamples of the same examples.
       threshold: as in `resampling.distributions`.
     """
-    spread = resampling.distributions(table, drawn, threshold)
     decided = table.predicted if threshold is None else table.decided(threshold)
-    shares = _counted_by(table, decided)
-    behind = {name: patients_of(table, rows) for name, rows in shares.items()}
+    spread = resampling.distributions(table, drawn, threshold)
+    return of_means(spread, [(table, decided)])
+
+
+def of_means(means: Mapping[str, Floats], models: Sequence[Decided]) -> dict[str, Interval]:
+    """Returns the interval of the mean of each figure over models of the same examples.
+
+    Of one model, what `of` returns.
+
+    Args:
+      means: by figure: the mean over the models in each resample, [R].
+      models: each with the classes that it decides for.
+    """
+    patients = patients_behind(means, models)
+    found = {name: resampling.interval(values, patients[name]) for name, values in means.items()}
+    counted = [_counted_by(table, decided) for table, decided in models]
+    for name in counted[0]:
+        if name in found and found[name] is None and patients[name]:
+            right = [
+                decided[of_model[name]] == table.label[of_model[name]]
+                for (table, decided), of_model in zip(models, counted, strict=True)
+            ]
+            found[name] = _exact(np.concatenate(right), patients[name])
+    return found
+
+
+def patients_behind(names: Iterable[str], models: Sequence[Decided]) -> dict[str, int]:
+    """Returns how many patients each figure depends on; of several models, the fewest."""
+    names = tuple(names)
+    of_models = [_patients_behind(names, *model) for model in models]
+    return {name: min(found[name] for found in of_models) for name in names}
+
+
+def _patients_behind(
+    names: Iterable[str], table: Predictions, decided: npt.NDArray[np.intp]
+) -> dict[str, int]:
+    counted = _counted_by(table, decided)
+    behind = {name: patients_of(table, rows) for name, rows in counted.items()}
     behind |= dict.fromkeys(_OF_EXAMPLES, patients_of(table))
     rarest = fewest_patients(table)
-    found = {
-        name: resampling.interval(values, behind.get(name, rarest))
-        for name, values in spread.items()
-    }
-    for name, rows in shares.items():
-        if found[name] is None:
-            found[name] = _exact(decided[rows] == table.label[rows], behind[name])
-    return found
+    return {name: behind.get(name, rarest) for name in names}
 
 
 def patients_of(table: Predictions, rows: npt.NDArray[np.bool_] | slice = slice(None)) -> int:

@@ -23,7 +23,8 @@ class ComparisonOptions(option_groups.Group):
     )
     seeds: int = option(
         3,
-        "number of runs that --mode=compare trains of each backbone: with --seed and the next ones",
+        "how many runs --mode=compare trains of each backbone; --seed is the seed of the first, "
+        "and the others have the next ones",
         minimum=1,
         below=1000,
         of_result=False,

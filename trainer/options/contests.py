@@ -18,6 +18,7 @@ from trainer import backbones
 from trainer.errors import ConfigError
 from trainer.options import initial_weights
 from trainer.options.model import ALL_LAYERS
+from trainer.storage import contents, locations
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def check(
       ConfigError: when there is nothing to compare, or options contradict each other.
     """
     if comparison.runs:
+        _check_runs(comparison.run_dirs, model_dir)
         return
     if not comparison.backbones:
         raise ConfigError(
@@ -124,13 +126,46 @@ def check(
             f"local_workers ({given['local_workers']}) starts other processes, and --mode=compare "
             "trains each run in one of its own; leave it out."
         )
+    _require_local(model_dir)
+    for run in planned(comparison, model, first_seed):
+        own = f"{model_dir}/{run.name}" if model_dir else ""
+        initial_weights.check(run.model, own, f"--weights={run.backbone}=")
+
+
+def _require_local(model_dir: str) -> None:
     if "://" in model_dir:
         raise ConfigError(
             f"model_dir ({text.one_line(model_dir):.200}) must be a local folder for "
             "--mode=compare; copy it into the bucket when it has ended."
         )
-    for run in planned(comparison, model, first_seed):
-        initial_weights.check(run.model, f"{model_dir}/{run.name}" if model_dir else "")
+
+
+def _check_runs(dirs: Sequence[str], model_dir: str) -> None:
+    """Checks that finished runs differ, and that none of them would get the tables.
+
+    Raises:
+      ConfigError: when not.
+    """
+    _require_local(model_dir)
+    for place in dirs:
+        try:
+            locations.check(place)
+        except locations.LocationError as error:
+            raise ConfigError(f"runs ({text.one_line(place):.200}) {error}.") from error
+    require_distinct(dirs)
+    if model_dir and contents.results_in(contents.entries(pathlib.Path(model_dir).expanduser())):
+        raise ConfigError(
+            f"model_dir ({text.one_line(model_dir):.200}) is a run's own directory; name another "
+            "folder for the tables, or leave it out."
+        )
+
+
+def require_distinct(dirs: Sequence[str]) -> None:
+    """Raises ConfigError if two of some run directories are the same folder, however spelt."""
+    places = [locations.resolved(path) for path in dirs]
+    for path, place in zip(dirs, places, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"runs ({text.one_line(path):.200}) names one run twice.")
 
 
 def _weights(weights: str, names: Sequence[str]) -> dict[str, str]:

@@ -12,10 +12,15 @@ from trainer.storage import locations
 from trainer.system import text
 
 
-def check(model: ModelOptions, model_dir: str = "") -> None:
+def check(model: ModelOptions, model_dir: str = "", flag: str = "--weights=") -> None:
     """Checks what would end a run only after TensorFlow has loaded, or make it worthless.
 
     Not when a config is created: a finished run must open where its weights file is not.
+
+    Args:
+      model: the options of the network.
+      model_dir: the directory of the run; may be empty.
+      flag: what a user writes before the path of a file.
 
     Raises:
       ConfigError: for weights that don't exist, can't be, or are the run's own, for more layers
@@ -39,7 +44,7 @@ def check(model: ModelOptions, model_dir: str = "") -> None:
         )
     if weights not in ("imagenet", "none"):
         if for_resuming(model, model_dir) == weights:
-            _check_weights_file(weights)
+            _check_weights_file(weights, flag)
         _check_other_run(weights, model_dir)
 
 
@@ -72,14 +77,14 @@ def for_resuming(model: ModelOptions, model_dir: str) -> str:
     return named if has_frozen else "none"
 
 
-def absence(path: pathlib.Path) -> str:
+def absence(path: pathlib.Path, flag: str = "--weights=") -> str:
     """Returns the message for a file of weights that isn't there."""
     if path.parent.is_dir() and path.name == "best.keras":
         return (
             f"weights ({path.parent}) has no best.keras: no run has finished there{_around(path)}."
         )
     return (
-        f"weights file {path} does not exist; give --weights=PATH of one that does (a run whose "
+        f"weights file {path} does not exist; give {flag}PATH of one that does (a run whose "
         "frozen layers came from a file resumes with a copy of it, until it has a best.keras)."
     )
 
@@ -90,15 +95,21 @@ def _around(path: pathlib.Path) -> str:
     return f"; give --weights={text.quoted(str(runs[0]))}" if runs else ""
 
 
-def _check_weights_file(weights: str) -> None:
+def _check_weights_file(weights: str, flag: str) -> None:
     path = path_of(weights)
+    first, is_listed, value = weights.partition("=")
+    if is_listed and first in backbones.REGISTRY and not path.exists():
+        raise ConfigError(
+            f"weights ({text.bare(weights):.200}) is a list, which is for --mode=compare; give "
+            f"{text.quoted(f'{flag}{value}')}."
+        )
     if not weights or path.suffix not in (".keras", ".h5"):
         raise ConfigError(
             f"weights ({text.bare(weights):.200}) must be imagenet, none, a .weights.h5, .h5 or "
             ".keras file, or a run directory."
         )
     if not path.is_file():
-        raise ConfigError(absence(path))
+        raise ConfigError(absence(path, flag))
 
 
 def _check_other_run(weights: str, model_dir: str) -> None:

@@ -26,7 +26,9 @@ class ModelOptions(option_groups.Group):
     weights: str = option(
         "imagenet",
         "initial weights: imagenet, none (random), the path of a .weights.h5, .h5 or .keras file "
-        "with the backbone in it, or a run directory, whose trained head is also taken if it fits",
+        "with the backbone in it, or a run directory, whose trained head is also taken if it fits; "
+        "for --mode=compare also a folder with a file named after each backbone, or a list: "
+        "vgg16=FILE,mobilenet_v2=imagenet",
         of_result=False,
     )
     image_size: int = option(

@@ -7,6 +7,7 @@ Lee and Abuan, "Detection of Pneumonia from Digital X-ray Images Through Transfe
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,12 +15,42 @@ if TYPE_CHECKING:
 
 AUTHORS = "Lee & Abuan"
 SPLIT = "by image; not leak-free"
+TEST_IMAGES = 1465
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedRow:
+    """A row of the paper's Table 1.
+
+    Attributes:
+      backbone: the registry's name.
+      name: the paper's.
+      accuracy: in percent, with the paper's digits.
+      macro_recall: the same.
+    """
+
+    backbone: str
+    name: str
+    accuracy: str
+    macro_recall: str
+
+    @property
+    def percentages(self) -> dict[str, str]:
+        """By figure: in percent, with the paper's digits."""
+        return {"macro_recall": self.macro_recall, "accuracy": self.accuracy}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By figure: of 1."""
+        return {name: float(f"{digits}e-2") for name, digits in self.percentages.items()}
+
+
 ROWS = (
-    ("VGG16", 94.40, 92),
-    ("InceptionResNetV2", 71.88, 49),
-    ("MobileNetV2", 72.76, 50),
+    PublishedRow("vgg16", "VGG16", "94.40", "92"),
+    PublishedRow("inception_resnet_v2", "InceptionResNetV2", "71.88", "49"),
+    PublishedRow("mobilenet_v2", "MobileNetV2", "72.76", "50"),
 )
-"""Backbone, accuracy in percent, macro recall in percent."""
+OF_BACKBONE = {row.backbone: row for row in ROWS}
 MAJORITY = "Always answering PNEUMONIA scores 72.97 % there, and 50 % macro recall."
 _PROTOCOLS = {
     "grouped": "by patient; leak-free",

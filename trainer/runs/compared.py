@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 from trainer.errors import ConfigError
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import Contestant
+from trainer.evaluation.pairs.contestants import Contestant
+from trainer.options import contests
 from trainer.reports.comparisons import comparison_report, comparison_tables
+from trainer.runs import evaluated
 from trainer.storage import documents
 from trainer.system import text
 
@@ -28,13 +30,12 @@ if TYPE_CHECKING:
     from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.trained import Run
 
-OPERATING_POINT = "operating_point.json"
-
 
 class _Point(TypedDict):
     """What is read of `operating_point.json`."""
 
     threshold: NotRequired[Annotated[float, documents.at_least(0)] | None]
+    rule: NotRequired[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +69,13 @@ def of_runs(runs: Sequence[Run]) -> Comparison:
         for name, run in zip(_names(runs), runs, strict=True)
     }
     # A model is paired with another, whatever their seeds.
+    points = _Points.of(groups)
     sides = [
-        Contestant(name, {0: run.predictions}, _points({0: run}))
+        Contestant(name, {0: run.predictions}, points.thresholds({0: run}))
         for name, run in zip(groups, runs, strict=True)
     ]
-    return _compared(groups, sides, [(sides[0], other) for other in sides[1:]])
+    found = _compared(groups, sides, [(sides[0], other) for other in sides[1:]])
+    return dataclasses.replace(found, points=points.note)
 
 
 def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
@@ -82,17 +85,19 @@ def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
       ConfigError: when the runs have other classes or test examples.
       RunError: when a run has no evaluation, or it can't be read.
     """
+    points = _Points.of(groups)
     sides = [
         Contestant(
             name,
             {seed: run.predictions for seed, run in group.runs.items()},
-            _points(group.runs),
+            points.thresholds(group.runs),
         )
         for name, group in groups.items()
         if group.runs
     ]
     pairs = [(a, b) for a, b in itertools.combinations(sides, 2) if set(a.tables) & set(b.tables)]
-    return dataclasses.replace(_compared(groups, sides, pairs), with_paper=True)
+    found = _compared(groups, sides, pairs)
+    return dataclasses.replace(found, points=points.note, with_paper=True)
 
 
 def _compared(
@@ -151,18 +156,57 @@ def remark(run: Run) -> str:
     )
 
 
-def _points(runs: Mapping[int, Run]) -> dict[int, float]:
-    """Returns the threshold of each run that has an operating point, by seed."""
-    found = {seed: _threshold(run) for seed, run in runs.items()}
-    return {seed: threshold for seed, threshold in found.items() if threshold is not None}
+@dataclasses.dataclass(frozen=True)
+class _Points:
+    """The operating points of runs, which are comparable where one rule has chosen all of them.
+
+    Attributes:
+      by_path: of the runs that have one, by their path: its rule, and the threshold.
+    """
+
+    by_path: Mapping[str, tuple[str, float]]
+
+    @classmethod
+    def of(cls, groups: Mapping[str, RunGroup]) -> _Points:
+        """Reads those of all runs."""
+        runs = [run for group in groups.values() for run in group.runs.values()]
+        return cls({run.path: point for run in runs if (point := _point(run))})
+
+    @property
+    def rules(self) -> list[str]:
+        """The distinct rules, in the order of the runs."""
+        return list(dict.fromkeys(rule for rule, _ in self.by_path.values()))
+
+    @property
+    def note(self) -> str:
+        """What the tables say of them; empty where no run has one."""
+        if not self.by_path:
+            return ""
+        if len(self.rules) == 1:
+            return f"Operating points: chosen on validation by {self.rules[0]}, in each run."
+        return (
+            f"Figures at the operating points are left out: the runs chose them by different rules "
+            f"({', '.join(self.rules)}). Their commands, with one --operating_point, evaluate them "
+            "again."
+        )
+
+    def thresholds(self, runs: Mapping[int, Run]) -> dict[int, float]:
+        """Returns the threshold of each run that has one, by seed; none if rules differ."""
+        if len(self.rules) > 1:
+            return {}
+        of_seeds = {seed: self.by_path.get(run.path) for seed, run in runs.items()}
+        return {seed: point[1] for seed, point in of_seeds.items() if point}
 
 
-def _threshold(run: Run) -> float | None:
-    path = run.directory.path / OPERATING_POINT
+def _point(run: Run) -> tuple[str, float] | None:
+    """Returns the rule and the threshold of a run's operating point, if it has one."""
+    path = run.directory.path / evaluated.OPERATING_POINT
     if not path.exists():
         return None
     read: _Point = documents.load(path, _Point, way_out="evaluate the run again")
-    return read.get("threshold")
+    threshold = read.get("threshold")
+    rule = text.one_line(read.get("rule", "a rule that is not recorded"))
+    return None if threshold is None else (f"{rule:.80}", threshold)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -172,8 +216,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
       ConfigError: for a run that is given twice.
     """
     paths = [run.path.rstrip("/") for run in runs]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ConfigError(f"runs ({text.one_line(path):.200}) names one run twice.")
+    contests.require_distinct(paths)
     short = [pathlib.PurePosixPath(path).name or path for path in paths]
     return short if len(set(short)) == len(short) else paths

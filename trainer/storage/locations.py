@@ -66,6 +66,11 @@ def is_remote(path: str) -> bool:
     return bool(colon) and scheme.lower() in _SCHEMES and scheme.lower() != "file"
 
 
+def resolved(path: str) -> str:
+    """Returns the one spelling of a folder: absolute, without `..` and links; a URL's, as it is."""
+    return path.rstrip("/") if is_url(path) else os.path.realpath(pathlib.Path(path).expanduser())
+
+
 def check(path: str) -> None:
     """Raises LocationError unless `path` is local or a well-formed `gs://bucket/prefix`."""
     if is_url(path):

@@ -226,6 +226,8 @@ def number(name: str, value: str, *, is_whole: bool) -> str:
       value: as the user wrote it.
       is_whole: whether the option takes whole numbers.
     """
+    if name == "seeds" and "," in value:
+        return ": how many there are; --seed is the first."
     with contextlib.suppress(ValueError, OverflowError):
         bare = None if is_whole and "%" in value else _without_unit(name, value)
         if bare is not None and (bare.is_integer() or not is_whole):

@@ -20,7 +20,7 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
 from trainer.reports.comparisons import comparison_report
-from trainer.runs import compared
+from trainer.runs import evaluated
 
 WITHOUT_TENSORFLOW = """
 import sys, trainer
@@ -87,16 +87,29 @@ def test_runs_of_one_folder_name_are_told_apart_by_their_paths(finished, tmp_pat
 
 
 def test_operating_points_are_compared_where_both_runs_have_one(copies):
-    (copies[0] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.4}')
-    (copies[1] / compared.OPERATING_POINT).unlink()
+    (copies[0] / evaluated.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.4}')
+    (copies[1] / evaluated.OPERATING_POINT).unlink()
     assert not trainer.compare(copies).pairs[0].mcnemar_at_point
-    (copies[1] / compared.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.6}')
+    (copies[1] / evaluated.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.6}')
     found = trainer.compare(copies)
     table = trainer.open_run(copies[0]).predictions
     accuracy = (table.decided(0.4) == table.label).mean()
     assert found.rows[0].summaries["accuracy_at_point"].mean == pytest.approx(accuracy)
     assert found.pairs[0].mcnemar_at_point
     assert "rank-1 accuracy at the operating point (%)" in str(found)
+    assert str(found).count("chosen on validation by youden, in each run") == 1
+
+
+def test_points_of_different_rules_are_left_out_with_a_sentence(copies):
+    for run, rule in zip(copies, ("youden", "sensitivity=0.99"), strict=True):
+        written = {"rule": rule, "threshold": 0.4}
+        (run / evaluated.OPERATING_POINT).write_text(json.dumps(written))
+    found = trainer.compare(copies)
+    assert not any(name.endswith("_at_point") for name in found.figure_names)
+    assert not found.pairs[0].mcnemar_at_point
+    shown = " ".join(str(found).split())
+    assert shown.count("by different rules (youden, sensitivity=0.99)") == 1
+    assert found.to_json()["operating_points"].startswith("Figures at the operating points are")
 
 
 def _without_evaluation(run: Path) -> None:
@@ -128,6 +141,8 @@ def test_one_run_alone_is_refused(finished):
         trainer.compare([finished[0]])
     with pytest.raises(ConfigError, match="names one run twice"):
         trainer.compare([finished[0], f"{finished[0]}/"])
+    with pytest.raises(ConfigError, match="names one run twice"):
+        trainer.compare([finished[0], finished[1] / ".." / finished[0].name])
     with pytest.raises(ConfigError, match="must be a list of two or more runs"):
         trainer.compare(str(finished[0]))
 
@@ -177,6 +192,37 @@ def test_a_finished_comparison_trains_nothing(contest, capsys):
     assert "2 runs" not in said
     assert model.stat().st_mtime_ns == before
     assert len(found.rows[0].runs) == 2
+
+
+def test_a_run_has_ended_only_if_it_was_evaluated_as_it_would_be_now(contest):
+    name, folder = "small_cnn-seed0", Path(contest.model_dir)
+    own = Config.from_flat(contest.to_flat() | {"model_dir": f"{folder}/{name}"})
+    assert compare._is_finished(name, own, folder)
+    for changed in ({"operating_point": "cost=10:1"}, {"judge_by": "source"},
+                    {"prevalence": 0.1}, {"prior_correction": "em"}):  # fmt: skip
+        other = Config.from_flat(own.to_flat() | changed)
+        assert not compare._is_finished(name, other, folder), changed
+
+
+def test_what_an_earlier_version_noted_is_read_and_the_run_evaluated_again(contest, tmp_path):
+    folder, name = Path(contest.model_dir), "small_cnn-seed0"
+    earlier = {**compare._finished(folder)[name]}
+    del earlier["evaluation"]
+    (tmp_path / compare.FINISHED).write_text(json.dumps({name: earlier}))
+    own = Config.from_flat(contest.to_flat() | {"model_dir": f"{folder}/{name}"})
+    assert compare._finished(tmp_path) == {name: earlier}
+    assert not compare._is_finished(name, own, tmp_path)
+
+
+@pytest.mark.slow
+def test_another_operating_point_evaluates_again_and_trains_nothing(contest, tmp_path, capfd):
+    folder = shutil.copytree(contest.model_dir, tmp_path / "contest")
+    rule = "sensitivity=0.99"
+    changed = {"operating_point": rule, "seeds": 1, "model_dir": str(folder)}
+    found = compare.run(Config.from_flat(contest.to_flat() | changed))
+    assert f"by {rule}, in each run" in found.points
+    assert "nothing is trained, and its model is evaluated again" in capfd.readouterr().out
+    assert compare._finished(folder)["small_cnn-seed0"]["evaluation"]["operating_point"] == rule
 
 
 def test_fewer_seeds_are_a_part_of_it(contest):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.options import ComparisonOptions, ModelOptions, contests
+from trainer.options import ComparisonOptions, ModelOptions, contests, initial_weights
 
 PAIR = ("vgg16", "mobilenet_v2")
 
@@ -118,6 +118,9 @@ def test_options_that_name_nothing_to_compare_are_refused(options, message):
         ({"backbones": "vgg16"}, {"local_workers": 2}, "", "local_workers (2) starts other"),
         ({"backbones": "vgg16"}, {}, "gs://hospital/c", "(gs://hospital/c) must be a local folder"),
         ({"backbones": "small_cnn"}, {}, "", "small_cnn has no ImageNet weights"),
+        ({"runs": "a,b"}, {}, "gs://hospital/c", "(gs://hospital/c) must be a local folder"),
+        ({"runs": "a,b/../a"}, {}, "", "runs (a) names one run twice."),
+        ({"runs": "a,ftp://b"}, {}, "", "runs (ftp://b) has the scheme ftp://"),
     ],
 )
 def test_what_a_comparison_can_not_do_is_refused_before_it_starts(
@@ -125,6 +128,24 @@ def test_what_a_comparison_can_not_do_is_refused_before_it_starts(
 ):
     with pytest.raises(ConfigError, match=re.escape(message)):
         contests.check(ComparisonOptions(**options), ModelOptions(), 0, model_dir, given)
+
+
+@pytest.mark.parametrize("result", ["report.json", "best.keras"])
+def test_tables_are_not_written_into_a_run(tmp_path, result):
+    (tmp_path / result).touch()
+    runs = ComparisonOptions(runs=f"{tmp_path},b")
+    with pytest.raises(ConfigError, match="is a run's own directory; name another folder"):
+        contests.check(runs, ModelOptions(), 0, str(tmp_path), {})
+
+
+def test_a_file_of_weights_that_is_absent_is_named_as_in_the_list():
+    options, model = ComparisonOptions(backbones="vgg16"), ModelOptions(weights="vgg16=/no/w.h5")
+    with pytest.raises(
+        ConfigError, match=r"w\.h5 does not exist; give --weights=vgg16=PATH of one"
+    ):
+        contests.check(options, model, 0, "", {})
+    with pytest.raises(ConfigError, match="is a list, which is for --mode=compare; give "):
+        initial_weights.check(model)
 
 
 def test_finished_runs_need_nothing_else():

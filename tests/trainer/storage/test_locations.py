@@ -66,3 +66,11 @@ def test_what_is_neither_a_path_nor_an_address_is_refused(path, reason):
 def test_local_paths_are_taken(path):
     locations.check(path)
     locations.check_local(path)
+
+
+def test_a_folder_has_one_spelling_however_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("runs")
+    spelt = ("runs/a", "x/../runs/a", "./runs/a/", "link/a", f"{tmp_path}/runs/a")
+    assert {locations.resolved(path) for path in spelt} == {f"{tmp_path.resolve()}/runs/a"}
+    assert locations.resolved("gs://hospital/runs/") == "gs://hospital/runs"

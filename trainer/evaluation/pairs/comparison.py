@@ -1,9 +1,9 @@
 """Compares models on the same test examples: which is better, and by more than chance?
 
-A `Contestant` is one model, or one kind of model trained with several seeds. `pair` compares two of
-them, `Summary` describes one:
+`pair` compares two contestants, each a model or a kind of model with several seeds; `Summary`
+describes one:
 
-    a, b = (comparison.Contestant(name, {0: table}) for name, table in tables.items())
+    a, b = (contestants.Contestant(name, {0: table}) for name, table in tables.items())
     comparison.require_same_examples([a, b])
     drawn = resampling.PatientBootstrap(a.patient_id)
     found = comparison.pair(a, b, drawn)
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,90 +35,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from trainer.evaluation.pairs.contestants import Contestant
     from trainer.evaluation.pairs.delong import AreaTest
     from trainer.evaluation.predictions import Predictions
     from trainer.evaluation.resampling import PatientBootstrap
-
-    Floats = npt.NDArray[np.floating[Any]]
-    Decisions = npt.NDArray[np.intp]
-
-AT_POINT = "_at_point"
-"""Ends the names of figures of decisions at the operating point."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contestant:
-    """One model, or one kind of model with several seeds.
-
-    Attributes:
-      name: what it is called in tables.
-      tables: by seed: the predictions for the test examples, each in the order of file names.
-      thresholds: by seed: from which probability on the positive class is predicted at the
-        operating point of that model; empty where a model has none.
-    """
-
-    name: str
-    tables: Mapping[int, Predictions]
-    thresholds: Mapping[int, float] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Sorts the rows of each table: the order of examples means nothing."""
-        ordered = {seed: table.take(_order(table)) for seed, table in self.tables.items()}
-        object.__setattr__(self, "tables", ordered)
-
-    @property
-    def first(self) -> Predictions:
-        """The table of the first seed: labels and patients are those of all."""
-        return next(iter(self.tables.values()))
-
-    @property
-    def patient_id(self) -> npt.NDArray[np.str_]:
-        """[N] str: the patient of each example."""
-        return self.first.patient_id
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether there are two classes, of which the second is the positive one."""
-        return len(self.first.class_names) == 2
-
-    @property
-    def has_points(self) -> bool:
-        """Whether every model has an operating point."""
-        return self.is_binary and set(self.thresholds) >= set(self.tables)
-
-    def limited_to(self, seeds: Sequence[int]) -> Contestant:
-        """Returns the models of these seeds alone."""
-        return dataclasses.replace(
-            self,
-            tables={seed: self.tables[seed] for seed in seeds},
-            thresholds={s: self.thresholds[s] for s in seeds if s in self.thresholds},
-        )
-
-    def figures(self, drawn: PatientBootstrap) -> dict[str, Floats]:
-        """Returns each figure by seed and resample, [S, R]; what some seed lacks is left out.
-
-        Args:
-          drawn: resamples of these examples, in the order of file names.
-        """
-        by_seed = [self._figures_of(seed, drawn) for seed in self.tables]
-        shared = [name for name in by_seed[0] if all(name in found for found in by_seed)]
-        return {name: np.stack([found[name] for found in by_seed]) for name in shared}
-
-    def _figures_of(self, seed: int, drawn: PatientBootstrap) -> dict[str, Floats]:
-        found = resampling.distributions(self.tables[seed], drawn)
-        if self.has_points:
-            at_point = resampling.distributions(self.tables[seed], drawn, self.thresholds[seed])
-            found |= {f"{name}{AT_POINT}": values for name, values in at_point.items()}
-        return found
-
-    def decisions(self, seed: int, *, at_point: bool) -> Decisions:
-        """[N]: the predicted class of each example, by the highest probability or at the point."""
-        table = self.tables[seed]
-        return table.decided(self.thresholds[seed]) if at_point else table.predicted
-
-
-def _order(table: Predictions) -> npt.NDArray[np.intp]:
-    return np.lexsort((table.label, table.patient_id, table.file_name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +92,10 @@ def _listed(pair_of: tuple[float, float] | None) -> list[float] | None:
 
 def summarise(of: Contestant, drawn: PatientBootstrap) -> dict[str, Summary]:
     """Returns every figure of a contestant: a value by seed, and the interval of their mean."""
-    own = of.figures(resampling.PatientBootstrap.undrawn(of.patient_id))
-    spread = of.figures(drawn)
+    found = of.mean_intervals(drawn)
     return {
-        name: Summary(
-            tuple(map(_defined, values[:, 0].tolist())),
-            resampling.interval(spread[name].mean(axis=0)),
-        )
-        for name, values in own.items()
+        name: Summary(tuple(map(_defined, values[:, 0].tolist())), found[name])
+        for name, values in of.figures().items()
     }
 
 
@@ -320,20 +235,21 @@ def _test_areas(
 
 
 def _test_accuracies(a: Contestant, b: Contestant, *, at_point: bool) -> dict[int, McNemar]:
-    decided = functools.partial(Contestant.decisions, at_point=at_point)
-    return {seed: mcnemar(a.first.label, decided(a, seed), decided(b, seed)) for seed in a.tables}
+    decided = [{s: side.decisions(s, at_point=at_point) for s in side.tables} for side in (a, b)]
+    return {seed: mcnemar(a.first.label, *(of[seed] for of in decided)) for seed in a.tables}
 
 
 def _differences(
     a: Contestant, b: Contestant, drawn: PatientBootstrap
 ) -> Iterator[tuple[str, Difference]]:
-    whole = resampling.PatientBootstrap.undrawn(a.patient_id)
-    own, spread = ([side.figures(how) for side in (a, b)] for how in (whole, drawn))
+    own, spread = [side.figures() for side in (a, b)], [side.figures(drawn) for side in (a, b)]
+    patients = [side.patients_behind() for side in (a, b)]
     for name in own[0]:
         if name in own[1]:
             value = float((own[0][name] - own[1][name]).mean())
             means = spread[0][name].mean(axis=0) - spread[1][name].mean(axis=0)
-            yield name, Difference(_defined(value), resampling.interval(means))
+            fewest = min(behind[name] for behind in patients)
+            yield name, Difference(_defined(value), resampling.interval(means, fewest))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

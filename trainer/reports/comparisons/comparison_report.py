@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports import verdict
+from trainer.reports import paper, verdict
 from trainer.reports.comparisons import comparison_tables
 from trainer.reports.comparisons.comparison_tables import Content, ModelRow
 from trainer.reports.pages import templating
@@ -44,6 +44,7 @@ class Comparison(Content):
       tested: the test examples; None where no run has finished.
       command: that repeats it; empty from Python.
       with_paper: whether the paper's results stand beside.
+      points: a sentence about the operating points, such as their rule; may be empty.
     """
 
     @property
@@ -84,7 +85,8 @@ class Comparison(Content):
                 {**pair.to_json(), "p_value_holm": adjusted}
                 for pair, adjusted in zip(self.pairs, self.holm_p_values, strict=True)
             ],
-            "paper": comparison_tables.PAPER if self.with_paper else None,
+            "operating_points": self.points,
+            "paper": {row.backbone: row.shares for row in paper.ROWS} if self.with_paper else None,
         }
 
     def save(self, folder: pathlib.Path) -> None:

@@ -11,25 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import AT_POINT, Pair, Summary
+from trainer.evaluation.pairs.contestants import AT_POINT
+from trainer.reports import paper
 from trainer.reports.comparisons.tables import ReportTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from trainer.evaluation.pairs.comparison import Pair, Summary
     from trainer.reports.comparisons.tables import Cell
 
-PAPER = {
-    "vgg16": {"macro_recall": 0.92, "accuracy": 0.9440},
-    "inception_resnet_v2": {"macro_recall": 0.49, "accuracy": 0.7188},
-    "mobilenet_v2": {"macro_recall": 0.50, "accuracy": 0.7276},
-}
-"""Table 1 of Lee and Abuan."""
-_PAPER_TESTED = 1465
 _PAPER_NOTE = (
     "Rows of the paper: Lee and Abuan, Detection of Pneumonia from Digital X-ray Images Through "
-    "Transfer Learning, Table 1; one run each, on 1,465 test images, split by image "
-    "(--dataset=paper)."
+    f"Transfer Learning, Table 1; one run each, on {paper.TEST_IMAGES:,} test images, split by "
+    "image (--dataset=paper)."
 )
 _INTERVAL_NOTE = (
     "95 % intervals: of {mean}, by {resamples:,} resamples of the {patients:,} test patients, the "
@@ -40,11 +35,20 @@ _PAIRS_NOTE = (
     "Differences: the first less the second, of means over the seeds that both have, with the 95 % "
     "interval of the same resamples."
 )
+_SEEDS_NOTE = (
+    "p and intervals cover which patients were tested, not other seeds: compare {difference}."
+)
+_OF_SEEDS = "each difference with the standard deviation over the seeds"
+_OF_ONE_SEED = "each difference with the standard deviation over several seeds"
+_CHOICE_NOTE = (
+    "To choose the best row is to choose on the test split: its figures are optimistic then."
+)
+_MARK_NOTE = "!: a run of it must not be used, or has failed; the reason is at the end."
 _AREA_NOTE = (
     "p of ROC-AUC: for clustered data (Obuchowski 1997), the images of a patient being a cluster; "
     "this one decides. DeLong's takes all images for independent."
 )
-_HOLM_NOTE = "Holm: the p-value that holds for all {count} pairs together."
+_HOLM_NOTE = "p (Holm): adjusted for the {count} pairs (Holm)."
 _MCNEMAR_NOTE = (
     "p of accuracy: McNemar's exact test, by seed. It takes images for independent: where patients "
     "have several, rely on the interval, which is of patients."
@@ -91,8 +95,12 @@ class ModelRow:
     @property
     def label(self) -> str:
         """The name, with a mark where a run must not be used, or has failed."""
-        mark = " !" if self.warnings or self.failures else ""
-        return f"{self.name}{f' ({self.remark})' if self.remark else ''}{mark}"
+        return f"{self.name} !" if self.is_marked else self.name
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a run must not be used, or has failed."""
+        return bool(self.warnings or self.failures)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as dictionaries, lists and numbers."""
@@ -136,6 +144,7 @@ class Content:
       tested: the test examples; None where no run has finished.
       command: that repeats it; empty from Python.
       with_paper: whether the paper's results stand beside.
+      points: a sentence about the operating points, such as their rule; may be empty.
     """
 
     rows: tuple[ModelRow, ...]
@@ -143,6 +152,7 @@ class Content:
     tested: Examined | None
     command: str = ""
     with_paper: bool = False
+    points: str = ""
 
     @property
     def holm_p_values(self) -> list[float | None]:
@@ -172,6 +182,10 @@ def short_tables(of: Content) -> tuple[ReportTable, ...]:
     return tuple(table for table in (_main(of), brief) if table.rows)
 
 
+def _has_seeds(of: Content) -> bool:
+    return any(len(row.runs) > 1 for row in of.rows)
+
+
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "undefined"
@@ -192,15 +206,24 @@ def _main(of: Content) -> ReportTable:
     for row in of.rows:
         cells = [_mean(name, row.summaries[name]) for name in names if row.summaries]
         rows.append((row.label, len(row.runs), *(cells or ["failed"] * len(names))))
-        if of.with_paper and row.backbone in PAPER:
-            known = PAPER[row.backbone]
-            shown = (_shown(name, known[name]) if name in known else None for name in names)
+        if of.with_paper and (published := paper.OF_BACKBONE.get(row.backbone)):
+            shown = map(published.percentages.get, names)
             rows.append((f"  {row.name}, the paper's", 1, *shown))
     head = ("model", "runs", *map(_label, names))
-    seeds = max((len(row.runs) for row in of.rows), default=0)
-    spread = "Means ± standard deviations over the seeds, and in" if seeds > 1 else "In"
-    notes = [f"{spread} parentheses 95 % intervals over patients."]
-    return ReportTable(_title(of), head, tuple(rows), (*notes, *_notes_on_paper(of)))
+    return ReportTable(_title(of), head, tuple(rows), tuple(_notes_on_models(of)))
+
+
+def _notes_on_models(of: Content) -> Iterator[str]:
+    spread = "Means ± standard deviations over the seeds, and in" if _has_seeds(of) else "In"
+    yield f"{spread} parentheses 95 % intervals over patients."
+    if len(of.rows) > 1:
+        yield _CHOICE_NOTE
+    for remark in dict.fromkeys(row.remark for row in of.rows if row.remark):
+        names = ", ".join(row.name for row in of.rows if row.remark == remark)
+        yield f"{names}: {remark}."
+    if any(row.is_marked for row in of.rows):
+        yield _MARK_NOTE
+    yield from _notes_on_paper(of)
 
 
 def _mean(name: str, found: Summary) -> str:
@@ -218,11 +241,11 @@ def _title(of: Content) -> str:
 
 
 def _notes_on_paper(of: Content) -> Iterator[str]:
-    if of.with_paper and any(row.backbone in PAPER for row in of.rows):
+    if of.with_paper and any(row.backbone in paper.OF_BACKBONE for row in of.rows):
         yield _PAPER_NOTE
         tested = of.tested
         if tested and (
-            tested.dataset.partition("_")[0] != "paper" or tested.examples != _PAPER_TESTED
+            tested.dataset.partition("_")[0] != "paper" or tested.examples != paper.TEST_IMAGES
         ):
             yield (
                 f"The protocol differs here: {tested.dataset}, {tested.examples:,} test images. "
@@ -232,7 +255,6 @@ def _notes_on_paper(of: Content) -> Iterator[str]:
 
 def _figures(of: Content) -> ReportTable:
     """Every figure of every model, with its interval; with its spread where there are seeds."""
-    has_seeds = any(len(row.runs) > 1 for row in of.rows)
     rows: list[tuple[Cell, ...]] = []
     for row in of.rows:
         for name in of.figure_names if row.summaries else ():
@@ -241,10 +263,10 @@ def _figures(of: Content) -> ReportTable:
                 continue
             spread = None if found.spread is None else _shown(name, found.spread)
             span = _span(name, found.span) if len(found.values) > 1 else None
-            seeds = (spread, span) if has_seeds else ()
+            seeds = (spread, span) if _has_seeds(of) else ()
             interval = _span(name, found.interval)
             rows.append((row.name, _label(name), _shown(name, found.mean), *seeds, interval))
-    columns = ("mean", "std", "lowest to highest") if has_seeds else ("value",)
+    columns = ("mean", "std", "lowest to highest") if _has_seeds(of) else ("value",)
     head = ("model", "figure", *columns, "95 % interval")
     return ReportTable(
         "All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2
@@ -254,12 +276,14 @@ def _figures(of: Content) -> ReportTable:
 def _notes_on_intervals(of: Content) -> Iterator[str]:
     if of.tested is None:
         return
-    mean = "the mean over the seeds" if any(len(row.runs) > 1 for row in of.rows) else "each figure"
+    mean = "the mean over the seeds" if _has_seeds(of) else "each figure"
     yield _INTERVAL_NOTE.format(
         mean=mean, resamples=of.tested.resamples, patients=of.tested.patients
     )
-    if mean != "each figure":
+    if _has_seeds(of):
         yield _SPREAD_NOTE
+    if of.points:
+        yield of.points
 
 
 def _span(name: str, ends: tuple[float, float] | None) -> str | None:
@@ -268,7 +292,15 @@ def _span(name: str, ends: tuple[float, float] | None) -> str | None:
 
 def _pairs(of: Content) -> ReportTable:
     """The differences of each pair, with their tests."""
-    head = ("pair", "figure", "difference", "95 % interval", "p", "p (Holm)", "p, other")
+    head = (
+        "pair",
+        "figure",
+        "difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "p, images independent",
+    )
     rows: list[tuple[Cell, ...]] = []
     for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
         for name in of.figure_names:
@@ -281,7 +313,8 @@ def _pairs(of: Content) -> ReportTable:
         areas.append(_HOLM_NOTE.format(count=len(of.pairs)))
     if of.tested and len(of.tested.class_names) > 2:
         areas = [_MACRO_NOTE]
-    notes = (_PAIRS_NOTE, *areas, _MCNEMAR_NOTE)
+    seeds = _SEEDS_NOTE.format(difference=_OF_SEEDS if _has_seeds(of) else _OF_ONE_SEED)
+    notes = (_PAIRS_NOTE, seeds, *areas, _MCNEMAR_NOTE)
     return ReportTable("Pairs", head, tuple(rows), notes, num_names=2)
 
 
@@ -333,7 +366,8 @@ def tidy(of: Content) -> ReportTable:
                     None,
                 )
             )
-        for name, value in PAPER.get(row.backbone, {}).items() if of.with_paper else ():
+        published = paper.OF_BACKBONE.get(row.backbone) if of.with_paper else None
+        for name, value in published.shares.items() if published else ():
             rows.append((f"{row.name} (paper)", None, name, 1, value, *[None] * 7))
     for pair, adjusted in zip(of.pairs, of.holm_p_values, strict=True):
         for name, apart in pair.differences.items():

@@ -12,9 +12,10 @@ import sklearn.metrics
 
 from tests.support.tables import CLASSES, LABEL, POSITIVE, predictions_of
 from trainer.errors import ConfigError
-from trainer.evaluation import resampling
+from trainer.evaluation import intervals, resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import Contestant, McNemar
+from trainer.evaluation.pairs.comparison import McNemar
+from trainer.evaluation.pairs.contestants import Contestant
 from trainer.evaluation.predictions import Predictions
 
 OTHER = (0.1, 0.6, 0.7, 0.9, 0.8, 0.4, 0.6, 0.2)
@@ -196,3 +197,56 @@ def test_a_part_of_the_examples_is_refused():
 
 def test_the_classes_of_the_tables_are_these():
     assert _contestant().first.class_names == CLASSES
+
+
+def _numbered(positive, patients: int) -> Predictions:
+    names = np.array([f"p{i % patients}" for i in range(8)])
+    return dataclasses.replace(predictions_of(LABEL, positive), patient_id=names)
+
+
+@pytest.mark.parametrize(
+    "positive", [POSITIVE, OTHER, tuple(0.1 + 0.8 * label for label in LABEL)],
+    ids=["some errors", "more errors", "no error"],
+)  # fmt: skip
+@pytest.mark.parametrize("threshold", [None, 0.65])
+def test_a_models_intervals_are_those_of_its_own_evaluation(positive, threshold):
+    """With the few patients of a rare class, and the exact interval where no error was seen."""
+    table = _numbered(positive, 5)
+    drawn = resampling.PatientBootstrap(table.patient_id)
+    of = Contestant("a", {0: table}, {} if threshold is None else {0: threshold})
+    found = comparison.summarise(of, drawn)
+    ending = "" if threshold is None else "_at_point"
+    for name, ends in intervals.of(table, drawn, threshold).items():
+        assert found[f"{name}{ending}"].interval == (ends and pytest.approx(ends)), name
+    assert any(summary.interval for summary in found.values())
+
+
+def test_seeds_without_an_error_have_the_exact_interval(drawn):
+    right = predictions_of(LABEL, [0.1 + 0.8 * label for label in LABEL])
+    found = comparison.summarise(Contestant("a", {0: right, 1: right}), drawn)["accuracy"]
+    # Clopper and Pearson: 0.025 to the power of 1/8.
+    assert found.interval == pytest.approx((0.025 ** (1 / 8), 1.0))
+
+
+def test_a_difference_allows_for_few_patients():
+    tables = [_numbered(positive, 4) for positive in (POSITIVE, OTHER)]
+    a, b = (Contestant(name, {0: t}) for name, t in zip("ab", tables, strict=True))
+    drawn = resampling.PatientBootstrap(a.patient_id)
+    found = comparison.pair(a, b, drawn).differences["accuracy"].interval
+    apart = a.figures(drawn)["accuracy"][0] - b.figures(drawn)["accuracy"][0]
+    assert found == resampling.interval(apart, 4)
+    assert found != resampling.interval(apart)
+
+
+def test_a_contestant_of_several_pairs_is_resampled_once(drawn, monkeypatch):
+    calls = []
+    own = resampling.distributions
+    monkeypatch.setattr(
+        resampling, "distributions", lambda *given: calls.append(given) or own(*given)
+    )
+    sides = [_contestant("a"), _contestant("b", OTHER), _contestant("c", OTHER[::-1])]
+    for side in sides:
+        comparison.summarise(side, drawn)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        comparison.pair(sides[a], sides[b], drawn)
+    assert len(calls) == 2 * len(sides)  # The examples themselves, and the resamples.

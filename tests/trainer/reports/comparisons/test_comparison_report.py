@@ -10,7 +10,7 @@ import pytest
 from tests.support.tables import LABEL, POSITIVE, predictions_of
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.comparison import Contestant
+from trainer.evaluation.pairs.contestants import Contestant
 from trainer.reports.comparisons import comparison_report
 from trainer.reports.comparisons.comparison_report import Comparison
 from trainer.reports.comparisons.comparison_tables import Examined, ModelRow
@@ -47,16 +47,16 @@ def found():
 def test_the_papers_rows_stand_below_ours_with_its_figures(found):
     names = [row[0] for row in found.tables[0].rows]
     assert names == [
-        "vgg16", "  vgg16, the paper's", "mobilenet_v2 (weights=none) !",
+        "vgg16", "  vgg16, the paper's", "mobilenet_v2 !",
         "  mobilenet_v2, the paper's",
     ]  # fmt: skip
-    assert found.tables[0].rows[1][:4] == ("  vgg16, the paper's", 1, "92.00", "94.40")
-    assert found.tables[0].rows[3][2:4] == ("50.00", "72.76")
+    assert found.tables[0].rows[1][:4] == ("  vgg16, the paper's", 1, "92", "94.40")
+    assert found.tables[0].rows[3][2:4] == ("50", "72.76")
 
 
 def test_means_have_their_spread(found):
     # Accuracies 5/8 and 4/8; 1/8 apart, so that the standard deviation is 1/8 over the root of 2.
-    assert found.tables[0].rows[0][3] == "56.25 ± 8.84 (31.25 to 81.25)"
+    assert found.tables[0].rows[0][3] == "56.25 ± 8.84 (25.00 to 87.50)"
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,32 @@ def test_the_csv_has_a_line_a_figure_with_exact_numbers(found, tmp_path):
         r for r in rows if (r["model"], r["minus"], r["figure"]) == ("vgg16", "", "accuracy")
     ]
     assert (float(ours["value"]), float(ours["lowest"]), ours["seeds"]) == (4.5 / 8, 0.5, "2")
+    assert found.to_json()["paper"]["mobilenet_v2"] == {"macro_recall": 0.5, "accuracy": 0.7276}
     (papers,) = [r for r in rows if (r["model"], r["figure"]) == ("vgg16 (paper)", "accuracy")]
     assert float(papers["value"]) == 0.944
     (apart,) = [r for r in rows if (r["minus"], r["figure"]) == ("mobilenet_v2", "roc_auc")]
     assert float(apart["p_value"]) == found.pairs[0].area.p_value
+
+
+def test_what_a_reader_must_know_of_the_rows_is_in_notes(found):
+    notes = found.tables[0].notes
+    assert "mobilenet_v2: weights=none." in notes
+    assert any(note.startswith("!: a run of it must not be used") for note in notes)
+    assert any("choose on the test split" in note for note in notes)
+    clean = _compared(rows=found.rows[:1])
+    assert not any(note.startswith("!") or "choose" in note for note in clean.tables[0].notes)
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_pairs_say_that_other_seeds_are_not_covered(found, is_short):
+    shown = " ".join(found.to_text(colour=False, is_short=is_short).split())
+    assert "cover which patients were tested, not other seeds: compare each difference" in shown
+
+
+def test_several_pairs_are_adjusted_for(found):
+    notes = " ".join(_compared(pairs=found.pairs * 3).tables[2].notes)
+    assert "adjusted for the 3 pairs (Holm)" in notes
+    assert "(Holm)" not in " ".join(found.tables[2].notes)
 
 
 def test_a_notebook_shows_the_tables(found):
@@ -132,7 +154,7 @@ def test_warnings_are_red_on_a_terminal(found):
 
 def test_the_short_form_has_the_figures_of_the_paper_and_their_pairs(found):
     short = found.to_text(colour=False, is_short=True)
-    assert "56.25 ± 8.84 (31.25 to 81.25)" in short
+    assert "56.25 ± 8.84 (25.00 to 87.50)" in short
     assert "All figures" not in short
     pairs = [line for line in short.splitlines() if line.strip().startswith("vgg16 − ")]
     assert len(pairs) == 3
