@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
 from trainer.evaluation.history import percent
+from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
 from trainer.storage import files
 from trainer.system import text
@@ -68,8 +69,8 @@ class Report:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
-        shift = self.shift or {}
-        found = (str(shift.get(name) or "") for name in ("warning", "note"))
+        told = self.shift or {}
+        found = (str(told.get(name) or "") for name in ("warning", "note"))
         return tuple(filter(None, (*map(_sentence, found), *self.assessment.notices)))
 
     def to_json(self) -> dict[str, Any]:
@@ -165,15 +166,19 @@ def _shift(found: Mapping[str, Any] | None) -> Sequence[str]:
         (
             f"{pair['a']} and {pair['b']}",
             _number(pair["domain_auc"]),
-            verdict.interval(pair["domain_interval"]),
             _number(pair["score_psi"]),
+            _number(pair.get("expected_score_psi")),
         )
         for pair in (found or {}).get("pairs", ())
     ]
     if not rows:
         return ()
-    head = ("", "AUC", "95 % interval", "stability index of scores")
-    return ("Whether a classifier can tell splits apart (0.5: no)", *_table([head, *rows]))
+    head = ("", "AUC", "stability index of scores", "by chance")
+    title = (
+        "Whether a classifier can tell splits apart (AUC 0.5: no; a warning needs "
+        f"{shift.MEDIUM_AUC} or more)"
+    )
+    return (title, *_table([head, *rows]))
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:

@@ -217,6 +217,16 @@ def test_a_warning_of_a_shift_is_the_first_notice() -> None:
     assert "\n\nValidation can't stand for test.\nNo operating" in subject.to_text(colour=False)
 
 
+def test_a_shift_is_reported_beside_chance_and_without_an_interval() -> None:
+    pair = {
+        "a": "validation", "b": "test", "domain_auc": 0.53, "domain_interval": [0.49, 0.57],
+        "score_psi": 0.0169, "expected_score_psi": 0.0394,
+    }  # fmt: skip
+    text = report_with(shift={"pairs": [pair]}).to_text(colour=False)
+    assert re.search(r"AUC 0\.5: no; a warning needs 0\.638 or more\)\n.*by chance\n", text)
+    assert re.search(r"validation and test  0\.5300 +0\.0169 +0\.0394\n", text)
+
+
 def test_looks_are_reported() -> None:
     looks = [{"settings": {"operating_point": "youden"}}] * 2
     text = report_with(looks=looks).to_text(colour=False)

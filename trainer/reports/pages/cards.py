@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.evaluation.shifts import shift as shifts
+from trainer.evaluation.shifts import stability
 from trainer.reports.pages import tables
 from trainer.reports.pages.tables import DASH, Grid, count, number, part, percent, rows_of
 
@@ -21,9 +23,11 @@ KAGGLE = (
 )
 _PHANTOM = "drawn by this project from a seed; no patient is shown"
 PSI_NOTE = (
-    "PSI, the population stability index, compares two distributions: below 0.1 they are alike, "
-    "from 0.25 on they differ much. The domain AUC is that of a classifier that tells the two "
-    "splits apart: 0.5 means that it can't."
+    "PSI, the population stability index, compares two distributions. In small splits it is large "
+    "by chance, which is what it is on average when patients are dealt to the splits at random; a "
+    f"warning needs {stability.MAJOR_PSI} above that. The domain AUC is that of a classifier that "
+    f"tells the two splits apart: 0.5 means that it can't; a warning needs {shifts.MEDIUM_AUC} or "
+    "more. Only validation and test draw one."
 )
 LIMITS = (
     "Trained on images of one source: nothing here covers other machines, hospitals or ages.",
@@ -121,19 +125,23 @@ def shift(document: Mapping[str, Any]) -> Grid | None:
     names = list(dict.fromkeys(name for pair in pairs for name in part(pair, "statistics_psi")))
     rows = []
     for pair in pairs:
-        psi = part(pair, "statistics_psi")
-        ends = tables.interval("roc_auc", pair.get("domain_interval"))
-        auc = number(pair.get("domain_auc"), 3)
+        psi, expected = part(pair, "statistics_psi"), part(pair, "expected_statistics_psi")
         rows.append(
             [
                 f"{pair.get('a')} and {pair.get('b')}",
-                f"{auc} ({ends})" if ends else auc,
-                number(pair.get("score_psi"), 3),
-                *(number(psi.get(name), 3) for name in names),
+                number(pair.get("domain_auc"), 3),
+                _index(pair.get("score_psi"), pair.get("expected_score_psi")),
+                *(_index(psi.get(name), expected.get(name)) for name in names),
             ]
         )
     heads = ["splits", "domain AUC", "PSI of scores", *(f"PSI of {name}" for name in names)]
     return Grid("Shift between splits", heads, rows)
+
+
+def _index(value: float | None, expected: float | None) -> str:
+    """Formats a stability index, and what it is by chance, if that is known."""
+    by_chance = number(expected, 3)
+    return number(value, 3) + ("" if by_chance == DASH else f" ({by_chance} by chance)")
 
 
 def statistics(document: Mapping[str, Any]) -> Grid | None:

@@ -233,6 +233,20 @@ def test_over_two_classes_have_a_table_of_classes_and_no_slider(tmp_path):
     assert 'id="confusion"' in text
 
 
+def test_the_shift_is_told_beside_chance_and_without_an_interval(good):
+    text = plain(good)
+    assert "validation and test 0.531 0.031 (0.034 by chance)" in text
+    assert "a warning needs 0.25 above that" in text
+    assert "a warning needs 0.638 or more" in text
+    assert "0.571" not in text
+
+
+def test_an_index_whose_chance_is_not_known_stands_alone():
+    pair = {"a": "validation", "b": "test", "score_psi": 0.031, "domain_auc": 0.531}
+    grid = cards.shift({"shift": {"pairs": [pair]}})
+    assert grid.rows == [["validation and test", "0.531", "0.031"]]
+
+
 # What may be missing
 
 
