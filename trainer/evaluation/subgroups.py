@@ -29,6 +29,9 @@ _MAX_NUMBERS = 8
 """Distinct numbers up to which each is a group of its own."""
 _EMPTY = "(empty)"
 _FIGURES = ("accuracy", "sensitivity", "specificity", "roc_auc")
+AGAINST_OTHERS = (
+    "A group of one class is compared with all examples of the other class for its AUC."
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
+from trainer.evaluation import intervals, prior_correction, subgroups
 from trainer.evaluation.history import percent
 from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
@@ -259,13 +260,15 @@ def _clinical_metrics(assessed: Assessment) -> Sequence[str]:
     values = {name: getattr(scores, name) for name in _CLINICAL}
     names = scores.class_names
     meaning = (
-        f"with {names[1]} as the positive class"
+        f"at 0.5, {names[1]} positive"
         if len(names) == 2
         else "as means over the classes, each against the rest"
     )
     patients = text.counted(assessed.drawn.num_patients, "patient")
     title = f"Metrics {meaning}, with 95 % intervals (bootstrap over {patients})"
-    return (title, *_with_intervals(values, assessed.intervals))
+    by_class = intervals.patients_by_class(assessed.test).items()
+    counts = ", ".join(f"{name} {count}" for name, count in by_class)
+    return (title, f"  patients by class: {counts}", *_with_intervals(values, assessed.intervals))
 
 
 def _with_intervals(
@@ -296,7 +299,7 @@ def _operating_point(assessed: Assessment) -> Sequence[str]:
 def _prevalence(assessed: Assessment) -> Sequence[str]:
     if assessed.restated is None:
         return ()
-    titles = {"at_half": "most probable class", "at_operating_point": "operating point"}
+    titles = {"at_half": "at 0.5", "at_operating_point": "at the operating point"}
     rows = [
         (f"{name.upper()}, {titles[side]}", _number(value), verdict.interval(of.intervals[name]))
         for side, of in assessed.restated.items()
@@ -334,6 +337,7 @@ def _prior_correction(assessed: Assessment) -> Sequence[str]:
     shares = ", ".join(f"{name} {percent(share)}" for name, share in found.priors.items())
     return (
         f"Corrected for estimated class shares ({shares}), beside the plain figures",
+        f"  {prior_correction.ASSUMPTION}",
         *_table(rows),
     )
 
@@ -376,4 +380,13 @@ def _groups(assessed: Assessment) -> Sequence[str]:
         )
         for group in assessed.groups
     ]
-    return (f"Accuracy by {assessed.options.judge_by}", *_table(rows))
+    note = [f"  {subgroups.AGAINST_OTHERS}"] if _has_one_class(assessed) else []
+    return (f"Accuracy by {assessed.options.judge_by}", *_table(rows), *note)
+
+
+def _has_one_class(assessed: Assessment) -> bool:
+    """Whether an AUC is of a group with one class of two."""
+    return any(
+        group.roc_auc is not None and (group.sensitivity is None) != (group.specificity is None)
+        for group in assessed.groups
+    )

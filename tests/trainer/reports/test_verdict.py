@@ -89,7 +89,7 @@ def test_the_headline_has_each_figure_with_its_interval_and_the_patients() -> No
     )
     assert second.startswith("macro recall ")
     assert "; ROC-AUC 0." in second
-    assert third.endswith(" for the most probable class")
+    assert third.endswith(" at 0.5")
     assert subject.point is not None
     assert fourth.endswith(f" at the operating point {subject.point.chosen.threshold:.3f} (youden)")
 
@@ -99,7 +99,9 @@ def test_without_an_operating_point_the_headline_has_three_lines() -> None:
 
 
 def test_three_classes_have_a_headline() -> None:
-    assert len(verdict.headline(assessed(num_classes=3))) == 3
+    lines = verdict.headline(assessed(num_classes=3))
+    assert len(lines) == 3
+    assert lines[2].endswith(" for the most probable class")
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])

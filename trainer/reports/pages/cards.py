@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation.shifts import shift as shifts
 from trainer.evaluation.shifts import stability
-from trainer.reports.pages import tables
 from trainer.reports.pages.tables import DASH, Grid, count, number, part, percent, rows_of
 
 if TYPE_CHECKING:
