@@ -61,6 +61,12 @@ class Subgroup:
     roc_auc: float | None
     intervals: dict[str, Interval]
 
+    @property
+    def is_compared_with_others(self) -> bool:
+        """Whether its AUC needs examples of other groups."""
+        is_of_one_class = (self.sensitivity is None) != (self.specificity is None)
+        return self.roc_auc is not None and is_of_one_class
+
 
 def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple[Subgroup, ...]:
     """Returns the groups of a column, in the order of its values.

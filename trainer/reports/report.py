@@ -51,6 +51,7 @@ class Report:
       looks: A row for each time that this run was evaluated on this data, this one included; see
         `trainer.runs.looks`.
       shift: Whether validation can stand for test, as JSON; None if that was not measured.
+      trained_on: `name` and `fingerprint` of the data that the model was trained on; None: unknown.
     """
 
     split: str
@@ -61,6 +62,7 @@ class Report:
     monitor: str = "val_loss"
     looks: Sequence[Mapping[str, Any]] = ()
     shift: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, Any] | None = None
 
     @property
     def scores(self) -> Metrics:
@@ -93,6 +95,7 @@ class Report:
             "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
+            "trained_on": self.trained_on and dict(self.trained_on),
             "run": dict(self.run),
         }
 
@@ -136,6 +139,8 @@ class Report:
             for name, value in self.run.items()
             if isinstance(value, str | int | float)
         ]
+        if self.trained_on:
+            facts.append(("trained on", verdict.trained_on(self.trained_on)))
         width = max((len(name) for name, _ in facts), default=0)
         return [
             f"Split {self.split}: {text.counted(self.scores.examples, 'example')}",
@@ -380,13 +385,6 @@ def _groups(assessed: Assessment) -> Sequence[str]:
         )
         for group in assessed.groups
     ]
-    note = [f"  {subgroups.AGAINST_OTHERS}"] if _has_one_class(assessed) else []
+    has_note = any(group.is_compared_with_others for group in assessed.groups)
+    note = [f"  {subgroups.AGAINST_OTHERS}"] if has_note else []
     return (f"Accuracy by {assessed.options.judge_by}", *_table(rows), *note)
-
-
-def _has_one_class(assessed: Assessment) -> bool:
-    """Whether an AUC is of a group with one class of two."""
-    return any(
-        group.roc_auc is not None and (group.sensitivity is None) != (group.specificity is None)
-        for group in assessed.groups
-    )

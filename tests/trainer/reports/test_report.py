@@ -246,6 +246,14 @@ def test_a_shift_is_reported_beside_chance_and_without_an_interval() -> None:
     assert re.search(r"validation and test  0\.5300 +0\.0169 +0\.0394\n", text)
 
 
+def test_the_data_that_a_model_was_trained_on_is_reported() -> None:
+    trained_on = {"name": "grouped", "fingerprint": "2234b422eecd253e84a5b60a"}
+    subject = report_with(trained_on=trained_on)
+    text = subject.to_text(colour=False)
+    assert "\n  trained on  grouped, fingerprint 2234b422eecd253e\n" in text
+    assert subject.to_json()["trained_on"] == trained_on
+
+
 def test_looks_are_reported() -> None:
     looks = [{"settings": {"operating_point": "youden"}}] * 2
     text = report_with(looks=looks).to_text(colour=False)
@@ -291,7 +299,7 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
         "schema_version", "split", "metrics", "notices", "intervals", "operating_point",
         "prevalence", "calibration", "prior_correction", "groups", "shift", "looks", "settings",
         "training_priors", "shared_patient_images", "shared_images", "shared_with", "monitor",
-        "best_epoch", "history", "data", "run",
+        "best_epoch", "history", "data", "trained_on", "run",
     }  # fmt: skip
     assert document["schema_version"] == report.SCHEMA_VERSION
     assert document["split"] == "test"

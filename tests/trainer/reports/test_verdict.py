@@ -37,8 +37,19 @@ def test_the_verdict_is_one_line_that_counts_the_other_reasons() -> None:
     )
 
 
-def test_a_sound_model_is_said_to_be_one() -> None:
-    assert verdict.first_line((), colour=True) == verdict.USABLE
+@pytest.mark.parametrize(
+    ("notices", "words"), [(0, ""), (1, "; 1 note above"), (2, "; 2 notes above")]
+)
+def test_the_verdict_counts_the_notes(notices: int, words: str) -> None:
+    line = verdict.first_line((), notices=notices, colour=True)
+    assert line == f"Guard: nothing found against this model{words}."
+
+
+def test_notes_are_counted_beside_the_reasons() -> None:
+    line = verdict.first_line(REASONS, notices=1, colour=False)
+    assert line.endswith("Accuracy is low. (and 1 more and 1 note above)")
+    line = verdict.first_line(REASONS[:1], notices=2, colour=False)
+    assert line.endswith("Accuracy is low. (and 2 notes above)")
 
 
 def rows(*rules: str) -> list[dict[str, dict[str, str]]]:

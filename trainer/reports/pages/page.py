@@ -170,7 +170,7 @@ def _findings(document: Mapping[str, Any]) -> dict[str, Any]:
         "corrected_prior": tables.corrected_prior(document),
         "prevalence": tables.prevalence(document),
         "paper": tables.against_paper(document),
-        "paper_words": f"{paper.caution(part(document, 'data'))} {paper.MAJORITY}",
+        "paper_words": f"{paper.caution(document)} {paper.MAJORITY}",
         "groups": tables.groups(document),
         "note_of_groups": tables.note_of_groups(document),
         "classes": tables.classes(document),
@@ -187,8 +187,9 @@ def _facts(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": cards.data(document),
         "splits": cards.splits(document),
+        "is_elsewhere": cards.is_elsewhere(document),
         "model": cards.model(document),
-        "limits": cards.LIMITS,
+        "limits": cards.limits(document),
         "environment": cards.environment(document),
     }
 

@@ -110,7 +110,7 @@ def headline(document: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the figures at the top of the page: name, value, interval."""
     metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
     point = part(document, "operating_point")
-    names = metrics.get("class_names") or ()
+    names = list(metrics.get("class_names") or ())
     plain = f" at 0.5, {names[1]} positive" if _is_binary(document) else ""
     cards = [
         _card(key, "" if key == "roc_auc" else plain, metrics[key], ends.get(key))
@@ -215,13 +215,12 @@ def prevalence(document: Mapping[str, Any]) -> Grid | None:
 def against_paper(document: Mapping[str, Any]) -> Grid:
     """Returns this run's row, and the paper's."""
     metrics, config = part(document, "metrics"), part(document, "run", "config")
-    data = part(document, "data")
     own = [
         f"This run: {config.get('backbone') or DASH}",
         percent(metrics.get("accuracy")),
         percent(metrics.get("macro_recall")),
         count(metrics.get("examples")),
-        paper.split_of(data),
+        paper.split_of(document),
     ]
     rows = [
         [f"{name}, {paper.AUTHORS}", f"{accuracy:.2f} %", f"{recall} %", "1,465", paper.SPLIT]

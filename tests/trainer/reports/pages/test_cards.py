@@ -74,5 +74,91 @@ def test_a_first_look_is_told_apart_from_later_ones():
     ],
 )
 def test_each_protocol_differs_from_the_papers_in_its_own_way(data, words):
-    assert words in paper.caution(data)
-    assert "not leak-free" in paper.caution(data)
+    assert words in paper.caution({"data": data})
+    assert "not leak-free" in paper.caution({"data": data})
+
+
+def leaking(protocol="grouped", patients=0, images=0):
+    return {
+        "data": {"protocol": protocol},
+        "shared_patient_images": patients,
+        "shared_images": images,
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (leaking(), "by patient; leak-free"),
+        (leaking(images=None), "by patient; leak-free"),
+        (leaking(patients=None), "by patient"),
+        (leaking(patients=3), "by patient; shares patients with training"),
+        (leaking(images=3), "by patient; shares images with training"),
+        (leaking("official"), "Kaggle's test folder"),
+        (leaking("official", 3), "Kaggle's test folder; shares patients with training"),
+        (leaking("paper", 3), "by image; not leak-free"),
+        ({"data": {"protocol": "grouped", "is_phantom": True}}, "drawn images"),
+        ({}, "unknown"),
+    ],
+)
+def test_only_a_split_that_shares_nothing_is_leak_free(document, words):
+    assert paper.split_of(document) == words
+    is_said_to_leak = "optimistic, too" in paper.caution(document)
+    assert is_said_to_leak == ("shares" in words)
+
+
+SHARING = "3 of 400 test images (0.75 %) share a patient with train: the figures are optimistic."
+
+
+@pytest.mark.parametrize(("reasons", "notes"), [([SHARING], 0), (["Accuracy is low."], 1), ([], 1)])
+def test_shared_patients_are_told_once_at_the_head(reasons, notes):
+    metrics = {"examples": 400, "warnings": reasons}
+    found = cards.verdict({"metrics": metrics, "shared_patient_images": 3})
+    assert len(found["notices"]) == notes
+    assert "; 1 note below." in found["calm"] or not notes
+
+
+def test_the_data_card_tells_of_identical_images():
+    def told(count):
+        changed = {**DOCUMENT, "shared_images": count}
+        return cards.data(changed)["identical images"]
+
+    assert told(0) == "no test image is also an image of train or validation"
+    assert told(4) == "4 of 400 test images (1.00 %) are also images of train or validation"
+    assert told(None) == "not measured"
+
+
+ELSEWHERE = {**DOCUMENT, "trained_on": {"name": "phantom", "fingerprint": "77" * 32}}
+
+
+def test_an_evaluation_elsewhere_says_what_the_model_was_trained_on():
+    assert cards.is_elsewhere(ELSEWHERE)
+    card = cards.data(ELSEWHERE)
+    assert card["evaluated on"] == "cxr_tfds/grouped/1.0.0"
+    assert "data set" not in card
+    assert card["trained on"] == cards.model(ELSEWHERE)["trained on"]
+    assert card["trained on"] == "phantom, fingerprint 7777777777777777"
+    assert cards.splits(ELSEWHERE).heads[0] == "evaluated on"
+    assert "Guangzhou" not in cards.limits(ELSEWHERE)[0]
+    assert "Guangzhou" in card["patients"]
+
+
+def test_a_runs_own_evaluation_and_an_older_report_are_not_elsewhere():
+    own = {"name": "grouped", "fingerprint": DOCUMENT["data"]["fingerprint"]}
+    for document in ({**DOCUMENT, "trained_on": own}, DOCUMENT, {**DOCUMENT, "trained_on": None}):
+        assert not cards.is_elsewhere(document)
+        assert cards.splits(document).heads[0] == "split"
+        assert "trained on" not in cards.data(document)
+        assert "Guangzhou" in cards.limits(document)[0]
+    assert "trained on" not in cards.model(DOCUMENT)
+
+
+def test_the_temperature_is_said_not_to_be_applied():
+    assert cards.model(DOCUMENT)["temperature"] == "1.310, not applied to the output"
+    assert cards.model({})["temperature"] == "none fitted"
+
+
+def test_without_an_operating_point_two_classes_are_told_at_one_half():
+    plain = cards.model({**DOCUMENT, "operating_point": None})["operating point"]
+    assert plain == "none chosen: at 0.5"
+    assert cards.model({})["operating point"] == "none chosen: the most probable class"
