@@ -74,7 +74,9 @@ def caution(document: Mapping[str, Any]) -> str:
         "figures are not of the same images.",
     }
     protocol = str(data.get("protocol") or "")
-    if protocol != "paper" and (shared := _shared(document)):
+    trained_on = (document.get("trained_on") or {}).get("fingerprint", data.get("fingerprint"))
+    is_of_paper = protocol == "paper" and trained_on == data.get("fingerprint")
+    if not is_of_paper and (shared := _shared(document)):
         return (
             f"{leak} This run shares {shared} between training and test: its figures are "
             "optimistic, too."

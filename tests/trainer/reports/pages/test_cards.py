@@ -107,6 +107,12 @@ def test_only_a_split_that_shares_nothing_is_leak_free(document, words):
     assert is_said_to_leak == ("shares" in words)
 
 
+def test_a_model_of_another_split_is_not_said_to_be_trained_by_the_papers_rule():
+    document = leaking("paper", 3) | {"trained_on": {"name": "grouped", "fingerprint": "77"}}
+    assert "by the same rule" not in paper.caution(document)
+    assert "shares patients between training and test" in paper.caution(document)
+
+
 SHARING = "3 of 400 test images (0.75 %) share a patient with train: the figures are optimistic."
 
 
