@@ -33,6 +33,7 @@ from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
 from trainer.training import callbacks, checkpoint, fitting, outputs, samples, setups
+from trainer.training.logs import live_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +161,13 @@ def _train_in(
     reasons = (*reasons, resolution.note(config.data, config.model))
     _announce(directory, reasons, context.num_replicas, data, setup)
     fitting.fit(config, context, setup, directory)
-    return _evaluate_in(directory, config, context, data, setup, start)
+    # The page says "evaluating" and loads itself again, which must end where evaluation fails.
+    pages = [fitting.page_of(config, directory)] if context.is_chief else []
+    with live_page.closed_at_failure(*pages):
+        evaluation = _evaluate_in(directory, config, context, data, setup, start)
+    if context.is_chief:
+        summaries.write(evaluation, directory.tensorboard / evaluated.SPLIT)
+    return evaluation
 
 
 def _evaluate_in(
@@ -196,7 +203,6 @@ def _evaluate_in(
     evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
         evaluated.save(evaluation, data)
-        summaries.write(evaluation, directory.tensorboard / evaluated.SPLIT)
     return evaluation
 
 

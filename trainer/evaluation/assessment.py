@@ -304,6 +304,7 @@ class Assessment:
                 "confidence": resampling.CONFIDENCE,
                 "resamples": self.drawn.resamples,
                 "patients": self.drawn.num_patients,
+                "patients_by_class": intervals.patients_by_class(self.test),
                 "metrics": self.intervals,
             },
             "operating_point": None if point is None else _point_as_json(point),

@@ -96,9 +96,14 @@ def patients_of(table: Predictions, rows: npt.NDArray[np.bool_] | slice = slice(
     return int(np.unique(table.patient_id[rows]).size)
 
 
+def patients_by_class(table: Predictions) -> dict[str, int]:
+    """Returns the number of patients with an example of each class; one can have both."""
+    return {name: patients_of(table, table.label == k) for k, name in enumerate(table.class_names)}
+
+
 def fewest_patients(table: Predictions) -> int:
     """Returns the number of patients of that class which has the fewest, of those that occur."""
-    return min(patients_of(table, table.label == k) for k in np.unique(table.label))
+    return min(filter(None, patients_by_class(table).values()))
 
 
 def _counted_by(

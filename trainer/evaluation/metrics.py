@@ -159,7 +159,7 @@ def compute(predictions: Predictions) -> Metrics:
     majority = int(np.bincount(label).argmax())
     by_class = {name: _of_class(ordered, index) for index, name in enumerate(names)}
     report, report_text = _classification_report(ordered)
-    errors = _mean_errors(ordered)
+    brier = _brier(ordered)
     return Metrics(
         class_names=names,
         examples=len(ordered),
@@ -172,7 +172,7 @@ def compute(predictions: Predictions) -> Metrics:
         **_joined(by_class),
         mcc=_matthews(label, predicted),
         roc_auc=found.roc_auc,
-        brier=errors.get("brier"),
+        brier=brier,
         log_loss=found.log_loss,
         ece=calibration.expected_error(ordered),
         by_class=by_class,
@@ -272,12 +272,12 @@ def _matthews(label: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float | N
     return float(sklearn.metrics.matthews_corrcoef(label, predicted))
 
 
-def _mean_errors(predictions: Predictions) -> dict[str, float]:
+def _brier(predictions: Predictions) -> float | None:
     """Returns the Brier score, if the probabilities are finite."""
     if not _is_finite(predictions):
-        return {}
+        return None
     # scikit-learn knows the score of more than two classes from 1.7 on.
-    return {"brier": float(calibration.row_errors(predictions)["brier"].mean())}
+    return float(calibration.row_errors(predictions)["brier"].mean())
 
 
 def _is_finite(predictions: Predictions) -> bool:

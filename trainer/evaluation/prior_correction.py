@@ -28,6 +28,9 @@ TOLERANCE = 1e-8
 """EM has converged when no share changes by more in an iteration."""
 MAX_ITERATIONS = 10_000
 """EM converges linearly, and slowly where the classes overlap."""
+ASSUMPTION = (
+    "It assumes that the images of a class look as in training, and only their number differs."
+)
 _SUM_TOLERANCE = 1e-3  # Of float32 softmax outputs, and of shares that were rounded for reading.
 
 

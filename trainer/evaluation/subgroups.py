@@ -29,6 +29,9 @@ _MAX_NUMBERS = 8
 """Distinct numbers up to which each is a group of its own."""
 _EMPTY = "(empty)"
 _FIGURES = ("accuracy", "sensitivity", "specificity", "roc_auc")
+AGAINST_OTHERS = (
+    "A group of one class is compared with all examples of the other class for its AUC."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Subgroup:
     specificity: float | None
     roc_auc: float | None
     intervals: dict[str, Interval]
+
+    @property
+    def is_compared_with_others(self) -> bool:
+        """Whether its AUC needs examples of other groups."""
+        is_of_one_class = (self.sensitivity is None) != (self.specificity is None)
+        return self.roc_auc is not None and is_of_one_class
 
 
 def by_column(table: Predictions, column: str, drawn: PatientBootstrap) -> tuple[Subgroup, ...]:

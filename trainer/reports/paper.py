@@ -2,7 +2,9 @@
 
 Lee and Abuan, "Detection of Pneumonia from Digital X-ray Images Through Transfer Learning".
 
-    paper.caution({"protocol": "grouped"})     # "The paper split by image, ..."
+    paper.caution(document)     # "The paper split its images at random, ..."
+
+`document` is the content of report.json.
 """
 
 from __future__ import annotations
@@ -53,26 +55,40 @@ ROWS = (
 OF_BACKBONE = {row.backbone: row for row in ROWS}
 MAJORITY = "Always answering PNEUMONIA scores 72.97 % there, and 50 % macro recall."
 _PROTOCOLS = {
-    "grouped": "by patient; leak-free",
+    "grouped": "by patient",
     "paper": SPLIT,
     "official": "Kaggle's test folder",
 }
 
 
-def split_of(data: Mapping[str, Any]) -> str:
-    """Returns how a data set was split, in a few words.
+def split_of(document: Mapping[str, Any]) -> str:
+    """Returns how the data set of a report was split, in a few words.
 
-    Args:
-      data: the data card of a report.
+    Only a split of which no image and no patient was seen in training is leak-free.
     """
+    data = document.get("data") or {}
     if data.get("is_phantom"):
         return "drawn images"
     protocol = str(data.get("protocol") or "")
-    return _PROTOCOLS.get(protocol, protocol or "unknown")
+    found = _PROTOCOLS.get(protocol, protocol or "unknown")
+    if protocol == "paper":
+        return found
+    if shared := _shared(document):
+        return f"{found}; shares {shared} with training"
+    is_known = document.get("shared_patient_images") == 0
+    return f"{found}; leak-free" if protocol == "grouped" and is_known else found
 
 
-def caution(data: Mapping[str, Any]) -> str:
-    """Returns what keeps a run's figures from being compared with the paper's."""
+def _shared(document: Mapping[str, Any]) -> str:
+    """Returns what test images share with training; empty: nothing, as far as it is known."""
+    if document.get("shared_patient_images"):
+        return "patients"
+    return "images" if document.get("shared_images") else ""
+
+
+def caution(document: Mapping[str, Any]) -> str:
+    """Returns what keeps the figures of a report from being compared with the paper's."""
+    data = document.get("data") or {}
     leak = (
         "The paper split its images at random, so that patients have images on both sides: its "
         "split is not leak-free, and its figures are optimistic."
@@ -89,4 +105,11 @@ def caution(data: Mapping[str, Any]) -> str:
         "figures are not of the same images.",
     }
     protocol = str(data.get("protocol") or "")
+    trained_on = (document.get("trained_on") or {}).get("fingerprint", data.get("fingerprint"))
+    is_of_paper = protocol == "paper" and trained_on == data.get("fingerprint")
+    if not is_of_paper and (shared := _shared(document)):
+        return (
+            f"{leak} This run shares {shared} between training and test: its figures are "
+            "optimistic, too."
+        )
     return f"{leak} {reason.get(protocol, 'This run has other data or another split.')}"

@@ -15,7 +15,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
+from trainer.evaluation import intervals, prior_correction, subgroups
 from trainer.evaluation.history import percent
+from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
 from trainer.storage import files
 from trainer.system import text
@@ -49,6 +51,7 @@ class Report:
       looks: A row for each time that this run was evaluated on this data, this one included; see
         `trainer.runs.looks`.
       shift: Whether validation can stand for test, as JSON; None if that was not measured.
+      trained_on: `name` and `fingerprint` of the data that the model was trained on; None: unknown.
     """
 
     split: str
@@ -59,6 +62,7 @@ class Report:
     monitor: str = "val_loss"
     looks: Sequence[Mapping[str, Any]] = ()
     shift: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, Any] | None = None
 
     @property
     def scores(self) -> Metrics:
@@ -68,8 +72,8 @@ class Report:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know of the figures, one sentence each."""
-        shift = self.shift or {}
-        found = (str(shift.get(name) or "") for name in ("warning", "note"))
+        told = self.shift or {}
+        found = (str(told.get(name) or "") for name in ("warning", "note"))
         return tuple(filter(None, (*map(_sentence, found), *self.assessment.notices)))
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class Report:
             "best_epoch": history_lib.best_epoch(self.history, self.monitor),
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
+            "trained_on": self.trained_on and dict(self.trained_on),
             "run": dict(self.run),
         }
 
@@ -134,6 +139,8 @@ class Report:
             for name, value in self.run.items()
             if isinstance(value, str | int | float)
         ]
+        if self.trained_on:
+            facts.append(("trained on", verdict.trained_on(self.trained_on)))
         width = max((len(name) for name, _ in facts), default=0)
         return [
             f"Split {self.split}: {text.counted(self.scores.examples, 'example')}",
@@ -165,15 +172,19 @@ def _shift(found: Mapping[str, Any] | None) -> Sequence[str]:
         (
             f"{pair['a']} and {pair['b']}",
             _number(pair["domain_auc"]),
-            verdict.interval(pair["domain_interval"]),
             _number(pair["score_psi"]),
+            _number(pair.get("expected_score_psi")),
         )
         for pair in (found or {}).get("pairs", ())
     ]
     if not rows:
         return ()
-    head = ("", "AUC", "95 % interval", "stability index of scores")
-    return ("Whether a classifier can tell splits apart (0.5: no)", *_table([head, *rows]))
+    head = ("", "AUC", "stability index of scores", "by chance")
+    title = (
+        "Whether a classifier can tell splits apart (AUC 0.5: no; a warning needs "
+        f"{shift.MEDIUM_AUC} or more)"
+    )
+    return (title, *_table([head, *rows]))
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:
@@ -254,13 +265,15 @@ def _clinical_metrics(assessed: Assessment) -> Sequence[str]:
     values = {name: getattr(scores, name) for name in _CLINICAL}
     names = scores.class_names
     meaning = (
-        f"with {names[1]} as the positive class"
+        f"at 0.5, {names[1]} positive"
         if len(names) == 2
         else "as means over the classes, each against the rest"
     )
     patients = text.counted(assessed.drawn.num_patients, "patient")
     title = f"Metrics {meaning}, with 95 % intervals (bootstrap over {patients})"
-    return (title, *_with_intervals(values, assessed.intervals))
+    by_class = intervals.patients_by_class(assessed.test).items()
+    counts = ", ".join(f"{name} {count}" for name, count in by_class)
+    return (title, f"  patients by class: {counts}", *_with_intervals(values, assessed.intervals))
 
 
 def _with_intervals(
@@ -291,7 +304,7 @@ def _operating_point(assessed: Assessment) -> Sequence[str]:
 def _prevalence(assessed: Assessment) -> Sequence[str]:
     if assessed.restated is None:
         return ()
-    titles = {"at_half": "most probable class", "at_operating_point": "operating point"}
+    titles = {"at_half": "at 0.5", "at_operating_point": "at the operating point"}
     rows = [
         (f"{name.upper()}, {titles[side]}", _number(value), verdict.interval(of.intervals[name]))
         for side, of in assessed.restated.items()
@@ -329,6 +342,7 @@ def _prior_correction(assessed: Assessment) -> Sequence[str]:
     shares = ", ".join(f"{name} {percent(share)}" for name, share in found.priors.items())
     return (
         f"Corrected for estimated class shares ({shares}), beside the plain figures",
+        f"  {prior_correction.ASSUMPTION}",
         *_table(rows),
     )
 
@@ -371,4 +385,6 @@ def _groups(assessed: Assessment) -> Sequence[str]:
         )
         for group in assessed.groups
     ]
-    return (f"Accuracy by {assessed.options.judge_by}", *_table(rows))
+    has_note = any(group.is_compared_with_others for group in assessed.groups)
+    note = [f"  {subgroups.AGAINST_OTHERS}"] if has_note else []
+    return (f"Accuracy by {assessed.options.judge_by}", *_table(rows), *note)

@@ -1,7 +1,10 @@
 """The verdict on a run: the last lines that a command prints, and the words for them.
 
 verdict.lines(assessed.warnings, colour=True)      # red; none if the model may be used
-verdict.ending(report, "runs/a", colour=False)   # at most ten lines
+verdict.first_line(assessed.warnings, notices=1, colour=False)
+verdict.headline(assessed)                         # three or four lines
+
+`trainer.runs.evaluated.ending` puts them together.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from trainer.evaluation.intervals import Interval
 
 DO_NOT_USE = "DO NOT USE THIS MODEL:"
-USABLE = "The guard found no reason not to use this model."
 _LONGEST_RULE = 60
 _RED, _RESET = "\x1b[1;31m", "\x1b[0m"
 
@@ -30,12 +32,31 @@ def lines(warnings: Iterable[str], *, colour: bool) -> list[str]:
     return [red(line) for line in found] if colour else found
 
 
-def first_line(warnings: Sequence[str], *, colour: bool) -> str:
-    """Returns the verdict in one line."""
+def first_line(warnings: Sequence[str], *, notices: int = 0, colour: bool) -> str:
+    """Returns the verdict in one line.
+
+    Args:
+      warnings: the reasons not to use the model.
+      notices: number of notes that the report has above this line.
+      colour: whether a reason is red.
+    """
     if not warnings:
-        return USABLE
-    more = f" (and {len(warnings) - 1} more above)" if warnings[1:] else ""
+        return passed(notices, "above")
+    others = [f"{len(warnings) - 1} more"] if warnings[1:] else []
+    others += [text.counted(notices, "note")] if notices else []
+    more = f" (and {' and '.join(others)} above)" if others else ""
     return lines([f"{warnings[0]}{more}"], colour=colour)[0]
+
+
+def passed(notices: int, place: str) -> str:
+    """Says that the guard has found nothing, and how many notes stand `above` or `below`."""
+    notes = f"; {text.counted(notices, 'note')} {place}" if notices else ""
+    return f"Guard: nothing found against this model{notes}."
+
+
+def trained_on(found: Mapping[str, Any]) -> str:
+    """Returns the data set that a model was trained on, and the beginning of its fingerprint."""
+    return f"{found.get('name')}, fingerprint {str(found.get('fingerprint'))[:16]}"
 
 
 def red(line: str) -> str:
@@ -71,6 +92,7 @@ def headline(assessed: Assessment) -> list[str]:
     """Returns the figures that decide, one line each, with their 95 % intervals."""
     scores, found = assessed.metrics, assessed.intervals
     patients = text.counted(assessed.drawn.num_patients, "patient")
+    plain = "at 0.5" if len(scores.class_names) == 2 else "for the most probable class"
     rows = [
         (
             f"accuracy {percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
@@ -81,7 +103,7 @@ def headline(assessed: Assessment) -> list[str]:
             f"{_between(found['macro_recall'], share=True)}; ROC-AUC {decimal(scores.roc_auc, 4)}"
             f"{_between(found.get('roc_auc'))}"
         ),
-        f"{_pair(vars(scores), found)} for the most probable class",
+        f"{_pair(vars(scores), found)} {plain}",
     ]
     if assessed.point is not None:
         point = assessed.point

@@ -57,6 +57,13 @@ class _Looks(TypedDict):
     rows: list[looks.LookRow]
 
 
+class _TrainedOn(TypedDict):
+    """The data set that the model was trained on."""
+
+    name: documents.Name
+    fingerprint: documents.Name
+
+
 class _Report(TypedDict):
     """What is read of `report.json`; its figures are computed again."""
 
@@ -72,6 +79,7 @@ class _Report(TypedDict):
     training_priors: NotRequired[dict[str, float] | None]
     looks: NotRequired[_Looks]
     shift: NotRequired[dict[str, Any] | None]
+    trained_on: NotRequired[_TrainedOn | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +162,9 @@ def ending(evaluation: Evaluation, place: str, *, colour: bool, has_model: bool 
     assessed = evaluation.assessment
     return "\n".join(
         [
-            verdict.first_line(assessed.warnings, colour=colour),
+            verdict.first_line(
+                assessed.warnings, notices=len(evaluation.report.notices), colour=colour
+            ),
             *verdict.headline(assessed),
             *lines,
             f"{'also there:':<13}{', '.join(also)}",
@@ -282,4 +292,5 @@ def _report(document: _Report, assessed: Assessment) -> Report:
         monitor=document["monitor"],
         looks=document.get("looks", {"rows": []})["rows"],
         shift=document.get("shift"),
+        trained_on=document.get("trained_on"),
     )

@@ -38,7 +38,7 @@ class LookRow(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How a model is assessed on a test split.
+    """A look at a test split that is about to be recorded, with what it is evaluated by.
 
     Attributes:
       mode: of the command.

@@ -1,4 +1,4 @@
-"""An evaluation as TensorBoard events: figures, PR curve, confusion matrix, samples.
+"""An evaluation as TensorBoard events: figures, PR curve, confusion matrix.
 
     summaries.write(evaluation, run_dir / "tensorboard" / "test")
 

@@ -264,6 +264,7 @@ def evaluate(
         monitor=run.config.optimization.monitor,
         looks=looks.record(run.directory, look, data),
         shift=look.shift,
+        trained_on={"name": run.config.data.dataset, "fingerprint": run.data_fingerprint},
     )
     return evaluated.Evaluation(folder or run.directory.path, predictions, found)
 

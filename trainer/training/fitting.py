@@ -28,7 +28,7 @@ from trainer.training.driver import Driver, Position
 from trainer.training.logs import live_page, metrics_log, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trainer.config import Config
     from trainer.distribution.runtime import Context
@@ -70,31 +70,53 @@ def fit(
     _prepare(context, setup, found or Position(), epochs)
     _require_agreement(config, context, setup, found)
     directory.save_lengths(config)
-    with _ending(hooks), signals.deferred(context.any_host):
+    is_closing = live_page.closed_at_failure(*hooks.pages)
+    with _saving_what_is_left(hooks), is_closing, signals.deferred(context.any_host):
         start = found or hooks.saving.save_first()
         if not is_quiet:
             _say_start(start, epochs, hooks.stopping)
         phases = _phases(context, setup, epochs)
         _train(phases, hooks, start, config.checkpoints.max_recoveries)
         hooks.stopping.restore_best()
-        hooks.end_page("evaluating")
+        for shown in hooks.pages:
+            shown.say("evaluating")
     return phases[-1].driver
 
 
 @contextlib.contextmanager
-def _ending(hooks: _Callbacks) -> Iterator[None]:
-    """Saves what is left to save where training is stopped, and says on the page how it ended."""
+def _saving_what_is_left(hooks: _Callbacks) -> Iterator[None]:
+    """Saves what is left to save where training is stopped."""
     try:
         yield
     except Stopped:
-        hooks.end_page("stopped")
         hooks.saving.save_stopped()
         # The other hosts end too: their absence must not end this one while it uploads its run.
         peers.part()
         raise
-    except RunError:
-        hooks.end_page("failed")
-        raise
+
+
+def page_of(
+    config: Config,
+    directory: RunDirectory,
+    rows: Callable[[], Sequence[Mapping[str, float | None]]] | None = None,
+    *,
+    epochs: int = 0,
+) -> live_page.LivePage:
+    """Returns the page of a run that has no evaluation yet.
+
+    Args:
+      config: the run's config.
+      directory: the run directory.
+      rows: as for `live_page.LivePage`; None: the epochs that the directory has.
+      epochs: number of epochs to train; 0: `max_epochs`.
+    """
+    return live_page.LivePage(
+        directory.page,
+        rows or directory.load_rows,
+        epochs=epochs or config.optimization.max_epochs,
+        run={"command": config.command_line(), "config": config.to_flat()},
+        monitor=config.optimization.monitor,
+    )
 
 
 def _prepare(context: Context, setup: setups.TrainingSetup, start: Position, epochs: int) -> None:
@@ -172,11 +194,6 @@ class _Callbacks:
     recoveries: callbacks.Recoveries
     saving: callbacks.Checkpointing
 
-    def end_page(self, status: str) -> None:
-        """Writes the page of the run a last time before its evaluation, which may never come."""
-        for page in self.pages:
-            page.close(status)
-
 
 def _build_callbacks(
     config: Config,
@@ -220,21 +237,9 @@ def _build_callbacks(
         bars = [
             progress.Progress(shown_epochs, setup.steps_per_epoch, head_epochs=setup.head_epochs)
         ]
-        pages = [_build_page(config, directory, log, shown_epochs)]
+        pages = [page_of(config, directory, log.state, epochs=shown_epochs)]
     hooks = [callbacks.StopAtDivergence(), *bars, log, *pages, tensorboard, stopping, saving]
     return _Callbacks(hooks, pages, stopping, recoveries, saving)
-
-
-def _build_page(
-    config: Config, directory: RunDirectory, log: metrics_log.MetricsLog, epochs: int
-) -> live_page.LivePage:
-    return live_page.LivePage(
-        directory.page,
-        log.state,
-        epochs=epochs,
-        run={"command": config.command_line(), "config": config.to_flat()},
-        monitor=config.optimization.monitor,
-    )
 
 
 def _require_agreement(

@@ -100,6 +100,7 @@ def with_schema_4(found: Mapping[str, Any], predictions: Predictions) -> dict[st
         "confidence": 0.95,
         "resamples": 2000,
         "patients": 719,
+        "patients_by_class": dict.fromkeys(predictions.class_names, 412),
         "metrics": _around(scores),
     }
     whole["groups"] = {"column": "etiology", "rows": _groups(predictions)}
@@ -284,6 +285,8 @@ _SHIFT = {
     "pairs": [
         {"a": a, "b": b, "score_psi": psi,
          "statistics_psi": {name: psi / (k + 2) for k, name in enumerate(_STATISTICS)},
+         "expected_score_psi": 0.034,
+         "expected_statistics_psi": dict.fromkeys(_STATISTICS, 0.041),
          "domain_auc": 0.5 + psi, "domain_interval": [0.47 + psi, 0.54 + psi]}
         for a, b, psi in (("train", "validation", 0.014), ("train", "test", 0.023),
                           ("validation", "test", 0.031))

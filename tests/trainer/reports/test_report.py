@@ -94,7 +94,8 @@ Classification report
    macro avg     0.9390    0.9171    0.9273      1465
 weighted avg     0.9436    0.9440    0.9433      1465
 
-Metrics with PNEUMONIA as the positive class, with 95 % intervals (bootstrap over 1465 patients)
+Metrics at 0.5, PNEUMONIA positive, with 95 % intervals (bootstrap over 1465 patients)
+  patients by class: NORMAL 396, PNEUMONIA 1069
   Accuracy         0.9440  0.9317 to 0.9556
   Macro recall     0.9171  0.8986 to 0.9341
   Sensitivity      0.9757  0.9652 to 0.9842
@@ -129,6 +130,7 @@ Examples by probability of PNEUMONIA
 Accuracy by etiology
   normal  85.86 %    340 of 396  0.8233 to 0.8902  AUC 0.9171
   virus   97.57 %  1043 of 1069  0.9652 to 0.9842  AUC 0.9171
+  A group of one class is compared with all examples of the other class for its AUC.
 
 No operating point: the run has no predictions of the validation split; run its command again, \
 which writes them.
@@ -193,14 +195,31 @@ FULL = assessed(
     [
         r"Operating point: PNEUMONIA from a probability of 0\.\d{4} on\n  chosen by sensi",
         r"  chosen by sensitivity=0\.9 on \d+ validation examples\n",
-        r"At a prevalence of 5\.00 %\n  PPV, most probable class  0\.\d{4}  0\.\d{4} to 0\.\d{4}\n",
-        r"\n  NPV, operating point      0\.\d{4}  ",
+        r"At a prevalence of 5\.00 %\n  PPV, at 0\.5 +0\.\d{4}  0\.\d{4} to 0\.\d{4}\n",
+        r"\n  NPV, at the operating point  0\.\d{4}  ",
         r"Calibration; temperature fitted on validation: \d\.\d{3}\n",
         r"\n  bacteria  \d\d\.\d\d %  \d+ of +\d+  0\.\d{4} to 0\.\d{4}  AUC 0\.\d{4}\n",
     ],
 )
 def test_what_validation_decides_is_reported(line: str) -> None:
     assert re.search(line, report_with(assessment=FULL).to_text(colour=False))
+
+
+def test_a_prior_correction_is_reported_with_its_shares_and_its_assumption() -> None:
+    subject = Assessment(
+        STUDY,
+        None,
+        EvaluationOptions(prior_correction="em"),
+        training_priors={"NORMAL": 0.5, "PNEUMONIA": 0.5},
+    )
+    text = report_with(assessment=subject).to_text(colour=False)
+    assert re.search(r"class shares \(NORMAL \d\d\.\d\d %, PNEUMONIA \d\d\.\d\d %\), beside", text)
+    assert "  It assumes that the images of a class look as in training, and only" in text
+
+
+def test_groups_with_both_classes_have_no_note() -> None:
+    mixed = dataclasses.replace(VGG16, etiology=np.where(np.arange(1465) % 2, "a", "b"))
+    assert "compared with all" not in report_with(assessment=assessed(mixed)).to_text(colour=False)
 
 
 def test_three_classes_are_reported_as_means() -> None:
@@ -215,6 +234,24 @@ def test_a_warning_of_a_shift_is_the_first_notice() -> None:
     subject = report_with(shift={"warning": "Validation can't stand for test."})
     assert subject.notices[0] == "Validation can't stand for test."
     assert "\n\nValidation can't stand for test.\nNo operating" in subject.to_text(colour=False)
+
+
+def test_a_shift_is_reported_beside_chance_and_without_an_interval() -> None:
+    pair = {
+        "a": "validation", "b": "test", "domain_auc": 0.53, "domain_interval": [0.49, 0.57],
+        "score_psi": 0.0169, "expected_score_psi": 0.0394,
+    }  # fmt: skip
+    text = report_with(shift={"pairs": [pair]}).to_text(colour=False)
+    assert re.search(r"AUC 0\.5: no; a warning needs 0\.638 or more\)\n.*by chance\n", text)
+    assert re.search(r"validation and test  0\.5300 +0\.0169 +0\.0394\n", text)
+
+
+def test_the_data_that_a_model_was_trained_on_is_reported() -> None:
+    trained_on = {"name": "grouped", "fingerprint": "2234b422eecd253e84a5b60a"}
+    subject = report_with(trained_on=trained_on)
+    text = subject.to_text(colour=False)
+    assert "\n  trained on  grouped, fingerprint 2234b422eecd253e\n" in text
+    assert subject.to_json()["trained_on"] == trained_on
 
 
 def test_looks_are_reported() -> None:
@@ -262,7 +299,7 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
         "schema_version", "split", "metrics", "notices", "intervals", "operating_point",
         "prevalence", "calibration", "prior_correction", "groups", "shift", "looks", "settings",
         "training_priors", "shared_patient_images", "shared_images", "shared_with", "monitor",
-        "best_epoch", "history", "data", "run",
+        "best_epoch", "history", "data", "trained_on", "run",
     }  # fmt: skip
     assert document["schema_version"] == report.SCHEMA_VERSION
     assert document["split"] == "test"

@@ -37,8 +37,19 @@ def test_the_verdict_is_one_line_that_counts_the_other_reasons() -> None:
     )
 
 
-def test_a_sound_model_is_said_to_be_one() -> None:
-    assert verdict.first_line((), colour=True) == verdict.USABLE
+@pytest.mark.parametrize(
+    ("notices", "words"), [(0, ""), (1, "; 1 note above"), (2, "; 2 notes above")]
+)
+def test_the_verdict_counts_the_notes(notices: int, words: str) -> None:
+    line = verdict.first_line((), notices=notices, colour=True)
+    assert line == f"Guard: nothing found against this model{words}."
+
+
+def test_notes_are_counted_beside_the_reasons() -> None:
+    line = verdict.first_line(REASONS, notices=1, colour=False)
+    assert line.endswith("Accuracy is low. (and 1 more and 1 note above)")
+    line = verdict.first_line(REASONS[:1], notices=2, colour=False)
+    assert line.endswith("Accuracy is low. (and 2 notes above)")
 
 
 def rows(*rules: str) -> list[dict[str, dict[str, str]]]:
@@ -89,7 +100,7 @@ def test_the_headline_has_each_figure_with_its_interval_and_the_patients() -> No
     )
     assert second.startswith("macro recall ")
     assert "; ROC-AUC 0." in second
-    assert third.endswith(" for the most probable class")
+    assert third.endswith(" at 0.5")
     assert subject.point is not None
     assert fourth.endswith(f" at the operating point {subject.point.chosen.threshold:.3f} (youden)")
 
@@ -99,7 +110,9 @@ def test_without_an_operating_point_the_headline_has_three_lines() -> None:
 
 
 def test_three_classes_have_a_headline() -> None:
-    assert len(verdict.headline(assessed(num_classes=3))) == 3
+    lines = verdict.headline(assessed(num_classes=3))
+    assert len(lines) == 3
+    assert lines[2].endswith(" for the most probable class")
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])

@@ -107,8 +107,12 @@ def test_damaged_predictions_of_validation_are_an_error(copy):
 
 def test_an_evaluation_elsewhere_has_the_operating_point_of_the_run(run, archive):
     evaluation = evaluate.evaluate(run, dataset="grouped", manual_dir=str(archive))
-    reread = evaluated.load(evaluation.folder).assessment.point
-    assert reread.chosen == run.evaluation.assessment.point.chosen
+    reread = evaluated.load(evaluation.folder)
+    assert reread.assessment.point.chosen == run.evaluation.assessment.point.chosen
+    trained_on = {"name": "paper", "fingerprint": run.data_fingerprint}
+    assert reread.report.trained_on == trained_on == run.evaluation.report.trained_on
+    page = (evaluation.folder / "report.html").read_text("utf-8")
+    assert page.count(f"paper, fingerprint {run.data_fingerprint[:16]}") == 2
 
 
 def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_train(run, copy):
@@ -117,6 +121,7 @@ def test_a_run_of_a_version_that_knew_no_validation_patients_counts_those_of_tra
     for name, key, old in (
         ("trained_on.json", "validation_patients", {}),
         ("report.json", "shared_with", {"shared_patient_images": shared}),
+        ("report.json", "trained_on", {}),
     ):
         document = json.loads((copy / name).read_text())
         del document[key]

@@ -51,6 +51,19 @@ def _losses(history, name: str = "loss") -> list[float]:
     return [row[name] for row in history]
 
 
+def test_the_page_of_a_run_whose_evaluation_fails_says_so_and_loads_no_more(make_config, tmp_path):
+    folder = tmp_path / "run"
+    config = make_config(model_dir=str(folder), max_epochs=1)
+    train.run(config)
+    (folder / "confusion_matrix.png").unlink()
+    (folder / "confusion_matrix.png").mkdir()  # In the way of the picture.
+    with pytest.raises(OSError, match=r"confusion_matrix\.png"):
+        train.run(config)
+    page = (folder / "report.html").read_text("utf-8")
+    assert "<strong>Failed</strong>" in page
+    assert 'http-equiv="refresh"' not in page
+
+
 def test_the_first_epochs_are_those_of_a_frozen_backbone(tune, capsys):
     frozen, _ = tune("frozen", layers_to_unfreeze="0", max_epochs=3)
     tuned, _ = tune("tuned", max_epochs=3)

@@ -11,8 +11,8 @@ machine, exposure or hospital, neither choice holds there. Two measures, both wi
 2. A domain classifier: a logistic regression that is to tell two splits apart by pooled features
    and image statistics. Its ROC-AUC on patients that it was not fitted on is 0.5 if it can't (S.
    Rabanser, S. Guennemann and Z. Lipton, "Failing Loudly: An Empirical Study of Methods for
-   Detecting Dataset Shift", 2019). The interval comes from resampling patients: DeLong's takes the
-   images of a patient for independent, and is too narrow.
+   Detecting Dataset Shift", 2019). Its spread over resampled patients does not fit anew, and so is
+   narrower than a 95 % interval: it only helps to decide, and no reader is shown it.
 
 The warning needs a difference that is both beyond chance and large enough to matter, in one of
 the two: small differences are certain in large splits, and large ones happen in small splits.
@@ -58,7 +58,7 @@ MAX_ROWS = 2000
 MIN_PATIENTS = 20
 """With fewer in a split, neither resampling nor permuting them says anything."""
 MEDIUM_AUC, SMALL_AUC = 0.638, 0.556
-"""Least AUC, and least lower end of its interval, that draw the warning: those of two unit
+"""Least AUC, and least lower end of its spread, that draw the warning: those of two unit
 Gaussians whose means differ by 0.5 and 0.2 standard deviations, Phi(d / sqrt(2)), which J. Cohen,
 "Statistical Power Analysis for the Behavioral Sciences", calls a medium and a small effect."""
 RESAMPLES, REFITS = 2000, 30
@@ -136,7 +136,8 @@ class SplitPair:
       expected_psi: the same when patients are dealt to the two splits at random: the mean.
       shifted: what differs by more than chance, and by at least MAJOR_PSI more than expected.
       domain_auc: ROC-AUC of the domain classifier on patients that it was not fitted on.
-      domain_interval: its 95 % interval over patients.
+      domain_interval: its spread over patients, without fitting anew: the central 95 % of its
+        resamples. No 95 % interval: that of equal splits excludes 0.5 in up to a fifth of cases.
       tells_apart: whether that AUC is beyond chance, and at least a medium effect; told of
         validation and test alone.
     """
@@ -225,7 +226,7 @@ def _units(a: Sample, b: Sample) -> tuple[npt.NDArray[np.intp], Bools]:
 
 
 def _tell_apart(a: Sample, b: Sample, rng: np.random.Generator, *, is_decisive: bool) -> _Domain:
-    """Returns the domain classifier's ROC-AUC, its interval, and whether it tells them apart."""
+    """Returns the domain classifier's ROC-AUC, its spread, and whether it tells them apart."""
     units, is_of_a = _units(a, b)
     x = np.concatenate([_inputs(a), _inputs(b)])
     finite = np.isfinite(x).all(axis=1)
@@ -239,7 +240,7 @@ def _tell_apart(a: Sample, b: Sample, rng: np.random.Generator, *, is_decisive: 
     auc, (low, high) = float(aucs[0]), np.quantile(aucs[1:], (0.025, 0.975)).tolist()
     if not is_decisive or auc < MEDIUM_AUC or low < SMALL_AUC:
         return auc, (low, high), False
-    # With few patients the interval is too narrow: it resamples scores, and fits nothing anew. So
+    # With few patients the spread is too narrow: it resamples scores, and fits nothing anew. So
     # the classifier is also fitted to patients who were dealt at random. The AUC is beyond chance
     # above the prediction limit for one more draw from these, which are normally distributed.
     null = []
@@ -329,12 +330,11 @@ def _warning(pair: SplitPair, samples: Mapping[str, Sample]) -> str:
             f"{_TITLES.get(name, name)} is {a:.3g} in {pair.a} and {b:.3g} in {pair.b} on average "
             f"(stability index {indices})"
         )
-    if pair.tells_apart and pair.domain_interval:
-        low, high = pair.domain_interval
+    if pair.tells_apart:
         differences.insert(
             0,
-            f"a classifier tells their images apart (ROC-AUC {pair.domain_auc:.2f}, 95 % interval "
-            f"{low:.2f} to {high:.2f}; 0.50 if they are alike)",
+            f"a classifier tells their images apart (ROC-AUC {pair.domain_auc:.3f}; "
+            f"0.5 if they are alike, and a warning needs {MEDIUM_AUC} or more)",
         )
     if not differences:
         return ""

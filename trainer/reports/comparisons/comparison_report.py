@@ -1,6 +1,6 @@
 """A comparison of models as people read it, in each form, and as JSON.
 
-    found = comparisons.Comparison(rows, pairs, tested)
+    found = comparison_report.Comparison(rows, pairs, tested)
     print(found)
     found.save(folder)            # comparison.txt, .csv, .md, .tex, .html and .json
 

@@ -2,13 +2,17 @@
 
 cards.verdict(document)     # the guard's reasons, or a calm sentence
 cards.data(document)        # {"data set": "cxr_tfds/grouped/1.0.0", ...}
+
+A report can be of other data than the model was trained on: see `is_elsewhere`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.reports.pages import tables
+from trainer.evaluation.shifts import shift as shifts
+from trainer.evaluation.shifts import stability
+from trainer.reports import verdict as words
 from trainer.reports.pages.tables import DASH, Grid, count, number, part, percent, rows_of
 
 if TYPE_CHECKING:
@@ -21,12 +25,17 @@ KAGGLE = (
 )
 _PHANTOM = "drawn by this project from a seed; no patient is shown"
 PSI_NOTE = (
-    "PSI, the population stability index, compares two distributions: below 0.1 they are alike, "
-    "from 0.25 on they differ much. The domain AUC is that of a classifier that tells the two "
-    "splits apart: 0.5 means that it can't."
+    "PSI, the population stability index, compares two distributions. In small splits it is large "
+    "by chance, which is what it is on average when patients are dealt to the splits at random; a "
+    f"warning needs {stability.MAJOR_PSI} above that. The domain AUC is that of a classifier that "
+    f"tells the two splits apart: 0.5 means that it can't; a warning needs {shifts.MEDIUM_AUC} or "
+    "more. Only validation and test draw one."
 )
-LIMITS = (
-    "Trained on images of one source: nothing here covers other machines, hospitals or ages.",
+_PATIENTS = (
+    "children of one to five years, from Guangzhou Women and Children's Medical Center (Kermany et "
+    "al., Cell 2018)"
+)
+_LIMITS = (
     "It answers with one of its classes for any image, also for one that is not a chest X-ray.",
     "Its probabilities hold for the share of classes in its data; prevalence changes them.",
     "Labels are those of the data set. They were not read again.",
@@ -36,19 +45,18 @@ LIMITS = (
 def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the guard's reasons, or a calm sentence without any, and the notices."""
     metrics = part(document, "metrics")
-    calm = "The guard has found nothing against this model."
+    notices, reasons = list(document.get("notices") or ()), list(metrics.get("warnings") or ())
+    if not any("share a patient with" in str(reason) for reason in reasons):
+        notices += _shared(document)  # Of earlier versions, whose guard did not count them.
+    calm = words.passed(len(notices), "below")
     if isinstance(metrics.get("accuracy"), float) and metrics.get("majority_class") is not None:
-        calm = (
-            "The guard has found nothing against this model: its outputs are finite, it predicts "
-            f"every class that occurs, and its accuracy of {percent(metrics['accuracy'])} is above "
-            f"the {percent(metrics.get('majority_baseline'))} of always predicting "
+        calm += (
+            " Its outputs are finite, it predicts every class that occurs, and its accuracy of "
+            f"{percent(metrics['accuracy'])} is above the "
+            f"{percent(metrics.get('majority_baseline'))} of always predicting "
             f"{metrics['majority_class']}."
         )
-    return {
-        "reasons": list(metrics.get("warnings") or ()),
-        "calm": calm,
-        "notices": [*(document.get("notices") or ()), *_shared(document)],
-    }
+    return {"reasons": reasons, "calm": calm, "notices": notices}
 
 
 def _shared(document: Mapping[str, Any]) -> list[str]:
@@ -72,20 +80,60 @@ def leakage(document: Mapping[str, Any]) -> str:
     return _shared(document)[0] if _shared(document) else f"{count(shared)} images"
 
 
+def _identical(document: Mapping[str, Any]) -> str:
+    """Returns how many test images are also images of other splits, to the byte."""
+    shared, examples = document.get("shared_images"), part(document, "metrics").get("examples")
+    others = " or ".join(document.get("shared_with") or ("train",))
+    if shared is None:
+        return "not measured"
+    split = document.get("split") or "test"
+    if not shared:
+        return f"no {split} image is also an image of {others}"
+    share = f" ({percent(shared / examples)})" if examples else ""
+    return f"{count(shared)} of {count(examples)} {split} images{share} are also images of {others}"
+
+
+def is_elsewhere(document: Mapping[str, Any]) -> bool:
+    """Whether the report is of other data than the model was trained on; False: not known."""
+    of_training = part(document, "trained_on").get("fingerprint")
+    of_report = part(document, "data").get("fingerprint")
+    return bool(of_training and of_report) and of_training != of_report
+
+
+def _is_kaggles(document: Mapping[str, Any]) -> bool:
+    """Whether the data of the report are Kaggle's images."""
+    card = part(document, "data")
+    return not card.get("is_phantom") and str(card.get("name") or "").startswith("cxr_tfds")
+
+
+def limits(document: Mapping[str, Any]) -> list[str]:
+    """Returns what the model's figures don't cover."""
+    is_kaggles = _is_kaggles(document)
+    if is_elsewhere(document):
+        is_kaggles = part(document, "trained_on").get("name") != "phantom"
+    source = f"one source, {_PATIENTS}" if is_kaggles else "one source"
+    first = f"Trained on images of {source}: nothing here covers other machines, hospitals or ages."
+    return [first, *_LIMITS]
+
+
 def data(document: Mapping[str, Any]) -> dict[str, str]:
     """Returns the facts of the data card."""
     card = part(document, "data")
     is_phantom = bool(card.get("is_phantom"))
+    elsewhere = is_elsewhere(document)
     facts = {
-        "data set": str(card.get("name") or DASH),
+        "evaluated on" if elsewhere else "data set": str(card.get("name") or DASH),
+        **({"trained on": words.trained_on(part(document, "trained_on"))} if elsewhere else {}),
         "protocol": str(card.get("protocol") or DASH),
         "leakage": leakage(document),
+        "identical images": _identical(document),
         "stored images": _stored(card),
         "fingerprint": str(card.get("fingerprint") or DASH)[:16],
+        **({"patients": _PATIENTS} if _is_kaggles(document) else {}),
         "licence": "Apache-2.0" if is_phantom else "CC BY 4.0",
         "citation": _PHANTOM if is_phantom else KAGGLE,
     }
-    if not is_phantom and not str(card.get("name") or "").startswith("cxr_tfds"):
+    if not is_phantom and not _is_kaggles(document):
         del facts["licence"], facts["citation"]
     return facts
 
@@ -110,7 +158,10 @@ def splits(document: Mapping[str, Any]) -> Grid | None:
         ]
         for split, of in images.items()
     ]
-    return Grid("Images and patients by split", ["split", *names, "images", "patients"], rows)
+    elsewhere = is_elsewhere(document)
+    label = "Images and patients by split" + (" of the data evaluated on" if elsewhere else "")
+    first = "evaluated on" if elsewhere else "split"
+    return Grid(label, [first, *names, "images", "patients"], rows)
 
 
 def shift(document: Mapping[str, Any]) -> Grid | None:
@@ -121,19 +172,23 @@ def shift(document: Mapping[str, Any]) -> Grid | None:
     names = list(dict.fromkeys(name for pair in pairs for name in part(pair, "statistics_psi")))
     rows = []
     for pair in pairs:
-        psi = part(pair, "statistics_psi")
-        ends = tables.interval("roc_auc", pair.get("domain_interval"))
-        auc = number(pair.get("domain_auc"), 3)
+        psi, expected = part(pair, "statistics_psi"), part(pair, "expected_statistics_psi")
         rows.append(
             [
                 f"{pair.get('a')} and {pair.get('b')}",
-                f"{auc} ({ends})" if ends else auc,
-                number(pair.get("score_psi"), 3),
-                *(number(psi.get(name), 3) for name in names),
+                number(pair.get("domain_auc"), 3),
+                _index(pair.get("score_psi"), pair.get("expected_score_psi")),
+                *(_index(psi.get(name), expected.get(name)) for name in names),
             ]
         )
     heads = ["splits", "domain AUC", "PSI of scores", *(f"PSI of {name}" for name in names)]
     return Grid("Shift between splits", heads, rows)
+
+
+def _index(value: float | None, expected: float | None) -> str:
+    """Formats a stability index, and what it is by chance, if that is known."""
+    by_chance = number(expected, 3)
+    return number(value, 3) + ("" if by_chance == DASH else f" ({by_chance} by chance)")
 
 
 def statistics(document: Mapping[str, Any]) -> Grid | None:
@@ -187,18 +242,23 @@ def model(document: Mapping[str, Any]) -> dict[str, str]:
     point = part(document, "operating_point")
     temperature = part(document, "calibration").get("temperature")
     size = config.get("image_size") or part(document, "data").get("image_size")
+    plain = "at 0.5" if len(names) == 2 else "the most probable class"
+    trained = part(document, "trained_on")
     return {
         "what it is": f"an image classifier: backbone {config.get('backbone') or DASH}, "
         f"{config.get('dense_layers', DASH)} × {config.get('neurons', DASH)} neurons, softmax",
         "input": f"grey image, uint8, {f'{size} × {size} px' if size else 'of any size'}",
         "output": f"probabilities of {', '.join(names)}" if names else "probabilities",
+        **({"trained on": words.trained_on(trained)} if trained else {}),
         "initial weights": str(config.get("weights", DASH)),
         "unfrozen layers": "none: the head alone" if unfrozen == "0" else unfrozen,
         "operating point": f"{point.get('rule')}: {number(point.get('threshold'))}, chosen on "
         "validation"
         if point
-        else "none chosen: the most probable class",
-        "temperature": number(temperature, 3) if temperature else "not scaled",
+        else f"none chosen: {plain}",
+        "temperature": f"{number(temperature, 3)}, not applied to the output"
+        if temperature
+        else "none fitted",
         "intended use": "research on methods, with images like those it was trained on",
     }
 

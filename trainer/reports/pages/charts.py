@@ -219,8 +219,8 @@ def _unit_square(axes: Any, title: str, x_label: str, y_label: str) -> None:
 def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
     """Draws the share of positives by mean probability, with a bar of its 95 % interval for a bin.
 
-    The interval is Wilson's: few examples lie in the middle of a good model's range, and their
-    shares say little.
+    The interval is Wilson's, with images as independent: few lie in the middle of a good model's
+    range, and their shares say little. Images of one patient are alike: by patient it is wider.
 
     Args:
       title: of the chart.
@@ -232,7 +232,7 @@ def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> matplotlib.fig
     x = np.array([of["mean_probability"] for of in bins])
     share = np.array([of["share"] for of in bins])
     low, high = wilson(share, np.array([of["examples"] for of in bins]))
-    axes.vlines(x, low, high, color=BLUE, linewidth=1.3, label="95 % interval")
+    axes.vlines(x, low, high, color=BLUE, linewidth=1.3, label="95 %, images as independent")
     sizes = [16 + 12 * math.log10(max(of["examples"], 1)) ** 2 for of in bins]
     axes.scatter(x, share, s=sizes, color=BLUE, clip_on=False, zorder=3, label="bin")
     _unit_square(axes, title, "mean probability of the bin", "share of positives")

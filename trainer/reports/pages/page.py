@@ -164,12 +164,15 @@ def _findings(document: Mapping[str, Any]) -> dict[str, Any]:
         "headline": tables.headline(document),
         "confidence": f"{100 * confidence:g} %" if isinstance(confidence, float) else "",
         "resampled": tables.count(ends.get("patients")),
+        "by_class": tables.patients_by_class(document),
         "resamples": tables.count(ends.get("resamples")),
         "figures": tables.figures(document),
+        "corrected_prior": tables.corrected_prior(document),
         "prevalence": tables.prevalence(document),
         "paper": tables.against_paper(document),
-        "paper_words": f"{paper.caution(part(document, 'data'))} {paper.MAJORITY}",
+        "paper_words": f"{paper.caution(document)} {paper.MAJORITY}",
         "groups": tables.groups(document),
+        "note_of_groups": tables.note_of_groups(document),
         "classes": tables.classes(document),
         "calibration": tables.calibration(document),
         "distribution": tables.distribution(document),
@@ -184,8 +187,9 @@ def _facts(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": cards.data(document),
         "splits": cards.splits(document),
+        "is_elsewhere": cards.is_elsewhere(document),
         "model": cards.model(document),
-        "limits": cards.LIMITS,
+        "limits": cards.limits(document),
         "environment": cards.environment(document),
     }
 

@@ -1,4 +1,4 @@
-"""The tables of a run's page, from its report: figures with intervals, groups, shift, cards.
+"""The tables of a run's page, from its report: figures with intervals, groups, thresholds.
 
 Every part of a report may be missing or null, and every number undefined: a dash then.
 
@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
+from trainer.evaluation import prior_correction, subgroups
 from trainer.reports import paper
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ SHARES = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "p
 """Figures that are shown in percent."""
 _BY_THRESHOLD = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv",
                            "f1", "mcc"})  # fmt: skip
-_HEADLINE = ("roc_auc", "sensitivity", "specificity", "accuracy", "macro_recall")
+_PAIR = ("sensitivity", "specificity")
+_HEADLINE = ("roc_auc", *_PAIR, "accuracy", "macro_recall")
+_OF_RANKS = frozenset({"roc_auc", "pr_auc"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,15 +109,36 @@ def rows_of(document: Mapping[str, Any], *names: str) -> Sequence[Mapping[str, A
 def headline(document: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the figures at the top of the page: name, value, interval."""
     metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
-    keys = [key for key in _HEADLINE if key in metrics]
-    return [
-        {
-            "name": NAMES[key],
-            "value": figure(key, metrics[key]),
-            "interval": interval(key, ends.get(key)),
-        }
-        for key in keys
+    point = part(document, "operating_point")
+    names = list(metrics.get("class_names") or ())
+    plain = f" at 0.5, {names[1]} positive" if _is_binary(document) else ""
+    cards = [
+        _card(key, "" if key == "roc_auc" else plain, metrics[key], ends.get(key))
+        for key in _HEADLINE
+        if key in metrics
     ]
+    chosen = f" {_at_point(point)}"
+    pair = [
+        _card(key, chosen, part(point, "figures").get(key), part(point, "intervals").get(key))
+        for key in _PAIR
+        if key in part(point, "figures")
+    ]
+    after = len([key for key in (_HEADLINE[0], *_PAIR) if key in metrics])
+    return [*cards[:after], *pair, *cards[after:]]
+
+
+def _card(
+    key: str, where: str, value: float | None, ends: Sequence[float | None] | None
+) -> dict[str, str]:
+    return {
+        "name": f"{NAMES[key]}{where}",
+        "value": figure(key, value),
+        "interval": interval(key, ends),
+    }
+
+
+def _at_point(point: Mapping[str, Any]) -> str:
+    return f"at {number(point.get('threshold'), 3)}, the operating point"
 
 
 def figures(document: Mapping[str, Any]) -> Grid:
@@ -122,7 +146,7 @@ def figures(document: Mapping[str, Any]) -> Grid:
     metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
     point, corrected = part(document, "operating_point"), part(document, "prior_correction")
     heads = ["", "most probable class" if not _is_binary(document) else "at 0.5"]
-    heads += [f"at {number(point.get('threshold'), 3)}, the operating point"] if point else []
+    heads += [_at_point(point)] if point else []
     heads += ["with corrected prior"] if corrected else []
     rows = []
     for key, name in NAMES.items():
@@ -134,9 +158,33 @@ def figures(document: Mapping[str, Any]) -> Grid:
             own = part(point, "intervals").get(key)
             row.append(_with_interval(key, value, own) if key in _BY_THRESHOLD else "")
         if corrected:
-            row.append(figure(key, part(corrected, "figures").get(key)))
+            value = part(corrected, "figures").get(key)
+            is_ranked = key in _OF_RANKS and value is None and _is_binary(document)
+            row.append("unchanged" if is_ranked else figure(key, value))
         rows.append(row)
     return Grid("Figures of the split", heads, rows)
+
+
+def corrected_prior(document: Mapping[str, Any]) -> str:
+    """Returns the class shares that probabilities were corrected for; empty if they were not."""
+    shares = part(document, "prior_correction", "priors")
+    if not shares:
+        return ""
+    of_training = part(document, "prior_correction", "training_priors")
+    listed = ", ".join(
+        f"{name} {percent(share)} (training {percent(of_training.get(name))})"
+        for name, share in shares.items()
+    )
+    return (
+        f"The prior is corrected for class shares that were estimated without labels: {listed}. "
+        f"{prior_correction.ASSUMPTION}"
+    )
+
+
+def patients_by_class(document: Mapping[str, Any]) -> str:
+    """Returns the patients of each class in words; empty where they are not known."""
+    found = part(document, "intervals", "patients_by_class")
+    return ", ".join(f"{name} {count(number_of)}" for name, number_of in found.items())
 
 
 def _with_interval(key: str, value: float | None, ends: Sequence[float | None] | None) -> str:
@@ -167,13 +215,12 @@ def prevalence(document: Mapping[str, Any]) -> Grid | None:
 def against_paper(document: Mapping[str, Any]) -> Grid:
     """Returns this run's row, and the paper's."""
     metrics, config = part(document, "metrics"), part(document, "run", "config")
-    data = part(document, "data")
     own = [
         f"This run: {config.get('backbone') or DASH}",
         percent(metrics.get("accuracy")),
         percent(metrics.get("macro_recall")),
         count(metrics.get("examples")),
-        paper.split_of(data),
+        paper.split_of(document),
     ]
     rows = [
         [
@@ -255,6 +302,15 @@ def groups(document: Mapping[str, Any]) -> Grid | None:
     ]
     heads = [column, "examples", "patients", *(NAMES[key] for key in keys)]
     return Grid(f"Figures by {column}", heads, rows)
+
+
+def note_of_groups(document: Mapping[str, Any]) -> str:
+    """Returns what a reader must know of the AUC of a group with one class of two."""
+    for row in rows_of(document, "groups", "rows"):
+        is_defined = [_is_number(row.get(key)) for key in ("roc_auc", *_PAIR)]
+        if is_defined[0] and is_defined[1] != is_defined[2]:
+            return subgroups.AGAINST_OTHERS
+    return ""
 
 
 def classes(document: Mapping[str, Any]) -> Grid | None:

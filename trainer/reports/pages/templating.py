@@ -4,8 +4,8 @@ Jinja escapes every value; before that, control characters and marks of directio
 page loads nothing, and its policy names its style sheet and its script by their SHA-256, so that
 nothing else in it can run, wherever the page is opened.
 
-    templates = templating.environment("trainer.reports")
-    html = templating.render(templates, "run.html.j2", {"title": "Run a"}, scripts=("page.js",))
+    html = templating.render("trainer.reports", "run.html.j2", context, scripts=("copy.js",))
+    templating.write(path, html)
 """
 
 from __future__ import annotations

@@ -3,22 +3,26 @@
 log = MetricsLog(run_dir / "metrics.jsonl")
 live = LivePage(run_dir / "report.html", log.state, epochs=30, run={"command": ..., "config": ...})
 driver.fit(..., callbacks=[log, live, ...])
-live.close("stopped")                    # where training ends before the evaluation
+live.say("evaluating")
+with closed_at_failure(live):
+    ...                                  # "stopped" or "failed", if it does not end well
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import keras
 
+from trainer.errors import RunError, Stopped
 from trainer.evaluation import history
 from trainer.reports.pages import page
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MAX_SHARE = 0.05
 """Of the time that writing may take."""
@@ -65,13 +69,22 @@ class LivePage(keras.callbacks.Callback):
         del epoch, logs
         self._write_if_due()
 
+    def say(self, status: str) -> None:
+        """Writes the page of a run that has more to do: it loads itself again.
+
+        Args:
+          status: a word or two for the reader, such as "evaluating".
+        """
+        self._write(status, refresh_s=page.REFRESH_S)
+
     def close(self, status: str) -> None:
         """Writes the page a last time: it no longer loads itself again.
 
         Args:
           status: a word or two for the reader, such as "stopped".
         """
-        self._write(status, refresh_s=None)
+        if self._path.parent.exists():  # Writing would create a folder anew that was deleted.
+            self._write(status, refresh_s=None)
 
     def _write_if_due(self) -> None:
         begun = self._clock()
@@ -109,6 +122,19 @@ class LivePage(keras.callbacks.Callback):
 
     def _head_epochs(self) -> int:
         return history.joins_after(self._run.get("config") or {}) or 0
+
+
+@contextlib.contextmanager
+def closed_at_failure(*pages: LivePage) -> Iterator[None]:
+    """Says on pages that their run was stopped or has failed; they no longer load again."""
+    try:
+        yield
+    except BaseException as error:
+        # What can't be written must not hide what happened: the disk may be full.
+        with contextlib.suppress(OSError, RunError):
+            for live in pages:
+                live.close("stopped" if isinstance(error, Stopped) else "failed")
+        raise
 
 
 def _number(value: float | None) -> float:

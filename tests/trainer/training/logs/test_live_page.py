@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from trainer.errors import RunError, Stopped
 from trainer.training.logs import live_page
 
 RUN = {"command": "python -m trainer", "config": {"head_epochs": 2, "layers_to_unfreeze": "4"}}
@@ -78,6 +79,45 @@ def test_a_closed_page_does_not_load_itself_again(path):
     text = path.read_text("utf-8")
     assert 'http-equiv="refresh"' not in text
     assert "<strong>Stopped</strong>" in text
+
+
+def test_a_run_that_evaluates_keeps_loading_its_page(path):
+    live_page.LivePage(path, lambda: [row(1)], epochs=5, run=RUN).say("evaluating")
+    text = path.read_text("utf-8")
+    assert 'http-equiv="refresh"' in text
+    assert "<strong>Evaluating</strong>" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Stopped("SIGTERM", 143), "Stopped"),
+        (RunError("diverged"), "Failed"),
+        (ValueError("odd"), "Failed"),
+        (KeyboardInterrupt(), "Failed"),
+    ],
+)
+def test_whatever_ends_a_run_ends_its_page(path, error, status):
+    live = live_page.LivePage(path, lambda: [row(1)], epochs=5, run=RUN)
+    live.say("evaluating")
+    with pytest.raises(type(error)), live_page.closed_at_failure(live):
+        raise error
+    text = path.read_text("utf-8")
+    assert 'http-equiv="refresh"' not in text
+    assert f"<strong>{status}</strong>" in text
+
+
+def test_a_page_that_can_not_be_written_hides_no_error(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    live = live_page.LivePage(tmp_path / "report.html", list, epochs=5, run=RUN)
+    with pytest.raises(ValueError, match="odd"), live_page.closed_at_failure(live):
+        raise ValueError("odd")
+
+
+def test_a_run_whose_folder_was_deleted_gets_no_page(tmp_path):
+    live = live_page.LivePage(tmp_path / "gone" / "report.html", list, epochs=5, run=RUN)
+    live.close("failed")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_resumed_run_shows_the_epochs_before(path):
