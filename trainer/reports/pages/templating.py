@@ -83,7 +83,8 @@ def render(
 
 def write(path: pathlib.Path, page: str) -> None:
     """Writes a page; a reader sees the old one or the new one."""
-    with files.replacing(path) as partial:
+    # Not into a new folder: that of a run may have been removed while it trained.
+    with files.replacing(path, makes_folder=False) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
 
 
