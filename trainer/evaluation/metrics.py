@@ -26,6 +26,24 @@ if TYPE_CHECKING:
     from trainer.evaluation.predictions import Predictions
 
 _HISTOGRAM_BINS = 10
+NAMES = {
+    "accuracy": "Accuracy",
+    "macro_recall": "Macro recall",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "mcc": "MCC",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "brier": "Brier score",
+    "log_loss": "Log-loss (nats)",
+    "ece": "ECE",
+}
+"""The figures of a split as readers see them, by the attribute of `Metrics`."""
+SHARES = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv"})
+"""Figures that are shown in percent."""
 
 
 @dataclasses.dataclass(frozen=True)

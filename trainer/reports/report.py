@@ -15,7 +15,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
-from trainer.evaluation import intervals, prior_correction, subgroups
+from trainer.evaluation import intervals, metrics, prior_correction, subgroups
 from trainer.evaluation.history import percent
 from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
@@ -243,26 +243,9 @@ def _confusion_matrix(scores: Metrics) -> Sequence[str]:
     return ("Confusion matrix (rows: true, columns: predicted)", *_table(rows))
 
 
-_CLINICAL = {
-    "accuracy": "Accuracy",
-    "macro_recall": "Macro recall",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "mcc": "MCC",
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "brier": "Brier score",
-    "log_loss": "Log-loss (nats)",
-    "ece": "ECE",
-}
-
-
 def _clinical_metrics(assessed: Assessment) -> Sequence[str]:
     scores = assessed.metrics
-    values = {name: getattr(scores, name) for name in _CLINICAL}
+    values = {name: getattr(scores, name) for name in metrics.NAMES}
     names = scores.class_names
     meaning = (
         f"at 0.5, {names[1]} positive"
@@ -280,7 +263,7 @@ def _with_intervals(
     values: Mapping[str, float | None], found: Mapping[str, tuple[float, float] | None]
 ) -> list[str]:
     return _table(
-        (_CLINICAL[name], _number(value), verdict.interval(found.get(name)))
+        (metrics.NAMES[name], _number(value), verdict.interval(found.get(name)))
         for name, value in values.items()
     )
 
@@ -319,7 +302,7 @@ def _calibration(assessed: Assessment) -> Sequence[str]:
     if before is None or after is None or assessed.temperature is None:
         return ()
     rows = [("", "as they are", "scaled")] + [
-        (_CLINICAL[name], _number(getattr(before, name)), _number(getattr(after, name)))
+        (metrics.NAMES[name], _number(getattr(before, name)), _number(getattr(after, name)))
         for name in ("brier", "ece", "log_loss")
     ]
     title = f"Calibration; temperature fitted on validation: {assessed.temperature:.3f}"
@@ -333,7 +316,7 @@ def _prior_correction(assessed: Assessment) -> Sequence[str]:
     names = ("accuracy", "macro_recall", "sensitivity", "specificity")
     rows = [("", "plain", "corrected")] + [
         (
-            _CLINICAL[name],
+            metrics.NAMES[name],
             _number(getattr(assessed.metrics, name)),
             _number(found.figures.get(name)),
         )

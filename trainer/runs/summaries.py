@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.pr_curve import metadata
 
+from trainer.evaluation import metrics
 from trainer.reports import plots
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from trainer.runs.evaluated import Evaluation
 
 _THRESHOLDS = 201
-_FIGURES = (
-    "accuracy", "macro_recall", "roc_auc", "pr_auc", "sensitivity", "specificity", "ppv", "npv",
-    "f1", "mcc", "brier", "log_loss", "ece",
-)  # fmt: skip
 
 
 def write(evaluation: Evaluation, folder: pathlib.Path) -> None:
@@ -53,7 +50,7 @@ def write(evaluation: Evaluation, folder: pathlib.Path) -> None:
 
 def _write_figures(evaluation: Evaluation) -> None:
     scores, point = vars(evaluation.metrics), evaluation.assessment.point
-    values = {name: scores[name] for name in _FIGURES}
+    values = {name: scores[name] for name in metrics.NAMES}
     if point is not None:
         values |= {f"operating_point/{name}": of for name, of in point.figures.items()}
         values["operating_point/threshold"] = point.chosen.threshold

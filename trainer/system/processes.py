@@ -122,3 +122,18 @@ def private_bytes(pid: int) -> int:
         return 0
     found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def end(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Asks a process to end, by SIGTERM, and kills it if it has not done so in time.
+
+    Args:
+      process: the process.
+      grace_s: seconds that it gets, to save what it has.
+    """
+    process.terminate()
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

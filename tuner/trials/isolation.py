@@ -103,12 +103,7 @@ def _watch(process: subprocess.Popen[bytes], limit_bytes: int) -> str:
                 )
             time.sleep(POLL_S)
     except BaseException:  # Also Stopped, by a signal: SIGTERM lets the trial save a checkpoint.
-        process.terminate()
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        processes.end(process, GRACE_S)
         raise
     return ""
 

@@ -99,3 +99,17 @@ def printed_pages(page: Any) -> int:
     """Returns on how many A4 pages it prints."""
     document = page.pdf(prefer_css_page_size=True, print_background=False)
     return document.count(b"/Type /Page\n") + document.count(b"/Type /Page ")
+
+
+def overflow_of(browser: Any, path: Path, width: int, scheme: str) -> float:
+    """Returns `overflow` of a page from disk in a window of a width."""
+    size = {"width": width, "height": 900}
+    with opened(browser, path, viewport=size, color_scheme=scheme) as (page, _):
+        return overflow(page)
+
+
+def grave_faults_of(browser: Any, path: Path, scheme: str) -> list[str]:
+    """Returns `grave_faults` of a page from disk on a phone."""
+    size = {"width": WIDTHS[0], "height": 900}
+    with opened(browser, path, viewport=size, color_scheme=scheme) as (page, _):
+        return grave_faults(page)

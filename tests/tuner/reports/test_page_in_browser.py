@@ -50,17 +50,13 @@ def test_the_page_asks_for_nothing_and_has_no_error(browser, pages, name):
 @pytest.mark.parametrize("width", browsers.WIDTHS)
 @pytest.mark.parametrize("name", SEARCHES)
 def test_nothing_is_wider_than_the_window(browser, pages, name, width, scheme):
-    size = {"width": width, "height": 900}
-    with browsers.opened(browser, pages[name], viewport=size, color_scheme=scheme) as (shown, _):
-        assert browsers.overflow(shown) <= 0
+    assert browsers.overflow_of(browser, pages[name], width, scheme) <= 0
 
 
 @pytest.mark.parametrize("scheme", browsers.SCHEMES)
 @pytest.mark.parametrize("name", SEARCHES)
 def test_nothing_grave_hinders_readers(browser, pages, name, scheme):
-    size = {"width": 390, "height": 900}
-    with browsers.opened(browser, pages[name], viewport=size, color_scheme=scheme) as (shown, _):
-        assert browsers.grave_faults(shown) == []
+    assert browsers.grave_faults_of(browser, pages[name], scheme) == []
 
 
 @pytest.mark.parametrize("name", SEARCHES)

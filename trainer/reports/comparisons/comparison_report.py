@@ -38,13 +38,7 @@ class Comparison(Content):
         print(found)
         found.pairs[0].area.p_value
 
-    Attributes:
-      rows: a row for each model, or for each backbone with its seeds.
-      pairs: models compared in pairs.
-      tested: the test examples; None where no run has finished.
-      command: that repeats it; empty from Python.
-      with_paper: whether the paper's results stand beside.
-      points: a sentence about the operating points, such as their rule; may be empty.
+    Its attributes are those of `comparison_tables.Content`.
     """
 
     @property

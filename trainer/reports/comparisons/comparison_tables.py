@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation import resampling
+from trainer.evaluation import metrics, resampling
 from trainer.evaluation.pairs import comparison
 from trainer.evaluation.pairs.contestants import AT_POINT
 from trainer.reports import paper
@@ -64,7 +64,6 @@ _LABELS = {
     "f1": "F1", "mcc": "MCC", "pr_auc": "PR-AUC", "brier": "Brier score",
     "log_loss": "log-loss (nats)", "ece": "ECE",
 }  # fmt: skip
-_PERCENT = ("macro_recall", "accuracy", "sensitivity", "specificity", "ppv", "npv")
 _FIRST = ("macro_recall", "accuracy", "roc_auc", "sensitivity", "specificity")
 """What the paper's table has, and what has been asked for since: the columns of the first table."""
 _OF_PAPER = _FIRST[:2]
@@ -190,12 +189,12 @@ def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "undefined"
     base = name.removesuffix(AT_POINT)
-    return f"{100 * value:.2f}" if base in _PERCENT else f"{value:.4f}"
+    return f"{100 * value:.2f}" if base in metrics.SHARES else f"{value:.4f}"
 
 
 def _label(name: str) -> str:
     base = name.removesuffix(AT_POINT)
-    unit = " (%)" if base in _PERCENT else ""
+    unit = " (%)" if base in metrics.SHARES else ""
     return f"{_LABELS[base]}{' at the operating point' if base != name else ''}{unit}"
 
 

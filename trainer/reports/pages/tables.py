@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import prior_correction, subgroups
+from trainer.evaluation.metrics import NAMES, SHARES
 from trainer.reports import paper
 
 if TYPE_CHECKING:
@@ -22,24 +23,6 @@ if TYPE_CHECKING:
 
 DASH = "–"
 MINUS = "−"
-NAMES = {
-    "accuracy": "Accuracy",
-    "macro_recall": "Macro recall",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "mcc": "MCC",
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "brier": "Brier score",
-    "log_loss": "Log-loss (nats)",
-    "ece": "ECE",
-}
-"""The figures of a split, by their key in the report."""
-SHARES = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv"})
-"""Figures that are shown in percent."""
 _BY_THRESHOLD = frozenset({"accuracy", "macro_recall", "sensitivity", "specificity", "ppv", "npv",
                            "f1", "mcc"})  # fmt: skip
 _PAIR = ("sensitivity", "specificity")

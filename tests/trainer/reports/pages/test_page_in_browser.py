@@ -62,17 +62,13 @@ def test_the_page_asks_for_nothing_and_has_no_error(browser, pages, name):
 @pytest.mark.parametrize("width", browsers.WIDTHS)
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_is_wider_than_the_window(browser, pages, name, width, scheme):
-    size = {"width": width, "height": 900}
-    with browsers.opened(browser, pages[name], viewport=size, color_scheme=scheme) as (shown, _):
-        assert browsers.overflow(shown) <= 0
+    assert browsers.overflow_of(browser, pages[name], width, scheme) <= 0
 
 
 @pytest.mark.parametrize("scheme", browsers.SCHEMES)
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_grave_hinders_readers(browser, pages, name, scheme):
-    size = {"width": 390, "height": 900}
-    with browsers.opened(browser, pages[name], viewport=size, color_scheme=scheme) as (shown, _):
-        faults = browsers.grave_faults(shown)
+    faults = browsers.grave_faults_of(browser, pages[name], scheme)
     # A page that shows how training goes loads itself again; it says so.
     assert [fault for fault in faults if not fault.startswith("meta-refresh: ")] == []
 
