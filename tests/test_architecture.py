@@ -30,7 +30,7 @@ MODULES = [
     if not module.name.endswith(("__main__", "tpu.aot"))  # Needs an extra; has tests of its own.
 ]
 LIGHT = [
-    "trainer.config", "trainer.flags", "trainer.options.files", "trainer.backbones",
+    "trainer.config", "trainer.flags", "trainer.storage.option_files", "trainer.backbones",
     "trainer.__main__", "trainer.preflight", "trainer.commands.compare",
     "trainer.usage", "trainer.system.environment", "trainer.storage.contents",
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",

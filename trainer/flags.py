@@ -16,8 +16,8 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
-from trainer.options import contests, files, initial_weights, unfreezing
-from trainer.storage import contents, documents, locations
+from trainer.options import contests, initial_weights, unfreezing
+from trainer.storage import contents, documents, locations, option_files
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def define_options() -> None:
     recipes = option_groups.Option(
         "named set of options; quickstart: small_cnn on phantom, without any data; paper: the "
         "settings of the paper; other flags override it",
-        choices=tuple(files.recipes()),
+        choices=tuple(option_files.recipes()),
     )
     define_option("recipe", None, recipes)
     flags.DEFINE_string(
@@ -266,7 +266,7 @@ def _config_of(given: Mapping[str, Any]) -> config_lib.Config:
     recipe, path = _FLAGS["recipe"].value, _FLAGS["config_file"].value
     if recipe and path:
         raise errors.ConfigError("--recipe and --config_file exclude each other; give only one.")
-    base = files.load_recipe(recipe) | (load_options(path) if path else {})
+    base = option_files.load_recipe(recipe) | (load_options(path) if path else {})
     base.pop("model_dir", None)  # It names the run that the options come from, not the new one.
     return config_lib.Config.from_flat({**base, **given})
 
@@ -283,7 +283,7 @@ def _config_of_run(mode: Mode, given: Mapping[str, Any]) -> config_lib.Config:
             f"--mode={mode.name} needs a finished run; give its directory as --model_dir."
         )
     folder = given["model_dir"].rstrip("/") or "/"
-    found = files.entries(folder)
+    found = option_files.entries(folder)
     if "config.json" not in found:
         config_lib.check_after_training(given)
         raise errors.ConfigError(contents.no_run_at(folder, found))
@@ -304,20 +304,20 @@ def load_options(path: str | pathlib.Path) -> dict[str, Any]:
       ConfigError: when the file is missing, is not a JSON object, or names an unknown option.
       RunError: when the bucket can't be read.
     """
-    values = files.load(path)
+    values = option_files.load(path)
     try:
         config_lib.check_names(values)
     except errors.ConfigError as error:
-        is_local = not locations.is_url(str(path))
-        is_of_run = is_local and contents.is_beside_options(files.local(path))
-        reason = contents.no_file_of_options(str(path), files.local(path)) if is_of_run else ""
-        raise errors.ConfigError(reason or f"{path}: {error}") from error
+        local = None if locations.is_url(str(path)) else option_files.local(path)
+        if local and contents.is_beside_options(local):
+            raise errors.ConfigError(contents.no_file_of_options(str(path), local)) from error
+        raise errors.ConfigError(f"{path}: {error}") from error
     return values
 
 
 def _load_saved(path: str) -> config_lib.Config:
     """Reads the options of a run; no user writes them, so that a fault in them is damage."""
     way_out = "restore it from a copy"
-    with files.on_disk(path) as file:
+    with option_files.on_disk(path) as file:
         values: dict[str, Any] = documents.load(file, dict[str, Any], way_out=way_out)
     return config_lib.of_saved(values, path, way_out)

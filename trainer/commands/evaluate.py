@@ -21,12 +21,11 @@ from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
 from trainer.models import footprint, saved
-from trainer.runs import evaluated, looks, run_directory, trained
-from trainer.runs import samples as kept_samples
+from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
 from trainer.system import console, signals
-from trainer.training import outputs, samples
+from trainer.training import outputs, shift_samples
 
 if TYPE_CHECKING:
     import pathlib
@@ -114,15 +113,15 @@ def _shift(finished: Run, found: Outputs, data: Data) -> dict[str, Any] | None:
 
     None of a run of an earlier version, which kept nothing to compare with.
     """
-    validation = kept_samples.load(finished.directory.path)
+    validation = validation_sample.load(finished.directory.path)
     if validation is None:
         console.say("shift: not measured, as the run was trained by an earlier version.")
         return None
-    test = samples.take(found, data, SPLIT)
+    test = shift_samples.take(found, data, SPLIT)
     if validation.features.shape[1] != test.features.shape[1]:
         raise RunError(
-            f"{kept_samples.FILE} of {finished.path} is of another model; restore it from a copy, "
-            "or remove it."
+            f"{validation_sample.FILE} of {finished.path} is of another model; restore it "
+            "from a copy, or remove it."
         )
     return shift.measure(None, validation, test).to_json()
 

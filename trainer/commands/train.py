@@ -27,12 +27,19 @@ from trainer.evaluation import assessment
 from trainer.evaluation.shifts import shift
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
-from trainer.runs import evaluated, looks, resuming, run_directory, summaries, trained
-from trainer.runs import samples as kept_samples
+from trainer.runs import (
+    evaluated,
+    looks,
+    resuming,
+    run_directory,
+    summaries,
+    trained,
+    validation_sample,
+)
 from trainer.runs.trained import Run
 from trainer.storage import files
 from trainer.system import console, signals, text
-from trainer.training import callbacks, checkpoint, fitting, outputs, samples, setups
+from trainer.training import callbacks, checkpoint, fitting, outputs, setups, shift_samples
 from trainer.training.logs import live_page
 
 if TYPE_CHECKING:
@@ -181,7 +188,7 @@ def _evaluate_in(
     """Saves the model of a run that is trained, and evaluates it."""
     reader = outputs.of_feed(setup.feed, setup.network, data, context.strategy)
     predict = functools.partial(evaluate.predict, reader, context)
-    rows = samples.rows_of_training(setup.feed, data)
+    rows = shift_samples.rows_of_training(setup.feed, data)
     train_sample, validation = predict("train", rows), predict(evaluated.VALIDATION)
     # Validation alone decides how the model is used; the test split is only measured.
     _save_model(directory, config, data, setup.network, validation.probabilities)
@@ -190,10 +197,10 @@ def _evaluate_in(
     files.require_folder(directory.path)
     shifted = None
     if context.is_chief:
-        of_validation = samples.take(validation, data, evaluated.VALIDATION)
-        kept_samples.save(directory.path, of_validation.limited())
-        of_train = samples.take(train_sample, data, "train", rows)
-        of_test = samples.take(test, data, evaluated.SPLIT)
+        of_validation = shift_samples.take(validation, data, evaluated.VALIDATION)
+        validation_sample.save(directory.path, of_validation.limited())
+        of_train = shift_samples.take(train_sample, data, "train", rows)
+        of_test = shift_samples.take(test, data, evaluated.SPLIT)
         shifted = shift.measure(of_train, of_validation, of_test).to_json()
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer.evaluation import intervals, resampling
-from trainer.evaluation.history import percent
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,8 @@ def of_sharing(patients: int, images: int, examples: int, others: str) -> tuple[
     """
     counted = {"share a patient with": patients, "are also images of": images}
     return tuple(
-        f"{count} of {examples} test images ({percent(count / examples)}) {verb} {others}: the "
-        "figures are optimistic."
+        f"{count} of {examples} test images ({text.percent(count / examples)}) {verb} {others}: "
+        "the figures are optimistic."
         for verb, count in counted.items()
         if count
     )
@@ -83,8 +83,8 @@ def _baseline(table: Predictions) -> Iterator[str]:
     baseline = int(counts.max())
     if correct <= baseline:
         yield (
-            f"Accuracy {percent(correct / total)} ({correct} of {total}) is not above the "
-            f"{percent(baseline / total)} ({baseline} of {total}) of always predicting "
+            f"Accuracy {text.percent(correct / total)} ({correct} of {total}) is not above the "
+            f"{text.percent(baseline / total)} ({baseline} of {total}) of always predicting "
             f"{table.class_names[counts.argmax()]}."
         )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.storage import documents
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -25,7 +26,6 @@ MEANINGS = {"val_loss": "lowest validation loss", "val_auc": "highest validation
 """The criterion for the best epoch, by monitored metric."""
 WAY_OUT = "restore it from a copy, or resume its run, which writes it again from its checkpoint"
 """What to do with a log that can't be read."""
-UNDEFINED = "undefined"
 _KEYS = {"log-loss": "loss", "accuracy": "accuracy", "ROC-AUC": "auc"}
 _PREFIXES = {"training": "", "validation": "val_"}
 
@@ -98,18 +98,8 @@ def span(values: Sequence[float]) -> str:
     NaN is neither minimum nor maximum; where all values are NaN, all three are undefined.
     """
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-    low, high, last = (decimal(value, 3) for value in (low, high, values[-1]))
+    low, high, last = (text.decimal(value, 3) for value in (low, high, values[-1]))
     return f"(min: {low}, max: {high}, cur: {last})"
-
-
-def decimal(value: float | None, digits: int) -> str:
-    """Formats a metric; one that is None or NaN is undefined."""
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def percent(share: float) -> str:
-    """Formats a share as the paper does: `94.40 %`."""
-    return f"{100 * share:.2f} %"
 
 
 def is_better(monitor: str, value: float, than: float) -> bool:

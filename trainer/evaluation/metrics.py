@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import sklearn.metrics
 
-from trainer.evaluation import calibration, guards, history
+from trainer.evaluation import calibration, guards
+from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -358,7 +359,7 @@ def _report_text(report: dict[str, Any], names: Sequence[str]) -> str:
     lines = {
         title: (
             title,
-            *(history.decimal(report[title][column], 4) for column in columns),
+            *(text.decimal(report[title][column], 4) for column in columns),
             f"{report[title]['support']:.0f}",
         )
         for title in titles

@@ -175,7 +175,7 @@ def draw_confusion_matrix(scores: metrics.Metrics) -> matplotlib.figure.Figure:
     axes.set_yticks(range(len(names)), names, rotation=90, va="center")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    accuracy = history_lib.percent(scores.accuracy)
+    accuracy = text.percent(scores.accuracy)
     axes.set_title(f"{text.counted(scores.examples, 'example')}, accuracy {accuracy}", pad=10)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.9)
     return figure

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import intervals, metrics, prior_correction, subgroups
-from trainer.evaluation.history import percent
 from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
 from trainer.storage import files
@@ -196,7 +195,7 @@ def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[
     """Yields the best epoch, then the summary of each curve in the format of livelossplot."""
     best = history_lib.best_epoch(history, monitor)
     if history.get(monitor):
-        number = history_lib.UNDEFINED if best is None else best
+        number = text.UNDEFINED if best is None else best
         meaning, epochs = history_lib.MEANINGS[monitor], len(history[monitor])
         yield (f"Best epoch ({meaning}): {number} of {epochs}",)
     for title, lines in history_lib.curves(history).items():
@@ -205,15 +204,15 @@ def _training(history: Mapping[str, Sequence[float]], monitor: str) -> Iterator[
 
 def _headline(scores: Metrics) -> Sequence[str]:
     return (
-        f"RANK 1 Accuracy: {percent(scores.accuracy)}",
-        f"Macro recall: {percent(scores.macro_recall)}",
+        f"RANK 1 Accuracy: {text.percent(scores.accuracy)}",
+        f"Macro recall: {text.percent(scores.macro_recall)}",
         f"ROC-AUC: {_number(scores.roc_auc)}",
-        f"Always predicting {scores.majority_class}: {percent(scores.majority_baseline)}",
+        f"Always predicting {scores.majority_class}: {text.percent(scores.majority_baseline)}",
     )
 
 
 def _number(value: float | None) -> str:
-    return history_lib.decimal(value, 4)
+    return text.decimal(value, 4)
 
 
 def _table(rows: Iterable[Sequence[object]]) -> list[str]:
@@ -294,7 +293,7 @@ def _prevalence(assessed: Assessment) -> Sequence[str]:
         if of is not None
         for name, value in (("ppv", of.ppv), ("npv", of.npv))
     ]
-    return (f"At a prevalence of {percent(assessed.options.prevalence)}", *_table(rows))
+    return (f"At a prevalence of {text.percent(assessed.options.prevalence)}", *_table(rows))
 
 
 def _calibration(assessed: Assessment) -> Sequence[str]:
@@ -322,7 +321,7 @@ def _prior_correction(assessed: Assessment) -> Sequence[str]:
         )
         for name in names
     ]
-    shares = ", ".join(f"{name} {percent(share)}" for name, share in found.priors.items())
+    shares = ", ".join(f"{name} {text.percent(share)}" for name, share in found.priors.items())
     return (
         f"Corrected for estimated class shares ({shares}), beside the plain figures",
         f"  {prior_correction.ASSUMPTION}",
@@ -361,7 +360,7 @@ def _groups(assessed: Assessment) -> Sequence[str]:
     rows = [
         (
             group.name,
-            percent(group.accuracy),
+            text.percent(group.accuracy),
             f"{group.correct} of {group.examples}",
             verdict.interval(group.intervals.get("accuracy")),
             f"AUC {_number(group.roc_auc)}",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.history import decimal, percent
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -95,13 +94,13 @@ def headline(assessed: Assessment) -> list[str]:
     plain = "at 0.5" if len(scores.class_names) == 2 else "for the most probable class"
     rows = [
         (
-            f"accuracy {percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
+            f"accuracy {text.percent(scores.accuracy)}{_between(found['accuracy'], share=True)} of "
             f"{text.counted(scores.examples, 'test example')} of {patients}"
         ),
         (
-            f"macro recall {percent(scores.macro_recall)}"
-            f"{_between(found['macro_recall'], share=True)}; ROC-AUC {decimal(scores.roc_auc, 4)}"
-            f"{_between(found.get('roc_auc'))}"
+            f"macro recall {text.percent(scores.macro_recall)}"
+            f"{_between(found['macro_recall'], share=True)}; "
+            f"ROC-AUC {text.decimal(scores.roc_auc, 4)}{_between(found.get('roc_auc'))}"
         ),
         f"{_pair(vars(scores), found)} {plain}",
     ]
@@ -116,7 +115,7 @@ def headline(assessed: Assessment) -> list[str]:
 
 def _pair(figures: Mapping[str, Any], found: Mapping[str, Interval]) -> str:
     return ", ".join(
-        f"{name} {decimal(figures[name], 3)}{_between(found[name], digits=3)}"
+        f"{name} {text.decimal(figures[name], 3)}{_between(found[name], digits=3)}"
         for name in ("sensitivity", "specificity")
     )
 

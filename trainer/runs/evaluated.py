@@ -128,10 +128,10 @@ class Evaluation:
     def headline(self) -> str:
         """Returns a summary in one line."""
         scores = self.metrics
-        auc = f", ROC-AUC {history.decimal(scores.roc_auc, 4)}"
+        auc = f", ROC-AUC {text.decimal(scores.roc_auc, 4)}"
         flag = f"; {verdict.DO_NOT_USE.rstrip(':')}" if self.guard_fired else ""
         count = text.counted(scores.examples, f"{SPLIT} example")
-        return f"accuracy {history.percent(scores.accuracy)} of {count}{auc}{flag}"
+        return f"accuracy {text.percent(scores.accuracy)} of {count}{auc}{flag}"
 
     def __repr__(self) -> str:
         """Names the folder and the headline."""

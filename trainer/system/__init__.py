@@ -1,1 +1,1 @@
-"""The process and its machine: console, exit codes, signals, sockets; text and markup."""
+"""The process and its machine: console, exit codes, signals, sockets; text."""

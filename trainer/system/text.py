@@ -1,15 +1,17 @@
-"""Cleans the text of libraries for our own messages, which are one line, and for any file.
+"""Text for messages and files: cleans that of libraries, which becomes one line; formats numbers.
 
 What escapes names and cells is `cxr_tfds.text`, which the data set uses too.
 
 text.first_line(error)         # "No such file or directory"
 text.one_line("a    b")        # "a b"
 text.plain(4294967296.0)       # "4294967296"
+text.percent(0.944)            # "94.40 %"
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 
@@ -20,10 +22,12 @@ __all__ = [
     "cell",
     "clause",
     "counted",
+    "decimal",
     "first_line",
     "from_cell",
     "is_os_string",
     "one_line",
+    "percent",
     "plain",
     "printable",
     "quoted",
@@ -31,6 +35,7 @@ __all__ = [
     "visible",
 ]
 
+UNDEFINED = "undefined"
 _NODE = re.compile(r"\{\{[^{}]*\}\} ?| ?\[Op:\w*\]")
 _LONGEST = 60
 """Characters of a value that a message shows."""
@@ -72,6 +77,16 @@ def one_line(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a count with its noun, in the plural unless the count is 1."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """Formats a metric; one that is None or NaN is undefined."""
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """Formats a share as the paper does: `94.40 %`."""
+    return f"{100 * share:.2f} %"
 
 
 def is_os_string(text: str) -> bool:

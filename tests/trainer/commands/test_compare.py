@@ -96,7 +96,7 @@ def test_operating_points_are_compared_where_both_runs_have_one(copies):
     accuracy = (table.decided(0.4) == table.label).mean()
     assert found.rows[0].summaries["accuracy_at_point"].mean == pytest.approx(accuracy)
     assert found.pairs[0].mcnemar_at_point
-    assert "rank-1 accuracy at the operating point (%)" in str(found)
+    assert "Accuracy at the operating point (%)" in str(found)
     assert str(found).count("chosen on validation by youden, in each run") == 1
 
 

@@ -8,7 +8,8 @@ import pytest
 from cxr_tfds import configs
 from trainer import backbones
 from trainer.config import Config
-from trainer.options import files, resolution
+from trainer.options import resolution
+from trainer.storage import option_files
 
 SIZES = {row.name: row.image_size for row in configs.ROWS}
 
@@ -40,7 +41,7 @@ def test_the_way_out_is_of_the_same_split(options, way_out):
     assert way_out in _note(**options)
 
 
-@pytest.mark.parametrize("recipe", files.recipes())
+@pytest.mark.parametrize("recipe", option_files.recipes())
 def test_no_recipe_enlarges_its_images(recipe):
     path = importlib.resources.files("trainer") / "recipes" / f"{recipe}.json"
     assert not _note(**json.loads(path.read_text("utf-8")))

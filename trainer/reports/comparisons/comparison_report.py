@@ -23,7 +23,7 @@ from trainer.system import text
 if TYPE_CHECKING:
     import pathlib
 
-    from trainer.reports.comparisons.tables import ReportTable
+    from trainer.reports.comparisons.table_formats import ReportTable
 
 SCHEMA_VERSION = 1  # Incremented when a key of comparison.json changes its meaning or is removed.
 JSON = "comparison.json"

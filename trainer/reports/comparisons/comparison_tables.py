@@ -13,13 +13,13 @@ from trainer.evaluation import metrics, resampling
 from trainer.evaluation.pairs import comparison
 from trainer.evaluation.pairs.contestants import AT_POINT
 from trainer.reports import paper
-from trainer.reports.comparisons.tables import ReportTable
+from trainer.reports.comparisons.table_formats import ReportTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trainer.evaluation.pairs.comparison import Pair, Summary
-    from trainer.reports.comparisons.tables import Cell
+    from trainer.reports.comparisons.table_formats import Cell
 
 _PAPER_NOTE = (
     "Rows of the paper: Lee and Abuan, Detection of Pneumonia from Digital X-ray Images Through "
@@ -58,14 +58,8 @@ _MACRO_NOTE = (
     "interval."
 )
 
-_LABELS = {
-    "macro_recall": "macro recall", "accuracy": "rank-1 accuracy", "roc_auc": "ROC-AUC",
-    "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
-    "f1": "F1", "mcc": "MCC", "pr_auc": "PR-AUC", "brier": "Brier score",
-    "log_loss": "log-loss (nats)", "ece": "ECE",
-}  # fmt: skip
 _FIRST = ("macro_recall", "accuracy", "roc_auc", "sensitivity", "specificity")
-"""What the paper's table has, and what has been asked for since: the columns of the first table."""
+"""The columns of the first table: what the paper's has, then what readers look for next."""
 _OF_PAPER = _FIRST[:2]
 
 
@@ -162,9 +156,10 @@ class Content:
 
     @property
     def figure_names(self) -> list[str]:
-        """The names of all figures, in the order of the labels, those at the point last."""
+        """The names of all figures: first those of the first table, last those at the point."""
         found = {name for row in self.rows for name in row.summaries}
-        return [n for end in ("", AT_POINT) for base in _LABELS if (n := f"{base}{end}") in found]
+        ordered = dict.fromkeys((*_FIRST, *metrics.NAMES))
+        return [n for end in ("", AT_POINT) for base in ordered if (n := f"{base}{end}") in found]
 
 
 def tables(of: Content) -> tuple[ReportTable, ...]:
@@ -195,7 +190,7 @@ def _shown(name: str, value: float | None) -> str:
 def _label(name: str) -> str:
     base = name.removesuffix(AT_POINT)
     unit = " (%)" if base in metrics.SHARES else ""
-    return f"{_LABELS[base]}{' at the operating point' if base != name else ''}{unit}"
+    return f"{metrics.NAMES[base]}{' at the operating point' if base != name else ''}{unit}"
 
 
 def _main(of: Content) -> ReportTable:
@@ -208,7 +203,7 @@ def _main(of: Content) -> ReportTable:
         if of.with_paper and (published := paper.OF_BACKBONE.get(row.backbone)):
             shown = map(published.percentages.get, names)
             rows.append((f"  {row.name}, the paper's", 1, *shown))
-    head = ("model", "runs", *map(_label, names))
+    head = ("Model", "Runs", *map(_label, names))
     return ReportTable(_title(of), head, tuple(rows), tuple(_notes_on_models(of)))
 
 
@@ -265,8 +260,8 @@ def _figures(of: Content) -> ReportTable:
             seeds = (spread, span) if _has_seeds(of) else ()
             interval = _span(name, found.interval)
             rows.append((row.name, _label(name), _shown(name, found.mean), *seeds, interval))
-    columns = ("mean", "std", "lowest to highest") if _has_seeds(of) else ("value",)
-    head = ("model", "figure", *columns, "95 % interval")
+    columns = ("Mean", "Std", "Lowest to highest") if _has_seeds(of) else ("Value",)
+    head = ("Model", "Figure", *columns, "95 % interval")
     return ReportTable(
         "All figures", head, tuple(rows), tuple(_notes_on_intervals(of)), num_names=2
     )
@@ -292,9 +287,9 @@ def _span(name: str, ends: tuple[float, float] | None) -> str | None:
 def _pairs(of: Content) -> ReportTable:
     """The differences of each pair, with their tests."""
     head = (
-        "pair",
-        "figure",
-        "difference",
+        "Pair",
+        "Figure",
+        "Difference",
         "95 % interval",
         "p",
         "p (Holm)",

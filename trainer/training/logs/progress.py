@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from trainer.evaluation import history
-from trainer.system import console
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,8 +93,7 @@ def format_epoch(epoch: int, epochs: int, logs: dict[str, float], left_s: float)
     """
     train, validation = (
         "  ".join(
-            f"{name} {history.decimal(logs[prefix + name], 4)}"
-            for name in ("loss", "accuracy", "auc")
+            f"{name} {text.decimal(logs[prefix + name], 4)}" for name in ("loss", "accuracy", "auc")
         )
         for prefix in ("", "val_")
     )

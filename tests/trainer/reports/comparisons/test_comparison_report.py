@@ -88,8 +88,8 @@ def test_the_pairs_have_their_tests(found):
     p_value = found.pairs[0].area.p_value
     assert rows["ROC-AUC"][4] == f"{p_value:.4f}"
     assert rows["ROC-AUC"][6].startswith("DeLong ")
-    assert rows["rank-1 accuracy (%)"][6] == "McNemar 1.0000"
-    assert rows["sensitivity (%)"][4:] == (None, None, None)
+    assert rows["Accuracy (%)"][6] == "McNemar 1.0000"
+    assert rows["Sensitivity (%)"][4:] == (None, None, None)
 
 
 def test_each_form_is_written(found, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from tests.support import runs
 from trainer.data import opening, statistics
 from trainer.evaluation.shifts import shift
-from trainer.training import samples
+from trainer.training import shift_samples
 from trainer.training.outputs import Outputs
 
 
@@ -27,7 +27,7 @@ def outputs_of(count):
 
 def test_a_small_split_is_compared_as_a_whole(data):
     count = data.num_examples("test")
-    found = samples.take(outputs_of(count), data, "test")
+    found = shift_samples.take(outputs_of(count), data, "test")
     assert len(found) == count
     assert found.patient_id.tolist() == data.table("test").patient_id.tolist()
     assert found.scores == pytest.approx(np.arange(count) / count)
@@ -37,7 +37,7 @@ def test_a_small_split_is_compared_as_a_whole(data):
 def test_of_a_large_split_each_example_keeps_its_own_columns(data, monkeypatch):
     monkeypatch.setattr(shift, "MAX_ROWS", 5)
     whole = statistics.compute(data, "test").values["level"]
-    found = samples.take(outputs_of(data.num_examples("test")), data, "test")
+    found = shift_samples.take(outputs_of(data.num_examples("test")), data, "test")
     rows = found.features[:, 0].astype(int)
     assert len(rows) == 5
     assert np.array_equal(found.statistics["level"], whole[rows])
@@ -46,7 +46,7 @@ def test_of_a_large_split_each_example_keeps_its_own_columns(data, monkeypatch):
 
 def test_chosen_rows_keep_their_own_columns(data):
     rows = np.array([3, 1, 7])
-    found = samples.take(outputs_of(3), data, "train", rows)
+    found = shift_samples.take(outputs_of(3), data, "train", rows)
     assert np.array_equal(found.patient_id, data.table("train").patient_id[rows])
     level = statistics.compute(data, "train").values["level"]
     assert np.array_equal(found.statistics["level"], level[rows])

@@ -1,6 +1,6 @@
 """What is compared of the splits of a data set: outputs, features and statistics of their images.
 
-validation = samples.take(reader.predict("validation"), data, "validation")
+validation = shift_samples.take(reader.predict("validation"), data, "validation")
 found = shift.measure(train, validation, test)
 """
 

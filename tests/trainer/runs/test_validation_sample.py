@@ -10,7 +10,7 @@ import pytest
 
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
-from trainer.runs import samples
+from trainer.runs import validation_sample
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def sample():
 
 
 def test_a_sample_is_read_as_it_was_written(sample, tmp_path):
-    samples.save(tmp_path, sample)
-    found = samples.load(tmp_path)
+    validation_sample.save(tmp_path, sample)
+    found = validation_sample.load(tmp_path)
     for name in ("scores", "features", "patient_id"):
         assert np.array_equal(getattr(found, name), getattr(sample, name))
     assert found.statistics.keys() == sample.statistics.keys()
@@ -34,7 +34,7 @@ def test_a_sample_is_read_as_it_was_written(sample, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_has_none(tmp_path):
-    assert samples.load(tmp_path) is None
+    assert validation_sample.load(tmp_path) is None
 
 
 def _objects(path):
@@ -83,10 +83,10 @@ FORGERIES = {
 
 @pytest.mark.parametrize("kind", FORGERIES)
 def test_another_file_is_refused_in_one_line_with_the_way_out(kind, tmp_path):
-    FORGERIES[kind](tmp_path / samples.FILE)
+    FORGERIES[kind](tmp_path / validation_sample.FILE)
     with pytest.raises(RunError) as caught:
-        samples.load(tmp_path)
+        validation_sample.load(tmp_path)
     message = str(caught.value)
-    assert samples.FILE in message
+    assert validation_sample.FILE in message
     assert "restore it from a copy" in message
     assert "\n" not in message

@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from trainer.reports.comparisons import tables
+from trainer.reports.comparisons import table_formats
 
 HOSTILE = ["=1+1", "<b>&", "a|b", r"\input{x}", "50 % & #1_x^2 ~ $y$ {z}", "[v]", "\x1b[2J", "`x`"]
-TABLE = tables.ReportTable(
+TABLE = table_formats.ReportTable(
     "Title", ("model", "accuracy"), (("vgg16", "96.90"), ("small", 5), ("b", None)), ("A note.",)
 )
 
@@ -19,7 +19,7 @@ TABLE = tables.ReportTable(
 @pytest.fixture
 def hostile():
     rows = tuple((name, name) for name in HOSTILE)
-    return tables.ReportTable("<i>_", ("model & co", "x|y"), rows, ("100 % <b>",))
+    return table_formats.ReportTable("<i>_", ("model & co", "x|y"), rows, ("100 % <b>",))
 
 
 def test_text_is_aligned():
@@ -30,7 +30,7 @@ def test_text_is_aligned():
 
 
 def test_several_columns_of_names_are_aligned_to_the_left():
-    table = tables.ReportTable(
+    table = table_formats.ReportTable(
         "", ("a", "b", "c"), (("x", "y", "z"), ("xx", "yy", "zz")), num_names=2
     )
     assert table.to_text().splitlines()[2] == "  x   y    z"
@@ -39,7 +39,9 @@ def test_several_columns_of_names_are_aligned_to_the_left():
 
 
 def test_csv_has_numbers_as_they_are_and_no_formula(hostile):
-    table = tables.ReportTable("", ("model", "value"), (("=1+1", -0.1), ("a", 1 / 3), ("b", None)))
+    table = table_formats.ReportTable(
+        "", ("model", "value"), (("=1+1", -0.1), ("a", 1 / 3), ("b", None))
+    )
     rows = list(csv.reader(io.StringIO(table.to_csv(), newline="")))
     assert rows == [["model", "value"], ["'=1+1", "-0.1"], ["a", repr(1 / 3)], ["b", ""]]
     for row in csv.reader(io.StringIO(hostile.to_csv(), newline="")):
@@ -84,4 +86,4 @@ def test_html_escapes(hostile):
 
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="a row has 1 cells, and there are 2 columns"):
-        tables.ReportTable("", ("a", "b"), (("x",),))
+        table_formats.ReportTable("", ("a", "b"), (("x",),))

@@ -1,7 +1,7 @@
 """What a run keeps of its validation split, to compare the data of a later evaluation with.
 
-    samples.save(directory.path, sample)
-    samples.load(directory.path)             # None for a run of an earlier version
+    validation_sample.save(directory.path, sample)
+    validation_sample.load(directory.path)             # None for a run of an earlier version
 
 `validation_sample.npz` has scores, pooled features and image statistics of at most 2,000 examples.
 NumPy loads no objects from it, so that nothing in a forged file can run.

@@ -1,7 +1,7 @@
 """Reads files of options, here or in a bucket, and recipes; `trainer.flags` checks what is in them.
 
-files.load("runs/a/config.json")["max_epochs"]
-files.load_recipe("quickstart")
+option_files.load("runs/a/config.json")["max_epochs"]
+option_files.load_recipe("quickstart")
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def on_disk(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     except locations.LocationError as error:
         raise errors.ConfigError(f"{path} {error}.") from error
     # Imported only here: Google's client library takes most of a second to import.
-    files = importlib.import_module("trainer.storage.bucket").Bucket(url.bucket)
-    stored = files.stat(url.name)
+    bucket = importlib.import_module("trainer.storage.bucket").Bucket(url.bucket)
+    stored = bucket.stat(url.name)
     if stored is None:
         raise errors.ConfigError(f"can't read options from {path}: there is no such object.")
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "config.json"
-        files.download(stored, copy)
+        bucket.download(stored, copy)
         yield copy
 
 

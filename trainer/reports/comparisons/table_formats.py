@@ -1,6 +1,6 @@
 r"""One table, five forms: text for a terminal, CSV, Markdown, LaTeX and HTML.
 
-    table = tables.ReportTable("Results", ("model", "accuracy"), (("vgg16", "96.9 %"),))
+    table = table_formats.ReportTable("Results", ("model", "accuracy"), (("vgg16", "96.9 %"),))
     print(table.to_text())
     table.to_latex()               # \begin{tabular} … of the package booktabs
 
