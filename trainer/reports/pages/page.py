@@ -162,6 +162,7 @@ def _findings(document: Mapping[str, Any]) -> dict[str, Any]:
         "examples": tables.count(metrics.get("examples")),
         "verdict": cards.verdict(document),
         "headline": tables.headline(document),
+        "positive_class": tables.positive_class(document),
         "confidence": f"{100 * confidence:g} %" if isinstance(confidence, float) else "",
         "resampled": tables.count(ends.get("patients")),
         "by_class": tables.patients_by_class(document),
@@ -209,6 +210,7 @@ def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
         "spans": tables.spans(history),
         "joins_after": join,
         "best_epoch": tables.best_epoch(history, monitor),
+        "constant_rate": tables.constant_rate(history),
     }
 
 

@@ -93,8 +93,7 @@ def headline(document: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the figures at the top of the page: name, value, interval."""
     metrics, ends = part(document, "metrics"), part(document, "intervals", "metrics")
     point = part(document, "operating_point")
-    names = list(metrics.get("class_names") or ())
-    plain = f" at 0.5, {names[1]} positive" if _is_binary(document) else ""
+    plain = " at 0.5" if _is_binary(document) else ""
     cards = [
         _card(key, "" if key == "roc_auc" else plain, metrics[key], ends.get(key))
         for key in _HEADLINE
@@ -108,6 +107,13 @@ def headline(document: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
     after = len([key for key in (_HEADLINE[0], *_PAIR) if key in metrics])
     return [*cards[:after], *pair, *cards[after:]]
+
+
+def positive_class(document: Mapping[str, Any]) -> str:
+    """Returns which of two classes is positive, in words; empty for more."""
+    if not _is_binary(document):
+        return ""
+    return f"{part(document, 'metrics')['class_names'][1]} is the positive class."
 
 
 def _card(
@@ -329,6 +335,12 @@ def spans(history: Mapping[str, Sequence[float]]) -> Grid:
             ends = (min(finite), max(finite)) if finite else (None, None)
             rows.append([f"{side} {title}", *(number(end) for end in (*ends, values[-1]))])
     return Grid("Learning curves", ["", "lowest", "highest", "last"], rows)
+
+
+def constant_rate(history: Mapping[str, Sequence[float]]) -> str:
+    """Returns the learning rate in words where it never changes; a chart shows it where it does."""
+    rates = {rate for rate in history.get("learning_rate", ()) if math.isfinite(rate)}
+    return f"Learning rate: {rates.pop():.3g} in every epoch." if len(rates) == 1 else ""
 
 
 def best_epoch(history: Mapping[str, Sequence[float]], monitor: str) -> str:

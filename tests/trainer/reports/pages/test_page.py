@@ -154,10 +154,10 @@ def test_the_headline_has_the_figures_with_their_intervals(good):
     low, high = DOCUMENT["intervals"]["metrics"]["accuracy"]
     text = plain(good)
     assert (
-        f"Accuracy at 0.5, PNEUMONIA positive {100 * metrics['accuracy']:.2f} % {100 * low:.1f} to "
-        f"{100 * high:.1f} %"
+        f"Accuracy at 0.5 {100 * metrics['accuracy']:.2f} % {100 * low:.1f} to {100 * high:.1f} %"
     ) in text
     assert (
+        "PNEUMONIA is the positive class. In small type and in parentheses: "
         "95 % intervals, from 2,000 resamples of 719 patients (patients by class: NORMAL 412, "
         "PNEUMONIA 412)."
     ) in text
@@ -199,10 +199,12 @@ def test_the_epoch_where_unfrozen_layers_join_is_marked(good, tmp_path):
         assert "layers join" not in live(tmp_path, run=changed)
 
 
-def test_a_constant_learning_rate_is_not_drawn(good, tmp_path):
+def test_a_learning_rate_is_drawn_where_it_changes_and_named_where_it_does_not(good, tmp_path):
     assert "Learning rate by epoch" in good
-    constant = {**DOCUMENT["history"], "learning_rate": [1e-3] * 8}
-    assert "Learning rate by epoch" not in live(tmp_path, history=constant)
+    assert "in every epoch" not in plain(good)
+    constant = live(tmp_path, history={**DOCUMENT["history"], "learning_rate": [1e-3] * 8})
+    assert "Learning rate by epoch" not in constant
+    assert "Learning rate: 0.001 in every epoch." in plain(constant)
 
 
 def test_the_counts_of_the_slider_are_those_of_the_predictions(good):
