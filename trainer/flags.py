@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from trainer import config as config_lib
 from trainer import effects, errors, option_groups, usage
-from trainer.options import contests, initial_weights, unfreezing
+from trainer.options import initial_weights, planned_runs, unfreezing
 from trainer.storage import contents, documents, locations, option_files
 from trainer.system import text
 
@@ -179,7 +179,7 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     name = effects.COMPARED_RUNS if mode.name == "compare" and config.comparison.runs else mode.name
     notes = (*usage.repeated(_FLAGS), *check_effects(given, config, name))
     if mode.name == "compare":
-        contests.check(
+        planned_runs.check(
             config.comparison, config.model, config.runtime.seed, config.model_dir, given
         )
     elif mode.trains:

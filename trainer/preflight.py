@@ -17,7 +17,7 @@ from cxr_tfds import source
 from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.options import contests, initial_weights
+from trainer.options import initial_weights, planned_runs
 from trainer.runs import claims
 from trainer.storage import contents, documents, locations
 from trainer.system import environment, faults, text
@@ -103,7 +103,7 @@ def check(mode: str, config: Config) -> None:
     if mode in TRAINING:
         _check_weights(config.model, config.model_dir)
     if trains_several:
-        _check_contest(config)
+        _check_comparison(config)
     if locations.is_url(config.model_dir):
         return
     if mode == "train":
@@ -204,7 +204,7 @@ def _check_finished(config: Config) -> None:
         )
 
 
-def _check_contest(config: Config) -> None:
+def _check_comparison(config: Config) -> None:
     """Checks the folder of several runs, and the weights of each."""
     path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
     refusal = _refusal(path) if cluster.of_environment() is None else None
@@ -212,7 +212,7 @@ def _check_contest(config: Config) -> None:
         reason = refusal.strerror if refusal else "it is a file"
         way_out = faults.way_out(refusal, "model_dir") if refusal else ""
         raise RunError(f"model_dir {path} can't be written: {reason}{way_out}.")
-    for run in contests.planned(config.comparison, config.model, config.runtime.seed):
+    for run in planned_runs.plan(config.comparison, config.model, config.runtime.seed):
         _check_weights(run.model, str(path / run.name))
 
 

@@ -24,7 +24,7 @@ from trainer.commands import isolated_run
 from trainer.config import LENGTHS, Config
 from trainer.distribution import cluster
 from trainer.errors import RunError
-from trainer.options import ComparisonOptions, contests
+from trainer.options import ComparisonOptions, planned_runs
 from trainer.reports.comparisons import comparison_report
 from trainer.runs import claims, compared, evaluated, resuming, run_directory, trained
 from trainer.runs.trained import Run
@@ -34,7 +34,7 @@ from trainer.system import console, exits, signals, text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trainer.options.contests import PlannedRun
+    from trainer.options.planned_runs import PlannedRun
     from trainer.reports.comparisons.comparison_report import Comparison
 
 FINISHED = "finished.json"
@@ -85,7 +85,7 @@ def run(config: Config) -> Comparison:
         place = config.model_dir
     else:
         config = dataclasses.replace(config, model_dir=config.model_dir or _new_folder(config))
-        found, place = _contest(config), config.model_dir
+        found, place = _train_and_compare(config), config.model_dir
     found = dataclasses.replace(found, command=config.command_line(mode="compare"))
     _show(found, place)
     failed = sum(len(row.failures) for row in found.rows)
@@ -121,12 +121,12 @@ def _new_folder(config: Config) -> str:
     return resuming.new_name(f"compare-{config.data.dataset}", config)
 
 
-def _contest(config: Config) -> Comparison:
+def _train_and_compare(config: Config) -> Comparison:
     """Trains what has not been trained yet, and compares all of it."""
     folder = pathlib.Path(config.model_dir).expanduser()
     if not _is_writer():
         console.mute()
-    plan = contests.planned(config.comparison, config.model, config.runtime.seed)
+    plan = planned_runs.plan(config.comparison, config.model, config.runtime.seed)
     _require_folder(folder, config, plan)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, config.model_dir):

@@ -40,7 +40,7 @@ _LINES: dict[str, dict[str, Any]] = {
     "training": {"color": _BLUE, "linestyle": "-", "marker": "o"},
     "validation": {"color": _VERMILLION, "linestyle": "--", "marker": "s"},
 }
-_AXIS_LABELS = {"log-loss": "log-loss (nats)", "accuracy": "accuracy"}
+_AXIS_LABELS = {"log-loss": "log-loss (nats)"}
 _COLUMNS = 4
 _TILE_INCHES = 2.4
 _TEXT_INCHES = 0.6  # Two lines above a tile, one below, and the gap between rows.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 from trainer.errors import ConfigError
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.contestants import Contestant
-from trainer.options import contests
+from trainer.evaluation.pairs.compared_models import ComparedModel
+from trainer.options import planned_runs
 from trainer.reports.comparisons import comparison_report, comparison_tables
 from trainer.runs import evaluated
 from trainer.storage import documents
@@ -71,7 +71,7 @@ def of_runs(runs: Sequence[Run]) -> Comparison:
     # A model is paired with another, whatever their seeds.
     points = _Points.of(groups)
     sides = [
-        Contestant(name, {0: run.predictions}, points.thresholds({0: run}))
+        ComparedModel(name, {0: run.predictions}, points.thresholds({0: run}))
         for name, run in zip(groups, runs, strict=True)
     ]
     found = _compared(groups, sides, [(sides[0], other) for other in sides[1:]])
@@ -87,7 +87,7 @@ def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
     """
     points = _Points.of(groups)
     sides = [
-        Contestant(
+        ComparedModel(
             name,
             {seed: run.predictions for seed, run in group.runs.items()},
             points.thresholds(group.runs),
@@ -102,8 +102,8 @@ def of_groups(groups: Mapping[str, RunGroup]) -> Comparison:
 
 def _compared(
     groups: Mapping[str, RunGroup],
-    sides: Sequence[Contestant],
-    pairs: Iterable[tuple[Contestant, Contestant]],
+    sides: Sequence[ComparedModel],
+    pairs: Iterable[tuple[ComparedModel, ComparedModel]],
 ) -> Comparison:
     if not sides:
         rows = tuple(_row(name, group, {}) for name, group in groups.items())
@@ -216,6 +216,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
       ConfigError: for a run that is given twice.
     """
     paths = [run.path.rstrip("/") for run in runs]
-    contests.require_distinct(paths)
+    planned_runs.require_distinct(paths)
     short = [pathlib.PurePosixPath(path).name or path for path in paths]
     return short if len(set(short)) == len(short) else paths

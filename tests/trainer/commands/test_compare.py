@@ -147,23 +147,23 @@ def test_one_run_alone_is_refused(finished):
         trainer.compare(str(finished[0]))
 
 
-def _contest(data_dir: Path, folder: Path, **options) -> Config:
-    base = runs.small_config(data_dir, folder, model_dir=str(folder / "contest"), max_epochs=1)
+def _comparison(data_dir: Path, folder: Path, **options) -> Config:
+    base = runs.small_config(data_dir, folder, model_dir=str(folder / "compared"), max_epochs=1)
     chosen = {"backbone": "vgg16", "backbones": "small_cnn", "seeds": 2}
     return Config.from_flat(base.to_flat() | chosen | options)
 
 
 @pytest.fixture(scope="module")
-def contest(data_dir, tmp_path_factory) -> Config:
+def compared(data_dir, tmp_path_factory) -> Config:
     """A finished comparison of one backbone's seeds."""
-    config = _contest(data_dir, tmp_path_factory.mktemp("contest"))
+    config = _comparison(data_dir, tmp_path_factory.mktemp("compared"))
     compare.run(config)
     return config
 
 
-def test_each_seed_is_an_ordinary_run(contest, data_dir, tmp_path):
+def test_each_seed_is_an_ordinary_run(compared, data_dir, tmp_path):
     """To the byte what `--mode=train` makes, in this process."""
-    opened = trainer.open_run(f"{contest.model_dir}/small_cnn-seed1")
+    opened = trainer.open_run(f"{compared.model_dir}/small_cnn-seed1")
     own = {"backbone": "small_cnn", "seed": 1, "max_epochs": 1}
     alone = train.train(runs.small_config(data_dir, tmp_path, **own))
     assert opened.config.changes_from(alone.config) == {}
@@ -173,20 +173,20 @@ def test_each_seed_is_an_ordinary_run(contest, data_dir, tmp_path):
     ].count((Path(alone.path) / "predictions_test.csv").read_bytes()) == 2
 
 
-def test_a_comparison_leaves_its_files_and_its_runs(contest):
-    names = {path.name for path in Path(contest.model_dir).iterdir() if path.name[0] != "."}
+def test_a_comparison_leaves_its_files_and_its_runs(compared):
+    names = {path.name for path in Path(compared.model_dir).iterdir() if path.name[0] != "."}
     wanted = {"small_cnn-seed0", "small_cnn-seed1", compare.FINISHED, *comparison_report.FILES}
     assert names == wanted
-    document = json.loads((Path(contest.model_dir) / "comparison.json").read_text())
+    document = json.loads((Path(compared.model_dir) / "comparison.json").read_text())
     assert document["rows"][0]["remark"] == "weights=none"
     assert len(document["rows"][0]["figures"]["accuracy"]["values"]) == 2
     assert document["paper"]
 
 
-def test_a_finished_comparison_trains_nothing(contest, capsys):
-    model = Path(contest.model_dir) / "small_cnn-seed0" / "best.keras"
+def test_a_finished_comparison_trains_nothing(compared, capsys):
+    model = Path(compared.model_dir) / "small_cnn-seed0" / "best.keras"
     before = model.stat().st_mtime_ns
-    found = compare.run(contest)
+    found = compare.run(compared)
     said = capsys.readouterr().out
     assert "run 1 of 2: small_cnn, seed 0: finished before; " in said
     assert "2 runs" not in said
@@ -194,9 +194,9 @@ def test_a_finished_comparison_trains_nothing(contest, capsys):
     assert len(found.rows[0].runs) == 2
 
 
-def test_a_run_has_ended_only_if_it_was_evaluated_as_it_would_be_now(contest):
-    name, folder = "small_cnn-seed0", Path(contest.model_dir)
-    own = Config.from_flat(contest.to_flat() | {"model_dir": f"{folder}/{name}"})
+def test_a_run_has_ended_only_if_it_was_evaluated_as_it_would_be_now(compared):
+    name, folder = "small_cnn-seed0", Path(compared.model_dir)
+    own = Config.from_flat(compared.to_flat() | {"model_dir": f"{folder}/{name}"})
     assert compare._is_finished(name, own, folder)
     for changed in ({"operating_point": "cost=10:1"}, {"judge_by": "source"},
                     {"prevalence": 0.1}, {"prior_correction": "em"}):  # fmt: skip
@@ -204,29 +204,29 @@ def test_a_run_has_ended_only_if_it_was_evaluated_as_it_would_be_now(contest):
         assert not compare._is_finished(name, other, folder), changed
 
 
-def test_what_an_earlier_version_noted_is_read_and_the_run_evaluated_again(contest, tmp_path):
-    folder, name = Path(contest.model_dir), "small_cnn-seed0"
+def test_what_an_earlier_version_noted_is_read_and_the_run_evaluated_again(compared, tmp_path):
+    folder, name = Path(compared.model_dir), "small_cnn-seed0"
     earlier = {**compare._finished(folder)[name]}
     del earlier["evaluation"]
     (tmp_path / compare.FINISHED).write_text(json.dumps({name: earlier}))
-    own = Config.from_flat(contest.to_flat() | {"model_dir": f"{folder}/{name}"})
+    own = Config.from_flat(compared.to_flat() | {"model_dir": f"{folder}/{name}"})
     assert compare._finished(tmp_path) == {name: earlier}
     assert not compare._is_finished(name, own, tmp_path)
 
 
 @pytest.mark.slow
-def test_another_operating_point_evaluates_again_and_trains_nothing(contest, tmp_path, capfd):
-    folder = shutil.copytree(contest.model_dir, tmp_path / "contest")
+def test_another_operating_point_evaluates_again_and_trains_nothing(compared, tmp_path, capfd):
+    folder = shutil.copytree(compared.model_dir, tmp_path / "compared")
     rule = "sensitivity=0.99"
     changed = {"operating_point": rule, "seeds": 1, "model_dir": str(folder)}
-    found = compare.run(Config.from_flat(contest.to_flat() | changed))
+    found = compare.run(Config.from_flat(compared.to_flat() | changed))
     assert f"by {rule}, in each run" in found.points
     assert "nothing is trained, and its model is evaluated again" in capfd.readouterr().out
     assert compare._finished(folder)["small_cnn-seed0"]["evaluation"]["operating_point"] == rule
 
 
-def test_fewer_seeds_are_a_part_of_it(contest):
-    fewer = Config.from_flat(contest.to_flat() | {"seeds": 1})
+def test_fewer_seeds_are_a_part_of_it(compared):
+    fewer = Config.from_flat(compared.to_flat() | {"seeds": 1})
     assert len(compare.run(fewer).rows[0].runs) == 1
 
 
@@ -237,28 +237,28 @@ def test_fewer_seeds_are_a_part_of_it(contest):
         ({"max_epochs": 3, "schedule": "cosine"}, r"schedule 'constant' -> 'cosine'"),
     ],
 )
-def test_changed_options_are_refused_with_the_difference(contest, change, message):
+def test_changed_options_are_refused_with_the_difference(compared, change, message):
     with pytest.raises(ConfigError, match=message):
-        compare.run(Config.from_flat(contest.to_flat() | change))
+        compare.run(Config.from_flat(compared.to_flat() | change))
 
 
 def test_a_folder_with_other_files_is_refused(data_dir, tmp_path):
-    (tmp_path / "contest").mkdir()
-    (tmp_path / "contest" / "thesis.docx").touch()
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "thesis.docx").touch()
     with pytest.raises(ConfigError, match=r"holds other files \(thesis.docx\)"):
-        compare.run(_contest(data_dir, tmp_path))
+        compare.run(_comparison(data_dir, tmp_path))
 
 
-def test_a_folder_in_use_is_refused(contest):
+def test_a_folder_in_use_is_refused(compared):
     in_use = pytest.raises(RunError, match="is in use by another process")
-    with compare._locked(Path(contest.model_dir), contest.model_dir), in_use:
-        compare.run(contest)
+    with compare._locked(Path(compared.model_dir), compared.model_dir), in_use:
+        compare.run(compared)
 
 
 @pytest.mark.slow
-def test_a_later_seed_is_added_and_the_others_stay(contest, tmp_path, capfd):
-    folder = shutil.copytree(contest.model_dir, tmp_path / "contest")
-    more = Config.from_flat(contest.to_flat() | {"seeds": 3, "model_dir": str(folder)})
+def test_a_later_seed_is_added_and_the_others_stay(compared, tmp_path, capfd):
+    folder = shutil.copytree(compared.model_dir, tmp_path / "compared")
+    more = Config.from_flat(compared.to_flat() | {"seeds": 3, "model_dir": str(folder)})
     assert len(compare.run(more).rows[0].runs) == 3
     assert capfd.readouterr().out.count("run directory: ") == 1
 
@@ -271,10 +271,10 @@ def test_a_backbone_that_fails_is_recorded_and_the_others_go_on(data_dir, tmp_pa
     classifier.build(config.model, (32, 32, 1), 2).trunk.save_weights(weights)
     options = {"backbones": "mobilenet_v2,small_cnn", "seeds": 1,
                "weights": f"mobilenet_v2={weights},small_cnn=none"}  # fmt: skip
-    failing = _contest(data_dir, tmp_path, **options)
+    failing = _comparison(data_dir, tmp_path, **options)
     with pytest.raises(RunError, match="1 run of the comparison failed, with the reasons above"):
         compare.run(failing)
-    document = json.loads((tmp_path / "contest" / "comparison.json").read_text())
+    document = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     lost, kept = document["rows"]
     assert str(weights) in lost["failures"]["0"]
     assert "accuracy" in kept["figures"]
@@ -319,8 +319,8 @@ def test_a_comparison_killed_twice_ends_like_a_whole_one(data_dir, tmp_path):
     """Once in the first run's training, once in the second's; no run outlives its command."""
     options = {"seeds": 2, "max_epochs": 6, "patience": 9, "checkpoint_every_steps": 2,
                "steps_per_execution": 1, "augmentation": "light"}  # fmt: skip
-    whole = _contest(data_dir, tmp_path, **options, model_dir=str(tmp_path / "whole"))
-    killed = _contest(data_dir, tmp_path, **options, model_dir=str(tmp_path / "killed"))
+    whole = _comparison(data_dir, tmp_path, **options, model_dir=str(tmp_path / "whole"))
+    killed = _comparison(data_dir, tmp_path, **options, model_dir=str(tmp_path / "killed"))
     compare.run(whole)
     for seed in range(2):
         run = tmp_path / "killed" / f"small_cnn-seed{seed}"
@@ -355,7 +355,7 @@ def _is_gone(pid: int) -> bool:
 @pytest.mark.long
 def test_a_request_to_stop_saves_the_run_and_the_same_command_resumes(data_dir, tmp_path):
     options = {"seeds": 1, "max_epochs": 60, "patience": 60, "augmentation": "light"}
-    config = _contest(data_dir, tmp_path, **options)
+    config = _comparison(data_dir, tmp_path, **options)
     with _started(config, tmp_path) as process:
         lines = []
         for line in process.stdout:

@@ -1,9 +1,9 @@
 """Compares models on the same test examples: which is better, and by more than chance?
 
-`pair` compares two contestants, each a model or a kind of model with several seeds; `Summary`
-describes one:
+`pair` compares two models, each trained once or with several seeds; `Summary` describes
+one:
 
-    a, b = (contestants.Contestant(name, {0: table}) for name, table in tables.items())
+    a, b = (compared_models.ComparedModel(name, {0: table}) for name, table in tables.items())
     comparison.require_same_examples([a, b])
     drawn = resampling.PatientBootstrap(a.patient_id)
     found = comparison.pair(a, b, drawn)
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from trainer.evaluation.pairs.contestants import Contestant
+    from trainer.evaluation.pairs.compared_models import ComparedModel
     from trainer.evaluation.pairs.delong import AreaTest
     from trainer.evaluation.predictions import Predictions
     from trainer.evaluation.resampling import PatientBootstrap
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """One figure of a contestant.
+    """One figure of a model.
 
     Attributes:
       values: of each seed, in order; None where it is undefined.
@@ -90,8 +90,8 @@ def _listed(pair_of: tuple[float, float] | None) -> list[float] | None:
     return None if pair_of is None else list(pair_of)
 
 
-def summarise(of: Contestant, drawn: PatientBootstrap) -> dict[str, Summary]:
-    """Returns every figure of a contestant: a value by seed, and the interval of their mean."""
+def summarise(of: ComparedModel, drawn: PatientBootstrap) -> dict[str, Summary]:
+    """Returns every figure of a model: a value by seed, and the interval of their mean."""
     found = of.mean_intervals(drawn)
     return {
         name: Summary(tuple(map(_defined, values[:, 0].tolist())), found[name])
@@ -159,7 +159,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two contestants, compared.
+    """Two models, compared.
 
     Attributes:
       a: the name of the first; differences are its figures less those of the other.
@@ -198,8 +198,8 @@ class Pair:
         }
 
 
-def pair(a: Contestant, b: Contestant, drawn: PatientBootstrap) -> Pair:
-    """Compares two contestants by the seeds that both have.
+def pair(a: ComparedModel, b: ComparedModel, drawn: PatientBootstrap) -> Pair:
+    """Compares two models by the seeds that both have.
 
     Args:
       a: the first.
@@ -226,7 +226,7 @@ def pair(a: Contestant, b: Contestant, drawn: PatientBootstrap) -> Pair:
 
 
 def _test_areas(
-    a: Contestant, b: Contestant, clusters: npt.NDArray[np.str_] | None
+    a: ComparedModel, b: ComparedModel, clusters: npt.NDArray[np.str_] | None
 ) -> AreaTest | None:
     if not a.is_binary:
         return None
@@ -234,13 +234,13 @@ def _test_areas(
     return delong.compare(a.first.label, scores[0], scores[1], clusters)
 
 
-def _test_accuracies(a: Contestant, b: Contestant, *, at_point: bool) -> dict[int, McNemar]:
+def _test_accuracies(a: ComparedModel, b: ComparedModel, *, at_point: bool) -> dict[int, McNemar]:
     decided = [{s: side.decisions(s, at_point=at_point) for s in side.tables} for side in (a, b)]
     return {seed: mcnemar(a.first.label, *(of[seed] for of in decided)) for seed in a.tables}
 
 
 def _differences(
-    a: Contestant, b: Contestant, drawn: PatientBootstrap
+    a: ComparedModel, b: ComparedModel, drawn: PatientBootstrap
 ) -> Iterator[tuple[str, Difference]]:
     own, spread = [side.figures() for side in (a, b)], [side.figures(drawn) for side in (a, b)]
     patients = [side.patients_behind() for side in (a, b)]
@@ -267,13 +267,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def require_same_examples(contestants: Sequence[Contestant]) -> None:
+def require_same_examples(models: Sequence[ComparedModel]) -> None:
     """Checks that all tables have the same classes and the same examples, in any order.
 
     Raises:
       ConfigError: when they don't: how many examples differ, and one by name.
     """
-    tables = [(of.name, table) for of in contestants for table in of.tables.values()]
+    tables = [(of.name, table) for of in models for table in of.tables.values()]
     name, reference = tables[0]
     expected = _examples(reference)
     for other, table in tables[1:]:

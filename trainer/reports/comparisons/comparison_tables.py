@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import metrics, resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.contestants import AT_POINT
+from trainer.evaluation.pairs.compared_models import AT_POINT
 from trainer.reports import paper
 from trainer.reports.comparisons.table_formats import ReportTable
 

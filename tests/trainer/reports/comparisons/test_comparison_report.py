@@ -10,7 +10,7 @@ import pytest
 from tests.support.tables import LABEL, POSITIVE, predictions_of
 from trainer.evaluation import resampling
 from trainer.evaluation.pairs import comparison
-from trainer.evaluation.pairs.contestants import Contestant
+from trainer.evaluation.pairs.compared_models import ComparedModel
 from trainer.reports.comparisons import comparison_report
 from trainer.reports.comparisons.comparison_report import Comparison
 from trainer.reports.comparisons.comparison_tables import Examined, ModelRow
@@ -21,7 +21,7 @@ TABLES = {0: predictions_of(LABEL, POSITIVE), 1: predictions_of(LABEL, OTHER)}
 
 def _compared(**changes) -> Comparison:
     """VGG16 with two seeds, and MobileNetV2, whose guard has fired and of which one has failed."""
-    a, b = Contestant("vgg16", TABLES), Contestant("mobilenet_v2", {0: TABLES[1]})
+    a, b = ComparedModel("vgg16", TABLES), ComparedModel("mobilenet_v2", {0: TABLES[1]})
     drawn = resampling.PatientBootstrap(a.patient_id)
     found = [comparison.summarise(side, drawn) for side in (a, b)]
     rows = (

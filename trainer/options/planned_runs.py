@@ -1,6 +1,6 @@
 """Which runs --mode=compare trains, each with its weights; known before TensorFlow loads.
 
-    for run in contests.planned(comparison, model, first_seed=0):
+    for run in planned_runs.plan(comparison, model, first_seed=0):
         run.name, run.model.weights              # "vgg16-seed0", "imagenet"
 
 One `--weights` for several backbones is `imagenet` or `none`; a folder with a file for each, named
@@ -54,9 +54,7 @@ class PlannedRun:
         return f"{self.backbone}-seed{self.seed}"
 
 
-def planned(
-    comparison: ComparisonOptions, model: ModelOptions, first_seed: int
-) -> list[PlannedRun]:
+def plan(comparison: ComparisonOptions, model: ModelOptions, first_seed: int) -> list[PlannedRun]:
     """Returns the runs in the order in which they train: all backbones with a seed, then the next.
 
     So a comparison that is stopped early has something of each.
@@ -127,7 +125,7 @@ def check(
             "trains each run in one of its own; leave it out."
         )
     _require_local(model_dir)
-    for run in planned(comparison, model, first_seed):
+    for run in plan(comparison, model, first_seed):
         own = f"{model_dir}/{run.name}" if model_dir else ""
         initial_weights.check(run.model, own, f"--weights={run.backbone}=")
 

@@ -1,6 +1,6 @@
-"""Who is compared: a model, or a kind of model with several seeds, and its figures.
+"""What is compared: a model, trained once or with several seeds, and its figures.
 
-of = contestants.Contestant("vgg16", {0: table, 1: other})
+of = compared_models.ComparedModel("vgg16", {0: table, 1: other})
 of.figures(drawn)["roc_auc"]                 # [S, R]
 of.mean_intervals(drawn)["roc_auc"]          # (0.981, 0.993), or None
 """
@@ -30,8 +30,8 @@ AT_POINT = "_at_point"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contestant:
-    """One model, or one kind of model with several seeds.
+class ComparedModel:
+    """A model, trained once or with several seeds.
 
     Attributes:
       name: what it is called in tables.
@@ -72,7 +72,7 @@ class Contestant:
         """Whether every model has an operating point."""
         return self.is_binary and set(self.thresholds) >= set(self.tables)
 
-    def limited_to(self, seeds: Sequence[int]) -> Contestant:
+    def limited_to(self, seeds: Sequence[int]) -> ComparedModel:
         """Returns the models of these seeds alone."""
         found = dataclasses.replace(
             self,
@@ -94,7 +94,7 @@ class Contestant:
         return {name: np.stack([found[name] for found in by_seed]) for name in shared}
 
     def _figures_of(self, seed: int, drawn: PatientBootstrap | None) -> dict[str, Floats]:
-        """Returns each figure of a model, [R]; computed once, as a contestant is in many pairs."""
+        """Returns each figure of a model, [R]; computed once, as a model is in many pairs."""
         key = seed, drawn
         if key not in self._computed:
             table = self.tables[seed]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.options import ComparisonOptions, ModelOptions, contests, initial_weights
+from trainer.options import ComparisonOptions, ModelOptions, initial_weights, planned_runs
 
 PAIR = ("vgg16", "mobilenet_v2")
 
@@ -20,12 +20,12 @@ def folder(tmp_path):
 
 
 def _weights(value, names=PAIR) -> dict[str, str]:
-    found = contests.networks(ModelOptions(weights=str(value)), names)
+    found = planned_runs.networks(ModelOptions(weights=str(value)), names)
     return {name: model.weights for name, model in found.items()}
 
 
 def test_every_backbone_trains_with_each_seed_one_seed_after_the_other():
-    plan = contests.planned(
+    plan = planned_runs.plan(
         ComparisonOptions(backbones="vgg16,xception", seeds=2), ModelOptions(), 5
     )
     assert [run.name for run in plan] == [
@@ -61,7 +61,7 @@ def test_a_file_is_of_one_backbone():
 
 
 def test_random_weights_train_all_layers_of_that_backbone_alone():
-    found = contests.networks(ModelOptions(weights="vgg16=none"), PAIR)
+    found = planned_runs.networks(ModelOptions(weights="vgg16=none"), PAIR)
     assert {n: of.layers_to_unfreeze for n, of in found.items()} == {
         "vgg16": "all", "mobilenet_v2": "0",
     }  # fmt: skip
@@ -127,7 +127,7 @@ def test_what_a_comparison_can_not_do_is_refused_before_it_starts(
     options, given, model_dir, message
 ):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        contests.check(ComparisonOptions(**options), ModelOptions(), 0, model_dir, given)
+        planned_runs.check(ComparisonOptions(**options), ModelOptions(), 0, model_dir, given)
 
 
 @pytest.mark.parametrize("result", ["report.json", "best.keras"])
@@ -135,7 +135,7 @@ def test_tables_are_not_written_into_a_run(tmp_path, result):
     (tmp_path / result).touch()
     runs = ComparisonOptions(runs=f"{tmp_path},b")
     with pytest.raises(ConfigError, match="is a run's own directory; name another folder"):
-        contests.check(runs, ModelOptions(), 0, str(tmp_path), {})
+        planned_runs.check(runs, ModelOptions(), 0, str(tmp_path), {})
 
 
 def test_a_file_of_weights_that_is_absent_is_named_as_in_the_list():
@@ -143,10 +143,10 @@ def test_a_file_of_weights_that_is_absent_is_named_as_in_the_list():
     with pytest.raises(
         ConfigError, match=r"w\.h5 does not exist; give --weights=vgg16=PATH of one"
     ):
-        contests.check(options, model, 0, "", {})
+        planned_runs.check(options, model, 0, "", {})
     with pytest.raises(ConfigError, match="is a list, which is for --mode=compare; give "):
         initial_weights.check(model)
 
 
 def test_finished_runs_need_nothing_else():
-    contests.check(ComparisonOptions(runs="a,b"), ModelOptions(weights="gone.h5"), 0, "", {})
+    planned_runs.check(ComparisonOptions(runs="a,b"), ModelOptions(weights="gone.h5"), 0, "", {})
