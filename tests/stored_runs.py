@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
         np.array(["normal", "virus"]), np.array([0, 1]), np.array([[0.75, 0.25], [0.125, 0.875]]),
     )  # fmt: skip
     table.save_csv(folder / "predictions_test.csv")
-    options = EvaluationOptions()
+    options = EvaluationOptions(prior_correction="em")
     evaluated.save_validation(folder, table, assessment.choice(table, options.rule))
     history = {name: [row[name] for row in ROWS] for name in ROWS[0] if name != "epoch"}
     card, facts = {"name": "cxr_tfds/paper", "fingerprint": HASH}, {"config": config.to_flat()}
@@ -54,7 +54,8 @@ def make(folder: Path) -> None:
     sharing = assessment.Sharing(0, 0)
     priors = {"NORMAL": 0.5, "PNEUMONIA": 0.5}
     assessed = assessment.Assessment(table, table, options, sharing=sharing, training_priors=priors)
-    shift = {"warning": "Validation can't stand for test."}
+    pair = {"a": "validation", "b": "test", "domain_auc": 0.75, "score_psi": 0.5}
+    shift = {"pairs": [pair], "warning": "Validation can't stand for test.", "note": ""}
     found = report.Report("test", history, assessed, card, facts, looks=rows, shift=shift)
     found.save(folder)
 

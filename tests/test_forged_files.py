@@ -29,15 +29,16 @@ from tests.support import runs, simulated_search
 from trainer import flags
 from trainer.commands import compare
 from trainer.config import Config
-from trainer.data import opening
+from trainer.data import opening, statistics
 from trainer.data.table import Table
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
+from trainer.evaluation.shifts import shift
 from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions, EvaluationOptions
 from trainer.reports import verdict
-from trainer.runs import evaluated, looks, resuming, run_directory, trained
+from trainer.runs import evaluated, looks, resuming, run_directory, trained, validation_sample
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
@@ -120,12 +121,27 @@ def _read_evaluation(folder: Path) -> None:
     assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
 
 
+SAMPLE = shift.Sample(
+    np.array([0.25, 0.75]),
+    np.array([[0.5, 1.5, 0.0], [1.0, 2.0, 3.0]], np.float32),
+    {name: np.array([1.0, 2.0]) for name in statistics.NAMES},
+    np.array(["person1", "IM-1"]),
+)
+
+
+def _make_sample(folder: Path) -> None:
+    validation_sample.save(folder, SAMPLE)
+
+
+def _read_sample(folder: Path) -> None:
+    found = validation_sample.load(folder)
+    if found is not None and found.features.shape[1] == SAMPLE.features.shape[1]:
+        shift.measure(None, found, SAMPLE)
+
+
 def _make_comparison(folder: Path) -> None:
     for name in ("a", "b"):
         stored_runs.make(folder / name)
-        files.save_json(
-            folder / name / evaluated.OPERATING_POINT, {"threshold": 0.5, "rule": "youden"}
-        )
     ended = {"max_epochs": 3, "patience": 5, "schedule_epochs": 0}
     settings = {"evaluation": {"operating_point": "youden"}}
     files.save_json(folder / compare.FINISHED, {"a": {**ended, **settings}, "b": ended})
@@ -298,10 +314,11 @@ KINDS = {
     "report": Kind(stored_runs.make, ("report.json",), _one(_read_evaluation)),
     "comparison": Kind(
         _make_comparison,
-        ("a/operating_point.json", "b/predictions_test.csv", "finished.json"),
+        ("a/report.json", "b/predictions_test.csv", "finished.json"),
         _read_comparison,
     ),
     "predictions": Kind(stored_runs.make, ("predictions_*.csv",), _one(_read_evaluation)),
+    "validation sample": Kind(_make_sample, (validation_sample.FILE,), _one(_read_sample)),
     "looks": Kind(stored_runs.make, ("looks.jsonl",), _one(_look)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),

@@ -129,7 +129,7 @@ _USED = {
 }  # fmt: skip
 """By mode: the options that it uses. The other modes train, with all of them."""
 _REPLACED = {
-    "compare": {"resume"},
+    "compare": {"resume", *_HOSTS},
     "benchmark": {"cache_dir", "patience", "monitor", "head_epochs"},
 }
 """By mode: the options that it sets itself."""

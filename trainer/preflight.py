@@ -205,9 +205,15 @@ def _check_finished(config: Config) -> None:
 
 
 def _check_comparison(config: Config) -> None:
-    """Checks the folder of several runs, and the weights of each."""
+    """Checks the hosts and the folder of several runs, and the weights of each."""
+    if found := cluster.of_environment():
+        raise ConfigError(
+            f"--mode=compare trains on one host, and {cluster.VARIABLE} names {found.size}: train "
+            "each run with --mode=train on all of them, and compare with --runs=A,B on one; or "
+            f"unset {cluster.VARIABLE} to train all runs on this host."
+        )
     path = pathlib.Path(config.model_dir or NEW_RUNS).expanduser()
-    refusal = _refusal(path) if cluster.of_environment() is None else None
+    refusal = _refusal(path)
     if refusal or (path.exists() and not path.is_dir()):
         reason = refusal.strerror if refusal else "it is a file"
         way_out = faults.way_out(refusal, "model_dir") if refusal else ""

@@ -77,7 +77,13 @@ def tables(draw: st.DrawFn) -> Predictions:
 
 
 def study(
-    seed: int, *, patients: int, num_classes: int = 2, effect: float = 1.5, levels: int = 0
+    seed: int,
+    *,
+    patients: int,
+    num_classes: int = 2,
+    effect: float = 1.5,
+    levels: int = 0,
+    separation: float = 1.4,
 ) -> Predictions:
     """A simulated study: 1 to 8 images of each patient, whose outputs resemble each other.
 
@@ -87,13 +93,14 @@ def study(
       num_classes: a patient is of one class; of two, the second has 60 %.
       effect: standard deviation between patients on the scale of logits; within one, it is 1.
       levels: how many distinct probabilities each class has, about; 0: as many as there are images.
+      separation: of the classes on that scale: 1.4 gives an ROC-AUC of 0.78, 4 of 0.987.
     """
     generator = np.random.default_rng(seed)
     shares = (0.4, 0.6) if num_classes == 2 else np.full(num_classes, 1 / num_classes)
     of_patient = generator.choice(num_classes, size=patients, p=shares)
     patient = np.repeat(np.arange(patients), generator.integers(1, 9, patients))
     label = of_patient[patient]
-    logits = 1.4 * np.eye(num_classes)[label]
+    logits = separation * np.eye(num_classes)[label]
     logits += generator.normal(0, effect, (patients, num_classes))[patient]
     logits += generator.normal(0, 1, logits.shape)
     odds = np.exp(np.round(logits * levels) / levels if levels else logits)

@@ -22,8 +22,7 @@ import filelock
 from trainer import option_groups
 from trainer.commands import isolated_run
 from trainer.config import LENGTHS, Config
-from trainer.distribution import cluster
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError
 from trainer.options import ComparisonOptions, planned_runs
 from trainer.reports.comparisons import comparison_report
 from trainer.runs import claims, compared, evaluated, resuming, run_directory, trained
@@ -81,6 +80,7 @@ def run(config: Config) -> Comparison:
     if config.comparison.runs:
         staging_dir = config.data.staging_dir
         dirs = config.comparison.run_dirs
+        _require_place(config.model_dir)
         found = compared.of_runs([trained.open_run(d, staging_dir=staging_dir) for d in dirs])
         place = config.model_dir
     else:
@@ -100,21 +100,28 @@ def run(config: Config) -> Comparison:
 def _show(found: Comparison, place: str) -> None:
     # The figures of many runs fill screens; they are in the files.
     console.say(found.to_text(colour=console.wants_colour(), is_short=found.with_paper))
-    if place and _is_writer():
+    if place:
         found.save(pathlib.Path(place).expanduser())
         paths = (f"  {place.rstrip('/')}/{name}" for name in comparison_report.FILES)
         console.say("\n".join(["written:", *paths]))
 
 
-def _is_writer() -> bool:
-    """Whether this is the host that writes; all hosts of a cluster train each run together."""
-    found = cluster.of_environment()
-    return found is None or found.index == 0
+def _require_place(place: str) -> None:
+    """Checks that a comparison of finished runs replaces no other results; says what it replaces.
 
-
-def _host() -> str:
-    """Returns what ends the names of this host's own files in a folder that several share."""
-    return "" if _is_writer() else f"-{cluster.require().index}"
+    Raises:
+      ConfigError: when it would.
+    """
+    folder = pathlib.Path(place or ".").expanduser()
+    if not place or not folder.is_dir():
+        return
+    if (folder / FINISHED).exists():
+        raise ConfigError(
+            f"model_dir ({place}) holds a comparison of backbones, whose tables this one would "
+            "replace; name another folder, or leave it out."
+        )
+    if (folder / comparison_report.JSON).exists():
+        console.say(f"replaces the comparison in {place}.")
 
 
 def _new_folder(config: Config) -> str:
@@ -124,8 +131,6 @@ def _new_folder(config: Config) -> str:
 def _train_and_compare(config: Config) -> Comparison:
     """Trains what has not been trained yet, and compares all of it."""
     folder = pathlib.Path(config.model_dir).expanduser()
-    if not _is_writer():
-        console.mute()
     plan = planned_runs.plan(config.comparison, config.model, config.runtime.seed)
     _require_folder(folder, config, plan)
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,8 +154,8 @@ def _require_folder(folder: pathlib.Path, config: Config, plan: Sequence[Planned
 
 
 def _locked(folder: pathlib.Path, place: str) -> Any:
-    """Locks the folder against another process of this host until the block ends."""
-    lock = filelock.FileLock(folder / f"{claims.LOCK}{_host()}")
+    """Locks the folder against another process until the block ends."""
+    lock = filelock.FileLock(folder / claims.LOCK)
     try:
         return lock.acquire(blocking=False)
     except filelock.Timeout as error:
@@ -198,7 +203,7 @@ def _train_all(plan: Sequence[PlannedRun], config: Config, folder: pathlib.Path)
             continue
         console.say(f"\n{header}, into {own.model_dir}")
         start = time.monotonic()
-        outcome = isolated_run.start(own, folder / f".task{_host()}")
+        outcome = isolated_run.start(own, folder / ".task")
         _require_not_stopped(outcome)
         missing.remove(run)
         if outcome.code in exits.TRAINED:
@@ -272,8 +277,7 @@ def _is_finished(name: str, config: Config, folder: pathlib.Path) -> bool:
 
 
 def _note_finished(name: str, config: Config, folder: pathlib.Path) -> None:
-    if _is_writer():
-        files.save_json(folder / FINISHED, {**_finished(folder), name: _ended(config)})
+    files.save_json(folder / FINISHED, {**_finished(folder), name: _ended(config)})
 
 
 def _groups(

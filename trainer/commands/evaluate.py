@@ -92,13 +92,17 @@ def _evaluate(config: Config) -> Evaluation:
         folder = directory.folder(
             f"{evaluated.ELSEWHERE}{config.data.dataset}_{data.fingerprint[:8]}"
         )
+        if (folder / evaluated.REPORT).exists():
+            console.say(f"replaces the evaluation in {directory}/{folder.name}.")
+        trained.require_readable(finished)
+        validation = _validation_of(finished, model) if context.is_chief else None
         with data.reading():
             found = predict(outputs.of_model(model, data, context.strategy), context, SPLIT)
             base = finished.config.for_finished_run({"model_dir": ""})
             command = config.command_line(base, mode="evaluate")
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
-            shifted = _shift(finished, found, data) if context.is_chief else None
+            shifted = _shift(validation, found, data) if validation else None
             look = looks.Look("evaluate", config.evaluation, facts, shifted, context.is_chief)
             column = config.evaluation.judge_by
             table = trained.predictions_of(data, SPLIT, found.probabilities, column)
@@ -108,21 +112,26 @@ def _evaluate(config: Config) -> Evaluation:
             return evaluation
 
 
-def _shift(finished: Run, found: Outputs, data: Data) -> dict[str, Any] | None:
-    """Returns whether the run's validation split can stand for the test split of `data`, as JSON.
+def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:
+    """Returns what the run kept of its validation split; None of a run of an earlier version.
 
-    None of a run of an earlier version, which kept nothing to compare with.
+    Raises:
+      RunError: when it can't be read, or has features of another model.
     """
-    validation = validation_sample.load(finished.directory.path)
-    if validation is None:
+    found = validation_sample.load(finished.directory.path)
+    if found is None:
         console.say("shift: not measured, as the run was trained by an earlier version.")
-        return None
-    test = shift_samples.take(found, data, SPLIT)
-    if validation.features.shape[1] != test.features.shape[1]:
+    elif found.features.shape[1] != outputs.num_features(model):
         raise RunError(
             f"{validation_sample.FILE} of {finished.path} is of another model; restore it "
             "from a copy, or remove it."
         )
+    return found
+
+
+def _shift(validation: shift.Sample, found: Outputs, data: Data) -> dict[str, Any]:
+    """Returns whether a validation split can stand for the test split of `data`, as JSON."""
+    test = shift_samples.take(found, data, SPLIT)
     return shift.measure(None, validation, test).to_json()
 
 

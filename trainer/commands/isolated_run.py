@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
 import pathlib
 import shutil
@@ -98,7 +97,7 @@ def _reason(code: int, place: pathlib.Path) -> str:
     if code == -signal.SIGKILL:
         return "killed by SIGKILL, perhaps by the system because memory ran out"
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {signals.name_of(-code)}"
     return f"ended with code {code}; its output says why"
 
 
@@ -126,7 +125,7 @@ def _train(config: Config, place: pathlib.Path) -> int:
         return stop.exit_code
     except Exception as error:
         reason = exits.explain(error) or text.one_line(str(error)) or type(error).__name__
-        (place / _FAILURE).write_text(json.dumps({"reason": reason}), "utf-8")
+        files.save_json(place / _FAILURE, {"reason": reason})
         raise
     return exits.DO_NOT_USE if evaluation.guard_fired else exits.DONE
 

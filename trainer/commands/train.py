@@ -22,7 +22,7 @@ from trainer.commands import evaluate
 from trainer.config import Config
 from trainer.data import opening, pipeline
 from trainer.distribution import batch_sizes, peers, runtime
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 from trainer.evaluation import assessment
 from trainer.evaluation.shifts import shift
 from trainer.models import precision, saved
@@ -134,7 +134,11 @@ def _with_batch_size(
 
 def _say_what_is_there(directory: run_directory.RunDirectory, config: Config) -> None:
     """Says at once whether a finished run is there; `fit` says where an unfinished one resumes."""
-    evaluation = trained.last_evaluation(directory)
+    try:
+        evaluation = trained.last_evaluation(directory)
+    except RunError:
+        console.say(f"{directory}/{evaluated.REPORT} can't be read; this command writes it again.")
+        return
     state = checkpoint.peek(directory.checkpoints) if evaluation else None
     if evaluation is None or state is None:
         return
@@ -190,10 +194,10 @@ def _evaluate_in(
     predict = functools.partial(evaluate.predict, reader, context)
     rows = shift_samples.rows_of_training(setup.feed, data)
     train_sample, validation = predict("train", rows), predict(evaluated.VALIDATION)
+    files.require_folder(directory.path)  # Nothing creates anew a directory that was deleted.
     # Validation alone decides how the model is used; the test split is only measured.
     _save_model(directory, config, data, setup.network, validation.probabilities)
     test = predict(evaluated.SPLIT)
-    # If the directory was deleted meanwhile, the evaluation would create it anew, without a model.
     files.require_folder(directory.path)
     shifted = None
     if context.is_chief:

@@ -139,7 +139,7 @@ def _exit_code(code: int, *, was_stopped: bool) -> int:
 
 def _print_failure(worker: LocalWorker) -> None:
     code = worker.process.returncode
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with {code}"
+    how = f"was killed by {signals.name_of(-code)}" if code < 0 else f"failed with {code}"
     sys.stderr.write(worker.errors())
     sys.stderr.write(f"trainer: worker {worker.index} {how}; the other workers are stopped.\n")
 

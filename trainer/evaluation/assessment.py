@@ -144,14 +144,18 @@ class Assessment:
         return intervals.of(self.test, self.drawn)
 
     @functools.cached_property
-    def point(self) -> decisions.AtThreshold | None:
-        """The figures at the operating point; None without one."""
+    def chosen(self) -> operating_points.OperatingPoint | None:
+        """The operating point; None without one, or where an output is not finite."""
         if self.validation is None or len(self.test.class_names) != 2:
             return None
-        chosen = operating_points.choose(self.validation, self.options.rule)
-        if chosen is None or not np.isfinite(self.test.probabilities).all():
+        if not np.isfinite(self.test.probabilities).all():
             return None
-        return decisions.at(self.test, chosen, self.drawn)
+        return operating_points.choose(self.validation, self.options.rule)
+
+    @functools.cached_property
+    def point(self) -> decisions.AtThreshold | None:
+        """The figures at the operating point; None without one."""
+        return None if self.chosen is None else decisions.at(self.test, self.chosen, self.drawn)
 
     @functools.cached_property
     def restated(self) -> dict[str, decisions.Restated | None] | None:
@@ -250,8 +254,6 @@ class Assessment:
     def _notice_of_interval(self) -> str:
         if self.metrics.roc_auc is None or self.intervals.get("roc_auc") is not None:
             return ""
-        if self.metrics.roc_auc == 1:  # No pair is in the wrong order, in any resample.
-            return ""
         patients = text.counted(intervals.fewest_patients(self.test), "patient")
         return (
             f"No interval of ROC-AUC: a class has only {patients}. Whether it includes 0.5, that "
@@ -289,7 +291,7 @@ class Assessment:
         ):
             if true and not predicted:
                 return (
-                    f"At the operating point {text.plain(self.point.chosen.threshold)}, "
+                    f"At the operating point {self.point.chosen.threshold:.4g}, "
                     f"{name} is never predicted."
                 )
         return ""

@@ -139,7 +139,9 @@ def fit_temperature(table: Predictions) -> float | None:
 
     Above 1, the model was too sure of itself. None where the examples don't determine it, or only
     beyond 1/20 and 20: where there are none, a probability is not finite, every prediction is
-    right (the log-loss would fall for ever with the temperature), or no better than chance.
+    right (the log-loss would fall for ever with the temperature), or no better than chance. Nor
+    where it would raise the log-loss of `row_errors`, for which no error costs more than 36 nats:
+    the probability of a true class was rounded to 0.
 
     Args:
       table: predictions on the validation split.
@@ -159,8 +161,13 @@ def fit_temperature(table: Predictions) -> float | None:
         log_loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}
     )
     # Not of a log-loss that is the same everywhere, as that of certain and right predictions.
-    is_minimum = found.fun < (1 - 1e-9) * min(map(log_loss, bounds))
-    return float(np.exp(found.x)) if is_minimum else None
+    if not found.fun < (1 - 1e-9) * min(map(log_loss, bounds)):
+        return None
+    temperature = float(np.exp(found.x))
+    after, before = (
+        row_errors(of)["log_loss"].mean() for of in (scaled(table, temperature), table)
+    )
+    return temperature if after <= before else None
 
 
 def scaled(table: Predictions, temperature: float) -> Predictions:

@@ -9,10 +9,11 @@ A decision is a class for each example. Its figures need no probabilities.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from trainer.evaluation import intervals, resampling
 
@@ -91,29 +92,58 @@ def restate(
       drawn: resamples of the same examples.
     """
     decided = table.predicted if threshold is None else table.decided(threshold)
-    found = predictive_values(_figures_of(_confusion(table.label, decided)), prevalence)
-    drawn_values = predictive_values(resampling.decisions(table, decided, drawn), prevalence)
-    patients, exact = intervals.fewest_patients(table), _restated_ends(table, threshold, drawn)
-    ends = {}
-    for name, values in drawn_values.items():
-        ends[name] = resampling.interval(values, patients)
-        if ends[name] is None and exact is not None:
-            # No error of a kind was seen, and PPV or NPV is 1 in every resample. How rare that
-            # error can be is known: see `intervals.of`. Both rise with either recall.
-            low, high = (predictive_values(of, prevalence)[name] for of in exact)
-            ends[name] = None if low is None or high is None else (low, high)
-    return Restated(**found, intervals=ends)
+    figures = _figures_of(_confusion(table.label, decided))
+    found, ends = predictive_values(figures, prevalence), intervals.of(table, drawn, threshold)
+    recalls = [_Recall.of(figures[name], ends[name]) for name in ("sensitivity", "specificity")]
+    spans: dict[str, Interval] = {}
+    for name, (own, other), share in (
+        ("ppv", recalls, prevalence),
+        ("npv", recalls[::-1], 1 - prevalence),
+    ):
+        if found[name] is None or own is None or other is None:
+            spans[name] = None
+        else:
+            spans[name] = _restated_interval(own, other, share)
+    return Restated(**found, intervals=spans)
 
 
-def _restated_ends(
-    table: Predictions, threshold: float | None, drawn: PatientBootstrap
-) -> list[dict[str, float]] | None:
-    """Returns the low and the high ends of sensitivity and specificity; None without both."""
-    found = intervals.of(table, drawn, threshold)
-    ends = {name: found[name] for name in ("sensitivity", "specificity")}
-    if None in ends.values():
-        return None
-    return [{name: of[side] for name, of in ends.items() if of} for side in (0, 1)]
+@dataclasses.dataclass(frozen=True)
+class _Recall:
+    """Sensitivity or specificity, with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float | None, ends: Interval) -> Self | None:
+        return None if value is None or ends is None else cls(value, *ends)
+
+
+def _restated_interval(own: _Recall, other: _Recall, share: float) -> tuple[float, float]:
+    """Returns the interval of a restated PPV or NPV, from those of the recalls.
+
+    Its odds are a ratio of two shares of different patients: of PPV, sensitivity to the share of
+    false alarms. The distances of their logarithms to their ends add as standard errors do (Zou and
+    Donner, "Construction of confidence limits about effect measures: a general approach",
+    Statistics in Medicine 27, 2008).
+
+    Args:
+      own: the recall of the class that is called.
+      other: that of the other class.
+      share: the class's share of the examples.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hits = np.log([own.value, own.low, own.high])
+        alarms = np.log([1 - other.value, 1 - other.high, 1 - other.low])
+        if own.value > 0 and other.value < 1:
+            ratio = hits[0] - alarms[0]
+            low = ratio - np.hypot(hits[0] - hits[1], alarms[2] - alarms[0])
+            high = ratio + np.hypot(hits[2] - hits[0], alarms[0] - alarms[1])
+        else:  # One of them was never seen: both at their ends.
+            low, high = hits[1] - alarms[2], hits[2] - alarms[1]
+        ends = scipy.special.expit(np.array([low, high]) + scipy.special.logit(share))
+    return float(ends[0]), float(ends[1])
 
 
 def _confusion(label: npt.NDArray[Any], decided: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -128,11 +158,13 @@ def _figures_of(cells: npt.NDArray[np.int64]) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
-def predictive_values(figures: Mapping[str, Any], prevalence: float) -> dict[str, Any]:
-    """Returns PPV and NPV for a prevalence, by Bayes' rule; NaN, or None for None, if undefined.
+def predictive_values(
+    figures: Mapping[str, float | None], prevalence: float
+) -> dict[str, float | None]:
+    """Returns PPV and NPV for a prevalence, by Bayes' rule; None if undefined.
 
     Args:
-      figures: sensitivity and specificity, numbers or arrays.
+      figures: sensitivity and specificity.
       prevalence: share of positives, above 0 and below 1.
     """
     sensitivity, specificity = figures["sensitivity"], figures["specificity"]
@@ -140,12 +172,8 @@ def predictive_values(figures: Mapping[str, Any], prevalence: float) -> dict[str
         return {"ppv": None, "npv": None}
     hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    found = {"ppv": _share(hits, alarms), "npv": _share(passed, missed)}
-    if np.ndim(sensitivity):
-        return found
-    return {name: float(of) if np.isfinite(of) else None for name, of in found.items()}
+    return {"ppv": _share(hits, alarms), "npv": _share(passed, missed)}
 
 
-def _share(part: Any, rest: Any) -> Any:
-    total = np.asarray(part + rest, float)
-    return np.divide(part, total, out=np.full_like(total, np.nan), where=total > 0)
+def _share(part: float, rest: float) -> float | None:
+    return part / (part + rest) if part + rest > 0 else None

@@ -95,9 +95,11 @@ def _candidates(
     order = np.argsort(score)
     levels, first = np.unique(score[order].clip(0, 1), return_index=True)
     middles = (levels[1:] + levels[:-1]) / 2
-    # Between neighbouring numbers of float64 there is none; the upper one divides them as well.
-    middles = np.where(middles > levels[:-1], middles, levels[1:])
-    # Above the last one in float32 as well, in which a model may be served.
+    # Between neighbouring numbers there is none; the upper one divides them as well. Neighbours in
+    # float32 count, in which a model may be served.
+    is_between = middles.astype(np.float32) > levels[:-1].astype(np.float32)
+    middles = np.where(is_between, middles, levels[1:])
+    # Above the last one in float32 as well.
     last, beyond = np.float32(levels[-1]), (levels[-1] + 1) / 2
     if np.float32(beyond) <= last:
         beyond = float(np.nextafter(last, np.float32(2)))

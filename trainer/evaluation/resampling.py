@@ -130,12 +130,18 @@ def interval(values: Floats, patients: float = math.inf) -> tuple[float, float] 
       values: [R], the figure in each resample; NaN where it is undefined.
       patients: number of patients that the figure depends on; without it, they are taken for many.
     """
-    defined = values[np.isfinite(values)]
-    if patients < 2 or defined.size < _MIN_DEFINED * values.size or np.ptp(defined) == 0:
+    known = defined(values)
+    if patients < 2 or known is None or np.ptp(known) == 0:
         return None
     outside = _outside(patients)
-    low, high = np.quantile(defined, [outside, 1 - outside])
+    low, high = np.quantile(known, [outside, 1 - outside])
     return float(low), float(high)
+
+
+def defined(values: Floats) -> Floats | None:
+    """Returns the resamples in which a figure is defined; None where they are less than 95 %."""
+    known = values[np.isfinite(values)]
+    return known if known.size >= _MIN_DEFINED * values.size else None
 
 
 def _outside(patients: float) -> float:

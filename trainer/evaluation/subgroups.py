@@ -99,7 +99,8 @@ def _group(
         roc_auc = metrics.figures(compared.label, compared.probabilities).roc_auc
         if roc_auc is not None:
             areas = resampling.roc_auc(compared, drawn.restricted_to(both))
-            found["roc_auc"] = resampling.interval(areas, intervals.fewest_patients(compared))
+            patients = intervals.fewest_patients(compared)
+            found["roc_auc"] = intervals.rate(roc_auc, areas, patients, len(compared))
     return Subgroup(
         name=name,
         examples=len(part),
@@ -117,15 +118,17 @@ def _partition(values: npt.NDArray[np.str_]) -> Iterator[tuple[str, npt.NDArray[
     """Yields the name and the rows of each group."""
     is_given = values != ""
     given, empty = np.flatnonzero(is_given), np.flatnonzero(~is_given)
-    numbers = _numbers(values[given])
-    if numbers is None:
-        yield from _by_value(values, key=str)
-        return
     if empty.size:
         yield _EMPTY, empty
-    is_many = np.unique(numbers).size > _MAX_NUMBERS
-    # As text, "10" would come before "9".
-    found = _quarters(numbers) if is_many else _by_value(values[given], key=float)
+    if not given.size:
+        return
+    numbers = _numbers(values[given])
+    if numbers is None:
+        found = _by_value(values[given], key=str)
+    elif np.unique(numbers).size > _MAX_NUMBERS:
+        found = _quarters(numbers)
+    else:  # As text, "10" would come before "9".
+        found = _by_value(values[given], key=float)
     yield from ((name, given[rows]) for name, rows in found)
 
 
@@ -138,7 +141,7 @@ def _by_value(
     rows = dict(zip(names.tolist(), parts, strict=True))
     by_size = sorted(rows, key=lambda name: -rows[name].size)
     for name in sorted(by_size[:MAX_GROUPS], key=key):
-        yield name or _EMPTY, rows[name]
+        yield name, rows[name]
     if others := by_size[MAX_GROUPS:]:
         rest = np.sort(np.concatenate([rows[name] for name in others]))
         yield text.counted(len(others), "other value"), rest

@@ -171,8 +171,8 @@ def draw_confusion_matrix(scores: metrics.Metrics) -> matplotlib.figure.Figure:
             fontsize=13,
         )
     names = scores.class_names
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    axes.set_xticks(range(len(names)), names, parse_math=False)
+    axes.set_yticks(range(len(names)), names, rotation=90, va="center", parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     accuracy = text.percent(scores.accuracy)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
+from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
 from trainer.evaluation import resampling
@@ -20,22 +20,14 @@ from trainer.evaluation.pairs import comparison
 from trainer.evaluation.pairs.compared_models import ComparedModel
 from trainer.options import planned_runs
 from trainer.reports.comparisons import comparison_report, comparison_tables
-from trainer.runs import evaluated
-from trainer.storage import documents
 from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from trainer.evaluation.operating_points import OperatingPoint
     from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.trained import Run
-
-
-class _Point(TypedDict):
-    """What is read of `operating_point.json`."""
-
-    threshold: NotRequired[Annotated[float, documents.at_least(0)] | None]
-    rule: NotRequired[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,33 +153,41 @@ class _Points:
     """The operating points of runs, which are comparable where one rule has chosen all of them.
 
     Attributes:
-      by_path: of the runs that have one, by their path: its rule, and the threshold.
+      by_path: of each run, by its path: the point; None of a run that has none.
     """
 
-    by_path: Mapping[str, tuple[str, float]]
+    by_path: Mapping[str, OperatingPoint | None]
 
     @classmethod
     def of(cls, groups: Mapping[str, RunGroup]) -> _Points:
         """Reads those of all runs."""
         runs = [run for group in groups.values() for run in group.runs.values()]
-        return cls({run.path: point for run in runs if (point := _point(run))})
+        return cls({run.path: run.evaluation.assessment.chosen for run in runs})
 
     @property
     def rules(self) -> list[str]:
         """The distinct rules, in the order of the runs."""
-        return list(dict.fromkeys(rule for rule, _ in self.by_path.values()))
+        return list(dict.fromkeys(point.rule for point in self.by_path.values() if point))
 
     @property
     def note(self) -> str:
         """What the tables say of them; empty where no run has one."""
-        if not self.by_path:
+        missing = [path for path, point in self.by_path.items() if point is None]
+        if len(missing) == len(self.by_path):
             return ""
-        if len(self.rules) == 1:
-            return f"Operating points: chosen on validation by {self.rules[0]}, in each run."
+        if len(self.rules) > 1:
+            return (
+                "Figures at the operating points are left out: the runs chose them by different "
+                f"rules ({', '.join(self.rules)}). Their commands, with one --operating_point, "
+                "evaluate them again."
+            )
+        found = f"Operating points: chosen on validation by {self.rules[0]}, in each run"
+        if not missing:
+            return f"{found}."
+        listed = ", ".join(map(text.visible, missing))
         return (
-            f"Figures at the operating points are left out: the runs chose them by different rules "
-            f"({', '.join(self.rules)}). Their commands, with one --operating_point, evaluate them "
-            "again."
+            f"{found} but {listed}: a row has figures at its points where each of its runs has "
+            "one, a pair where both of its rows have them."
         )
 
     def thresholds(self, runs: Mapping[int, Run]) -> dict[int, float]:
@@ -195,18 +195,7 @@ class _Points:
         if len(self.rules) > 1:
             return {}
         of_seeds = {seed: self.by_path.get(run.path) for seed, run in runs.items()}
-        return {seed: point[1] for seed, point in of_seeds.items() if point}
-
-
-def _point(run: Run) -> tuple[str, float] | None:
-    """Returns the rule and the threshold of a run's operating point, if it has one."""
-    path = run.directory.path / evaluated.OPERATING_POINT
-    if not path.exists():
-        return None
-    read: _Point = documents.load(path, _Point, way_out="evaluate the run again")
-    threshold = read.get("threshold")
-    rule = text.one_line(read.get("rule", "a rule that is not recorded"))
-    return None if threshold is None else (f"{rule:.80}", threshold)
+        return {seed: point.threshold for seed, point in of_seeds.items() if point}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -18,6 +18,7 @@ a folder of the run, has neither.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
@@ -64,6 +65,24 @@ class _TrainedOn(TypedDict):
     fingerprint: documents.Name
 
 
+class _SplitPair(TypedDict):
+    """What is read of the comparison of two splits."""
+
+    a: documents.Name
+    b: documents.Name
+    domain_auc: documents.Number | None
+    score_psi: documents.Number | None
+    expected_score_psi: NotRequired[documents.Number | None]
+
+
+class _Shift(TypedDict):
+    """What is read of the comparison of the splits."""
+
+    pairs: list[_SplitPair]
+    warning: NotRequired[str]
+    note: NotRequired[str]
+
+
 class _Report(TypedDict):
     """What is read of `report.json`; its figures are computed again."""
 
@@ -76,9 +95,9 @@ class _Report(TypedDict):
     monitor: Annotated[str, documents.one_of(*history.MEANINGS)]
     shared_with: NotRequired[list[Annotated[str, documents.one_of("train", "validation")]]]
     settings: NotRequired[dict[str, Any]]
-    training_priors: NotRequired[dict[str, float] | None]
+    training_priors: NotRequired[dict[str, Annotated[float, documents.at_least(0)]] | None]
     looks: NotRequired[_Looks]
-    shift: NotRequired[dict[str, Any] | None]
+    shift: NotRequired[_Shift | None]
     trained_on: NotRequired[_TrainedOn | None]
 
 
@@ -275,6 +294,8 @@ def _assessment(
         document.get("shared_with", ["train"]),  # Of earlier versions.
     )
     priors = document.get("training_priors")
+    if priors is not None and not math.isclose(sum(priors.values()), 1, abs_tol=1e-6):
+        raise ValueError("its training_priors don't sum to 1")
     return Assessment(table, validation, options, sharing=sharing, training_priors=priors)
 
 

@@ -13,6 +13,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import filelock
+
 from trainer.storage import documents, files
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from trainer.options import EvaluationOptions
     from trainer.runs.run_directory import RunDirectory
 
-LOOKS = "looks.jsonl"
+LOOKS, _LOCK = "looks.jsonl", ".looks.lock"
 _WAY_OUT = "restore it from a copy, or remove it: the run then forgets how often it was evaluated"
 
 
@@ -73,10 +75,13 @@ def record(directory: RunDirectory, look: Look, data: Data) -> list[LookRow]:
         "fingerprint": data.fingerprint,
         "settings": dataclasses.asdict(look.options),
     }
-    rows = [*load(directory), row]
-    if look.is_chief:
-        with files.replacing(directory.path / LOOKS) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    if not look.is_chief:
+        rows = [*load(directory), row]
+    else:
+        with filelock.FileLock(directory.path / _LOCK):  # Two evaluations may end at once.
+            rows = [*load(directory), row]
+            with files.replacing(directory.path / LOOKS) as partial:
+                partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return [other for other in rows if other["fingerprint"] == row["fingerprint"]]
 
 

@@ -231,6 +231,16 @@ def predictions_of(
     return dataclasses.replace(found, others={judge_by: data.column(split, judge_by)})
 
 
+def require_readable(run: Run) -> None:
+    """Reads what `evaluate` needs of a run: a damaged file is told before hours of prediction.
+
+    Raises:
+      RunError: when a file can't be read.
+    """
+    evaluated.load_validation(run.directory.path, claims.written_again(run.path))
+    looks.load(run.directory)
+
+
 def evaluate(
     run: Run,
     data: Data,
@@ -363,17 +373,19 @@ class _Evaluated(TypedDict):
 
 
 def last_evaluation(directory: RunDirectory) -> LastEvaluation | None:
-    """Returns what `report.json` says; None if it or the model is missing or unreadable."""
-    if not directory.best_model.exists():
+    """Returns what `report.json` says; None if it or the model is missing.
+
+    Raises:
+      RunError: when it can't be read.
+    """
+    path = directory.path / evaluated.REPORT
+    if not directory.best_model.exists() or not path.exists():
         return None
-    try:
-        found: _Evaluated = documents.load(
-            directory.path / evaluated.REPORT,
-            _Evaluated,
-            way_out="evaluate again",
-            max_bytes=documents.LARGE_BYTES,
-        )
-    except RunError:
-        return None
+    found: _Evaluated = documents.load(
+        path,
+        _Evaluated,
+        way_out=claims.written_again(str(directory)),
+        max_bytes=documents.LARGE_BYTES,
+    )
     epochs = max(map(len, found["history"].values()), default=0)
     return LastEvaluation(epochs, text.one_line(found["run"].get("date", ""))[:40])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.data import statistics
 from trainer.evaluation.shifts import shift
 from trainer.storage import documents, files
 from trainer.system import text
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 FILE = "validation_sample.npz"
 _COLUMNS = ("scores", "features", "patient_id")
-_STATISTIC = "statistic_"
-_MAX_BYTES, _MAX_STATISTICS = 512 << 20, 100
+_STATISTICS = {f"statistic_{name}": name for name in statistics.NAMES}
+_MAX_BYTES = 512 << 20
 _WAY_OUT = "restore it from a copy, or remove it: evaluations then can't tell how their data differ"
 
 
@@ -34,7 +35,7 @@ def save(folder: pathlib.Path, sample: shift.Sample) -> None:
         "scores": sample.scores,
         "features": np.asarray(sample.features, np.float32),
         "patient_id": np.asarray(sample.patient_id, str),
-        **{f"{_STATISTIC}{name}": values for name, values in sample.statistics.items()},
+        **{stored: sample.statistics[name] for stored, name in _STATISTICS.items()},
     }
     with files.replacing(folder / FILE) as partial, partial.open("wb") as file:
         np.savez(file, **columns)  # type: ignore[arg-type]
@@ -51,7 +52,7 @@ def load(folder: pathlib.Path) -> shift.Sample | None:
         return None
     try:
         return _load(path)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, MemoryError) as error:
+    except Exception as error:  # NumPy and zipfile raise what they stumble over.
         raise documents.refused(path, text.clause(error), _WAY_OUT) from error
 
 
@@ -64,15 +65,14 @@ def _load(path: pathlib.Path) -> shift.Sample:
         if size > _MAX_BYTES or sum(member.file_size for member in zipped.infolist()) > size:
             raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB, or unpacks to more than it")
     with np.load(path, allow_pickle=False) as found:
-        names = [name for name in found.files if name.startswith(_STATISTIC)]
-        if len(names) > _MAX_STATISTICS or set(found.files) - {*names, *_COLUMNS}:
+        if set(found.files) != {*_COLUMNS, *_STATISTICS}:
             raise ValueError("it has other arrays than a sample")
-        columns = {name: found[name] for name in (*_COLUMNS, *names)}
+        columns = {name: found[name] for name in found.files}
     _check(columns)
     return shift.Sample(
         columns["scores"],
         columns["features"],
-        {name.removeprefix(_STATISTIC): columns[name] for name in names},
+        {name: columns[stored] for stored, name in _STATISTICS.items()},
         columns["patient_id"],
     )
 

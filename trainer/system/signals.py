@@ -95,6 +95,14 @@ def deferred(any_host: Callable[[bool], bool] = bool) -> Iterator[None]:
         stop()
 
 
+def name_of(number: int) -> str:
+    """Returns the name of a signal; one without a name, such as a real-time signal, by number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def is_requested() -> bool:
     """Whether a stop has been requested."""
     return bool(_requests)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from trainer.distribution import peers
 from trainer.errors import DivergedError, RunError, Stopped
 from trainer.models import inference_mode
+from trainer.runs import trained
 from trainer.system import console, signals
 from trainer.training import callbacks, checkpoint, feeds, setups
 from trainer.training.driver import Driver, Position
@@ -116,7 +117,17 @@ def page_of(
         epochs=epochs or config.optimization.max_epochs,
         run={"command": config.command_line(), "config": config.to_flat()},
         monitor=config.optimization.monitor,
+        evaluated_epochs=_evaluated_epochs(directory),
     )
+
+
+def _evaluated_epochs(directory: RunDirectory) -> int | None:
+    """Returns how many epochs the run's report is of; None where there is none."""
+    try:
+        last = trained.last_evaluation(directory)
+    except RunError:
+        return None
+    return last.epochs if last else None
 
 
 def _prepare(context: Context, setup: setups.TrainingSetup, start: Position, epochs: int) -> None:

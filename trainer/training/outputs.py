@@ -141,6 +141,12 @@ def with_features(model: keras.Model, trunk: keras.Model) -> keras.Model:
     return keras.Model(model.input, [model.outputs[0], features], name="outputs")
 
 
+def num_features(model: keras.Model) -> int:
+    """Returns the number of features, D, that `OutputReader` gives of a saved model."""
+    last = _trunk_of(model).layers[-1]
+    return int((last.input if isinstance(last, keras.layers.Flatten) else last.output).shape[-1])
+
+
 def _trunk_of(whole: keras.Model) -> keras.Model:
     names = [layer.name for layer in whole.layers]
     return whole.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from keras_tuner.src.distribute import oracle_chief
 
 from trainer.errors import RunError
 from trainer.storage import files
-from trainer.system import console, processes, text
+from trainer.system import console, processes, signals, text
 from tuner.trials import waiting, worker
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ def _restart(process: WorkerProcess) -> None:
     # Exit codes 1 and 2 are errors with a message, which a restart would only repeat.
     if code in (1, 2) or process.deaths > MAX_DEATHS:
         raise RunError(process.explain())
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    name = signals.name_of(-code) if code < 0 else f"exit code {code}"
     console.say(f"a worker ended with {name}; restarting it.")
     process.start()
 

@@ -112,7 +112,7 @@ def _exit_reason(code: int, folder: pathlib.Path) -> str:
     if code == -signal.SIGKILL:
         return "killed: by SIGKILL, perhaps by the system because memory ran out"
     if code < 0:
-        return f"crashed: by {signal.Signals(-code).name} (see {folder / LOG})"
+        return f"crashed: by {signals.name_of(-code)} (see {folder / LOG})"
     return f"crashed: exit code {code}: {_last_line(folder)}"
 
 

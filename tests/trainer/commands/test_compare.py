@@ -1,4 +1,4 @@
-"""`--mode=compare`: finished runs side by side, and backbones trained with several seeds."""
+"""`--mode=compare` of backbones, trained with several seeds."""
 
 from __future__ import annotations
 
@@ -20,131 +20,6 @@ from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.models import classifier
 from trainer.reports.comparisons import comparison_report
-from trainer.runs import evaluated
-
-WITHOUT_TENSORFLOW = """
-import sys, trainer
-trainer.compare(sys.argv[1:])
-sys.exit("tensorflow" in sys.modules)
-"""
-
-
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory) -> list[Path]:
-    """Two runs that differ by their seed."""
-    folder = tmp_path_factory.mktemp("compared")
-    found = []
-    for seed in range(2):
-        config = runs.small_config(
-            data_dir, folder, model_dir=str(folder / f"seed{seed}"), seed=seed, max_epochs=1
-        )
-        train.train(config)
-        found.append(folder / f"seed{seed}")
-    return found
-
-
-@pytest.fixture
-def copies(finished, tmp_path) -> list[Path]:
-    """Copies of them, to be damaged."""
-    return [Path(shutil.copytree(run, tmp_path / run.name)) for run in finished]
-
-
-def test_runs_are_compared_without_tensorflow(finished):
-    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, finished)]
-    assert subprocess.run(command, check=False).returncode == 0
-
-
-def test_the_first_run_is_compared_with_each_other_one(finished, tmp_path):
-    third = shutil.copytree(finished[1], tmp_path / "third")
-    found = trainer.compare([str(finished[0]), trainer.open_run(finished[1]), third])
-    assert [(pair.a, pair.b) for pair in found.pairs] == [("seed0", "seed1"), ("seed0", "third")]
-    metrics = [trainer.open_run(run).metrics for run in finished]
-    assert found.rows[0].summaries["roc_auc"].mean == pytest.approx(metrics[0].roc_auc)
-    assert found.pairs[0].differences["accuracy"].value == pytest.approx(
-        metrics[0].accuracy - metrics[1].accuracy
-    )
-    assert found.tested.examples == 25
-
-
-def test_the_command_prints_the_tables_and_writes_them_into_model_dir(finished, tmp_path, command):
-    named = ",".join(map(str, finished))
-    result = command("--mode=compare", f"--runs={named}", f"--model_dir={tmp_path / 'out'}")
-    assert result.returncode in {0, 3}, result.stderr
-    assert "seed0 − seed1  ROC-AUC" in result.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(comparison_report.FILES)
-    written = (tmp_path / "out" / "comparison.txt").read_text()
-    assert written in result.stdout
-    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert document["command"].startswith("python -m trainer --mode=compare --runs=")
-    found = trainer.compare(finished)
-    assert result.returncode == (3 if found.guard_fired else 0)
-
-
-def test_runs_of_one_folder_name_are_told_apart_by_their_paths(finished, tmp_path):
-    other = shutil.copytree(finished[1], tmp_path / "seed0")
-    found = trainer.compare([finished[0], other])
-    assert [row.name for row in found.rows] == [str(finished[0]), str(other)]
-
-
-def test_operating_points_are_compared_where_both_runs_have_one(copies):
-    (copies[0] / evaluated.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.4}')
-    (copies[1] / evaluated.OPERATING_POINT).unlink()
-    assert not trainer.compare(copies).pairs[0].mcnemar_at_point
-    (copies[1] / evaluated.OPERATING_POINT).write_text('{"rule": "youden", "threshold": 0.6}')
-    found = trainer.compare(copies)
-    table = trainer.open_run(copies[0]).predictions
-    accuracy = (table.decided(0.4) == table.label).mean()
-    assert found.rows[0].summaries["accuracy_at_point"].mean == pytest.approx(accuracy)
-    assert found.pairs[0].mcnemar_at_point
-    assert "Accuracy at the operating point (%)" in str(found)
-    assert str(found).count("chosen on validation by youden, in each run") == 1
-
-
-def test_points_of_different_rules_are_left_out_with_a_sentence(copies):
-    for run, rule in zip(copies, ("youden", "sensitivity=0.99"), strict=True):
-        written = {"rule": rule, "threshold": 0.4}
-        (run / evaluated.OPERATING_POINT).write_text(json.dumps(written))
-    found = trainer.compare(copies)
-    assert not any(name.endswith("_at_point") for name in found.figure_names)
-    assert not found.pairs[0].mcnemar_at_point
-    shown = " ".join(str(found).split())
-    assert shown.count("by different rules (youden, sensitivity=0.99)") == 1
-    assert found.to_json()["operating_points"].startswith("Figures at the operating points are")
-
-
-def _without_evaluation(run: Path) -> None:
-    (run / "report.json").unlink()
-
-
-def _without_an_example(run: Path) -> None:
-    table = run / "predictions_test.csv"
-    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-
-
-@pytest.mark.parametrize(
-    ("damage", "error", "message"),
-    [
-        (_without_evaluation, RunError, r"has no evaluation \(.*report.json is missing\)"),
-        (_without_an_example, ConfigError, r"1 differ in name, label or patient, such as .*jpe?g"),
-    ],
-    ids=["no evaluation", "other examples"],
-)
-def test_what_can_not_be_compared_is_refused_in_one_line(copies, damage, error, message):
-    damage(copies[1])
-    with pytest.raises(error, match=message) as raised:
-        trainer.compare(copies)
-    assert "\n" not in str(raised.value)
-
-
-def test_one_run_alone_is_refused(finished):
-    with pytest.raises(ConfigError, match=r"runs \(1\) must be two or more"):
-        trainer.compare([finished[0]])
-    with pytest.raises(ConfigError, match="names one run twice"):
-        trainer.compare([finished[0], f"{finished[0]}/"])
-    with pytest.raises(ConfigError, match="names one run twice"):
-        trainer.compare([finished[0], finished[1] / ".." / finished[0].name])
-    with pytest.raises(ConfigError, match="must be a list of two or more runs"):
-        trainer.compare(str(finished[0]))
 
 
 def _comparison(data_dir: Path, folder: Path, **options) -> Config:
@@ -370,3 +245,16 @@ def test_a_request_to_stop_saves_the_run_and_the_same_command_resumes(data_dir, 
     with _started(config, tmp_path) as process:
         output, _ = process.communicate(timeout=900)
     assert "resuming after epoch" in output
+
+
+def test_backbones_are_not_compared_on_several_hosts(data_dir, tmp_path, command, monkeypatch):
+    hosts = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(hosts))
+    result = command(
+        "--mode=compare", "--backbones=small_cnn", "--weights=none", f"--model_dir={tmp_path}/x",
+        "--dataset=phantom", f"--data_dir={data_dir}",
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "TF_CONFIG names 2: train each run with --mode=train on all of them" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()

@@ -139,6 +139,15 @@ def test_log_loss_on_validation_never_rises(num_classes: int, seed: int) -> None
     assert after <= before + 1e-12
 
 
+def test_a_temperature_that_would_raise_the_log_loss_is_none_at_all() -> None:
+    """A thousand examples, one of them wrong with a margin of 120: its probability is 0."""
+    margin = np.where(np.arange(1000) < 1, -120.0, 6.0)
+    wrong = np.exp(-np.logaddexp(0, margin)).astype(np.float32)
+    table = tables.predictions_of(np.ones(1000, int), 1 - wrong, [""] * 1000)
+    table = dataclasses.replace(table, probabilities=np.stack([wrong, 1 - wrong], 1))
+    assert calibration.fit_temperature(table) is None
+
+
 @hypothesis.given(
     table=tables.tables().filter(lambda table: np.isfinite(table.probabilities).all()),
     temperature=hypothesis.strategies.floats(0.05, 20),

@@ -157,6 +157,14 @@ def test_cells_have_counts_and_shares_of_the_true_class() -> None:
     assert {"NORMAL", "PNEUMONIA", "true class", "predicted class"} <= set(found)
 
 
+@pytest.mark.parametrize("name", ["$", "a$b", r"$\\foo$", "$$", "^_{"])
+def test_no_class_name_is_a_formula(name: str, tmp_path: pathlib.Path) -> None:
+    table = dataclasses.replace(PREDICTIONS, class_names=(name, "PNEUMONIA"))
+    plots.save_confusion_matrix(metrics.compute(table), tmp_path / "matrix.png")
+    plots.save_samples(radiographs(5), table, tmp_path / "samples.png")
+    assert name in texts(plots.draw_confusion_matrix(metrics.compute(table)))
+
+
 def test_a_class_that_does_not_occur_has_no_shares() -> None:
     found = texts(
         plots.draw_confusion_matrix(metrics.compute(predictions_of([1, 1], [0.75, 0.75])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import types
@@ -77,6 +78,16 @@ def test_another_host_counts_its_look_and_writes_nothing(directory: RunDirectory
     other = dataclasses.replace(look(), is_chief=False)
     assert len(looks.record(directory, other, data())) == 1
     assert looks.load(directory) == []
+
+
+def test_looks_of_several_commands_at_once_are_all_counted(directory: RunDirectory) -> None:
+    def record(name: str) -> None:
+        for _ in range(10):
+            looks.record(directory, look(), data(name))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(record, ["f0", "f1", "f0", "f1"]))
+    assert len(looks.load(directory)) == 40
 
 
 DAMAGED = {

@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from trainer.data import statistics
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
 from trainer.runs import validation_sample
@@ -19,7 +20,7 @@ def sample():
     return shift.Sample(
         scores=rng.random(6),
         features=rng.random((6, 4), np.float32),
-        statistics={"level": rng.random(6), "contrast": rng.random(6)},
+        statistics={name: rng.random(6) for name in statistics.NAMES},
         patient_id=np.array([f"person{i // 2}" for i in range(6)]),
     )
 
@@ -57,6 +58,34 @@ def _of_other_length(path):
         np.savez(file, scores=np.zeros(3), features=np.zeros((2, 1)), patient_id=["a", "b"])
 
 
+def _with_another_statistic(path):
+    columns = {f"statistic_{name}": np.zeros(2) for name in (*statistics.NAMES, "foo")}
+    with path.open("wb") as file:
+        np.savez(
+            file, scores=np.zeros(2), features=np.zeros((2, 1)), patient_id=["a", "b"], **columns
+        )
+
+
+def _with_header(header):
+    def write(path):
+        prelude = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+        with zipfile.ZipFile(path, "w") as zipped:
+            zipped.writestr("scores.npy", prelude + header)
+            for name in ("features.npy", "patient_id.npy"):
+                zipped.writestr(name, b"")
+
+    return write
+
+
+def _encrypted(path):
+    whole = io.BytesIO()
+    np.savez(whole, scores=np.zeros(2), features=np.zeros((2, 1)), patient_id=["a", "b"])
+    content = bytearray(whole.getvalue())
+    for start in (content.find(b"PK\x03\x04") + 6, content.find(b"PK\x01\x02") + 8):
+        content[start] |= 1
+    path.write_bytes(content)
+
+
 def _without_features(path):
     with path.open("wb") as file:
         np.savez(file, scores=np.zeros(2), patient_id=["a", "b"])
@@ -78,6 +107,13 @@ FORGERIES = {
     "another length": _of_other_length,
     "no features": _without_features,
     "cut off": _cut_off,
+    "another statistic": _with_another_statistic,
+    "encrypted": _encrypted,
+    "an open brace": _with_header(b"{"),
+    "a huge shape": _with_header(
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}\n" % 2**70
+    ),
+    "keys of two types": _with_header(b"{1: 2, 'descr': '<f8'}\n"),
 }
 
 

@@ -55,10 +55,14 @@ def test_the_page_of_a_run_whose_evaluation_fails_says_so_and_loads_no_more(make
     folder = tmp_path / "run"
     config = make_config(model_dir=str(folder), max_epochs=1)
     train.run(config)
+    before = (folder / "report.html").read_text("utf-8")
     (folder / "confusion_matrix.png").unlink()
     (folder / "confusion_matrix.png").mkdir()  # In the way of the picture.
     with pytest.raises(OSError, match=r"confusion_matrix\.png"):
         train.run(config)
+    assert (folder / "report.html").read_text("utf-8") == before  # Nothing was trained.
+    with pytest.raises(OSError, match=r"confusion_matrix\.png"):
+        train.run(make_config(model_dir=str(folder), max_epochs=2))
     page = (folder / "report.html").read_text("utf-8")
     assert "<strong>Failed</strong>" in page
     assert 'http-equiv="refresh"' not in page

@@ -112,10 +112,12 @@ class ComparedModel:
         Of one seed, these are the intervals of that run's own evaluation.
         """
         means = {name: values.mean(axis=0) for name, values in self.figures(drawn).items()}
+        own_means = {name: float(values.mean()) for name, values in self.figures().items()}
         found: dict[str, intervals.Interval] = {}
         for ending, names in self._by_decision(means).items():
             bare = {name.removesuffix(ending): means[name] for name in names}
-            own = intervals.of_means(bare, self._decided(at_point=bool(ending)))
+            values = {name.removesuffix(ending): own_means[name] for name in names}
+            own = intervals.of_means(bare, values, self._decided(at_point=bool(ending)))
             found |= {f"{name}{ending}": ends for name, ends in own.items()}
         return found
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Scores = npt.NDArray[np.floating[Any]]
 
+_ROUNDING = 1e-12
+"""Placement values that differ by less are equal."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AreaTest:
@@ -68,8 +71,11 @@ class AreaTest:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the difference, by the normal distribution; None where `z` is."""
-        if self.z is None:
+        """The 95 % interval of the difference, by the normal distribution; None of no variance.
+
+        Two models without an error, or without a difference, are not proved equal.
+        """
+        if self.variance == 0:
             return None
         quantile = scipy.special.ndtri((1 + resampling.CONFIDENCE) / 2)
         width = float(quantile) * math.sqrt(self.variance)
@@ -115,7 +121,9 @@ def compare(
         return None
     sides = [_placements(positive, side) for side in (a, b)]
     areas = [float(side[positive].mean()) for side in sides]
-    variance = _variance(positive, sides[0] - sides[1], group)
+    difference = sides[0] - sides[1]
+    difference[np.abs(difference) < _ROUNDING] = 0  # Of means of the same values in another order.
+    variance = _variance(positive, difference, group)
     # Rounding may leave a variance of 0 just below it.
     return AreaTest((areas[0], areas[1]), max(variance, 0.0), len(names))
 

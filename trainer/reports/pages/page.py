@@ -44,6 +44,7 @@ class Live:
       monitor: The metric that decides the best epoch.
       refresh_s: Seconds until a browser loads the page again; None: the run has stopped.
       status: A word or two for the reader: "training", "evaluating", "stopped".
+      written: When the page is written.
     """
 
     history: Mapping[str, Sequence[float]]
@@ -53,6 +54,7 @@ class Live:
     monitor: str = "val_loss"
     refresh_s: int | None = REFRESH_S
     status: str = "training"
+    written: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,7 @@ def write_live(path: pathlib.Path, live: Live) -> None:
         "status": live.status[:1].upper() + live.status[1:],
         "done": done,
         "epochs": live.epochs,
+        "written": live.written,
         "left": None if live.left_s is None else cards.duration(live.left_s),
         "refresh": live.refresh_s,
         "environment": cards.environment(document),

@@ -10,6 +10,13 @@
     const ratio = (part, whole) => (whole ? part / whole : null);
     const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(2)} %`);
 
+    const isGiven = () => prevalence.value !== "" && prevalence.checkValidity();
+    const used = () => {
+      if (isGiven()) return `PPV and NPV are those at a prevalence of ${Number(prevalence.value)} %.`;
+      if (prevalence.value === "" && prevalence.checkValidity()) return "";
+      return `A prevalence is from 0 to 100 %: PPV and NPV are those of this split.`;
+    };
+
     const at = (threshold) => {
       const step = Math.round(threshold * STEPS);
       const { tp, fp } = exact ?? { tp: counts.tp[step], fp: counts.fp[step] };
@@ -19,8 +26,8 @@
     const ratesOf = ({ tp, fp, fn, tn }) => {
       const sensitivity = ratio(tp, tp + fn), specificity = ratio(tn, tn + fp);
       let ppv = ratio(tp, tp + fp), npv = ratio(tn, tn + fn);
-      const share = prevalence.value === "" ? NaN : Number(prevalence.value) / 100;
-      if (share >= 0 && share <= 1) {  // Bayes's rule.
+      if (isGiven()) {  // Bayes's rule.
+        const share = Number(prevalence.value) / 100;
         const hits = sensitivity * share, alarms = (1 - specificity) * (1 - share);
         const clears = specificity * (1 - share), misses = (1 - sensitivity) * share;
         const isKnown = sensitivity !== null && specificity !== null;
@@ -44,6 +51,7 @@
       const threshold = exact ? exact.threshold : Number(slider.value);
       const cells = at(threshold), rates = ratesOf(cells);
       document.getElementById("threshold-value").textContent = threshold.toFixed(3);
+      document.getElementById("prevalence-used").textContent = used();
       for (const cell of panel.querySelectorAll("[data-cell]")) {
         cell.textContent = cells[cell.dataset.cell].toLocaleString("en");
       }

@@ -11,6 +11,7 @@ with closed_at_failure(live):
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class LivePage(keras.callbacks.Callback):
         epochs: int,
         run: Mapping[str, Any],
         monitor: str = "val_loss",
+        evaluated_epochs: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts before the first epoch.
@@ -52,11 +54,14 @@ class LivePage(keras.callbacks.Callback):
           epochs: upper limit.
           run: `command` and `config`, as in report.json, and other facts to show.
           monitor: the metric that decides the best epoch.
+          evaluated_epochs: the page is already that of an evaluation after so many epochs: it stays
+            until there are more, or another evaluation replaces it.
           clock: returns seconds.
         """
         super().__init__()
         self._path, self._rows, self._epochs = path, rows, epochs
         self._run, self._monitor, self._clock = run, monitor, clock
+        self._evaluated_epochs = evaluated_epochs
         self._not_before = -float("inf")
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -96,6 +101,8 @@ class LivePage(keras.callbacks.Callback):
 
     def _write(self, status: str, *, refresh_s: int | None) -> None:
         rows = self._rows()
+        if len(rows) == self._evaluated_epochs:
+            return
         names = [name for name in rows[0] if name != "epoch"] if rows else []
         history = {name: [_number(row.get(name)) for row in rows] for name in names}
         live = page.Live(
@@ -106,6 +113,7 @@ class LivePage(keras.callbacks.Callback):
             monitor=self._monitor,
             refresh_s=refresh_s,
             status=status,
+            written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d at %H:%M:%S"),
         )
         page.write_live(self._path, live)
 

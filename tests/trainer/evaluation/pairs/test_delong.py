@@ -140,7 +140,16 @@ def test_a_mean_over_seeds_is_compared_by_mean_placements():
 def test_equal_scores_do_not_differ():
     label, a, _, _ = _drawn(3)
     same = delong.compare(label, [a], [a])
-    assert (same.difference, same.z, same.p_value, same.interval) == (0, 0, 1, (0, 0))
+    assert (same.difference, same.z, same.p_value, same.interval) == (0, 0, 1, None)
+
+
+def test_the_order_of_seeds_is_no_difference():
+    label = np.array([0] * 8 + [1] * 7)
+    rng = np.random.default_rng(0)
+    seeds = [rng.random(15).round(3) for _ in range(3)]
+    for turned in (seeds[1:] + seeds[:1], seeds[::-1]):
+        found = delong.compare(label, seeds, turned)
+        assert (found.p_value, found.interval) == (1, None)
 
 
 def test_a_difference_without_variance_has_no_test():

@@ -183,6 +183,23 @@ def test_a_prevalence_restates_the_predictive_values_by_bayes_rule(browser, page
         assert figures(shown) == expected(0.5)
 
 
+def test_a_printed_page_tells_the_prevalence_of_its_predictive_values(browser, pages):
+    with browsers.opened(browser, pages["good"]) as (shown, _):
+        assert not shown.locator("#prevalence-used").inner_text()
+        shown.get_by_label("Prevalence where").fill("5")
+        shown.emulate_media(media="print")
+        assert "PPV and NPV are those at a prevalence of 5 %." in shown.locator("main").inner_text()
+        assert not shown.get_by_label("Prevalence where").is_visible()
+
+
+@pytest.mark.parametrize("value", ["150", "-3", "1e9"])
+def test_a_prevalence_that_is_none_is_told_and_changes_nothing(browser, pages, value):
+    with browsers.opened(browser, pages["good"]) as (shown, _):
+        shown.get_by_label("Prevalence where").fill(value)
+        assert figures(shown) == expected(0.5)
+        assert shown.locator("#prevalence-used").inner_text().startswith("A prevalence is from 0")
+
+
 def test_the_threshold_moves_on_the_charts(browser, pages):
     def places(shown):
         marks = shown.locator("[id*='-now']").all()

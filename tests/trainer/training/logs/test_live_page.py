@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 
 import pytest
@@ -124,3 +125,21 @@ def test_a_resumed_run_shows_the_epochs_before(path):
     rows = list(itertools.starmap(row, [(1,), (2,), (3,)]))
     live_page.LivePage(path, lambda: rows, epochs=5, run=RUN).on_train_begin()
     assert "epoch 3 of at most 5" in path.read_text("utf-8")
+
+
+def test_the_page_says_when_it_was_written(path):
+    live_page.LivePage(path, list, epochs=3, run=RUN).say("evaluating")
+    assert f"Written on {datetime.datetime.now():%Y-%m-%d at }" in path.read_text("utf-8")
+
+
+def test_the_page_of_an_evaluation_stays_until_another_epoch_is_trained(path):
+    path.write_text("the report")
+    rows = [row(1)]
+    live = live_page.LivePage(path, lambda: rows, epochs=3, run=RUN, evaluated_epochs=1)
+    live.on_train_begin()
+    live.say("evaluating")
+    live.close("failed")
+    assert path.read_text() == "the report"
+    rows.append(row(2))
+    live.say("evaluating")
+    assert "epoch 2 of at most 3" in path.read_text("utf-8")
