@@ -88,8 +88,6 @@ def describe(pictures: Pictures | None, predictions: Predictions) -> list[dict[s
                 "true": names[true],
                 "score": score,
                 "file_name": file_name,
-                "patient": str(predictions.patient_id[row]),
-                "group": str(predictions.etiology[row]),
                 "alt": f"Chest X-ray {file_name}: predicted {names[predicted]} with probability "
                 f"{score}, true class {names[true]}",
             }
