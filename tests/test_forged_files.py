@@ -38,7 +38,7 @@ from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions, EvaluationOptions
 from trainer.reports import verdict
-from trainer.runs import evaluated, looks, resuming, run_directory, trained, validation_sample
+from trainer.runs import looks, resuming, run_directory, trained, validation_sample
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
