@@ -33,7 +33,7 @@ GROWING = ("hyperband_iterations", "max_trials")
 class _SavedIdentity(TypedDict):
     """The identity that is saved: every option, and what is used before all are compared."""
 
-    began: float
+    began: documents.Seconds
     max_epochs: Annotated[int, documents.at_least(1)]
     hyperband_iterations: Annotated[int, documents.at_least(1)]
     batch_size: NotRequired[Annotated[int, documents.at_least(0)]]

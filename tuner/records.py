@@ -56,10 +56,10 @@ class _SavedRecord(TypedDict):
     score: float | None
     best_epoch: documents.Count
     epochs: documents.Count
-    seconds: float
+    seconds: documents.Seconds
     reason: str
     curve: list[dict[str, documents.Number]]
-    ended: float
+    ended: documents.Seconds
     warnings: NotRequired[list[str] | None]
 
 

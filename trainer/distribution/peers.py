@@ -12,6 +12,7 @@ step that hangs, and tf.data calls a lost dispatcher forever. So each worker pro
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.pool
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from trainer.distribution import cluster
@@ -75,11 +77,26 @@ def watched(config: config_lib.Config) -> Iterator[None]:
         lost = _lost(others, str(error))
         if lost is None:
             raise
+        _close_pools(error)
         if signals.is_requested():  # A stop of all: the other host was only faster.
             signals.stop()
         raise RunError(explanation(lost, others[lost])) from error
     finally:
         part()
+
+
+def _close_pools(error: BaseException | None) -> None:
+    """Closes what TensorFlow leaves open where a collective outside of a graph fails.
+
+    It reduces a variable over the hosts in a pool of threads, such as to save a checkpoint. At the
+    end of the process, Python would print a traceback of each open pool below our message.
+    """
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            for value in tuple(frame.f_locals.values()):
+                if isinstance(value, multiprocessing.pool.Pool):
+                    value.close()
+        error = error.__cause__ or error.__context__
 
 
 def is_local_worker() -> bool:

@@ -24,7 +24,7 @@ from trainer.storage import documents
 from trainer.system import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CHOICE = "trainer"
 """Key in the metadata of what the trainer knows of the use of a model."""
@@ -38,14 +38,6 @@ MAX_NUMBER = 8192
 """No layer of a backbone has a larger number, unless its stored weights are as large."""
 
 
-def _within(low: float, high: float) -> Callable[[float], None]:
-    def check(value: float) -> None:
-        if not low <= value <= high:
-            raise ValueError(f"is not from {low:g} to {high:g}")
-
-    return check
-
-
 class ModelUse(TypedDict):
     """How a model is used, by what its validation split decided.
 
@@ -56,8 +48,8 @@ class ModelUse(TypedDict):
 
     class_names: list[str]
     rule: str
-    threshold: Annotated[float, _within(0, 2)] | None
-    temperature: Annotated[float, _within(0.01, 100)] | None
+    threshold: Annotated[float, documents.within(0, 2)] | None
+    temperature: Annotated[float, documents.within(0.01, 100)] | None
 
 
 class _Metadata(TypedDict):

@@ -57,7 +57,7 @@ class _Owner(TypedDict):
 
     process: documents.Count
     host: str
-    since: float
+    since: documents.Seconds
 
 
 def require_free(

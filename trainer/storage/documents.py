@@ -66,6 +66,16 @@ def at_least(minimum: float) -> Callable[[float], None]:
     return check
 
 
+def within(low: float, high: float) -> Callable[[float], None]:
+    """Returns a check of a number."""
+
+    def check(value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"is not from {low:g} to {high:g}")
+
+    return check
+
+
 def one_of(*choices: str) -> Callable[[str], None]:
     """Returns a check of a text."""
 
@@ -79,6 +89,8 @@ def one_of(*choices: str) -> Callable[[str], None]:
 Name = Annotated[str, locations.require_name]
 """The name of a file or folder, without a path."""
 Count = Annotated[int, at_least(0)]
+Seconds = Annotated[float, within(0, 1e11)]
+"""A duration, or the seconds since 1970 for some thousand years."""
 Number = int | float | None
 """A metric: null stands for NaN and infinity, which JSON lacks."""
 

@@ -210,7 +210,7 @@ def test_a_comparison_killed_twice_ends_like_a_whole_one(data_dir, tmp_path):
         output, _ = process.communicate(timeout=900)
     assert process.returncode in {0, 3}, output
     assert output.count("finished before") == 1
-    assert re.search(r"resuming after epoch \d, step [24]", output)
+    assert re.search(r"resuming after epoch \d, step \d", output)
     assert _outcome(killed) == _outcome(whole)
 
 

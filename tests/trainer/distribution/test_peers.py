@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import multiprocessing.pool
 import os
 import signal
 import socket
@@ -208,3 +209,26 @@ def _run_stuck(cluster: str, **options: str) -> subprocess.CompletedProcess[str]
         env={"TF_CONFIG": cluster},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
+
+
+def test_a_pool_that_a_failed_collective_leaves_is_closed(monkeypatch, listener):
+    """As TensorFlow's `_all_reduce_per_replica_values` does; Python complains of an open one."""
+    left = []
+
+    def reduce():
+        pool = multiprocessing.pool.ThreadPool(1)
+        left.append(pool)
+        pool.map(lambda _: 1 // 0, [0])
+
+    def save():
+        try:
+            reduce()
+        except ZeroDivisionError as error:
+            raise RuntimeError("UNAVAILABLE") from error
+
+    gone = f"127.0.0.1:{sockets.free_ports(1)[0]}"
+    monkeypatch.setenv("TF_CONFIG", _cluster(listener, gone))
+    with pytest.raises(RunError, match="is lost"), peers.watched(Config()):
+        save()
+    with pytest.raises(ValueError, match="not running"):
+        left[0].apply(int)
