@@ -71,7 +71,7 @@ found = trainer.compare([run, "runs/b"])
 assert isinstance(found, trainer.Comparison)
 assert found.figure_names[0] == "macro_recall" and found.holm_p_values == [1.0]
 assert found.guard_fired == bool(found.warnings) == run.evaluation.guard_fired
-assert found.tables[0].to_csv().startswith("model,runs,")
+assert found.tables[0].to_csv().startswith("Model,Runs,")
 assert found.to_text(colour=False) == str(found)
 assert json.loads(json.dumps(found.to_json()))["pairs"][0]["roc_auc"]["difference"] == 0
 found.save(run.directory.path.parent)
