@@ -101,27 +101,21 @@ def _show(found: Comparison, place: str) -> None:
     # The figures of many runs fill screens; they are in the files.
     console.say(found.to_text(colour=console.wants_colour(), is_short=found.with_paper))
     if place:
-        found.save(pathlib.Path(place).expanduser())
+        folder = pathlib.Path(place).expanduser()
+        if (folder / comparison_report.JSON).exists():
+            console.say(f"replaces the comparison in {place}.")
+        found.save(folder)
         paths = (f"  {place.rstrip('/')}/{name}" for name in comparison_report.FILES)
         console.say("\n".join(["written:", *paths]))
 
 
 def _require_place(place: str) -> None:
-    """Checks that a comparison of finished runs replaces no other results; says what it replaces.
-
-    Raises:
-      ConfigError: when it would.
-    """
-    folder = pathlib.Path(place or ".").expanduser()
-    if not place or not folder.is_dir():
-        return
-    if (folder / FINISHED).exists():
+    """Raises ConfigError if a comparison of finished runs would replace one of backbones."""
+    if place and (pathlib.Path(place).expanduser() / FINISHED).exists():
         raise ConfigError(
             f"model_dir ({place}) holds a comparison of backbones, whose tables this one would "
             "replace; name another folder, or leave it out."
         )
-    if (folder / comparison_report.JSON).exists():
-        console.say(f"replaces the comparison in {place}.")
 
 
 def _new_folder(config: Config) -> str:

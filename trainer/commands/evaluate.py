@@ -92,8 +92,6 @@ def _evaluate(config: Config) -> Evaluation:
         folder = directory.folder(
             f"{evaluated.ELSEWHERE}{config.data.dataset}_{data.fingerprint[:8]}"
         )
-        if (folder / evaluated.REPORT).exists():
-            console.say(f"replaces the evaluation in {directory}/{folder.name}.")
         trained.require_readable(finished)
         validation = _validation_of(finished, model) if context.is_chief else None
         with data.reading():
@@ -107,6 +105,8 @@ def _evaluate(config: Config) -> Evaluation:
             column = config.evaluation.judge_by
             table = trained.predictions_of(data, SPLIT, found.probabilities, column)
             evaluation = trained.evaluate(finished, data, table, look, folder)
+            if (folder / evaluated.REPORT).exists():
+                console.say(f"replaces the evaluation in {directory}/{folder.name}.")
             if context.is_chief:
                 evaluated.save(evaluation, data)
             return evaluation

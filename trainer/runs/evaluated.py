@@ -70,9 +70,9 @@ class _SplitPair(TypedDict):
 
     a: documents.Name
     b: documents.Name
-    domain_auc: documents.Number | None
-    score_psi: documents.Number | None
-    expected_score_psi: NotRequired[documents.Number | None]
+    domain_auc: documents.Number
+    score_psi: documents.Number
+    expected_score_psi: NotRequired[documents.Number]
 
 
 class _Shift(TypedDict):

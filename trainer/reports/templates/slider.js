@@ -14,7 +14,7 @@
     const used = () => {
       if (isGiven()) return `PPV and NPV are those at a prevalence of ${Number(prevalence.value)} %.`;
       if (prevalence.value === "" && prevalence.checkValidity()) return "";
-      return `A prevalence is from 0 to 100 %: PPV and NPV are those of this split.`;
+      return "A prevalence is from 0 to 100 %: PPV and NPV are those of this split.";
     };
 
     const at = (threshold) => {
