@@ -121,6 +121,24 @@ def with_checked_input(network: Network) -> keras.Model:
     return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
 
 
+def without_check(model: keras.Model) -> keras.Model:
+    """Returns a saved model for images that are known to be right: without check and stretch.
+
+    Returns:
+      [B, S, S, 1] uint8 -> [B, K] float32 probabilities; it shares the model's variables.
+    """
+    preprocessing, trunk, head = parts_of(model)
+    image = keras.Input(preprocessing.input.shape[1:], dtype="uint8", name="image")
+    return keras.Model(image, head(trunk(preprocessing(image))), name=model.name)
+
+
+def parts_of(model: keras.Model) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """Returns preprocessing, trunk and head of a whole network, or of a saved one."""
+    names = [layer.name for layer in model.layers]
+    first = names.index("preprocessing")  # Keras sorts layers by their depth.
+    return model.layers[first], model.layers[first + 1], model.get_layer("head")
+
+
 def side_of(model: keras.Model) -> int:
     """Returns the height and width, in pixels, of the images that a saved model was trained on."""
     side: int = model.get_layer("preprocessing").input.shape[1]

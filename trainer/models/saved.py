@@ -164,9 +164,7 @@ def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Pa
 
 def _built_with(model: keras.Model) -> dict[str, Any]:
     """Returns the options that a model of the trainer shows."""
-    head = model.get_layer("head")
-    names = [layer.name for layer in model.layers]
-    trunk = model.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
+    _, trunk, head = classifier.parts_of(model)
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     return {
         "backbone": trunk.name,
