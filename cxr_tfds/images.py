@@ -225,17 +225,25 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def parallel_map(function: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[tuple[_T, _U]]:
+def parallel_map(
+    function: Callable[[_T], _U], items: Iterable[_T], ahead: int = 0
+) -> Iterator[tuple[_T, _U]]:
     """Yields (item, function(item)) in order, computed by threads (Pillow releases the GIL).
 
     Unlike `Executor.map`, this keeps only a few results in memory: the `_raw` configs have 1.2 GB.
+
+    Args:
+      function: of an item.
+      items: read as they are needed.
+      ahead: how many results are computed before they are asked for; 0: eight a thread.
     """
     workers = os.cpu_count() or 1
+    ahead = ahead or 8 * workers
     with concurrent.futures.ThreadPoolExecutor(workers) as executor:
         window: deque[tuple[_T, concurrent.futures.Future[_U]]] = deque()
         for item in items:
             window.append((item, executor.submit(function, item)))
-            if len(window) > 8 * workers:
+            if len(window) > ahead:
                 head, future = window.popleft()
                 yield head, future.result()
         for item, future in window:

@@ -8,6 +8,7 @@
     run.plot_history()
     trainer.evaluate(run, dataset="official", manual_dir="archive")
     trainer.compare([run, "runs/b"])
+    trainer.predict(run, ["scans/", "more.zip"])
 
 Each name is imported when it is first used: TensorFlow takes seconds to import, and `open_run` and
 `compare` do not need it.
@@ -24,9 +25,11 @@ from trainer.system import environment
 if TYPE_CHECKING:
     from trainer.commands.compare import compare
     from trainer.commands.evaluate import evaluate
+    from trainer.commands.predict import predict
     from trainer.commands.train import train
     from trainer.config import Config
     from trainer.errors import ConfigError, RunError
+    from trainer.inference.worklist import Worklist
     from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.evaluated import Evaluation
     from trainer.runs.trained import Run, open_run
@@ -43,9 +46,11 @@ __all__ = [
     "Evaluation",
     "Run",
     "RunError",
+    "Worklist",
     "compare",
     "evaluate",
     "open_run",
+    "predict",
     "train",
 ]
 
@@ -56,9 +61,11 @@ _MODULES = {
     "Evaluation": "runs.evaluated",
     "Run": "runs.trained",
     "RunError": "errors",
+    "Worklist": "inference.worklist",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
     "open_run": "runs.trained",
+    "predict": "commands.predict",
     "train": "commands.train",
 }
 

@@ -27,6 +27,7 @@ from trainer.options import (
     DataOptions,
     EvaluationOptions,
     FeatureOptions,
+    InferenceOptions,
     ModelOptions,
     OptimizationOptions,
     RuntimeOptions,
@@ -65,6 +66,7 @@ class Config(option_groups.Named):
     evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
     benchmark: BenchmarkOptions = dataclasses.field(default_factory=BenchmarkOptions)
     comparison: ComparisonOptions = dataclasses.field(default_factory=ComparisonOptions)
+    inference: InferenceOptions = dataclasses.field(default_factory=InferenceOptions)
     model_dir: str = ""
 
     @classmethod
@@ -107,6 +109,7 @@ class Config(option_groups.Named):
             "manual_dir": self.data.manual_dir,
             "staging_dir": self.data.staging_dir,
             "weights": self.model.weights,
+            "output_dir": self.inference.output_dir,
         }
         for name, path in local.items():
             if locations.is_remote(path):

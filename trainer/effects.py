@@ -53,6 +53,8 @@ _FINE_TUNED = Need(
 )
 _COMPARED = Need("--mode=compare", lambda v: v["mode"].startswith("compare"), ("mode",))
 _DENSE = Need("--dense_layers of 1 or more", lambda v: v["dense_layers"] > 0, ("dense_layers",))
+_OF_FILES = ("predict", "explain")
+_OF_IMAGES = (*_OF_FILES, "evaluate")
 _PLACES = ("data_dir", "model_dir", "cache_dir")
 NEEDS = {
     "fixed_step_size": Need(
@@ -87,6 +89,16 @@ NEEDS = {
         "--mode=compare with --backbones", lambda v: v["mode"] == "compare", ("mode",), idle=(3,)
     ),
     "runs": dataclasses.replace(_COMPARED, idle=("",)),
+    "images": Need(
+        "--mode=predict, explain or evaluate", lambda v: v["mode"] in _OF_IMAGES, ("mode",), ("",),
+    ),
+    "output_dir": Need(
+        "--mode=predict, explain or export", lambda v: v["mode"] in (*_OF_FILES, "export"),
+        ("mode",), ("",),
+    ),
+    "heatmap": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), ("gradcam",)),
+    "save_maps": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), (False,)),
+    "format": Need("--mode=export", lambda v: v["mode"] == "export", ("mode",), ("savedmodel",)),
     "stage_data": Need(
         "a --data_dir in gs://", lambda v: "://" in v["data_dir"], ("data_dir",), (True,),
         is_refused=False,
@@ -119,6 +131,7 @@ _USED = {
         *_DEVICES, *_HOSTS, "dataset", "manual_dir", "data_dir", "stage_data", "staging_dir",
         "batch_size", "data_service", "model_dir", *_EVALUATION,
     },
+    "predict": {*_DEVICES, "batch_size", "staging_dir", "model_dir", "images", "output_dir"},
     COMPARED_RUNS: {"runs", "model_dir", "staging_dir"},
     "selfcheck": {*_DEVICES, *_HOSTS, *_LAYERS, *_UPDATES},
     "tpu_check": {

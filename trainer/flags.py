@@ -62,6 +62,12 @@ MODES = {
             needs_run=True,
         ),
         Mode(
+            "predict",
+            "trainer.commands.predict",
+            "score --images with the model in --model_dir; writes a worklist, most urgent first",
+            needs_run=True,
+        ),
+        Mode(
             "compare",
             "trainer.commands.compare",
             "train --backbones with several seeds and compare them, or compare finished --runs",

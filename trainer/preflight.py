@@ -17,6 +17,7 @@ from cxr_tfds import source
 from trainer import config as config_lib
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
+from trainer.inference import sources
 from trainer.options import initial_weights, planned_runs
 from trainer.runs import claims
 from trainer.storage import contents, documents, locations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 LOADING = "loading TensorFlow ..."
 TRAINING = ("train", "benchmark", "search")
 """Commands that train on a data set."""
+INFERENCE = ("predict", "explain", "export")
+"""Commands that use a finished model without a data set of the trainer."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 NEW_RUNS = "runs"
 """Where a run without a name gets its directory."""
@@ -45,6 +48,8 @@ def first_line(mode: str, config: Config) -> str:
     if mode == "train":
         into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
+    if mode in INFERENCE:
+        return f"{mode}: {config.inference.images or config.model_dir} with {config.model_dir}; {LOADING}"
     if mode == "evaluate":
         return f"evaluate: {config.model_dir} on {config.data.dataset}; {LOADING}"
     return f"{mode}: {config.model.backbone}; {LOADING}"
@@ -102,14 +107,16 @@ def check(mode: str, config: Config) -> None:
         _check_data(config.data)
     if mode in TRAINING:
         _check_weights(config.model, config.model_dir)
+    if mode in INFERENCE:
+        _check_inference(mode, config)
     if trains_several:
         _check_comparison(config)
     if locations.is_url(config.model_dir):
         return
     if mode == "train":
         _check_new_run(config)
-    if mode == "evaluate":
-        _check_finished(config)
+    if mode in ("evaluate", *INFERENCE):
+        _check_finished(config, writes=mode == "evaluate" or not config.inference.output_dir)
 
 
 def _check_data(data: DataOptions) -> None:
@@ -189,7 +196,27 @@ def _refusal(path: pathlib.Path) -> OSError | None:
     return OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _check_finished(config: Config) -> None:
+def _check_inference(mode: str, config: Config) -> None:
+    """Checks the hosts, and that the files are there which are to be read."""
+    if found := cluster.of_environment():
+        raise ConfigError(
+            f"--mode={mode} runs on one host, and {cluster.VARIABLE} names {found.size}: unset it."
+        )
+    if mode != "export":
+        sources.expand(sources.split(config.inference.images))
+    if not config.inference.output_dir and locations.is_url(config.model_dir):
+        raise ConfigError(
+            f"the run is in a bucket ({config.model_dir}): name a local folder as --output_dir."
+        )
+    if config.inference.output_dir:
+        path = pathlib.Path(config.inference.output_dir).expanduser()
+        refusal = _refusal(path)
+        if refusal or (path.exists() and not path.is_dir()):
+            reason = refusal.strerror if refusal else "it is a file"
+            raise RunError(f"output_dir {path} can't be written: {reason}; name another.")
+
+
+def _check_finished(config: Config, *, writes: bool) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
     model = path / claims.BEST_MODEL
     if not model.exists():
@@ -197,9 +224,9 @@ def _check_finished(config: Config) -> None:
     if model.is_file() and not zipfile.is_zipfile(model):
         raise RunError(claims.damaged_model(model))
     is_writer = cluster.of_environment() is None
-    if is_writer and (refusal := _refusal(path)):
+    if writes and is_writer and (refusal := _refusal(path)):
         raise RunError(
-            f"the evaluation can't be written to {path}: {refusal.strerror}; copy the run to a "
+            f"what is found can't be written to {path}: {refusal.strerror}; copy the run to a "
             "folder that can be written, and name that as --model_dir."
         )
 

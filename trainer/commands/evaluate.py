@@ -76,7 +76,7 @@ def _evaluate(config: Config) -> Evaluation:
         console.say(line)
     with run_directory.restore(config, is_chief=context.is_chief) as directory:
         finished = trained.require_finished(directory)
-        config = _with_batch_size(config, finished.config.data.batch_size, context)
+        config = with_batch_size(config, finished.config.data.batch_size, context)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         side = classifier.side_of(model)
@@ -134,7 +134,7 @@ def _shift(validation: shift.Sample, found: Outputs, data: Data) -> dict[str, An
     return shift.measure(None, validation, test).to_json()
 
 
-def _with_batch_size(config: Config, of_run: int, context: runtime.Context) -> Config:
+def with_batch_size(config: Config, of_run: int, context: runtime.Context) -> Config:
     """Returns the config with a batch size that the replicas share.
 
     The run's own is rounded up to one: results depend on it by rounding alone. Another one was

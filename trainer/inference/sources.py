@@ -18,11 +18,11 @@ import glob
 import io
 import pathlib
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from etils import epath
 
-from cxr_tfds import file_formats
 from cxr_tfds.archives import listing
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
@@ -36,8 +36,15 @@ if TYPE_CHECKING:
 FILE_COLUMNS = ("file", "path", "image", "file_name", "filename")
 """Names of the column of a CSV list that holds the files; the first that is there counts."""
 _MAX_LIST_BYTES = 1 << 28
-_HEAD_BYTES = 132
-_UNREADABLE = (*file_formats.UNDECODABLE, zipfile.BadZipFile, NotImplementedError)
+# What reading a file, or a member of a zip, raises.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,  # An encrypted member.
+    NotImplementedError,  # A compression method that zipfile lacks.
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -289,7 +296,7 @@ def _head(opens: Callable[[str], Iterable[bytes]], suffix: str) -> bytes:
         return b""
     try:
         with opens("rb") as file:  # type: ignore[attr-defined]
-            head: bytes = file.read(_HEAD_BYTES)
+            head: bytes = file.read(reading.HEAD_BYTES)
             return head
-    except (*_UNREADABLE, RuntimeError):
+    except _UNREADABLE:
         return b""

@@ -8,6 +8,7 @@ A function takes the smallest group that it needs. `trainer.config` joins the gr
 from trainer.options.comparison import ComparisonOptions
 from trainer.options.data import DATASETS, DataOptions, FeatureOptions
 from trainer.options.evaluation import EvaluationOptions
+from trainer.options.inference import EXPORT_FORMATS, InferenceOptions
 from trainer.options.model import ALL_LAYERS, ModelOptions
 from trainer.options.optimization import MONITORS, OptimizationOptions
 from trainer.options.running import BenchmarkOptions, CheckpointOptions, RuntimeOptions
@@ -15,6 +16,7 @@ from trainer.options.running import BenchmarkOptions, CheckpointOptions, Runtime
 __all__ = [
     "ALL_LAYERS",
     "DATASETS",
+    "EXPORT_FORMATS",
     "MONITORS",
     "BenchmarkOptions",
     "CheckpointOptions",
@@ -22,6 +24,7 @@ __all__ = [
     "DataOptions",
     "EvaluationOptions",
     "FeatureOptions",
+    "InferenceOptions",
     "ModelOptions",
     "OptimizationOptions",
     "RuntimeOptions",

@@ -1,0 +1,218 @@
+"""`--mode=predict`: scores files with the model of a finished run, and writes a worklist.
+
+worklist = predict.predict("runs/a", ["scans/", "more.zip"])
+worklist.rows[0].file
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # Said before TensorFlow is imported.
+    raise SystemExit("this module is no command; give: python -m trainer --mode=predict")
+
+import collections
+import datetime
+import hashlib
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from trainer import option_groups, usage
+from trainer.commands import evaluate
+from trainer.distribution import runtime
+from trainer.errors import ConfigError, RunError
+from trainer.inference import prediction, scoring, sources, thumbnails, worklist
+from trainer.inference.prediction import Judge
+from trainer.inference.worklist import Journal, Worklist
+from trainer.models import archive
+from trainer.reports.pages import worklist_page
+from trainer.runs import run_directory, trained, validation_sample
+from trainer.runs.trained import Run
+from trainer.storage import locations
+from trainer.system import console, signals, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainer.config import Config
+
+FOLDER = "predictions"
+"""Of a run, for worklists whose place was not named."""
+
+
+def predict(
+    run: Run | str | pathlib.Path,
+    images: str | pathlib.Path | Sequence[str | pathlib.Path],
+    output_dir: str | pathlib.Path = "",
+    **options: Any,
+) -> Worklist:
+    """Scores files with the model of a finished run; the same call again resumes.
+
+        worklist = trainer.predict("runs/a", ["scans/", "more.zip"])
+        [row.file for row in worklist.rows if "unlike_training_data" in row.flags]
+
+    Args:
+      run: a run, or its directory.
+      images: files, folders, globs, zips or CSV lists with a column `file`; one or several.
+      output_dir: where the worklist is written; empty: `predictions` in the run directory.
+      **options: of devices, by flag name, such as `batch_size`.
+
+    Raises:
+      ConfigError: for an option that is unknown or invalid, or if there are no such files.
+      RunError: when the run or the devices are not available, or no file can be read.
+    """
+    opened = run if isinstance(run, Run) else trained.open_run(run)
+    paths = paths_of(images)
+    given = {"images": ",".join(paths), "output_dir": output_dir, "model_dir": opened.path}
+    config = opened.config.for_finished_run({**options, **given})
+    with signals.watched():
+        return _predict(config, paths)
+
+
+def run(config: Config) -> Worklist:
+    """Predicts for the command line, and prints the summary."""
+    found = _predict(config, sources.split(config.inference.images))
+    console.say(str(found))
+    return found
+
+
+def paths_of(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Returns the paths in an argument of the Python API.
+
+    Raises:
+      ConfigError: when it is none, or has other members.
+    """
+    paths = [images] if isinstance(images, str | os.PathLike) else list(images)
+    for path in paths:
+        option_groups.require("images", path, (str, os.PathLike), "a path, or a list of paths")
+    if not paths:
+        raise ConfigError("images is empty: give files, folders, globs, zips or CSV lists.")
+    return [os.fsdecode(path) for path in paths]
+
+
+def _predict(config: Config, paths: Sequence[str]) -> Worklist:
+    context = runtime.build(config.runtime)
+    for line in context.unused:
+        console.say(line)
+    with (
+        run_directory.restore(config, is_chief=True) as directory,
+        sources.opened(paths) as found,
+    ):
+        finished = trained.require_finished(directory)
+        config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
+        judge = judge_of(finished)
+        with context.strategy.scope():  # The model is loaded here, and creates its variables.
+            model = finished.model
+        folder = output_folder(config, directory, FOLDER)
+        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory))
+        scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
+        count = prediction.predict(found.candidates, scorer, judge, journal)
+        if done := len(found.candidates) - count:
+            console.say(f"{done:,} of {len(found.candidates):,} files were done before.")
+        return _write(config, finished, judge, journal, found)
+
+
+def judge_of(run: Run) -> Judge:
+    """Returns what turns the outputs of a run's model into classes and flags.
+
+    Raises:
+      RunError: when the model was saved by a version that did not say what its classes are.
+    """
+    facts = archive.facts(run.directory.best_model)
+    if facts is None:
+        raise RunError(
+            f"{run.directory.best_model} does not say what its classes are, as it was saved by an "
+            "earlier version; run the command that trained it again: nothing is trained, and the "
+            "model is saved anew."
+        )
+    reference = validation_sample.load_reference(run.directory.path)
+    if reference is None:
+        console.say(
+            "unlike_training_data: not told, as the run kept too little of its validation split."
+        )
+    return Judge(facts, reference)
+
+
+def output_folder(config: Config, directory: run_directory.RunDirectory, name: str) -> pathlib.Path:
+    """Returns the folder to write into: the one that was named, or one in the run directory.
+
+    Raises:
+      ConfigError: when none was named, and the run is in a bucket.
+    """
+    if config.inference.output_dir:
+        return pathlib.Path(config.inference.output_dir).expanduser()
+    if locations.is_url(config.model_dir):
+        raise ConfigError(
+            f"the run is in a bucket ({config.model_dir}): name a local folder as --output_dir."
+        )
+    return directory.folder(name)
+
+
+def digest_of(directory: run_directory.RunDirectory) -> str:
+    """Returns what changes with all that decides a row: the model, its sample, this version."""
+    found = hashlib.sha256(usage.version("trainer").encode())
+    for path in (directory.best_model, directory.path / validation_sample.FILE):
+        if path.exists():
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def _write(
+    config: Config, run: Run, judge: Judge, journal: Journal, found: sources.Found
+) -> Worklist:
+    """Writes the worklist of the files that were named, of all that the journal has."""
+    folder = journal.folder
+    if (folder / worklist.CSV).exists():
+        console.say(f"replaces the worklist in {folder}.")
+    rows = worklist.by_urgency(
+        worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
+    )
+    done = Worklist(folder, tuple(rows), found.notes, _warnings(run))
+    worklist.write(folder, rows)
+    candidates = {candidate.name: candidate for candidate in found.candidates}
+    pictures = thumbnails.read(rows, candidates, {})
+    listed = [row.listed(rank) for rank, row in enumerate(rows, start=1)]
+    worklist_page.write(
+        folder / worklist.PAGE, _summary(config, run, judge, done), listed, pictures
+    )
+    if not done.num_read:
+        reasons = collections.Counter(note for row in rows for note in row.notes)
+        most = reasons.most_common(1)[0][0]
+        raise RunError(
+            f"none of the {text.counted(len(rows), 'file')} could be read; {folder / worklist.CSV} "
+            f"says why of each, most often: {text.one_line(most):.200}"
+        )
+    return done
+
+
+def _warnings(run: Run) -> tuple[str, ...]:
+    """Returns why the run's model must not be used, as its evaluation found."""
+    try:
+        return run.evaluation.warnings
+    except RunError as error:
+        return (f"its evaluation can't be read ({text.clause(error)}).",)
+
+
+def _summary(
+    config: Config, run: Run, judge: Judge, done: Worklist
+) -> worklist_page.WorklistSummary:
+    facts, base = judge.facts, run.config.for_finished_run({"model_dir": ""})
+    positive = facts.get("positive_class") or f"not {facts['class_names'][0]}"
+    return worklist_page.WorklistSummary(
+        model_dir=config.model_dir,
+        class_names=facts["class_names"],
+        positive_class=positive,
+        threshold=facts["threshold"],
+        rule=facts["rule"],
+        temperature=facts["temperature"],
+        files=len(done.rows),
+        read=done.num_read,
+        unreadable=len(done.rows) - done.num_read,
+        positive=sum(done.predicted().get(name, 0) for name in facts["class_names"][1:]),
+        flagged=done.flagged(),
+        command=config.command_line(base, mode="predict"),
+        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        fingerprint=facts.get("data", {}).get("fingerprint", ""),
+        licence=facts.get("license", ""),
+        warnings=done.warnings,
+    )

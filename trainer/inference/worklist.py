@@ -1,0 +1,309 @@
+"""The rows of a worklist: what is said of each file, in which order, and the files they go to.
+
+    journal = worklist.Journal.open(folder / worklist.JOURNAL, model_digest)
+    journal.append(rows)                        # survives a kill
+    worklist.write(folder, worklist.by_urgency(worklist.marked(rows)))
+
+`worklist.csv` and `worklist.jsonl` have a row per file, most urgent first. The journal has the rows
+of all files that were ever scored into this folder, in the order of work: a run that is killed goes
+on from it.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import json
+import os
+from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
+
+from trainer.errors import RunError
+from trainer.reports.pages import worklist_flags
+from trainer.reports.pages.worklist_page import ListedFile
+from trainer.storage import documents, files
+from trainer.system import text
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterable, Sequence
+
+JOURNAL, CSV, JSONL = "journal.jsonl", "worklist.csv", "worklist.jsonl"
+PAGE = "worklist.html"
+READ, UNREADABLE = "read", "unreadable"
+_SHOWN = (
+    "rank", "file", "status", "predicted", "score", "calibrated_probability", "flags", "notes",
+    "novelty", "height", "width",
+)  # fmt: skip
+"""Columns of the worklist."""
+_WAY_OUT = "remove it, and its files are scored again"
+_MAX_JOURNAL_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What is said of a file.
+
+    Attributes:
+      file: its name, as the user gave it.
+      stamp: changes with the file.
+      status: `read` or `unreadable`.
+      score: probability of the positive class; of more than two classes, of all but the first.
+      calibrated_probability: the same after temperature scaling; None without a temperature.
+      predicted: the class at the operating point; of more than two classes the most probable one.
+      flags: of `trainer.reports.pages.worklist_flags.FLAGS`.
+      notes: a sentence each: why it is unreadable, what was taken for granted.
+      novelty: distance from the training data; 1 and more is unlike.
+      height: of the upright original, in pixels; `width` likewise.
+      width: see there.
+      digest: of the pixels that the model saw; empty if there are none.
+    """
+
+    file: str
+    stamp: str
+    status: str = READ
+    score: float | None = None
+    calibrated_probability: float | None = None
+    predicted: str | None = None
+    flags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    novelty: float | None = None
+    height: int | None = None
+    width: int | None = None
+    digest: str = ""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the file was read and scored."""
+        return self.status == READ
+
+    def listed(self, rank: int) -> ListedFile:
+        """Returns what the page shows."""
+        shown = {name: getattr(self, name) for name in _SHOWN[1:]}
+        return ListedFile(rank=rank, **shown)
+
+    def to_json(self, rank: int) -> dict[str, Any]:
+        """Returns the columns of the worklist."""
+        return {"rank": rank, **{name: getattr(self, name) for name in _SHOWN[1:]}}
+
+
+class _Stored(TypedDict):
+    """A row of the journal."""
+
+    file: str
+    stamp: str
+    status: str
+    score: documents.Number
+    calibrated_probability: documents.Number
+    predicted: str | None
+    flags: list[str]
+    notes: list[str]
+    novelty: documents.Number
+    height: int | None
+    width: int | None
+    digest: str
+
+
+class _Header(TypedDict):
+    """The first line of the journal."""
+
+    model: str
+    trainer: NotRequired[str]
+
+
+def marked(rows: Iterable[Row]) -> list[Row]:
+    """Returns rows in their order; those with the same image as one before them are duplicates."""
+    originals: dict[str, str] = {}
+    found = []
+    for row in rows:
+        original = originals.setdefault(row.digest, row.file) if row.digest else row.file
+        if original != row.file:
+            note = f"The same image as {original}."
+            row = dataclasses.replace(  # noqa: PLW2901 -- The row, with what was found of it.
+                row, flags=(*row.flags, "duplicate"), notes=(*row.notes, note)
+            )
+        found.append(row)
+    return found
+
+
+def by_urgency(rows: Iterable[Row]) -> list[Row]:
+    """Returns rows, most urgent first: by probability, then by name; unreadable ones last.
+
+    The calibrated probability has the same order as the score: temperature scaling keeps it.
+    """
+    return sorted(rows, key=lambda row: (not row.is_read, -(row.score or 0.0), row.file))
+
+
+def write(folder: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Writes the worklist as CSV and as JSON Lines, [N] rows in their order.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it in the CSV.
+    """
+    with (
+        files.replacing(folder / CSV) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_SHOWN)
+        for rank, row in enumerate(rows, start=1):
+            writer.writerow(map(_cell, row.to_json(rank).values()))
+    with (
+        files.replacing(folder / JSONL) as partial,
+        partial.open("w", encoding="utf-8") as file,
+    ):
+        for rank, row in enumerate(rows, start=1):
+            file.write(json.dumps(row.to_json(rank), ensure_ascii=True) + "\n")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        value = "; ".join(value)
+    return text.cell(value) if isinstance(value, str) else value
+
+
+class Journal:
+    """The rows that are done, on disk; a line that a kill has cut off is dropped.
+
+    journal = Journal.open(path, model_digest)
+    journal.rows["a.png"]
+    journal.append([row])
+    """
+
+    def __init__(self, path: pathlib.Path, rows: dict[str, Row], size: int) -> None:
+        """Continues a file at `size` bytes; use `open`."""
+        self._path, self._size = path, size
+        self.folder, self.rows = path.parent, rows
+
+    @classmethod
+    def open(cls, path: pathlib.Path, model: str) -> Self:
+        """Reads the journal, or begins one.
+
+        Args:
+          path: the file.
+          model: a digest of the model and of what else decides a row.
+
+        Raises:
+          RunError: when it is of another model, or damaged.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with files.replacing(path) as partial:
+                partial.write_text(json.dumps({"model": model}) + "\n", "utf-8")
+            return cls(path, {}, path.stat().st_size)
+        if path.stat().st_size > _MAX_JOURNAL_BYTES:
+            raise documents.refused(path, "is larger than any journal", _WAY_OUT)
+        rows: dict[str, Row] = {}
+        with path.open("rb") as file:
+            header = file.readline()
+            _check_header(header, model, path)
+            size = len(header)
+            for number, line in enumerate(file, start=2):
+                if not line.endswith(b"\n"):
+                    break
+                row = _parse(line, f"line {number}", path)
+                rows[row.file] = row
+                size += len(line)
+        return cls(path, rows, size)
+
+    def has(self, file: str, stamp: str) -> bool:
+        """Whether a file is done, and has not changed since."""
+        row = self.rows.get(file)
+        return row is not None and row.stamp == stamp
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Adds rows, which survive the end of this process."""
+        lines = [json.dumps(dataclasses.asdict(row)) + "\n" for row in rows]
+        content = "".join(lines).encode()
+        with self._path.open("r+b") as file:
+            file.truncate(self._size)  # Of a line that was cut off.
+            file.seek(self._size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._size += len(content)
+        self.rows |= {row.file: row for row in rows}
+
+
+def _check_header(line: bytes, model: str, path: pathlib.Path) -> None:
+    try:
+        found: _Header = documents.fit(documents.parse(line), _Header)
+    except ValueError as error:
+        raise documents.refused(path, text.clause(error), _WAY_OUT) from error
+    if found["model"] != model:
+        raise RunError(
+            f"{path.parent} holds the predictions of another model, or of another operating point; "
+            "name another --output_dir, or remove that one."
+        )
+
+
+def _parse(line: bytes, where: str, path: pathlib.Path) -> Row:
+    try:
+        found: dict[str, Any] = dict(documents.fit(documents.parse(line), _Stored))
+        return Row(**found | {name: tuple(found[name]) for name in ("flags", "notes")})
+    except (ValueError, TypeError) as error:
+        raise documents.refused(path, f"{where}: {text.clause(error)}", _WAY_OUT) from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Worklist:
+    """The files that a model was asked about, most urgent first.
+
+        worklist = trainer.predict("runs/a", images=["scans/"])
+        worklist.rows[0].file, worklist.rows[0].score
+        print(worklist)
+
+    Attributes:
+      folder: holds worklist.csv, worklist.jsonl and worklist.html.
+      rows: in the order of urgency; unreadable files are last.
+      notes: a sentence for everything that was left out.
+      warnings: the reasons not to use the model, one sentence each.
+    """
+
+    folder: pathlib.Path
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    guard_fired = False
+    """The worklist is done: whether its model must not be used, `warnings` says."""
+
+    @property
+    def num_read(self) -> int:
+        """How many files were read and scored."""
+        return sum(row.is_read for row in self.rows)
+
+    def flagged(self) -> dict[str, int]:
+        """Returns how many rows have each flag."""
+        return dict(collections.Counter(flag for row in self.rows for flag in row.flags))
+
+    def predicted(self) -> dict[str, int]:
+        """Returns how many files were predicted as each class."""
+        return dict(collections.Counter(row.predicted for row in self.rows if row.predicted))
+
+    def headline(self) -> str:
+        """Returns a summary in one line."""
+        classes = ", ".join(f"{count:,} {name}" for name, count in self.predicted().items())
+        return (
+            f"{text.counted(len(self.rows), 'file')}: {self.num_read:,} read ({classes or 'none'})"
+        )
+
+    def __repr__(self) -> str:
+        """Names the folder and the headline."""
+        return f"<Worklist {self.folder}: {self.headline()}>"
+
+    def __str__(self) -> str:
+        """Returns the summary that the command prints."""
+        flags = self.flagged()
+        counts = ", ".join(
+            f"{flags[name]:,} {name}" for name in worklist_flags.FLAGS if name in flags
+        )
+        lines = [
+            *(f"DO NOT USE THIS MODEL: {warning}" for warning in self.warnings),
+            f"{self.headline()}.",
+            f"flagged:     {counts or 'none'}",
+            *self.notes,
+            f"worklist:    {self.folder / CSV}",
+            f"page:        {self.folder / PAGE}",
+            f"also there:  {JSONL}",
+        ]
+        return "\n".join(lines)
