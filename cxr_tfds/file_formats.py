@@ -5,6 +5,7 @@ of a damaged JPEG it returns the blocks that it could guess, of 16 bits the uppe
 reads the containers itself where Pillow is silent.
 
     image = file_formats.load(data)               # a loaded PIL.Image.Image of 8 bits a channel
+    file_formats.load(data, deep_modes=("I;16",)) # or of more, where the caller knows what to do
     file_formats.is_grey_huffman_jpeg(data)       # whether every JPEG decoder reads it
 """
 
@@ -15,10 +16,13 @@ import io
 import re
 import struct
 import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What Pillow may decode. It knows 40 more, and starts Ghostscript for one of them."""
@@ -46,8 +50,7 @@ _OTHER_KINDS: Final = (
     (0, b"<", "HTML or XML"),
     (128, b"DICM", "DICOM"),
 )
-# Whatever Pillow raises for a file that it can't decode; its plug-ins trust what they read.
-_UNDECODABLE: Final = (
+UNDECODABLE: Final = (
     OSError,
     SyntaxError,  # A broken PNG.
     ValueError,
@@ -64,6 +67,7 @@ _UNDECODABLE: Final = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+"""What libraries raise for a file that they can't decode; they trust what they read."""
 # Pillow would clip 16-bit pixels, or take their upper byte, instead of scaling them.
 _EIGHT_BIT_MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -114,12 +118,16 @@ class Jpeg:
     end: int
 
 
-def load(data: bytes) -> Image.Image:
+def load(data: bytes, *, deep_modes: Collection[str] = ()) -> Image.Image:
     """Decodes a file to its last byte; its pixels are as stored, with 8 bits a channel.
+
+    Args:
+      data: the whole file.
+      deep_modes: Pillow's modes of more than 8 bits that the caller can use too, such as "I;16".
 
     Raises:
       ImageError: the file is none of `FORMATS`, is damaged, holds several images, has more than 8
-        bits a channel, or sides beyond the limits above.
+        bits a channel in another mode than `deep_modes`, or sides beyond the limits above.
       TypeError: `data` is no bytes, but a path, an open file or an array.
     """
     require_bytes(data)
@@ -127,11 +135,11 @@ def load(data: bytes) -> Image.Image:
         raise ImageError("is empty")
     try:
         image = _opened(data)
-        _check_size(image)
-        _decode(image, data)
+        require_size(image.width, image.height)
+        _decode(image, data, deep_modes)
     except ImageError:
         raise
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise ImageError(cannot_decode(error)) from error
     return image
 
@@ -234,17 +242,18 @@ def _could_be_expected(data: bytes) -> bool:
     return data.startswith(magics) or data[8:12] == b"WEBP"
 
 
-def _check_size(image: Image.Image) -> None:
-    size = f"is {image.width} x {image.height}"
-    if min(image.size) < MIN_SIDE:
+def require_size(width: int, height: int) -> None:
+    """Raises ImageError unless an image of that many pixels is within the limits above."""
+    size = f"is {width} x {height}"
+    if min(width, height) < MIN_SIDE:
         raise ImageError(f"{size}, under {MIN_SIDE} pixels a side")
-    if max(image.size) > MAX_SIDE:
+    if max(width, height) > MAX_SIDE:
         raise ImageError(f"{size}, over {MAX_SIDE:,} pixels a side")
-    if image.width * image.height > MAX_PIXELS:
+    if width * height > MAX_PIXELS:
         raise ImageError(f"{size}, over {MAX_PIXELS // 10**6} million pixels")
 
 
-def _decode(image: Image.Image, data: bytes) -> None:
+def _decode(image: Image.Image, data: bytes, deep_modes: Collection[str]) -> None:
     """Decodes all pixels; refuses what Pillow would repair or shorten without a word."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _decode_jpeg(image, data, parse_jpeg(data))
@@ -257,7 +266,8 @@ def _decode(image: Image.Image, data: bytes) -> None:
     elif image.format == "PNG":
         _check_png(data)
         bits = data[24]
-    _check_bits(image, bits)
+    if image.mode not in deep_modes:
+        _check_bits(image, bits)
     image.load()
 
 

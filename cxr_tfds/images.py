@@ -1,7 +1,8 @@
 """One image file: whether it can be used, its pixels, and how a record stores them. No TensorFlow.
 
-`decode` is the only way from a file to a model's pixels: the builder calls it, and so should code
-that scores a file outside of a data set.
+`decode` is the only way from a file to a record's pixels. `cxr_tfds.radiographs.reading`, for files
+outside of a data set, loads more kinds, and has the steps after that from here: `usable` and
+`grey_pixels`.
 
     facts, issues = images.inspect(archive)
     pixels = images.decode(data, 224)             # (224, 224) uint8
@@ -41,9 +42,13 @@ __all__ = [
     "encode_original",
     "encode_resized",
     "examine_bytes",
+    "grey_pixels",
     "inspect",
     "keeps_bytes",
     "parallel_map",
+    "require_side",
+    "upright",
+    "usable",
 ]
 
 JPEG_QUALITY: Final = 95
@@ -170,15 +175,22 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
       ValueError: `side` is out of range.
       TypeError: `data` is no bytes, or `side` no whole number.
     """
-    if side is not None:
-        _require_side(side)
-    grey = _open(data).convert("L")
+    require_side(side)
+    return grey_pixels(_open(data), side)
+
+
+def grey_pixels(image: Image.Image, side: int | None) -> NDArray[np.uint8]:
+    """Returns the pixels of an image of 8 bits as `decode` does: luma, stretched to a square."""
+    grey = image if image.mode == "L" else image.convert("L")
     if side is not None:
         grey = grey.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(grey)
 
 
-def _require_side(side: object) -> None:
+def require_side(side: object) -> None:
+    """Raises TypeError or ValueError, a sentence, unless `decode` takes the side."""
+    if side is None:
+        return
     if isinstance(side, bool) or not isinstance(side, int | np.integer):
         raise TypeError(
             f"side (px) is a whole number, height and width of a square, such as 224, not of type "
@@ -252,14 +264,26 @@ def parallel_map(
 
 def _open(data: bytes) -> Image.Image:
     """Returns the image, upright, or raises ImageError as `decode` says."""
-    image = file_formats.load(data)
-    if not _is_upright(image):
-        image = ImageOps.exif_transpose(image)
+    return usable(file_formats.load(data))
+
+
+def usable(image: Image.Image) -> Image.Image:
+    """Returns a loaded image of 8 bits, upright.
+
+    Raises:
+      ImageError: it is partly transparent, or has less contrast than `MIN_CONTRAST`.
+    """
+    image = upright(image)
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise ImageError("is partly transparent; remove its transparency")
     if not _has_sampled_contrast(image) and (contrast := _contrast(image)) < MIN_CONTRAST:
         raise ImageError(f"is blank: 98 % of its pixels are within {contrast} of 255 grey levels")
     return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Returns the image as its EXIF orientation says."""
+    return image if _is_upright(image) else ImageOps.exif_transpose(image)
 
 
 def _is_upright(image: Image.Image) -> bool:
