@@ -49,7 +49,8 @@ def first_line(mode: str, config: Config) -> str:
         into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
     if mode in INFERENCE:
-        return f"{mode}: {config.inference.images or config.model_dir} with {config.model_dir}; {LOADING}"
+        what = "" if mode == "export" else f"{config.inference.images} with "
+        return f"{mode}: {what}{config.model_dir}; {LOADING}"
     if mode == "evaluate":
         return f"evaluate: {config.model_dir} on {config.data.dataset}; {LOADING}"
     return f"{mode}: {config.model.backbone}; {LOADING}"

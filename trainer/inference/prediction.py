@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
-    from cxr_tfds.radiographs.reading import Radiograph
 
+    from cxr_tfds.radiographs.reading import Radiograph
     from trainer.inference.scoring import Scorer
     from trainer.inference.sources import Candidate
     from trainer.inference.worklist import Journal

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +20,7 @@ from trainer.training import outputs
 from trainer.training.outputs import Outputs
 
 if TYPE_CHECKING:
+    import keras
     import numpy.typing as npt
 
 

@@ -127,7 +127,8 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
         if path.exists() or path.is_symlink():
             expanded.append(path)
             continue
-        matches = sorted(glob.glob(str(path), recursive=True))
+        # pathlib's own matches a pattern within one folder, which an absolute path has not.
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         if not matches:
             kind = "matches no file" if glob.has_magic(named) else "is not there"
             raise ConfigError(

@@ -312,7 +312,7 @@ def _choices(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def _legend(summary: WorklistSummary) -> list[dict[str, str]]:
+def _legend(summary: WorklistSummary) -> list[dict[str, Any]]:
     counts = {UNREADABLE: summary.unreadable, **summary.flagged}
     return [
         {
