@@ -20,7 +20,7 @@ from trainer.data import opening
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
-from trainer.models import footprint, saved
+from trainer.models import classifier, footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
@@ -79,12 +79,11 @@ def _evaluate(config: Config) -> Evaluation:
         config = _with_batch_size(config, finished.config.data.batch_size, context)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
+        side = classifier.side_of(model)
         is_given = config.data.manual_dir != finished.config.data.manual_dir
-        data = opening.load(
-            config.data, model.input.shape[1], compares_archive=is_given and context.is_chief
-        )
+        data = opening.load(config.data, side, compares_archive=is_given and context.is_chief)
         data.require_column(config.evaluation.judge_by)
-        data.require_image_shape(model.input.shape[1:])
+        data.require_image_shape((side, side, 1))
         data.require_classes(model.output.shape[-1])
         if context.device == "CPU":
             batch_size = config.data.batch_size // context.num_workers

@@ -30,6 +30,7 @@ from trainer.options import initial_weights, resolution
 from trainer.runs import (
     evaluated,
     looks,
+    model_facts,
     resuming,
     run_directory,
     summaries,
@@ -229,7 +230,8 @@ def _save_model(
     validation = trained.predictions_of(data, split, probabilities, column)
     choice = assessment.choice(validation, config.evaluation.rule)
     evaluated.save_validation(directory.path, validation, choice)
-    directory.save_model(functools.partial(saved.save, network, choice=choice))
+    facts = model_facts.describe(choice, data, network.whole.input.shape[1])
+    directory.save_model(functools.partial(saved.save, network, facts=facts))
     directory.save_trained_on(trained.record_of(data))
 
 

@@ -3,6 +3,7 @@
     rows = statistics.sample(data.num_examples("train"))
     found = statistics.compute(data, "train", rows)
     found.values["level"]                             # [M] float64
+    found.layouts                                     # [M, 256] uint8
 
 They describe the images that the model sees: decoded, and resized where the input pipeline does.
 Differences of exposure, contrast, focus and cropping between two splits show here first.
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import batches, pipeline
+from trainer.evaluation.shifts import novelty
 
 if TYPE_CHECKING:
     from trainer.data.pipeline import Data
@@ -38,10 +40,12 @@ class ImageStatistics:
     Attributes:
       rows: [M] int64, the examples' rows in the split.
       values: [M] float64 for each of NAMES.
+      layouts: [M, L] uint8 thumbnails, as of `novelty.layouts`.
     """
 
     rows: np.ndarray
     values: dict[str, np.ndarray]
+    layouts: np.ndarray
 
 
 def sample(num_examples: int, limit: int = MAX_ROWS) -> np.ndarray:
@@ -68,13 +72,17 @@ def compute(data: Data, split: str, rows: np.ndarray | None = None) -> ImageStat
     rows = np.arange(data.num_examples(split)) if rows is None else np.asarray(rows, np.int64)
     side, shape = data.resize_to, data.image_shape
 
-    def measure(jpeg: tf.Tensor) -> tf.Tensor:
-        return _measure(tf.ensure_shape(pipeline.decode(jpeg, side), shape))
+    weights = [tf.constant(novelty.layout_weights(size)) for size in shape[:2]]
+
+    def measure(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.ensure_shape(pipeline.decode(jpeg, side), shape)
+        return _measure(image), _layout(image, *weights)
 
     images = batches.parallel(data.encoded_images(split, rows), measure)
     blocks = list(batches.ahead(images.batch(_BATCH)).as_numpy_iterator())
-    values = np.concatenate([np.zeros((0, len(NAMES))), *blocks])
-    return ImageStatistics(rows, dict(zip(NAMES, values.T, strict=True)))
+    none = (np.zeros((0, len(NAMES))), np.zeros((0, novelty.LAYOUT_SIDE**2), np.uint8))
+    values, layouts = (np.concatenate(parts) for parts in zip(none, *blocks, strict=True))
+    return ImageStatistics(rows, dict(zip(NAMES, values.T, strict=True)), layouts)
 
 
 def _measure(image: tf.Tensor) -> tf.Tensor:
@@ -87,3 +95,10 @@ def _measure(image: tf.Tensor) -> tf.Tensor:
     sharpness = tf.reduce_mean(tf.concat([tf.reshape(step, [-1]) for step in steps], 0))
     is_saturated = (image == 0) | (image == 255)
     return tf.stack([mean, deviation, sharpness, tf.reduce_mean(tf.cast(is_saturated, tf.float32))])
+
+
+def _layout(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Returns the thumbnail of an image [H, W, 1] uint8, as `novelty.layouts` computes it, [L]."""
+    levels = tf.cast(image[..., 0], tf.float32)
+    means = rows @ levels @ tf.transpose(columns)
+    return tf.reshape(tf.cast(tf.round(means), tf.uint8), [-1])

@@ -172,9 +172,15 @@ def fit_temperature(table: Predictions) -> float | None:
 
 def scaled(table: Predictions, temperature: float) -> Predictions:
     """Returns the table with the logits divided by a temperature; the predictions stay."""
-    divided = _logits(table.probabilities) / temperature
+    return dataclasses.replace(table, probabilities=scale(table.probabilities, temperature))
+
+
+def scale(probabilities: Floats, temperature: float) -> Floats:
+    """Returns probabilities, [N, K], whose logits are divided by a temperature."""
+    divided = _logits(probabilities) / temperature
     odds = np.exp(divided - divided.max(axis=1, keepdims=True))
-    return dataclasses.replace(table, probabilities=odds / odds.sum(axis=1, keepdims=True))
+    scaled_odds: Floats = odds / odds.sum(axis=1, keepdims=True)
+    return scaled_odds
 
 
 def _logits(probabilities: Floats) -> Floats:

@@ -7,7 +7,7 @@ a clause that says what is wrong with the file.
     with archive.weights(path) as file:          # an h5py.File
         ...
     archive.check_model(path)                    # before Keras loads a model from it
-    archive.choice(path)                         # {"threshold": 0.43, ...}
+    archive.facts(path)                          # {"threshold": 0.43, ...}
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trainer.system import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHOICE = "trainer"
-"""Key in the metadata of what the trainer knows of the use of a model."""
+FACTS = "trainer"
+"""Key in the metadata of what a model says of itself."""
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 16 << 20
 """The largest backbone's layers take 0.7 MB."""
@@ -38,24 +38,31 @@ MAX_NUMBER = 8192
 """No layer of a backbone has a larger number, unless its stored weights are as large."""
 
 
-class ModelUse(TypedDict):
-    """How a model is used, by what its validation split decided.
+class ModelFacts(TypedDict):
+    """What a model says of itself: how it is used, by what validation decided, and its origin.
 
     `threshold`: the positive class is predicted from this probability on, by `rule`; null where
     there is none, as of more than two classes. It may exceed 1: then nothing is positive.
     `temperature`: what logits are divided by for calibrated probabilities; null where undetermined.
+    The others are not in models of earlier versions.
     """
 
     class_names: list[str]
     rule: str
     threshold: Annotated[float, documents.within(0, 2)] | None
     temperature: Annotated[float, documents.within(0.01, 100)] | None
+    positive_class: NotRequired[str | None]
+    pixels: NotRequired[dict[str, str | int]]
+    data: NotRequired[dict[str, str]]
+    versions: NotRequired[dict[str, str]]
+    license: NotRequired[str]
+    intended_use: NotRequired[str]
 
 
 class _Metadata(TypedDict):
     """What is read of an archive's metadata."""
 
-    trainer: NotRequired[ModelUse | None]
+    trainer: NotRequired[ModelFacts | None]
 
 
 _LAYERS = {
@@ -73,9 +80,11 @@ _CLASSES = {
     "keras.src.applications.convnext": {"LayerScale"},
     "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer"},
     "keras.src.ops.core": {"Cast"},
+    "keras.src.ops.nn": {"Relu"},
     "keras.src.ops.numpy": {
-        "Add", "All", "Equal", "ExpandDims", "Greater", "GreaterEqual", "LessEqual", "LogicalAnd",
-        "LogicalNot", "LogicalOr", "Matmul", "Max", "Multiply", "Round", "Squeeze", "Take",
+        "Absolute", "Add", "All", "Cumsum", "Divide", "Equal", "ExpandDims", "Greater",
+        "GreaterEqual", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "Matmul", "Max",
+        "Maximum", "Multiply", "OnesLike", "Round", "Squeeze", "Subtract", "Sum", "Take",
         "Transpose", "Where",
     },
     None: {"__keras_tensor__", "__tensor__"},
@@ -119,11 +128,11 @@ def check_model(path: pathlib.Path) -> None:
         if isinstance(value, dict):
             _check_class(value)
             _check_numbers(value, max(MAX_NUMBER, largest))
-    choice(path)
+    facts(path)
 
 
-def choice(path: pathlib.Path) -> ModelUse | None:
-    """Returns how the model in a `.keras` archive is used; None if the archive doesn't say.
+def facts(path: pathlib.Path) -> ModelFacts | None:
+    """Returns what the model in a `.keras` archive says of itself; None if it says nothing.
 
     Raises:
       ValueError: when its metadata is not what `saved.save` writes.
@@ -131,7 +140,7 @@ def choice(path: pathlib.Path) -> ModelUse | None:
     with _open_zip(path) as zipped:
         metadata = _parse(zipped, METADATA) if METADATA in zipped.namelist() else {}
     try:
-        return documents.fit(metadata, _Metadata).get(CHOICE)
+        return documents.fit(metadata, _Metadata).get(FACTS)
     except ValueError as error:
         raise ValueError(f"its {METADATA} {error}") from error
 

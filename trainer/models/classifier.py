@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 POOLINGS = {"flatten": "flatten", "average_pool": "avg", "average_max_pool": "avgmax"}
 """The option's value by the name of the trunk's last layer, which tells it in a saved model."""
 
-_CHANNEL_FIRST, _CHANNEL_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+INPUT_CHECK = "needs_grey_images_with_levels_0_to_255"
+"""The model that refuses what a classifier can't take; errors carry its name."""
+_CHANNEL_FIRST = (0, 3, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,54 +99,107 @@ def build(
 
 
 def with_checked_input(network: Network) -> keras.Model:
-    """Returns the form in which a network is saved: it refuses images that it can't classify.
+    """Returns the form in which a network is saved: any grey image in, or none that it can't read.
 
     It takes float32 instead of uint8. Keras casts what a model is fed, and a model of uint8 would
-    see an image in [0, 1] as black, without a word. This one gives every 8-bit image the same
-    probabilities, and fails for other sizes, for images that are not in 0..255, and for those that
-    have levels of 0 to 1 alone, unless they are black. Training and its evaluation use the network
-    without the check.
+    see an image in [0, 1] as black, without a word. This one gives every 8-bit image of the
+    network's size the same probabilities, and stretches images of other sizes to it, as the data
+    set does. It fails for colours, for images that are not in 0..255, and for those that have
+    levels of 0 to 1 alone, unless they are black. Training and its evaluation use the network
+    without all this.
 
     Returns:
-      [B, H, W, 1] -> [B, K] float32 probabilities; it shares the network's variables.
+      [B, H, W, 1] of any H and W, grey levels 0 to 255 -> [B, K] float32 probabilities; it shares
+      the network's variables.
     """
     shape = network.whole.input.shape[1:]
-    image = keras.Input(shape, dtype="float32", name="image")
-    checked, factor = _build_check(shape)(keras.ops.transpose(image, _CHANNEL_FIRST))
-    probabilities = network.head(network.trunk(network.preprocessing(checked)))
+    image = keras.Input((None, None, 1), dtype="float32", name="image")
+    checked, factor = _build_check()(keras.ops.transpose(image, _CHANNEL_FIRST))
+    stretched = _build_stretch(*shape[:2])(checked)
+    probabilities = network.head(network.trunk(network.preprocessing(stretched)))
     name = network.whole.name
     return keras.Model(image, keras.ops.multiply(probabilities, factor), name=name)
 
 
-def _build_check(shape: tuple[int, int, int]) -> keras.Model:
-    """Builds images [B, 1, H, W] -> images [B, H, W, 1] and 1 [B, 1].
+def without_check(model: keras.Model) -> keras.Model:
+    """Returns a saved model for images that are known to be right: without check and stretch.
+
+    Returns:
+      [B, S, S, 1] uint8 -> [B, K] float32 probabilities; it shares the model's variables.
+    """
+    preprocessing, trunk, head = parts_of(model)
+    image = keras.Input(preprocessing.input.shape[1:], dtype="uint8", name="image")
+    return keras.Model(image, head(trunk(preprocessing(image))), name=model.name)
+
+
+def parts_of(model: keras.Model) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """Returns preprocessing, trunk and head of a whole network, or of a saved one."""
+    names = [layer.name for layer in model.layers]
+    first = names.index("preprocessing")  # Keras sorts layers by their depth.
+    return model.layers[first], model.layers[first + 1], model.get_layer("head")
+
+
+def side_of(model: keras.Model) -> int:
+    """Returns the height and width, in pixels, of the images that a saved model was trained on."""
+    side: int = model.get_layer("preprocessing").input.shape[1]
+    return side
+
+
+def _build_check() -> keras.Model:
+    """Builds images [B, 1, H, W] -> images [B, H, W] and 1 [B, 1].
 
     It fails, or returns NaN, for what the classifier can't take, and comes before all other layers,
     so that the error has its name. Plain Keras has no assertion. Reading element 1 of a vector of
     length 1 fails on a CPU, with the name of this model in the message; where it doesn't (on a GPU,
     under XLA), the factor is NaN. Keras's own check of the shape lets any number of channels pass
     where one is expected in the last place, so they come first here; and it ends when a loaded
-    model has been traced for images of any size: a matrix product fails for another length.
-    Reshaping would make two images out of one.
+    model has been traced for images of any size: a matrix product fails for another number.
     """
     ops = keras.ops
-    height, width, _ = shape
-    image = keras.Input((1, height, width), dtype="float32", name="image")
+    image = keras.Input((1, None, None), dtype="float32", name="image")
     grey = ops.max(image, 1)
-    rows, columns = ops.max(grey, 2), ops.max(grey, 1)
-    sides = ((rows, height), (columns, width), (ops.max(image, (2, 3)), 1))
-    products = [ops.matmul(values, ops.zeros((length, 1))) for values, length in sides]
-    nothing = ops.add(ops.add(products[0], products[1]), products[2])
+    nothing = ops.matmul(ops.max(image, (2, 3)), ops.zeros((1, 1)))
     is_level = ops.logical_and(ops.greater_equal(grey, 0.0), ops.less_equal(grey, 255.0))
     # Divided by 255, an image has no level above 1; neither has a black one, whose level is 0.
-    highest = ops.max(rows, 1)
+    highest = ops.max(grey, (1, 2))
     is_levels = ops.logical_or(ops.equal(highest, 0.0), ops.greater(highest, 1.0))
     is_right = ops.logical_and(ops.all(is_level, (1, 2)), is_levels)
     factor = ops.take(ops.ones((1,)), ops.cast(ops.logical_not(is_right), "int32"))
     factor = ops.add(ops.expand_dims(ops.where(is_right, factor, float("nan")), -1), nothing)
-    checked = ops.multiply(ops.transpose(image, _CHANNEL_LAST), ops.expand_dims(factor, (1, 2)))
-    name = f"needs_grey_images_of_{height}x{width}_with_levels_0_to_255"
-    return keras.Model(image, [checked, factor], name=name)
+    checked = ops.multiply(grey, ops.expand_dims(factor, 1))
+    return keras.Model(image, [checked, factor], name=INPUT_CHECK)
+
+
+def _build_stretch(height: int, width: int) -> keras.Model:
+    """Builds images [B, H, W] of any size -> [B, height, width, 1].
+
+    The filter is the data set's (`cxr_tfds.images.decode`): bilinear, widened where it reduces. As
+    two matrix products it runs on every device and in every format that a model is exported to;
+    Keras's own Resizing doesn't widen, which lets a radiograph of 2,000 pixels alias, and
+    TensorFlow's antialiasing resize has no kernel for GPUs, TPUs, ONNX and LiteRT. An image that
+    has the right size is multiplied by the identity, and is the same to the bit.
+    """
+    ops = keras.ops
+    image = keras.Input((None, None), dtype="float32", name="image")
+    rows = _bilinear_weights(ops.max(image, (0, 2)), height)
+    columns = _bilinear_weights(ops.max(image, (0, 1)), width)
+    stretched = ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
+    return keras.Model(image, ops.expand_dims(stretched, -1), name="stretch")
+
+
+def _bilinear_weights(line: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """Returns what each of `size` pixels takes from each of the N of a line, [size, N]; sums are 1.
+
+    Keras has no symbolic shape: the running sum of N ones gives positions, and the largest is N.
+    """
+    ops = keras.ops
+    ends = ops.cumsum(ops.ones_like(line))
+    scale = ops.divide(ops.max(ends), size)
+    middles = ops.expand_dims(ops.arange(size, dtype="float32") + 0.5, 1)
+    centres = ops.multiply(middles, scale)
+    distance = ops.absolute(ops.subtract(ops.subtract(ends, 0.5), centres))
+    weights = ops.relu(ops.subtract(1.0, ops.divide(distance, ops.maximum(scale, 1.0))))
+    return ops.divide(weights, ops.sum(weights, 1, keepdims=True))
 
 
 def build_backbone(config: ModelOptions) -> keras.Model:

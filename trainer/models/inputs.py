@@ -2,7 +2,7 @@
 
 Where only plain Keras is at hand, the model refuses the same images; `classifier` describes how.
 
-    inputs.images(x, height=224, width=224)     # an array, or ConfigError
+    inputs.images(x)                            # an array, or ConfigError
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_tfds import file_formats
 from trainer.errors import ConfigError
 from trainer.system import text
 
@@ -27,17 +28,17 @@ def is_batch(x: Any) -> bool:
     return isinstance(x, str | bytes | list | tuple | dict) or _is_array(x)
 
 
-def images(x: Any, height: int, width: int) -> np.ndarray:
+def images(x: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     """Returns a batch of images as the trainer's models take them.
 
     Args:
-      x: [B, height, width, 1] or [B, height, width], grey levels 0 to 255 of any dtype: an array or
-        tensor, alone in a list, or in a dict by the name of the model's input.
-      height: of each image, in pixels.
-      width: of each image, in pixels.
+      x: [B, H, W, 1] or [B, H, W], grey levels 0 to 255 of any dtype: an array or tensor, alone in
+        a list, or in a dict by the name of the model's input.
+      size: the only height and width that the model takes, in pixels, as one of an earlier version
+        did; None: any, of 32 pixels or more.
 
     Returns:
-      [B, height, width, 1], of the dtype of `x`.
+      [B, H, W, 1], of the dtype of `x`.
 
     Raises:
       ConfigError: when it holds something else; the message says how to convert it.
@@ -46,14 +47,19 @@ def images(x: Any, height: int, width: int) -> np.ndarray:
     is_packed = isinstance(members, list | tuple) and len(members) == 1
     batch = members[0] if is_packed else x
     array = np.asarray(batch) if _is_array(batch) else None
-    remedy = _remedy_of_type(batch) if array is None else _remedy(array, (height, width))
-    if remedy:
+    remedy = _remedy_of_type(batch) if array is None else _remedy(array, size)
+    if remedy or array is None:
         raise ConfigError(
-            f"images ({_described(batch, array)}) must be grey, [B, {height}, {width}, 1], with "
-            f"levels 0 to 255: {remedy}."
+            f"images ({_described(batch, array)}) must be grey, {shape_of(size)}, with levels 0 to "
+            f"255: {remedy}."
         )
     # Keras adds the axis only to the first batch that it is given.
-    return array.reshape(-1, height, width, 1)  # type: ignore[union-attr]
+    return array if array.ndim == 4 else array[..., None]
+
+
+def shape_of(size: tuple[int, int] | None) -> str:
+    """Returns the shape that a model takes, as text."""
+    return f"[B, {size[0]}, {size[1]}, 1]" if size else "[B, H, W, 1]"
 
 
 def _is_array(x: Any) -> bool:
@@ -76,28 +82,39 @@ def _remedy_of_type(batch: Any) -> str:
     return f"give an array of numbers; {_READ}"
 
 
-def _remedy(array: np.ndarray, size: tuple[int, int]) -> str:
+def _remedy(array: np.ndarray, size: tuple[int, int] | None) -> str:
     """Returns how to convert an array, a clause; empty if it is right."""
     if array.dtype.kind not in "fiub":
         return f"give an array of numbers; {_READ}"
-    if array.shape[1:] not in (size, (*size, 1)) or array.shape == (*size, 1):
-        return _remedy_of_shape(array.shape, size)
+    if remedy := _remedy_of_shape(array.shape, size):
+        return remedy
     if not array.size:
         return "there is no image in it"
     return _remedy_of_levels(array)
 
 
-def _remedy_of_shape(shape: tuple[int, ...], size: tuple[int, int]) -> str:
-    if shape in (size, (*size, 1)):
+def _remedy_of_shape(shape: tuple[int, ...], size: tuple[int, int] | None) -> str:
+    """Returns how to get [B, H, W, 1] or [B, H, W], a clause; empty if it is one of them."""
+    sides = shape[1:3]
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1):
         return "this is one image, give images[None]"
-    if (len(shape) == 4 or shape[:2] == size) and shape[-1] in _CHANNELS:
+    if len(shape) == 3 and shape[-1] in _CHANNELS:
         return _MAKE_GREY
-    if len(shape) == 4 and shape[2:] == size and shape[1] in (1, *_CHANNELS):
-        turn = "give np.moveaxis(images, 1, -1), with the channels last"
-        return turn if shape[1] == 1 else f"{turn}, and {_MAKE_GREY}"
-    if len(shape) == 3 and shape[:2] == size:
-        return "give np.moveaxis(images, -1, 0), with the images first"
-    return f"resize each, as cxr_tfds.images.decode(file_content, {size[0]}) does"
+    if len(shape) == 4 and shape[-1] != 1:
+        return _remedy_of_channels(shape)
+    if len(shape) not in (3, 4):
+        return _READ
+    if size and sides != size:
+        return f"resize each, as cxr_tfds.images.decode(file_content, {size[0]}) does"
+    is_small = min(sides) < file_formats.MIN_SIDE
+    return f"those of {sides[0]} x {sides[1]} pixels are too small to show a lung" * is_small
+
+
+def _remedy_of_channels(shape: tuple[int, ...]) -> str:
+    if shape[1] not in (1, *_CHANNELS):
+        return _MAKE_GREY
+    turn = "give np.moveaxis(images, 1, -1), with the channels last"
+    return turn if shape[1] == 1 else f"{turn}, and {_MAKE_GREY}"
 
 
 def _remedy_of_levels(array: np.ndarray) -> str:

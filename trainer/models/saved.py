@@ -25,7 +25,6 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
 
     from trainer.options import ModelOptions
 
@@ -41,7 +40,7 @@ _NEW_ARGUMENTS = {
 
 
 def save(
-    network: classifier.Network, path: pathlib.Path, choice: Mapping[str, Any] | None = None
+    network: classifier.Network, path: pathlib.Path, facts: archive.ModelFacts | None = None
 ) -> None:
     """Saves a network for every version of Keras that the trainer supports.
 
@@ -51,7 +50,7 @@ def save(
     Args:
       network: the network.
       path: the `.keras` file.
-      choice: how the model is used: classes, operating point, temperature. It is stored in the
+      facts: what the model says of itself: classes, operating point, origin. They are stored in the
         archive's metadata.json, which Keras does not read.
     """
     classifier.with_checked_input(network).save(path)
@@ -59,14 +58,14 @@ def save(
         members = [(info, zipped.read(info)) for info in zipped.infolist()]
     with zipfile.ZipFile(path, "w") as zipped:
         for info, content in members:
-            zipped.writestr(info, _rewritten(info.filename, content, choice))
+            zipped.writestr(info, _rewritten(info.filename, content, facts))
 
 
-def _rewritten(name: str, content: bytes, choice: Mapping[str, Any] | None) -> bytes:
+def _rewritten(name: str, content: bytes, facts: archive.ModelFacts | None) -> bytes:
     if name == archive.CONFIG:
         return _without_new_arguments(content)
-    if name == archive.METADATA and choice is not None:
-        return json.dumps({**json.loads(content), archive.CHOICE: dict(choice)}).encode()
+    if name == archive.METADATA and facts is not None:
+        return json.dumps({**json.loads(content), archive.FACTS: facts}).encode()
     return content
 
 
@@ -98,12 +97,13 @@ def explain_refusals(model: keras.Model) -> None:
 
     The sentence is a ConfigError, of `model.predict(images)` and of `model(images)`.
     """
-    predict, (_, height, width, _) = model.predict, model.input.shape
-    kind = type(model)
+    predict, kind = model.predict, type(model)
+    height, width = model.input.shape[1:3]
+    size = (height, width) if height else None  # Models of earlier versions take one size.
 
     def call(self: keras.Model, x: Any, *args: Any, **named: Any) -> Any:
         if inputs.is_batch(x) and not _is_symbolic(x):
-            inputs.images(x, height, width)  # The tensor itself goes on: it may have a gradient.
+            inputs.images(x, size)  # The tensor itself goes on: it may have a gradient.
         return kind.__call__(self, x, *args, **named)
 
     # Python looks up __call__ in the class. By these names, Keras saves it as its own class.
@@ -113,15 +113,16 @@ def explain_refusals(model: keras.Model) -> None:
     @functools.wraps(predict)
     def checked(x: Any, *args: Any, **named: Any) -> Any:
         if inputs.is_batch(x):
-            return predict(inputs.images(x, height, width), *args, **named)
+            return predict(inputs.images(x, size), *args, **named)
         try:
             return predict(x, *args, **named)
         except tf.errors.InvalidArgumentError as error:
             if "needs_grey_images" not in error.message:
                 raise
             raise ConfigError(
-                f"a batch of {type(x).__name__} has images that are not grey, [B, {height}, "
-                f"{width}, 1], with levels 0 to 255; predict one batch to see what is wrong."
+                f"a batch of {type(x).__name__} has images that are not grey, "
+                f"{inputs.shape_of(size)}, with levels 0 to 255; predict one batch to see what is "
+                "wrong."
             ) from error
 
     model.predict = checked
@@ -163,9 +164,7 @@ def require_built_by(model: keras.Model, options: ModelOptions, path: pathlib.Pa
 
 def _built_with(model: keras.Model) -> dict[str, Any]:
     """Returns the options that a model of the trainer shows."""
-    head = model.get_layer("head")
-    names = [layer.name for layer in model.layers]
-    trunk = model.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
+    _, trunk, head = classifier.parts_of(model)
     dense = [layer for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     return {
         "backbone": trunk.name,

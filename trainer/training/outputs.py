@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from trainer.models import classifier
 from trainer.training.driver import Driver
 from trainer.training.feeds import FeatureFeed, Feed
 
@@ -71,7 +72,7 @@ class OutputReader:
           feed: what has cached features; None: only images are read.
         """
         self._whole, self._data, self._strategy, self._feed = whole, data, strategy, feed
-        self._trunk = _trunk_of(whole)
+        self._trunk = classifier.parts_of(whole)[1]
         self._drivers: dict[int, Driver] = {}
 
     def predict(self, split: str, rows: np.ndarray | None = None) -> Outputs:
@@ -143,13 +144,8 @@ def with_features(model: keras.Model, trunk: keras.Model) -> keras.Model:
 
 def num_features(model: keras.Model) -> int:
     """Returns the number of features, D, that `OutputReader` gives of a saved model."""
-    last = _trunk_of(model).layers[-1]
+    last = classifier.parts_of(model)[1].layers[-1]
     return int((last.input if isinstance(last, keras.layers.Flatten) else last.output).shape[-1])
-
-
-def _trunk_of(whole: keras.Model) -> keras.Model:
-    names = [layer.name for layer in whole.layers]
-    return whole.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
 
 
 def _input_of_head(model: keras.Model) -> Any:

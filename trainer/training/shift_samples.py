@@ -40,6 +40,7 @@ def take(found: Outputs, data: Data, split: str, rows: np.ndarray | None = None)
         found.features[kept],
         measured.values,
         data.table(split).patient_id[rows[kept]],
+        measured.layouts,
     )
 
 

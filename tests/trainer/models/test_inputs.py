@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.support import radiographs
 from trainer.errors import ConfigError
-from trainer.models import inputs, saved
+from trainer.models import classifier, inputs, saved
 
 SIZE = 32
 
@@ -54,7 +55,7 @@ WRONG = {
 
 @pytest.mark.parametrize("how", WRONG)
 def test_images_that_are_not_eight_bit_grey_levels_are_refused(plain, images, how):
-    with pytest.raises(Exception, match="needs_grey_images_of_32x32_with_levels_0_to_255"):
+    with pytest.raises(Exception, match="needs_grey_images_with_levels_0_to_255"):
         plain.predict(WRONG[how](images.astype(np.float64)), verbose=0)
     with pytest.raises(Exception, match=r"indices\[0\] = 1 is not in \[0, 1\)"):
         plain(WRONG[how](images.astype(np.float64)))
@@ -69,7 +70,7 @@ def test_colours_are_refused_by_the_name_of_the_check(
     plain = keras.saving.load_model(path)
     for batch in [images, images[:1]][: 2 * has_seen_other_shapes]:
         plain.predict(batch, verbose=0)
-    with pytest.raises(Exception, match="needs_grey_images_of_32x32_with_levels_0_to_255"):
+    with pytest.raises(Exception, match="needs_grey_images_with_levels_0_to_255"):
         (plain if is_called else plain.predict)(np.repeat(images, channels, axis=-1))
 
 
@@ -91,13 +92,12 @@ REMEDIES = {
 WRONG_ARRAYS = {
     "colours": ((2, 32, 32, 3), r"PIL\.Image\.convert\('L'\)"),
     "colours and alpha": ((2, 32, 32, 4), "make colours grey"),
-    "larger": ((2, 64, 64, 1), r"cxr_tfds.images.decode\(file_content, 32\)"),
-    "not square": ((2, 32, 16), "resize each"),
-    "a column": ((32,), "resize each"),
+    "too small": ((2, 16, 64, 1), "16 x 64 pixels are too small to show a lung"),
+    "a column": ((32,), r"cxr_tfds\.images\.decode reads a file"),
     "channels first": ((2, 1, 32, 32), r"give np\.moveaxis\(images, 1, -1\), with the ch"),
     "colours first": ((2, 3, 32, 32), r"np\.moveaxis\(images, 1, -1\).*, and make colours grey"),
     "one image in colours": ((32, 32, 3), "make colours grey"),
-    "images last": ((32, 32, 5), r"give np\.moveaxis\(images, -1, 0\)"),
+    "images last": ((32, 32, 5), "32 x 5 pixels are too small"),
     "one image": ((32, 32, 1), r"give images\[None\]"),
     "one image without an axis": ((32, 32), r"give images\[None\]"),
 }
@@ -106,7 +106,7 @@ WRONG_ARRAYS = {
 @pytest.mark.parametrize("how", WRONG)
 def test_the_error_says_how_to_scale_images(model, images, how):
     with pytest.raises(
-        ConfigError, match=rf"grey, \[B, 32, 32, 1\], .*: .*{REMEDIES[how]}"
+        ConfigError, match=rf"grey, \[B, H, W, 1\], .*: .*{REMEDIES[how]}"
     ) as raised:
         model.predict(WRONG[how](images.astype(np.float64)), verbose=0)
     assert "of shape (3, 32, 32, 1) and type" in str(raised.value)
@@ -166,7 +166,7 @@ def test_right_images_are_predicted_and_saved_again(model, images, tmp_path):
     bright = np.maximum(images.astype(np.uint8), 1)
     bright[0, 0, 0, 0] = 255
     for right in (images, images[..., 0], np.zeros_like(images), bright):
-        batch = inputs.images(right, SIZE, SIZE)
+        batch = inputs.images(right)
         np.testing.assert_array_equal(batch[..., 0], right.reshape(-1, SIZE, SIZE))
     expected = model.predict(images, verbose=0)
     alike = (images[..., 0], tf.constant(images), [images], {"image": tf.constant(images)})
@@ -187,11 +187,38 @@ def test_where_nothing_can_fail_the_answer_is_nan(model, images, how):
     assert np.isnan(compiled(wrong)).all()
 
 
-@pytest.mark.parametrize("shape", [(64, 64, 1), (16, 64, 1), (32, 32, 3), (64, 32, 1), (1, 32, 1)])
-def test_other_shapes_are_refused_also_after_tracing_for_any_shape(path, shape):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_colours_are_refused_also_after_tracing_for_any_shape(path, count):
     model = keras.saving.load_model(path)
-    for count in (1, 2, 3):
-        model.predict(np.zeros((count, SIZE, SIZE, 1), np.uint8), verbose=0)
-    for count in (1, 2, 4, 6):
-        with pytest.raises(Exception, match=r"(?i)shape|dim|size"):
-            model.predict(np.ones((count, *shape), np.uint8), verbose=0)
+    for side in (SIZE, 40, 50):
+        model.predict(np.zeros((count, side, SIZE, 1), np.uint8), verbose=0)
+    with pytest.raises(Exception, match=classifier.INPUT_CHECK):
+        model.predict(np.ones((count, 32, 32, 3), np.uint8), verbose=0)
+
+
+SIZES = [(64, 64), (300, 500), (33, 200), (32, 31), (20, 20), (1000, 40)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_images_of_any_size_are_stretched_as_the_data_set_stretches_them(plain, size):
+    large = radiographs.noise(1, 64)[0, ..., 0]
+    image = Image.fromarray(large).resize(size, Image.Resampling.BICUBIC)
+    right = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    stretched = plain.get_layer("stretch")(np.float32(image)[None])[0, ..., 0]
+    # Pillow rounds twice: the columns, and then the rows.
+    np.testing.assert_allclose(stretched, right, atol=1.001)
+    assert abs(np.mean(stretched - right)) < 0.5
+    assert plain.predict(np.asarray(image)[None, ..., None], verbose=0).shape == (1, 2)
+
+
+@pytest.mark.parametrize("level", [0, 1.5, 200, 255])
+def test_a_plain_image_keeps_its_level_in_any_size(plain, level):
+    image = np.full((1, 77, 1234), level, np.float32)
+    np.testing.assert_allclose(plain.get_layer("stretch")(image), level, rtol=1e-5)
+
+
+def test_a_model_of_one_size_as_earlier_versions_saved_says_which(network):
+    old = keras.Model(network.whole.input, network.whole.output)
+    saved.explain_refusals(old)
+    with pytest.raises(ConfigError, match=r"\[B, 32, 32, 1\], .*: resize each, as .*, 32\) does"):
+        old.predict(np.ones((2, 64, 64, 1), np.uint8), verbose=0)

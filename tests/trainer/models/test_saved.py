@@ -43,7 +43,7 @@ def test_plain_keras_loads_it_without_this_package(network, path, images, tmp_pa
     np.testing.assert_allclose(out, network.whole(images), atol=1e-6)
 
 
-CHOICE = {
+FACTS = {
     "class_names": ["NORMAL", "PNEUMONIA"],
     "rule": "sensitivity=0.95",
     "threshold": 0.3125,
@@ -59,13 +59,13 @@ CHOICE = {
 def chosen(network, tmp_path_factory):
     """The file of a model with an operating point."""
     path = tmp_path_factory.mktemp("chosen") / "best.keras"
-    saved.save(network, path, CHOICE)
+    saved.save(network, path, FACTS)
     return path
 
 
 def test_the_operating_point_travels_with_the_model(chosen):
     metadata = json.loads(zipfile.ZipFile(chosen).read("metadata.json"))
-    assert metadata[archive.CHOICE] == archive.choice(chosen) == CHOICE
+    assert metadata[archive.FACTS] == archive.facts(chosen) == FACTS
     assert {"keras_version", "date_saved"} <= metadata.keys()
 
 
@@ -75,15 +75,15 @@ def test_plain_keras_loads_a_model_with_an_operating_point(chosen, network, imag
 
 
 def test_a_model_without_an_operating_point_has_none(path):
-    assert archive.choice(path) is None
+    assert archive.facts(path) is None
     archive.check_model(path)
 
 
 def test_what_validation_left_undecided_is_null(network, tmp_path):
-    undecided = CHOICE | {"threshold": None, "temperature": None}
+    undecided = FACTS | {"threshold": None, "temperature": None}
     saved.save(network, tmp_path / "best.keras", undecided)
     archive.check_model(tmp_path / "best.keras")
-    assert archive.choice(tmp_path / "best.keras") == undecided
+    assert archive.facts(tmp_path / "best.keras") == undecided
 
 
 FORGED_METADATA = {
@@ -97,12 +97,12 @@ FORGED_METADATA = {
         {"trainer": {"class_names": [], "rule": "", "temperature": 1}},
         "its metadata.json lacks trainer.threshold",
     ),
-    "a threshold of text": ({"trainer": CHOICE | {"threshold": "0.5"}}, "has trainer.threshold ="),
-    "a threshold of 5": ({"trainer": CHOICE | {"threshold": 5}}, "which is not from 0 to 2"),
-    "a threshold of NaN": ({"trainer": CHOICE | {"threshold": float("nan")}}, "is not from 0 to 2"),
-    "a temperature of 0": ({"trainer": CHOICE | {"temperature": 0}}, "is not from 0.01 to 100"),
+    "a threshold of text": ({"trainer": FACTS | {"threshold": "0.5"}}, "has trainer.threshold ="),
+    "a threshold of 5": ({"trainer": FACTS | {"threshold": 5}}, "which is not from 0 to 2"),
+    "a threshold of NaN": ({"trainer": FACTS | {"threshold": float("nan")}}, "is not from 0 to 2"),
+    "a temperature of 0": ({"trainer": FACTS | {"temperature": 0}}, "is not from 0.01 to 100"),
     "classes of numbers": (
-        {"trainer": CHOICE | {"class_names": [1]}},
+        {"trainer": FACTS | {"class_names": [1]}},
         r"class_names\[0\] = 1, not",
     ),
 }
@@ -129,6 +129,7 @@ KNOWN_TO_3_13 = {
     "Conv2D": "activation activity_regularizer bias_constraint bias_initializer bias_regularizer "
     "data_format dilation_rate filters groups kernel_constraint kernel_initializer "
     "kernel_regularizer kernel_size padding strides use_bias",
+    "Cumsum": "axis",
     "CustomScaleLayer": "scale",
     "DTypePolicy": "name",
     "Dense": "activation bias_constraint bias_initializer bias_regularizer kernel_constraint "
@@ -159,6 +160,7 @@ KNOWN_TO_3_13 = {
     "Round": "decimals",
     "Sequential": "build_input_shape layers",
     "Squeeze": "axis",
+    "Sum": "axis keepdims",
     "Transpose": "axes",
     "Take": "axis",
     "VarianceScaling": "distribution mode scale seed",

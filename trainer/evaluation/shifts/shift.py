@@ -86,6 +86,7 @@ class Sample:
       features: [N, D] float32 pooled features.
       statistics: [N] for each image statistic.
       patient_id: [N].
+      layouts: [N, L] thumbnails, of `novelty.layouts`; None of a run of an earlier version.
 
     Raises:
       ValueError: The columns differ in length.
@@ -95,10 +96,12 @@ class Sample:
     features: Floats
     statistics: Mapping[str, Floats]
     patient_id: npt.NDArray[Any]
+    layouts: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         """Checks the lengths."""
         columns = {"features": self.features, "patient_id": self.patient_id, **self.statistics}
+        columns |= {} if self.layouts is None else {"layouts": self.layouts}
         for name, column in columns.items():
             if len(column) != len(self):
                 raise ValueError(f"{name} has {len(column)} rows, but scores has {len(self)}.")
@@ -123,7 +126,10 @@ class Sample:
             return self
         rows = np.arange(MAX_ROWS) * len(self) // MAX_ROWS
         statistics = {name: values[rows] for name, values in self.statistics.items()}
-        return Sample(self.scores[rows], self.features[rows], statistics, self.patient_id[rows])
+        layouts = None if self.layouts is None else self.layouts[rows]
+        return Sample(
+            self.scores[rows], self.features[rows], statistics, self.patient_id[rows], layouts
+        )
 
 
 @dataclasses.dataclass(frozen=True)
