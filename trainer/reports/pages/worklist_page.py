@@ -62,7 +62,8 @@ class ListedFile:
       predicted: name of the class at the operating point; None: none.
       flags: keys of `worklist_flags.FLAGS`; others are shown as they are.
       notes: sentences; of an unreadable file, why.
-      novelty: distance to the training data, as a multiple of the threshold; None: not known.
+      novelty: distance to the training data, as a multiple of the threshold: unlike them from 1
+        on; None: not known.
       height: of the original image, in pixels; None: not known.
       width: of the original image, in pixels; None: not known.
     """
@@ -87,10 +88,11 @@ class WorklistSummary:
     Attributes:
       model_dir: the run.
       class_names: in the order of the outputs.
-      positive_class: the class whose probability orders the list.
+      positive_class: the class whose probability orders the list; None: of more than two classes,
+        none is.
       threshold: the operating point: the class is positive where the score is at least this; None:
         the most probable class is predicted.
-      rule: which rule chose the threshold, `sensitivity=0.95`.
+      rule: which rule chose the threshold, `sensitivity=0.95`; None: none did.
       temperature: divides the logits before `calibrated_probability`; None: none fitted.
       files: how many files were given.
       read: how many of them could be read.
@@ -108,9 +110,9 @@ class WorklistSummary:
 
     model_dir: str
     class_names: Sequence[str]
-    positive_class: str
+    positive_class: str | None
     threshold: float | None
-    rule: str
+    rule: str | None
     temperature: float | None
     files: int
     read: int
@@ -194,7 +196,7 @@ def write(
 
 def _head(summary: WorklistSummary) -> dict[str, Any]:
     run = posixpath.basename(summary.model_dir.rstrip("/")) or summary.model_dir
-    positive = _short(summary.positive_class, _LONGEST_CLASS)
+    positive = _short(summary.positive_class or "", _LONGEST_CLASS)
     ordered_by = "score" if summary.temperature is None else "calibrated probability"
     return {
         "title": f"Worklist of {_short(run, _LONGEST_NAME)}",
@@ -338,7 +340,7 @@ def _facts(summary: WorklistSummary) -> dict[str, str]:
     facts = {
         "run": _short(summary.model_dir, _LONGEST_NOTE),
         "classes": ", ".join(_short(name, _LONGEST_CLASS) for name in summary.class_names),
-        "positive class": _short(summary.positive_class, _LONGEST_CLASS) or tables.DASH,
+        "positive class": _short(summary.positive_class or "", _LONGEST_CLASS) or tables.DASH,
         "operating point": "none: the most probable class is predicted"
         if point is None
         else f"{rule}{tables.number(point)}, chosen on validation",

@@ -9,6 +9,7 @@ import html
 import html.parser
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -154,6 +155,18 @@ def test_no_operating_point_and_no_temperature_are_told(tmp_path):
     assert "Ordered by the score of PNEUMONIA, highest first." in plain(page)
     assert "<path" not in section(page, "worklist")
     assert "Calibrated" not in plain(page)
+
+
+def test_of_over_two_classes_none_may_be_positive(tmp_path):
+    row = ListedFile(1, "a.png", score=0.25, predicted="VIRUS")
+    names = ("NORMAL", "BACTERIA", "VIRUS")
+    page = written(
+        tmp_path, [row], class_names=names, positive_class=None, threshold=None, rule=None
+    )
+    assert "positive class –" in plain(page)
+    assert "NORMAL, BACTERIA, VIRUS" in plain(page)
+    assert 'id="positive"' not in page
+    assert "data-positive" not in section(page, "worklist")
 
 
 def test_columns_without_content_are_left_out(tmp_path):
@@ -333,3 +346,9 @@ def test_no_text_is_dropped_where_it_is_short(tmp_path):
         page = written(tmp_path, [ListedFile(1, name, score=0.5)])
         (shown,) = listed(page)
         assert shown == worklist_page.text.visible(name)
+
+
+def test_the_documentation_explains_each_flag():
+    page = (Path(__file__).parents[4] / "docs" / "predicting.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", page.partition("## Flags")[2], re.MULTILINE)
+    assert rows == list(worklist_flags.FLAGS)
