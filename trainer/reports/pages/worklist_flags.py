@@ -40,27 +40,28 @@ FLAGS = {
     "not_chest": FlagMeaning(
         "Not a chest X-ray",
         "grave",
-        "It looks like another part of the body, or like no radiograph at all.",
+        "Its DICOM tags name another part of the body, or another kind of examination.",
         "Ignore its score. Check how the file came to be among the others.",
     ),
     "unlike_training_data": FlagMeaning(
         "Unlike the training data",
         "caution",
-        "The model sees in it what it seldom saw in training: its distance is above 1, the "
-        "threshold.",
+        "It is farther from the images that the model was validated on than nearly all of these "
+        "are from one another: its distance is 1 or more. A few in a hundred ordinary images have "
+        "this flag too.",
         "Don't rely on its score. Where many files have this flag, the model does not know their "
         "source: evaluate it on labelled images of that source first.",
     ),
     "inverted": FlagMeaning(
         "Inverted",
         "caution",
-        "Black and white seem to be swapped.",
+        "Black and white seem to be swapped: its negative is like the training data.",
         "Ignore its score. Export the image as a viewer displays it, and predict it again.",
     ),
     "lateral": FlagMeaning(
         "Lateral view",
         "caution",
-        "It looks like a view from the side. The model is for frontal views.",
+        "Its DICOM tags say that it is a view from the side. The model is for frontal views.",
         "Ignore its score. Predict the frontal image of the same examination.",
     ),
     "duplicate": FlagMeaning(

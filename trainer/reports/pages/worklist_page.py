@@ -14,6 +14,7 @@ import dataclasses
 import io
 import math
 import posixpath
+import re
 from typing import TYPE_CHECKING, Any
 
 import markupsafe
@@ -61,7 +62,8 @@ class ListedFile:
       predicted: name of the class at the operating point; None: none.
       flags: keys of `worklist_flags.FLAGS`; others are shown as they are.
       notes: sentences; of an unreadable file, why.
-      novelty: distance to the training data, as a multiple of the threshold; None: not known.
+      novelty: distance to the training data, as a multiple of the threshold: unlike them from 1
+        on; None: not known.
       height: of the original image, in pixels; None: not known.
       width: of the original image, in pixels; None: not known.
     """
@@ -86,10 +88,11 @@ class WorklistSummary:
     Attributes:
       model_dir: the run.
       class_names: in the order of the outputs.
-      positive_class: the class whose probability orders the list.
+      positive_class: the class whose probability orders the list; None: of more than two classes,
+        none is.
       threshold: the operating point: the class is positive where the score is at least this; None:
         the most probable class is predicted.
-      rule: which rule chose the threshold, `sensitivity=0.95`.
+      rule: which rule chose the threshold, `sensitivity=0.95`; None: none did.
       temperature: divides the logits before `calibrated_probability`; None: none fitted.
       files: how many files were given.
       read: how many of them could be read.
@@ -107,9 +110,9 @@ class WorklistSummary:
 
     model_dir: str
     class_names: Sequence[str]
-    positive_class: str
+    positive_class: str | None
     threshold: float | None
-    rule: str
+    rule: str | None
     temperature: float | None
     files: int
     read: int
@@ -172,6 +175,7 @@ def write(
     seen = [row.rank for row in read if row.rank in pictures][:MAX_PICTURES]
     chosen = {rank: pictures[rank] for rank in seen}
     listed = [_describe(row, summary, chosen.get(row.rank)) for row in read]
+    legend = _legend(summary)
     context = {
         "styles": ("worklist.css",),
         **_head(summary),
@@ -182,7 +186,8 @@ def write(
         "choices": _choices(listed),
         "unread": [_describe(row, summary, None) for row in failed],
         "unread_caption": _extent(len(failed), summary.unreadable, "unreadable", summary),
-        "legend": _legend(summary),
+        "flagged": [flag for flag in legend if flag["count"] and flag["key"] != UNREADABLE],
+        "legend": legend,
         "facts_of": _facts(summary),
         "command": summary.command,
     }
@@ -191,12 +196,12 @@ def write(
 
 def _head(summary: WorklistSummary) -> dict[str, Any]:
     run = posixpath.basename(summary.model_dir.rstrip("/")) or summary.model_dir
-    positive = _short(summary.positive_class, _LONGEST_CLASS)
+    positive = _short(summary.positive_class or "", _LONGEST_CLASS)
     ordered_by = "score" if summary.temperature is None else "calibrated probability"
     return {
         "title": f"Worklist of {_short(run, _LONGEST_NAME)}",
         "subtitle": " · ".join(filter(None, (summary.date, _files(summary.files)))),
-        "warnings": summary.warnings,
+        "warnings": [_short(warning, _LONGEST_NOTE) for warning in summary.warnings],
         "nothing": _nothing(summary),
         "cards": _cards(summary, positive),
         "positive": positive,
@@ -257,10 +262,10 @@ def _describe(
     has_size = row.height is not None and row.width is not None
     return {
         "rank": tables.count(row.rank),
-        "file": _short(row.file, _LONGEST_NAME),
+        "file": _breakable(_short(row.file, _LONGEST_NAME)),
         "size": f"{row.width} × {row.height} px" if has_size else "",
         "flags": flags,
-        "keys": " ".join(flag["key"] for flag in flags),
+        "names_of_flags": " ".join(flag["key"] for flag in flags),
         "gravity": min((flag["gravity"] for flag in flags), key=GRAVITIES.index, default=""),
         "notes": notes,
         "remarks": bool(flags or notes),
@@ -316,6 +321,7 @@ def _legend(summary: WorklistSummary) -> list[dict[str, Any]]:
     counts = {UNREADABLE: summary.unreadable, **summary.flagged}
     return [
         {
+            "key": key,
             "label": flag.label,
             "gravity": flag.gravity,
             "meaning": flag.meaning,
@@ -332,9 +338,9 @@ def _facts(summary: WorklistSummary) -> dict[str, str]:
     point, temperature = summary.threshold, summary.temperature
     rule = f"{summary.rule}: " if summary.rule else ""
     facts = {
-        "run": summary.model_dir,
-        "classes": ", ".join(summary.class_names),
-        "positive class": summary.positive_class or tables.DASH,
+        "run": _short(summary.model_dir, _LONGEST_NOTE),
+        "classes": ", ".join(_short(name, _LONGEST_CLASS) for name in summary.class_names),
+        "positive class": _short(summary.positive_class or "", _LONGEST_CLASS) or tables.DASH,
         "operating point": "none: the most probable class is predicted"
         if point is None
         else f"{rule}{tables.number(point)}, chosen on validation",
@@ -352,6 +358,11 @@ def _short(words: str, longest: int) -> str:
         kept = (longest - 1) // 2
         words = f"{words[:kept]}…{words[-kept:]}"
     return text.visible(words)
+
+
+def _breakable(name: str) -> markupsafe.Markup:
+    """Returns a name, escaped, that a narrow column breaks where a reader would."""
+    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[/_])(?=.)", name))
 
 
 def _image(pixels: npt.NDArray[np.uint8], row: ListedFile) -> dict[str, Any]:

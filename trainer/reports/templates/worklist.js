@@ -1,3 +1,7 @@
+// Images load as they come into view, and once the page stands the rest: print shows all of them.
+addEventListener("load", () => setTimeout(() => {
+  for (const image of document.querySelectorAll("img[loading=lazy]")) image.loading = "eager";
+}));
 {
   const panel = document.getElementById("filters");
   if (panel) {
