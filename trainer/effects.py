@@ -90,7 +90,7 @@ NEEDS = {
     ),
     "runs": dataclasses.replace(_COMPARED, idle=("",)),
     "images": Need(
-        "--mode=predict, explain or evaluate", lambda v: v["mode"] in _OF_IMAGES, ("mode",), ("",),
+        "--mode=predict, explain or evaluate", lambda v: v["mode"].split()[0] in _OF_IMAGES, ("mode",), ("",),
     ),
     "output_dir": Need(
         "--mode=predict, explain or export", lambda v: v["mode"] in (*_OF_FILES, "export"),
@@ -126,12 +126,17 @@ _UPDATES = (
 _EVALUATION = ("operating_point", "judge_by", "prevalence", "prior_correction")
 COMPARED_RUNS = "compare --runs"
 """--mode=compare as a mode of its own where it compares finished runs: it trains nothing."""
+EVALUATED_IMAGES = "evaluate --images"
+"""--mode=evaluate as a mode of its own where it evaluates no data set."""
 _USED = {
     "evaluate": {
         *_DEVICES, *_HOSTS, "dataset", "manual_dir", "data_dir", "stage_data", "staging_dir",
         "batch_size", "data_service", "model_dir", *_EVALUATION,
     },
     "predict": {*_DEVICES, "batch_size", "staging_dir", "model_dir", "images", "output_dir"},
+    EVALUATED_IMAGES: {
+        *_DEVICES, "batch_size", "staging_dir", "model_dir", "images", *_EVALUATION,
+    },
     COMPARED_RUNS: {"runs", "model_dir", "staging_dir"},
     "selfcheck": {*_DEVICES, *_HOSTS, *_LAYERS, *_UPDATES},
     "tpu_check": {

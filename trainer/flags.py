@@ -182,7 +182,7 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     given = _parse([*_option_names(), "model_dir"], argv, others=("mode",))
     mode = MODES[_FLAGS["mode"].value]
     config = _config_of_run(mode, given) if mode.needs_run else _config_of(given)
-    name = effects.COMPARED_RUNS if mode.name == "compare" and config.comparison.runs else mode.name
+    name = _mode_of_effects(mode, config)
     notes = (*usage.repeated(_FLAGS), *check_effects(given, config, name))
     if mode.name == "compare":
         planned_runs.check(
@@ -193,6 +193,15 @@ def parse(argv: Sequence[str]) -> TrainerCommand:
     elif not mode.needs_run:
         unfreezing.check(config.model)
     return TrainerCommand(mode, config, _verbosity(), notes)
+
+
+def _mode_of_effects(mode: Mode, config: config_lib.Config) -> str:
+    """Returns the mode by which options are used; some modes have two ways to work."""
+    if mode.name == "compare" and config.comparison.runs:
+        return effects.COMPARED_RUNS
+    if mode.name == "evaluate" and config.inference.images:
+        return effects.EVALUATED_IMAGES
+    return mode.name
 
 
 def check_effects(

@@ -52,7 +52,8 @@ def first_line(mode: str, config: Config) -> str:
         what = "" if mode == "export" else f"{config.inference.images} with "
         return f"{mode}: {what}{config.model_dir}; {LOADING}"
     if mode == "evaluate":
-        return f"evaluate: {config.model_dir} on {config.data.dataset}; {LOADING}"
+        on = config.inference.images or config.data.dataset
+        return f"evaluate: {config.model_dir} on {on}; {LOADING}"
     return f"{mode}: {config.model.backbone}; {LOADING}"
 
 
@@ -104,11 +105,12 @@ def check(mode: str, config: Config) -> None:
     if config.runtime.strategy == "multi_worker":
         cluster.require()
     trains_several = mode == "compare" and bool(config.comparison.backbones)
-    if mode in (*TRAINING, "evaluate") or trains_several:
+    evaluates_images = mode == "evaluate" and bool(config.inference.images)
+    if (mode in (*TRAINING, "evaluate") or trains_several) and not evaluates_images:
         _check_data(config.data)
     if mode in TRAINING:
         _check_weights(config.model, config.model_dir)
-    if mode in INFERENCE:
+    if mode in INFERENCE or evaluates_images:
         _check_inference(mode, config)
     if trains_several:
         _check_comparison(config)
@@ -205,7 +207,8 @@ def _check_inference(mode: str, config: Config) -> None:
         )
     if mode != "export":
         sources.expand(sources.split(config.inference.images))
-    if not config.inference.output_dir and locations.is_url(config.model_dir):
+    is_named = bool(config.inference.output_dir) or mode == "evaluate"
+    if not is_named and locations.is_url(config.model_dir):
         raise ConfigError(
             f"the run is in a bucket ({config.model_dir}): name a local folder as --output_dir."
         )

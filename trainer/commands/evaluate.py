@@ -1,6 +1,7 @@
-"""`--mode=evaluate`: evaluates the model of a finished run on any data set.
+"""`--mode=evaluate`: evaluates the model of a finished run on any data set, or on labelled images.
 
 evaluation = evaluate.evaluate("runs/a", dataset="official")
+evaluation = evaluate.evaluate("runs/a", images="labels.csv")
 evaluation.guard_fired        # the model must not be used
 """
 
@@ -20,7 +21,8 @@ from trainer.data import opening
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
-from trainer.models import classifier, footprint, saved
+from trainer.inference import labelled, sources
+from trainer.models import archive, classifier, footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
@@ -29,11 +31,13 @@ from trainer.training import outputs, shift_samples
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Iterator
 
     import numpy as np
 
     from trainer.config import Config
     from trainer.data.pipeline import Data
+    from trainer.models.archive import ModelFacts
     from trainer.training.outputs import OutputReader, Outputs
 
 
@@ -42,6 +46,8 @@ def evaluate(run: Run | str | pathlib.Path, **options: Any) -> Evaluation:
 
         evaluation = trainer.evaluate("runs/a", dataset="official", manual_dir="archive")
         print(evaluation)
+
+        trainer.evaluate("runs/a", images="labels.csv")       # columns file, label, patient_id
 
     The files of the evaluation go to a subfolder of the run directory, named after the data.
 
@@ -74,23 +80,23 @@ def _evaluate(config: Config) -> Evaluation:
     context = runtime.build(config.runtime)
     for line in context.unused:
         console.say(line)
-    with run_directory.restore(config, is_chief=context.is_chief) as directory:
+    with (
+        run_directory.restore(config, is_chief=context.is_chief) as directory,
+        contextlib.ExitStack() as stack,
+    ):
         finished = trained.require_finished(directory)
         config = with_batch_size(config, finished.config.data.batch_size, context)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         side = classifier.side_of(model)
-        is_given = config.data.manual_dir != finished.config.data.manual_dir
-        data = opening.load(config.data, side, compares_archive=is_given and context.is_chief)
+        data = stack.enter_context(_opened(config, finished, side, context))
         data.require_column(config.evaluation.judge_by)
         data.require_image_shape((side, side, 1))
         data.require_classes(model.output.shape[-1])
         if context.device == "CPU":
             batch_size = config.data.batch_size // context.num_workers
             footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
-        folder = directory.folder(
-            f"{evaluated.ELSEWHERE}{config.data.dataset}_{data.fingerprint[:8]}"
-        )
+        folder = directory.folder(f"{evaluated.ELSEWHERE}{data.name}_{data.fingerprint[:8]}")
         trained.require_readable(finished)
         validation = _validation_of(finished, model) if context.is_chief else None
         with data.reading():
@@ -109,6 +115,34 @@ def _evaluate(config: Config) -> Evaluation:
             if context.is_chief:
                 evaluated.save(evaluation, data)
             return evaluation
+
+
+@contextlib.contextmanager
+def _opened(config: Config, finished: Run, side: int, context: runtime.Context) -> Iterator[Data]:
+    """Yields the data set of the options, or one of the labelled images that they name."""
+    if config.inference.images:
+        paths, facts = sources.split(config.inference.images), facts_of_model(finished)
+        with labelled.packed(paths, facts["class_names"], side, config.data) as data:
+            yield data
+        return
+    is_given = config.data.manual_dir != finished.config.data.manual_dir
+    yield opening.load(config.data, side, compares_archive=is_given and context.is_chief)
+
+
+def facts_of_model(run: Run) -> ModelFacts:
+    """Returns what the model of a run says of itself.
+
+    Raises:
+      RunError: when it was saved by a version that did not say what its classes are.
+    """
+    facts = archive.facts(run.directory.best_model)
+    if facts is None:
+        raise RunError(
+            f"{run.directory.best_model} does not say what its classes are, as it was saved by an "
+            "earlier version; run the command that trained it again: nothing is trained, and the "
+            "model is saved anew."
+        )
+    return facts
 
 
 def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:

@@ -23,7 +23,6 @@ from trainer.errors import ConfigError, RunError
 from trainer.inference import prediction, scoring, sources, thumbnails, worklist
 from trainer.inference.prediction import Judge
 from trainer.inference.worklist import Journal, Worklist
-from trainer.models import archive
 from trainer.reports.pages import worklist_page
 from trainer.runs import run_directory, trained, validation_sample
 from trainer.runs.trained import Run
@@ -117,13 +116,7 @@ def judge_of(run: Run) -> Judge:
     Raises:
       RunError: when the model was saved by a version that did not say what its classes are.
     """
-    facts = archive.facts(run.directory.best_model)
-    if facts is None:
-        raise RunError(
-            f"{run.directory.best_model} does not say what its classes are, as it was saved by an "
-            "earlier version; run the command that trained it again: nothing is trained, and the "
-            "model is saved anew."
-        )
+    facts = evaluate.facts_of_model(run)
     reference = validation_sample.load_reference(run.directory.path)
     if reference is None:
         console.say(

@@ -92,6 +92,11 @@ class Data:
             return of_archive
         return hashlib.sha256(f"{of_archive} {written}".encode()).hexdigest()[: len(of_archive)]
 
+    @property
+    def name(self) -> str:
+        """The config of the data set; of labelled images, that they are images."""
+        return str(self.builder.info.config_name or self.builder.info.name)
+
     def card(self) -> dict[str, Any]:
         """Returns the description of the data that reports contain."""
         return {"name": self.builder.info.full_name, **self.metadata}

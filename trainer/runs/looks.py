@@ -71,7 +71,7 @@ def record(directory: RunDirectory, look: Look, data: Data) -> list[LookRow]:
     row: LookRow = {
         "date": str(look.facts["date"]),
         "mode": look.mode,
-        "dataset": data.config.dataset,
+        "dataset": data.name,
         "fingerprint": data.fingerprint,
         "settings": dataclasses.asdict(look.options),
     }
