@@ -103,20 +103,28 @@ def decode(data: bytes, options: Mapping[str, Any]) -> tuple[NDArray[np.integer]
 @contextlib.contextmanager
 def _child() -> Iterator[_Child]:
     """Gives a child to one thread at a time: there are as many as threads that decode at once."""
-    try:
-        child = _idle.get_nowait()
-    except queue.Empty:
-        child = _Child()
+    child = _idle_or_new()
     try:
         yield child
+    except DecodingError:
+        raise
     except BaseException:
         # Interrupted halfway, its answer would be taken for that of the next image.
-        if not isinstance(sys.exc_info()[1], DecodingError):
-            child.close()
+        child.close()
         raise
     finally:
         if child.is_alive:
             _idle.put(child)
+
+
+def _idle_or_new() -> _Child:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            child = _idle.get_nowait()
+            if child.is_alive:
+                return child
+            child.close()
+    return _Child()
 
 
 @atexit.register

@@ -10,7 +10,7 @@ from typing import Any
 import gdcm
 import numpy as np
 import pydicom
-from pydicom import dataset, uid
+from pydicom import config, dataset, uid
 
 SYNTAXES = {
     "RLE": gdcm.TransferSyntax.RLELossless,
@@ -55,11 +55,12 @@ def file(pixels: np.ndarray, bits: int = 8, *, is_signed: bool = False, **tags: 
     is_big = written.file_meta.TransferSyntaxUID == uid.ExplicitVRBigEndian
     stored = pixels.astype(f"{'>' if is_big else '<'}{sign}{allocated // 8}").tobytes()
     written.PixelData = stored + bytes(len(stored) % 2)
-    for name, value in tags.items():
-        if value is None:
-            delattr(written, name)
-        else:
-            setattr(written, name, value)
+    with config.disable_value_validation():
+        for name, value in tags.items():
+            if value is None:
+                delattr(written, name)
+            else:
+                setattr(written, name, value)
     if "PixelData" in written:
         written["PixelData"].VR = "OB" if allocated == 8 else "OW"
     return saved(written)

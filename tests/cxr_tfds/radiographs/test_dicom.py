@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import pathlib
+import queue
 import random
 import subprocess
 import sys
@@ -476,10 +477,27 @@ def test_an_image_that_ends_the_decoder_costs_nothing_but_itself(
     assert off(dicom.load(data), dicom.load(plain).pixels) == 0
 
 
-def test_an_image_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_takes_too_long_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = dicom_files.compressed(dicom_files.file(dicom_files.levels(12), 12), "JPEG lossless")
-    monkeypatch.setattr(isolated, "TIMEOUT_S", 0.0)
+    script = tmp_path / "slow.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(isolated, "_SCRIPT", script)
+    monkeypatch.setattr(isolated, "_idle", queue.SimpleQueue())
+    monkeypatch.setattr(isolated, "TIMEOUT_S", 0.1)
     assert "are damaged" in refusal(data)
+
+
+def test_a_decoder_that_ended_between_two_images_is_replaced() -> None:
+    plain = dicom_files.file(dicom_files.levels(12), 12)
+    data = dicom_files.compressed(plain, "JPEG lossless")
+    dicom.load(data)
+    children = [isolated._idle.get_nowait() for _ in range(isolated._idle.qsize())]
+    for child in children:
+        child.close()
+        isolated._idle.put(child)
+    assert off(dicom.load(data), dicom.load(plain).pixels) == 0
 
 
 def test_without_the_extra_the_way_to_it_is_named() -> None:
