@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIMEOUT_S: Final = 60.0
-"""For one image. The largest radiographs take 2 s."""
+"""For one image. 4 megapixels take half a second."""
 _SCRIPT: Final = pathlib.Path(__file__).with_name("isolated_child.py")
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 import pathlib
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gdcm
 import numpy as np
 import pydicom
 from pydicom import config, dataset, uid
+
+from cxr_tfds import file_formats
+from cxr_tfds.radiographs import dicom
+
+if TYPE_CHECKING:
+    from cxr_tfds.radiographs.dicom import Picture
 
 SYNTAXES = {
     "RLE": gdcm.TransferSyntax.RLELossless,
@@ -57,13 +63,18 @@ def file(pixels: np.ndarray, bits: int = 8, *, is_signed: bool = False, **tags: 
     written.PixelData = stored + bytes(len(stored) % 2)
     with config.disable_value_validation():
         for name, value in tags.items():
-            if value is None:
-                delattr(written, name)
-            else:
-                setattr(written, name, value)
+            set_tag(written, name, value)
     if "PixelData" in written:
         written["PixelData"].VR = "OB" if allocated == 8 else "OW"
     return saved(written)
+
+
+def set_tag(written: dataset.Dataset, name: str, value: Any) -> None:
+    """Sets a tag; a value of None leaves it out."""
+    if value is None:
+        delattr(written, name)
+    else:
+        setattr(written, name, value)
 
 
 def saved(written: dataset.Dataset) -> bytes:
@@ -98,3 +109,24 @@ def table(entries: np.ndarray, bits: int, first: int = 0, *, order: str = "<") -
     item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first & 0xFFFF, bits])
     item.add_new("LUTData", "OW", entries.astype(f"{order}u2").tobytes())
     return item
+
+
+def refusal(data: bytes) -> str:
+    """Why a file is not read; empty if it is."""
+    try:
+        dicom.load(data)
+    except file_formats.ImageError as error:
+        return error.problem
+    return ""
+
+
+def scaled(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    shares = np.clip((levels.astype(float) - low) / (high - low), 0, 1)
+    return np.floor(shares * 255 + 0.5).astype(np.uint8)
+
+
+def off(picture: Picture, expected: np.ndarray) -> int:
+    """The largest difference in grey levels."""
+    assert picture.pixels.shape == expected.shape
+    assert picture.pixels.dtype == np.uint8
+    return int(np.abs(picture.pixels.astype(int) - expected).max())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import pathlib
-import queue
 import random
 import subprocess
 import sys
@@ -13,65 +12,22 @@ import time
 import tracemalloc
 import warnings
 import zlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
 from pydicom import dataset, encaps, uid
 
 from cxr_tfds import file_formats
-from cxr_tfds.radiographs import dicom, isolated
+from cxr_tfds.radiographs import dicom
 from tests.cxr_tfds.radiographs import dicom_files
-
-if TYPE_CHECKING:
-    from cxr_tfds.radiographs.dicom import Picture
+from tests.cxr_tfds.radiographs.dicom_files import off, refusal, scaled
 
 BUNDLED = sorted(
     path
     for path in (pathlib.Path(pydicom.__file__).parent / "data").rglob("*")
     if path.is_file() and path.suffix not in (".py", ".pyc", ".json", ".gz", ".icc", ".dump")
 )
-FULL_RANGE = "no window: the whole range of {} bits"
-
-
-def refusal(data: bytes) -> str:
-    """Why a file is not read; empty if it is."""
-    try:
-        dicom.load(data)
-    except file_formats.ImageError as error:
-        return error.problem
-    return ""
-
-
-def scaled(levels: np.ndarray, low: float, high: float) -> np.ndarray:
-    shares = np.clip((levels.astype(float) - low) / (high - low), 0, 1)
-    return np.floor(shares * 255 + 0.5).astype(np.uint8)
-
-
-def off(picture: Picture, expected: np.ndarray) -> int:
-    """The largest difference in grey levels."""
-    assert picture.pixels.shape == expected.shape
-    assert picture.pixels.dtype == np.uint8
-    return int(np.abs(picture.pixels.astype(int) - expected).max())
-
-
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-def test_without_a_window_the_whole_range_is_shown(kind: str, bits: int) -> None:
-    levels = dicom_files.levels(bits) // 2
-    picture = dicom.load(dicom_files.file(levels, bits, PhotometricInterpretation=kind))
-    expected = scaled(levels, 0, 2**bits - 1)
-    assert off(picture, 255 - expected if kind == "MONOCHROME1" else expected) == 0
-    assert picture.notes == (FULL_RANGE.format(bits),)
-
-
-@pytest.mark.parametrize("bits", [8, 12, 16])
-def test_signed_values_are_shown_from_the_lowest(bits: int) -> None:
-    levels = dicom_files.levels(bits).astype(np.int32) - 2 ** (bits - 1)
-    picture = dicom.load(dicom_files.file(levels, bits, is_signed=True))
-    assert off(picture, scaled(levels + 2 ** (bits - 1), 0, 2**bits - 1)) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,15 +49,12 @@ def test_every_plain_syntax_gives_the_same_pixels(syntax: uid.UID, bits: int) ->
     assert off(picture, scaled(shown, 0, 4095)) == 0
 
 
-@pytest.mark.parametrize("name", sorted(dicom_files.SYNTAXES))
-@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("name", sorted({*dicom_files.SYNTAXES} - {"JPEG baseline"}))
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_compressed_pixels_are_those_before(name: str, bits: int) -> None:
-    if name == "JPEG baseline" and bits > 8:
-        pytest.skip("JPEG baseline has 8 bits")
     plain = dicom_files.file(dicom_files.levels(bits), bits)
     twin = dicom.load(plain).pixels
-    allowed = 12 if name == "JPEG baseline" else 0  # The lossy one.
-    assert off(dicom.load(dicom_files.compressed(plain, name)), twin) <= allowed
+    assert off(dicom.load(dicom_files.compressed(plain, name)), twin) == 0
 
 
 def test_jpeg_baseline_gives_the_pixels_of_the_jpeg_file() -> None:
@@ -121,154 +74,6 @@ def test_signed_compressed_pixels_are_those_before(name: str) -> None:
 
 def _dataset(data: bytes) -> dataset.Dataset:
     return pydicom.dcmread(pydicom.filebase.DicomBytesIO(data))
-
-
-@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_window_is_linear_between_its_ends(kind: str) -> None:
-    levels = dicom_files.levels(12)
-    data = dicom_files.file(
-        levels, 12, PhotometricInterpretation=kind, WindowCenter=2048, WindowWidth=1001
-    )
-    expected = scaled(levels, 2047.5 - 500, 2047.5 + 500)
-    picture = dicom.load(data)
-    assert off(picture, 255 - expected if kind == "MONOCHROME1" else expected) == 0
-    assert picture.notes == ()
-
-
-def test_an_exact_window_has_no_half_level() -> None:
-    levels = dicom_files.levels(12)
-    window = {"WindowCenter": 2048, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"}
-    assert off(dicom.load(dicom_files.file(levels, 12, **window)), scaled(levels, 1548, 2548)) <= 1
-
-
-def test_a_sigmoid_window_follows_the_standard() -> None:
-    levels = dicom_files.levels(12)
-    window = {"WindowCenter": 2048, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"}
-    shares = 1 / (1 + np.exp(-4 * (levels.astype(float) - 2048) / 1000))
-    assert off(dicom.load(dicom_files.file(levels, 12, **window)), scaled(shares, 0, 1)) == 0
-
-
-def test_a_window_of_width_one_is_a_threshold() -> None:
-    levels = dicom_files.levels(12)
-    picture = dicom.load(dicom_files.file(levels, 12, WindowCenter=2048, WindowWidth=1))
-    np.testing.assert_array_equal(picture.pixels == 255, levels >= 2048)
-
-
-def test_the_first_of_several_windows_is_taken_and_told() -> None:
-    levels = dicom_files.levels(12)
-    several = dicom_files.file(levels, 12, WindowCenter=[2048, 1], WindowWidth=[1001, 9])
-    one = dicom_files.file(levels, 12, WindowCenter=2048, WindowWidth=1001)
-    picture = dicom.load(several)
-    assert off(picture, dicom.load(one).pixels) == 0
-    assert picture.notes == ("the first of 2 windows",)
-
-
-@pytest.mark.parametrize(("centre", "width"), [(2048, 0), (2048, -5), (2048, 0.5)])
-def test_a_window_that_cannot_be_is_left_out_and_told(centre: float, width: float) -> None:
-    levels = dicom_files.levels(12)
-    picture = dicom.load(dicom_files.file(levels, 12, WindowCenter=centre, WindowWidth=width))
-    assert picture.notes == (
-        f"a window of width {width:g} at 2048 can't be; left out",
-        FULL_RANGE.format(12),
-    )
-
-
-def test_a_window_is_of_rescaled_values() -> None:
-    levels = dicom_files.levels(12)
-    rescale = {"RescaleSlope": "0.5", "RescaleIntercept": "-100"}
-    data = dicom_files.file(levels, 12, WindowCenter=900, WindowWidth=1001, **rescale)
-    assert off(dicom.load(data), scaled(levels * 0.5 - 100, 399.5, 1399.5)) <= 1
-
-
-def test_a_negative_slope_turns_the_range_around() -> None:
-    levels = dicom_files.levels(12)
-    picture = dicom.load(dicom_files.file(levels, 12, RescaleSlope="-1", RescaleIntercept="4095"))
-    assert off(picture, scaled(4095 - levels.astype(int), 0, 4095)) == 0
-
-
-@pytest.mark.parametrize("slope", ["0", "1e308"])
-def test_a_slope_that_cannot_be_is_left_out_and_told(slope: str) -> None:
-    levels = dicom_files.levels(12)
-    picture = dicom.load(dicom_files.file(levels, 12, RescaleSlope=slope, RescaleIntercept="0"))
-    assert off(picture, scaled(levels, 0, 4095)) == 0
-    assert "can't be; left out" in picture.notes[0]
-
-
-@pytest.mark.parametrize("name", ["VOILUTSequence", "ModalityLUTSequence"])
-@pytest.mark.parametrize(("entries", "first"), [(4096, 0), (1000, 500), (65536, 0)])
-def test_a_table_is_looked_up(name: str, entries: int, first: int) -> None:
-    levels = dicom_files.levels(12)
-    curve = (np.sqrt(np.linspace(0, 1, entries)) * 1023).astype(np.uint16)
-    data = dicom_files.file(levels, 12, **{name: [dicom_files.table(curve, 10, first)]})
-    looked_up = curve[np.clip(levels.astype(int) - first, 0, entries - 1)]
-    assert off(dicom.load(data), scaled(looked_up, 0, 1023)) == 0
-
-
-def test_a_table_of_signed_values_begins_below_zero() -> None:
-    levels = dicom_files.levels(12).astype(np.int32) - 2048
-    curve = (np.sqrt(np.linspace(0, 1, 4096)) * 4095).astype(np.uint16)
-    lut = dicom_files.table(curve, 12, first=-2048)
-    picture = dicom.load(dicom_files.file(levels, 12, is_signed=True, VOILUTSequence=[lut]))
-    assert off(picture, scaled(curve[levels + 2048], 0, 4095)) == 0
-
-
-def test_a_table_goes_before_a_window() -> None:
-    levels = dicom_files.levels(12)
-    lut = dicom_files.table(np.arange(4096)[::-1], 12)
-    data = dicom_files.file(levels, 12, VOILUTSequence=[lut], WindowCenter=9, WindowWidth=9)
-    assert off(dicom.load(data), scaled(4095 - levels.astype(int), 0, 4095)) == 0
-
-
-def test_a_table_that_is_too_short_is_refused() -> None:
-    lut = dicom_files.table(np.arange(4096), 12)
-    lut.LUTData = lut.LUTData[:5000]
-    data = dicom_files.file(dicom_files.levels(12), 12, VOILUTSequence=[lut])
-    assert refusal(data) == "has a damaged lookup table (2,500 of 4,096 entries)"
-
-
-def test_colour_becomes_luma() -> None:
-    rgb = np.stack([dicom_files.levels(8, seed=seed) for seed in range(3)], -1).astype(np.uint8)
-    picture = dicom.load(dicom_files.file(rgb))
-    assert off(picture, np.asarray(Image.fromarray(rgb).convert("L"))) == 0
-    assert picture.notes == ("colour, read as luma (ITU-R 601)",)
-
-
-def test_deep_colour_becomes_luma() -> None:
-    rgb = np.stack([dicom_files.levels(12, seed=seed) for seed in range(3)], -1)
-    expected = np.asarray(Image.fromarray(scaled(rgb, 0, 4095)).convert("L"))
-    assert off(dicom.load(dicom_files.file(rgb, 12)), expected) == 0
-
-
-def test_luma_and_chroma_become_luma() -> None:
-    ycc = np.full((48, 64, 3), 128, np.uint8)
-    ycc[..., 0] = dicom_files.levels(8)
-    data = dicom_files.file(ycc, PhotometricInterpretation="YBR_FULL")
-    assert off(dicom.load(data), ycc[..., 0]) <= 1
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_a_palette_is_looked_up(bits: int) -> None:
-    codes = dicom_files.levels(8)
-    tags: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    entries = (np.arange(256) * (257 if bits == 16 else 1)).astype("<u2" if bits == 16 else "u1")
-    for name in ("Red", "Green", "Blue"):
-        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
-        tags[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
-    assert off(dicom.load(dicom_files.file(codes, **tags)), codes) == 0
-
-
-def test_bits_above_those_used_are_left_out_and_told() -> None:
-    levels = dicom_files.levels(12)
-    picture = dicom.load(dicom_files.file(levels | 0x8000, 12))
-    assert off(picture, scaled(levels, 0, 4095)) == 0
-    assert picture.notes[0] == "bits above the 12 that are used are left out"
-
-
-def test_bits_may_lie_at_the_upper_end() -> None:
-    levels = dicom_files.levels(12)
-    assert (
-        off(dicom.load(dicom_files.file(levels << 4, 12, HighBit=15)), scaled(levels, 0, 4095)) == 0
-    )
 
 
 @pytest.mark.parametrize(
@@ -291,7 +96,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tags: dict[str, object], proble
     data = dicom_files.file(dicom_files.levels(8))
     written = _dataset(data)
     for name, value in tags.items():
-        setattr(written, name, value) if value is not None else delattr(written, name)
+        dicom_files.set_tag(written, name, value)
     assert problem in refusal(dicom_files.saved(written))
 
 
@@ -463,41 +268,6 @@ def test_threads_are_quiet_and_others_keep_their_warnings(
                 warnings.warn("of this thread", UserWarning, stacklevel=1)
         assert all(off(result.result(), dicom.load(data).pixels) == 0 for result in results)
     assert capfd.readouterr() == ("", "")
-
-
-def test_an_image_that_ends_the_decoder_costs_nothing_but_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As GDCM ends it on some damaged files: here by a request that the child can't parse."""
-    plain = dicom_files.file(dicom_files.levels(12), 12)
-    data = dicom_files.compressed(plain, "JPEG lossless")
-    with monkeypatch.context() as patched:
-        patched.setattr(isolated.json, "dumps", lambda _: "no JSON")
-        assert "are damaged" in refusal(data)
-    assert off(dicom.load(data), dicom.load(plain).pixels) == 0
-
-
-def test_an_image_that_takes_too_long_is_refused(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = dicom_files.compressed(dicom_files.file(dicom_files.levels(12), 12), "JPEG lossless")
-    script = tmp_path / "slow.py"
-    script.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(isolated, "_SCRIPT", script)
-    monkeypatch.setattr(isolated, "_idle", queue.SimpleQueue())
-    monkeypatch.setattr(isolated, "TIMEOUT_S", 0.1)
-    assert "are damaged" in refusal(data)
-
-
-def test_a_decoder_that_ended_between_two_images_is_replaced() -> None:
-    plain = dicom_files.file(dicom_files.levels(12), 12)
-    data = dicom_files.compressed(plain, "JPEG lossless")
-    dicom.load(data)
-    children = [isolated._idle.get_nowait() for _ in range(isolated._idle.qsize())]
-    for child in children:
-        child.close()
-        isolated._idle.put(child)
-    assert off(dicom.load(data), dicom.load(plain).pixels) == 0
 
 
 def test_without_the_extra_the_way_to_it_is_named() -> None:
