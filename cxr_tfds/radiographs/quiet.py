@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOGGERS: Final = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils", "PIL")
+_LOGGERS: Final = (
+    *("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils"),
+    *("PIL.Image", "PIL.TiffImagePlugin", "PIL.PngImagePlugin"),
+)
 """A filter holds for the logger that is called, not for those below it."""
 
 
@@ -51,7 +54,7 @@ _IGNORE: Final[Any] = ("ignore", None, Warning, _where_quiet, 0)
 
 @contextlib.contextmanager
 def libraries() -> Iterator[None]:
-    """Drops warnings, and log records of pydicom, while this thread is inside."""
+    """Drops warnings, and log records of pydicom and Pillow, while this thread is inside."""
     _put_in_front()
     _nesting.value += 1
     try:

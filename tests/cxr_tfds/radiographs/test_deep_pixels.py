@@ -192,3 +192,8 @@ def test_only_deep_grey_is_taken_from_the_builders_path() -> None:
     assert not deep_pixels.is_deep(png(np.zeros((40, 40, 3)), RGB))
     assert not deep_pixels.is_deep(b"\xff\xd8\xff")
     assert not deep_pixels.is_deep(b"\x89PNG\r\n\x1a\n")
+
+
+def test_what_pillow_logs_of_a_forged_tiff_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    assert refusal(tiff(dicom_files.levels(12), t277=70)).startswith("cannot be decoded")
+    assert not caplog.records
