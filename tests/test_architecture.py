@@ -36,7 +36,8 @@ LIGHT = [
     "trainer.distribution.peers", "trainer.distribution.local_workers", "trainer.system.sockets",
     "trainer.topologies", "cxr_tfds.source", "cxr_tfds.protocols", "cxr_tfds.phantoms",
     "cxr_tfds.images", "cxr_tfds.audit",
-    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.origin", "cxr_tfds.report_file",
+    "cxr_tfds.configs", "cxr_tfds.file_formats", "cxr_tfds.radiographs.reading", "cxr_tfds.origin",
+    "cxr_tfds.report_file",
     "tuner.__main__", "tuner.flags", "tuner.settings", "tuner.space", "tuner.plan",
 ]  # fmt: skip
 

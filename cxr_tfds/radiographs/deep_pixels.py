@@ -28,8 +28,10 @@ _GREY, _GREY_ALPHA, _RGBA = 0, 4, 6
 _MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _DEPTHS: Final = (10, 12, 14, 16)
 """Bits of detectors, and of a file that uses all it has."""
-_WHITE_IS_ZERO: Final = 0
+_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _MAX_SAMPLE_VALUE: Final = 281
+_SHORT: Final = 3
+"""Type of a TIFF tag's value: 16 bits."""
 
 
 def is_deep(data: bytes) -> bool:
@@ -51,15 +53,15 @@ def load(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """
     if data.startswith(_PNG) and data[25] == _GREY_ALPHA:
         return _load_grey_alpha(data)
+    # Pillow knows deep pixels whose 0 is white in one of the two orders of bytes, and leaves them.
+    data, is_inverted = _with_black_as_zero(data)
     image = file_formats.load(data, deep_modes=_MODES)
     if image.mode not in _MODES:
         return image, ()
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         depth = _of_tiff(image.tag_v2)
-        photometric = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
-        is_inverted = photometric == _WHITE_IS_ZERO
     else:
-        depth, is_inverted = _Depth(16, _of_png(data)), False
+        depth = _Depth(16, _of_png(data))
     levels = np.asarray(images.upright(image))
     transparent = image.info.get("transparency")
     if transparent is not None and (levels == transparent).any():
@@ -74,6 +76,26 @@ class _Depth:
 
     stored: int
     declared: int
+
+
+def _with_black_as_zero(data: bytes) -> tuple[bytes, bool]:
+    """Returns a TIFF of deep pixels with the tag that its 0 is black, and whether it was white."""
+    orders = {b"II*\0": "<", b"MM\0*": ">"}
+    order = orders.get(data[:4])
+    if order is None:
+        return data, False
+    (directory,) = struct.unpack(f"{order}4xI", data[:8].ljust(8, b"\0"))
+    (count,) = struct.unpack(f"{order}H", data[directory : directory + 2].ljust(2, b"\0"))
+    values = {}
+    for at in range(directory + 2, min(directory + 2 + 12 * count, len(data) - 11), 12):
+        tag, kind, number, value = struct.unpack_from(f"{order}HHIH", data, at)
+        if (kind, number) == (_SHORT, 1):
+            values[tag] = value, at + 8
+    bits, _ = values.get(TiffImagePlugin.BITSPERSAMPLE, (1, 0))
+    photometric, at = values.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, (None, 0))
+    if photometric != _WHITE_IS_ZERO or bits <= 8:
+        return data, False
+    return data[:at] + struct.pack(f"{order}H", _BLACK_IS_ZERO) + data[at + 2 :], True
 
 
 def _of_png(data: bytes) -> int:

@@ -38,6 +38,7 @@ _IMPLICIT: Final = re.compile(
     rb"\x08\0[\0\x01\x05\x08\x16]\0[\x02-\x40]\0\0\0[\x20-\x7e\0-\x40]{2}"
 )
 _PIXELS: Final = 0x7FE00010
+_PIXELS_BYTES: Final = b"\xe0\x7f\x10\0"
 _PICTURE: Final = (
     "PixelData", "FloatPixelData", "DoubleFloatPixelData",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
@@ -61,7 +62,7 @@ _OTHERS: Final = (
     ("Presentation State", "a presentation state, which says how to show another file"),
     ("Waveform", "a waveform"),
     ("ECG", "a waveform"),
-    ("Directory", "the index of a medium (DICOMDIR)"),
+    ("Directory", "the index of a medium, a DICOMDIR"),
 )
 """Parts of the names of what has no pixels, and what a reader calls it."""
 
@@ -111,18 +112,11 @@ def _require_extra() -> None:
         import pydicom  # noqa: F401, PLC0415
     except ImportError:
         raise ImageError('is DICOM; to read it, pip install ".[dicom]"') from None
-    try:
-        import gdcm  # noqa: PLC0415
-    except ImportError:
-        return
-    # What it is displeased with it tells stderr, in C++.
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
 
 
 def _load(data: bytes) -> Picture:
     dataset, syntax = _parse(data)
-    _require_picture(dataset, syntax)
+    _require_picture(dataset, is_begun=_PIXELS_BYTES in data)
     tags = dicom_tags.parse(dataset)
     layout = dicom_frames.layout_of(dataset)
     stored = dicom_frames.decode(dataset, layout, syntax)
@@ -182,15 +176,18 @@ def _inflated(data: bytes) -> bytes:
     return inflated
 
 
-def _require_picture(dataset: Any, syntax: Any) -> None:
+def _require_picture(dataset: Any, *, is_begun: bool) -> None:
+    """Raises ImageError unless there are pixels; `is_begun`: whether the file has their tag."""
     if dataset.get("PixelData"):
         return
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise ImageError("has fractional pixels; convert it to 16 bits")
     kind = str(getattr(dataset.get("SOPClassUID"), "name", ""))
+    name = f" ({text.visible(kind)})" if kind else ""
     what = next((what for part, what in _OTHERS if part in kind), None)
     if what:
-        raise ImageError(f"is DICOM, but {what} ({text.visible(kind)}), not an image")
-    if str(syntax).startswith("1.2.840.10008.1.2.4.9") and syntax.endswith(("94", "95")):
-        raise ImageError(f"is DICOM whose pixels are elsewhere ({syntax.name})")
-    raise ImageError("is DICOM without pixels" + (f" ({text.visible(kind)})" if kind else ""))
+        raise ImageError(f"is DICOM, but {what}{name}, not an image")
+    if is_begun:
+        raise ImageError("is truncated: its pixels have no end")
+    is_image = "Image Storage" in kind
+    raise ImageError(f"is DICOM without pixels{name}{'; is it complete?' if is_image else ''}")

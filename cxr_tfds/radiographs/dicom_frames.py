@@ -16,6 +16,7 @@ import numpy as np
 
 from cxr_tfds import file_formats, text
 from cxr_tfds.file_formats import ImageError
+from cxr_tfds.radiographs import isolated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,6 +146,11 @@ def decode(dataset: Any, layout: PixelLayout, syntax: Any) -> NDArray[np.integer
     except NotImplementedError:
         name = syntax.name if syntax.name != syntax else f"the unknown syntax {syntax}"
         raise ImageError(f"is compressed as {text.visible(name)}; {_CONVERT}") from None
+    if not decoder.is_available:
+        # GDCM, of the extra, reads all kinds of JPEG but the newest.
+        is_of_the_extra = syntax in (*_LOSSLESS_JPEG, *_JPEG_LS)
+        way = 'pip install ".[dicom]"' if is_of_the_extra else _CONVERT
+        raise ImageError(f"is compressed as {syntax.name}; {way}")
     if not syntax.is_encapsulated:
         _require_length(data, layout)
     else:
@@ -152,8 +158,6 @@ def decode(dataset: Any, layout: PixelLayout, syntax: Any) -> NDArray[np.integer
         _require_sound(frame, layout, syntax)
         if _is_grey_baseline(frame, layout, syntax):
             return np.asarray(file_formats.load(frame))
-        if not decoder.is_available:
-            raise ImageError(f'is compressed as {syntax.name}; pip install ".[dicom]"')
     return _decoded(decoder, dataset, layout, syntax)
 
 
@@ -176,7 +180,8 @@ def _require_sound(frame: bytes, layout: PixelLayout, syntax: str) -> None:
     if syntax == _RLE:
         _require_rle(frame, layout)
         return
-    if not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+    # An odd length is filled up, with 0 or 255.
+    if not frame.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):
         raise ImageError("is truncated: its compressed pixels have no end")
     if syntax in (_BASELINE, _EXTENDED, *_LOSSLESS_JPEG):
         file_formats.parse_jpeg(frame)
@@ -243,27 +248,54 @@ def _is_grey_baseline(frame: bytes, layout: PixelLayout, syntax: str) -> bool:
 
 
 def _decoded(decoder: Any, dataset: Any, layout: PixelLayout, syntax: Any) -> NDArray[np.integer]:
-    is_grey = layout.samples == 1
-    options: dict[str, Any] = {"index": 0, "raw": is_grey}
-    if not syntax.is_encapsulated:
-        # `dicom_levels` does so, also where the unused bits are the lower ones.
-        options["correct_unused_bits"] = False
-    plugins = sorted(decoder.available_plugins, key=lambda name: name != "pillow")
-    error: Exception | None = None
-    for plugin in plugins if syntax.is_encapsulated else [""]:
-        try:
-            array, made = decoder.as_array(dataset, decoding_plugin=plugin, **options)
-        except file_formats.UNDECODABLE as failure:
-            error = failure
-            continue
-        if not is_grey and made["photometric_interpretation"] != "RGB":
-            kind = text.visible(str(made["photometric_interpretation"]))
-            raise ImageError(f"has pixels of kind {kind}; convert it to MONOCHROME2")
-        return np.asarray(array)
-    raise ImageError(f"cannot be decoded ({_first_line(error)})") from error
+    options: dict[str, Any] = {}
+    try:
+        if not syntax.is_encapsulated:
+            # `dicom_levels` does so, also where the unused bits are the lower ones.
+            options["correct_unused_bits"] = False
+        elif syntax == _RLE:
+            options["decoding_plugin"] = "pydicom"
+        elif _is_for_pillow(decoder, layout, syntax):
+            options["decoding_plugin"] = "pillow"
+        else:
+            array, kind = isolated.decode(dataset.PixelData, _options(dataset, layout, syntax))
+            return _of_kind(array, kind, layout)
+        array, made = decoder.as_array(dataset, index=0, raw=layout.samples == 1, **options)
+        return _of_kind(array, made["photometric_interpretation"], layout)
+    except ImageError:
+        raise
+    except file_formats.UNDECODABLE as error:
+        # A RuntimeError says that no plug-in could do it. What those say is of their own code.
+        is_damaged = syntax.is_encapsulated and isinstance(error, RuntimeError)
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = f"its pixels, compressed as {syntax.name}, are damaged" if is_damaged else said
+        raise ImageError(f"cannot be decoded ({text.visible(reason)})") from error
 
 
-def _first_line(error: object) -> str:
-    """The last line of pydicom's is what the only plug-in said."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return text.visible(lines[-1].strip().rstrip("."))
+def _is_for_pillow(decoder: Any, layout: PixelLayout, syntax: str) -> bool:
+    is_jpeg = syntax in (_BASELINE, _EXTENDED)
+    is_jpeg_2000 = syntax in _JPEG_2000 and (layout.samples == 1 or layout.stored == 8)
+    return (is_jpeg or is_jpeg_2000) and "pillow" in decoder.available_plugins
+
+
+def _options(dataset: Any, layout: PixelLayout, syntax: str) -> dict[str, Any]:
+    return {
+        "syntax": str(syntax),
+        "raw": layout.samples == 1,
+        "rows": layout.height,
+        "columns": layout.width,
+        "number_of_frames": 1,
+        "samples_per_pixel": layout.samples,
+        "bits_allocated": layout.allocated,
+        "bits_stored": layout.stored,
+        "pixel_representation": int(layout.is_signed),
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": _whole(dataset, "PlanarConfiguration", 0),
+        "pixel_keyword": "PixelData",
+    }
+
+
+def _of_kind(array: Any, kind: object, layout: PixelLayout) -> NDArray[np.integer]:
+    if layout.samples == 3 and kind != "RGB":
+        raise ImageError(f"has pixels of kind {text.visible(str(kind))}; convert it to MONOCHROME2")
+    return np.asarray(array)

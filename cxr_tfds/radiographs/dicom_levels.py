@@ -60,7 +60,8 @@ def _codes(
     stored: NDArray[np.integer], layout: PixelLayout, notes: list[str]
 ) -> NDArray[np.integer]:
     """Returns the bits that are used of each sample, as numbers from 0."""
-    unsigned: NDArray[np.integer] = stored.view(f"u{stored.dtype.itemsize}")
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    unsigned: NDArray[np.integer] = native.view(f"u{native.dtype.itemsize}")
     shift = layout.high + 1 - layout.stored
     codes = unsigned >> shift if shift else unsigned
     if layout.stored == 8 * codes.dtype.itemsize:

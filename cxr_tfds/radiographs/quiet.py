@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOGGERS: Final = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils", "PIL")
+_LOGGERS: Final = (
+    *("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils"),
+    *("PIL.Image", "PIL.TiffImagePlugin", "PIL.PngImagePlugin"),
+)
 """A filter holds for the logger that is called, not for those below it."""
 
 
-class _Depth(threading.local):
+class _Nesting(threading.local):
     """How many `libraries` blocks the thread is inside of."""
 
     value = 0
 
 
-_depth = _Depth()
+_nesting = _Nesting()
 
 
 class _WhereQuiet(logging.Filter):
@@ -37,11 +40,11 @@ class _WhereQuiet(logging.Filter):
 
     def match(self, _: str) -> bool:
         """Called by `warnings` for the module that warns."""
-        return _depth.value > 0
+        return _nesting.value > 0
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
         """Called by `logging`."""
-        return _depth.value == 0
+        return _nesting.value == 0
 
 
 _where_quiet = _WhereQuiet()
@@ -51,13 +54,13 @@ _IGNORE: Final[Any] = ("ignore", None, Warning, _where_quiet, 0)
 
 @contextlib.contextmanager
 def libraries() -> Iterator[None]:
-    """Drops warnings, and log records of pydicom, while this thread is inside."""
+    """Drops warnings, and log records of pydicom and Pillow, while this thread is inside."""
     _put_in_front()
-    _depth.value += 1
+    _nesting.value += 1
     try:
         yield
     finally:
-        _depth.value -= 1
+        _nesting.value -= 1
 
 
 def _put_in_front() -> None:

@@ -68,7 +68,7 @@ def looks_like_radiograph(name: str, head: bytes) -> bool:
 
 def is_dicom(data: bytes) -> bool:
     """Whether a file, or its first `HEAD_BYTES`, is read as DICOM."""
-    # What a preamble holds is free, and often it is a header of TIFF: then its window would be lost.
+    # A preamble is free, and often a header of TIFF. Read as TIFF, its window would be lost.
     return not data.startswith(_NOT_DICOM) and dicom.is_dicom(data)
 
 
