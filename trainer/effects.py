@@ -90,7 +90,8 @@ NEEDS = {
     ),
     "runs": dataclasses.replace(_COMPARED, idle=("",)),
     "images": Need(
-        "--mode=predict, explain or evaluate", lambda v: v["mode"].split()[0] in _OF_IMAGES, ("mode",), ("",),
+        "--mode=predict, explain or evaluate", lambda v: v["mode"].split()[0] in _OF_IMAGES,
+        ("mode",), ("",),
     ),
     "output_dir": Need(
         "--mode=predict, explain or export", lambda v: v["mode"] in (*_OF_FILES, "export"),

@@ -306,7 +306,8 @@ class Data:
         features = self.builder.info.features
 
         @tf.function
-        def encoded(serialized: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        def encoded(serialized: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+            del draw
             return features.deserialize_example(serialized, decoders=_ENCODED_IMAGES)["image"]
 
         examples = self._records(split).dataset(rows, np.zeros(len(rows), np.int32))

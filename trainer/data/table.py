@@ -54,8 +54,7 @@ def read(examples: tf.data.Dataset, features: Any) -> Table:
     """
 
     def row(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        hashed = tf.strings.to_hash_bucket_fast(example["image"], np.iinfo(np.int64).max)
-        return {**{name: example[name] for name in _COLUMNS}, "image_hash": hashed}
+        return {**{name: example[name] for name in _COLUMNS}, "image_hash": _hash(example["image"])}
 
     columns = _columns(examples.map(row))
     for name in ("label", "etiology"):
@@ -63,6 +62,15 @@ def read(examples: tf.data.Dataset, features: Any) -> Table:
     strings = {name: _decoded(columns[name]) for name in ("file_name", "patient_id")}
     etiology = np.array(features["etiology"].names)[columns["etiology"]]
     return Table(**{**columns, **strings, "etiology": etiology})
+
+
+def hash_of(image: bytes) -> int:
+    """Returns the hash of an encoded image, as in a table."""
+    return int(_hash(tf.constant(image)))
+
+
+def _hash(image: tf.Tensor) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(image, np.iinfo(np.int64).max)
 
 
 def _columns(rows: tf.data.Dataset) -> dict[str, np.ndarray]:

@@ -4,9 +4,9 @@
         data.table("test").label
 
 The labels come from a CSV list (columns `file` and `label`, optionally `patient_id`, and others to
-group by), or from folders, or folders in a zip, that are named like the classes. The images are read
-as predictions read them, and packed into records in a temporary folder: what evaluates a data set
-then evaluates them, with all of its report.
+group by), or from folders, or folders in a zip, that are named like the classes. The images are
+read as predictions read them, and packed into records in a temporary folder: what evaluates a data
+set then evaluates them, with all of its report.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cxr_tfds import images
+from cxr_tfds import configs, images, source
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
-from trainer.data import pipeline
+from trainer.data import pipeline, table
 from trainer.errors import RunError
 from trainer.inference import sources
 from trainer.system import console, text
@@ -32,6 +34,7 @@ from trainer.system import console, text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from trainer.data.table import Table
     from trainer.inference.sources import Candidate
     from trainer.options import DataOptions
 
@@ -44,12 +47,36 @@ _UNKNOWN: Final = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFile:
-    """A file with what a list or its folder says of it."""
+    """A file with what a list, its folder or its name says of it.
+
+    Attributes:
+      candidate: the file.
+      label: index of its class.
+      patient_id: of the list, or as a name of Kaggle's archive tells, or else the file's name.
+      etiology: likewise; `unknown` where nothing tells it.
+      columns: others of the list, by which examples may be grouped.
+    """
 
     candidate: Candidate
     label: int
     patient_id: str
+    etiology: str
     columns: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData(pipeline.Data):
+    """Labelled images as a data set; knows how a record of the run would hold each of them.
+
+    Attributes:
+      image_hashes: of each image, as in the tables of the data set that the run was trained on.
+    """
+
+    image_hashes: tuple[int, ...] = ()
+
+    def table(self, split: str) -> Table:  # type: ignore[override] -- The other one is cached.
+        """Reads everything but the images; images of the training set are recognised."""
+        return dataclasses.replace(super().table(split), image_hash=np.array(self.image_hashes))
 
 
 @contextlib.contextmanager
@@ -79,11 +106,13 @@ def packed(
         for note in found.notes:
             console.say(note)
         files = label(found.candidates, class_names)
-        builder = _LabelledBuilder(files, class_names, side, folder)
+        record_side = next(row.image_size for row in configs.ROWS if row.name == config.dataset)
+        builder = _LabelledBuilder(files, class_names, side, record_side, folder)
         tfds.disable_progress_bar()
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of the temporary folder.
+            builder.download_and_prepare()
         builder.say_what_is_missing()
-        yield pipeline.Data(builder, config, None)
+        yield LabelledData(builder, config, None, image_hashes=tuple(builder.image_hashes))
 
 
 def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[LabelledFile]:
@@ -107,18 +136,27 @@ def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[L
                 f"({', '.join(class_names)}), or folders that are named like the classes."
             )
         is_numbered |= value not in by_name
-        patient = _named(candidate, PATIENT_COLUMNS) or candidate.name
         number = by_name.get(value, by_number.get(value, 0))
-        found.append(LabelledFile(candidate, number, patient, _others(candidate)))
+        found.append(_file(candidate, number))
     if is_numbered:
         meaning = ", ".join(f"{i} is {name}" for i, name in enumerate(class_names))
         console.say(f"labels are numbers: {meaning}.")
-    if not any(_named(of, PATIENT_COLUMNS) for of in candidates):
+    if all(of.patient_id == of.candidate.name for of in found):
         console.say(
             "patients: no column patient_id, so each image counts as a patient of its own, and "
             "intervals are too narrow if patients have several."
         )
     return found
+
+
+def _file(candidate: Candidate, number: int) -> LabelledFile:
+    patient, others = _named(candidate, PATIENT_COLUMNS), _others(candidate)
+    etiology = others.pop("etiology", None)
+    try:  # Images of Kaggle's archive may be those that the run was trained on.
+        of_name = source.parse_name(pathlib.PurePosixPath(candidate.name).stem)
+    except ValueError:
+        of_name = (_UNKNOWN, candidate.name)
+    return LabelledFile(candidate, number, patient or of_name[1], etiology or of_name[0], others)
 
 
 def _named(candidate: Candidate, names: Sequence[str]) -> str | None:
@@ -139,26 +177,34 @@ def _others(candidate: Candidate) -> dict[str, str]:
     return {name: value for name, value in candidate.columns.items() if name.lower() not in taken}
 
 
-class _LabelledBuilder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+class _LabelledBuilder(  # type: ignore[call-arg]
+    tfds.dataset_builders.AdhocBuilder, skip_registration=True
+):
     """Writes the files that can be read into records."""
 
     def __init__(
-        self, files: Sequence[LabelledFile], class_names: Sequence[str], side: int, folder: str
+        self,
+        files: Sequence[LabelledFile],
+        class_names: Sequence[str],
+        side: int,
+        record_side: int | None,
+        folder: str,
     ) -> None:
-        self._files, self._class_names, self._side = files, class_names, side
+        self._files, self._class_names = files, class_names
+        self._side, self._record_side = side, record_side
         self._unreadable: list[str] = []
-        columns = {name for file in files for name in file.columns} - {"etiology"}
+        self.image_hashes: list[int] = []
+        self._columns = sorted({name for file in files for name in file.columns})
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(side, side, 1), encoding_format="png"),
                 "label": tfds.features.ClassLabel(names=list(class_names)),
-                "etiology": tfds.features.ClassLabel(names=sorted(set(map(_etiology, files)))),
+                "etiology": tfds.features.ClassLabel(names=sorted({of.etiology for of in files})),
                 "patient_id": tfds.features.Text(),
                 "file_name": tfds.features.Text(),
-                **{name: tfds.features.Text() for name in sorted(columns)},
+                **{name: tfds.features.Text() for name in self._columns},
             }
         )
-        self._columns = sorted(columns)
         super().__init__(
             name=NAME,
             version="1.0.0",
@@ -173,46 +219,60 @@ class _LabelledBuilder(tfds.dataset_builders.AdhocBuilder, skip_registration=Tru
             builder=self,
             features=self._feature_spec,
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(fingerprint="0" * 64),
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields the examples in the order of the files; afterwards their fingerprint is known."""
         digest, counts = hashlib.sha256(), [0] * len(self._class_names)
         patients = set()
-        for number, (file, result) in enumerate(images.parallel_map(self._load, self._files)):
-            if isinstance(result, ImageError):
-                self._unreadable.append(f"{file.candidate.name} {result.problem}")
+        for number, (file, loaded) in enumerate(images.parallel_map(self._load, self._files)):
+            if isinstance(loaded, ImageError):
+                self._unreadable.append(f"{file.candidate.name} {loaded.problem}")
                 continue
+            png, image_hash = loaded
             counts[file.label] += 1
             patients.add(file.patient_id)
-            digest.update(f"{file.label} {file.patient_id} ".encode() + result)
-            yield number, self._example(file, result)
+            digest.update(f"{file.label} {file.patient_id} ".encode() + png)
+            self.image_hashes.append(image_hash)
+            yield number, self._example(file, png)
         if not sum(counts):
             raise RunError(f"no file can be read: {text.one_line(self._unreadable[0]):.300}.")
-        by_class = dict(zip(self._class_names, counts, strict=True))
         self.info.metadata.update(
             fingerprint=digest.hexdigest(),
             image_size=self._side,
             is_phantom=False,
-            images={"test": by_class},
+            images={"test": dict(zip(self._class_names, counts, strict=True))},
             patients={"test": len(patients)},
         )
 
-    def _load(self, file: LabelledFile) -> bytes | ImageError:
+    def _load(self, file: LabelledFile) -> tuple[bytes, int] | ImageError:
+        """Returns the image as PNG, and the hash of what a record of the run would hold."""
         try:
-            pixels = reading.read(file.candidate.read(), self._side).pixels
+            data = file.candidate.read()
+            pixels = reading.read(data, self._side).pixels
         except ImageError as error:
             return error
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-        return buffer.getvalue()
+        return buffer.getvalue(), self._hash(data)
+
+    def _hash(self, data: bytes) -> int:
+        try:
+            record = (
+                images.encode_original(data)
+                if self._record_side is None
+                else images.encode_resized(data, self._record_side)
+            )
+        except ImageError:  # Of a kind that no archive of the data set has.
+            return -1
+        return table.hash_of(record)
 
     def _example(self, file: LabelledFile, png: bytes) -> dict[str, Any]:
         return {
             "image": io.BytesIO(png),
             "label": file.label,
-            "etiology": _etiology(file),
+            "etiology": file.etiology,
             "patient_id": text.printable(file.patient_id),
             "file_name": text.printable(file.candidate.name),
             **{name: file.columns.get(name, "") for name in self._columns},
@@ -224,7 +284,3 @@ class _LabelledBuilder(tfds.dataset_builders.AdhocBuilder, skip_registration=Tru
             count = text.counted(len(self._unreadable), "file")
             first = text.one_line("; ".join(self._unreadable[:3]))
             console.say(f"not evaluated, as they can't be read: {count} ({first:.400}).")
-
-
-def _etiology(file: LabelledFile) -> str:
-    return file.columns.get("etiology") or _UNKNOWN
