@@ -74,7 +74,7 @@ class LabelledData(pipeline.Data):
 
     image_hashes: tuple[int, ...] = ()
 
-    def table(self, split: str) -> Table:  # type: ignore[override] -- The other one is cached.
+    def table(self, split: str) -> Table:  # type: ignore[override]
         """Reads everything but the images; images of the training set are recognised."""
         return dataclasses.replace(super().table(split), image_hash=np.array(self.image_hashes))
 
