@@ -71,7 +71,7 @@ class OutputReader:
           feed: what has cached features; None: only images are read.
         """
         self._whole, self._data, self._strategy, self._feed = whole, data, strategy, feed
-        self._trunk = _trunk_of(whole)
+        self._trunk = trunk_of(whole)
         self._drivers: dict[int, Driver] = {}
 
     def predict(self, split: str, rows: np.ndarray | None = None) -> Outputs:
@@ -143,11 +143,12 @@ def with_features(model: keras.Model, trunk: keras.Model) -> keras.Model:
 
 def num_features(model: keras.Model) -> int:
     """Returns the number of features, D, that `OutputReader` gives of a saved model."""
-    last = _trunk_of(model).layers[-1]
+    last = trunk_of(model).layers[-1]
     return int((last.input if isinstance(last, keras.layers.Flatten) else last.output).shape[-1])
 
 
-def _trunk_of(whole: keras.Model) -> keras.Model:
+def trunk_of(whole: keras.Model) -> keras.Model:
+    """Returns the trunk of a whole network or a saved model."""
     names = [layer.name for layer in whole.layers]
     return whole.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
 
