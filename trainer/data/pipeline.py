@@ -310,13 +310,16 @@ class Data:
         examples = self._records(split).dataset(rows, np.zeros(len(rows), np.int32))
         return batches.parallel(examples, encoded)
 
-    def masks(self, split: str, rows: np.ndarray) -> np.ndarray | None:
+    @property
+    def has_masks(self) -> bool:
+        """Whether the data set says where findings are."""
+        return configs.MASK in self.builder.info.features
+
+    def masks(self, split: str, rows: np.ndarray) -> np.ndarray:
         """Returns where the finding of each example is, [M, S, S] bool, at the size of the records.
 
-        All false for an example without a finding; None of a data set that has no masks.
+        All false for an example without a finding. The data set must have masks: `has_masks`.
         """
-        if configs.MASK not in self.builder.info.features:
-            return None
         side = self.builder.info.features[configs.MASK].shape[0]
         found = np.zeros((len(rows), side, side), bool)
         files = self.encoded_images(split, rows, configs.MASK)

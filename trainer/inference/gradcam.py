@@ -2,7 +2,7 @@
 
     explainer = gradcam.of_model(saved.load(run_dir / "best.keras"))
     maps = explainer(images, classes)        # [B, S, S, 1] uint8, [B] int -> [B, h, w] float32
-    gradcam.stretch(maps, 224, 224)          # the same at the image's size
+    overlays.stretch(maps, 224, 224)         # the same at the image's size
 
 A backbone turns an image into a feature map A [h, w, C], the input of its pooling. With the
 gradient G [h, w, C] of the class's logit by A:
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
 from trainer.errors import ConfigError
@@ -52,6 +51,7 @@ class Explainer:
       image_shape: (S, S, 1) of the images that it takes.
       map_shape: (h, w) of its maps.
       num_classes: K.
+      batch_size: images at a time.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Explainer:
             raise ConfigError(
                 f"method ({text.shown(method)}) draws no heat maps; give {' or '.join(METHODS)}."
             )
-        self.method, self._batch_size = method, batch_size
+        self.method, self.batch_size = method, batch_size
         self._pooling = classifier.POOLINGS[trunk.layers[-1].name]
         feature_map = _feature_map_of(trunk)
         self._features = keras.Model(trunk.input, feature_map, name="feature_map")
@@ -109,7 +109,7 @@ class Explainer:
 
         Returns:
           [B, h, w] float32 in [0, 1]; the hottest place of each is 1. All zeros where nothing in
-          the image speaks for the class.
+          the image speaks for the class, or where the model has no finite output.
 
         Raises:
           ConfigError: when the images are no such array, or a class is none of the model's.
@@ -119,7 +119,7 @@ class Explainer:
         if not len(images):
             return np.zeros((0, *self.map_shape), np.float32)
         array = inputs.images(images, height, width)
-        size = self._batch_size
+        size = self.batch_size
         blocks = []
         for start in range(0, len(array), size):
             part, named = array[start : start + size], classes[start : start + size]
@@ -149,11 +149,14 @@ class Explainer:
         features = tf.cast(self._features(prepared, training=False), tf.float32)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(features)
-            logit = tf.gather(self._logits(features), classes, batch_dims=1)
+            logits = self._logits(features)
+            logit = tf.reduce_sum(logits * tf.one_hot(classes, self.num_classes), -1)
         gradients = tape.gradient(logit, features)
         if self.method == GRADCAM:
             gradients = tf.reduce_mean(gradients, (1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(gradients * features, -1))
+        # Of a model whose outputs are NaN, which the report warns of, there is nothing to show.
+        heat = tf.where(tf.reduce_all(tf.math.is_finite(heat), (1, 2), keepdims=True), heat, 0.0)
         return tf.math.divide_no_nan(heat, tf.reduce_max(heat, (1, 2), keepdims=True))
 
     def _logits(self, features: tf.Tensor) -> tf.Tensor:
@@ -189,23 +192,6 @@ def of_model(
         method=method,
         batch_size=batch_size,
     )
-
-
-def stretch(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Stretches maps to the size of their images, bilinearly.
-
-    Args:
-      maps: [B, h, w] float32.
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-
-    Returns:
-      [B, height, width] float32, between the lowest and the highest value of each map. The highest
-      itself lies in the middle of a cell, and need not be reached.
-    """
-    size, way = (width, height), PIL.Image.Resampling.BILINEAR
-    stretched = [np.asarray(PIL.Image.fromarray(of).resize(size, way)) for of in maps]
-    return np.stack(stretched) if stretched else np.zeros((0, height, width), np.float32)
 
 
 def _feature_map_of(trunk: keras.Model) -> Any:
