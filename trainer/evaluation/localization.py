@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 TOP: Final = 0.1
 MAX_IMAGES: Final = 200
 """Over so many images, at most, the figures are means."""
+HEAD: Final = "inside the drawn finding"
 NAMES: Final = {
-    "pointing": "hottest point is in the finding",
-    "top_heat": "of the hottest tenth of the heat, in the finding",
-    "top_area": "of the heat of the hottest tenth of the pixels, in the finding",
-    "share": "of all heat, in the finding",
-    "reachable": "of the hottest tenth of the pixels, can be in the finding",
-    "chance": "of the pixels, in the finding",
+    "pointing": "hottest point",
+    "top_heat": "hottest tenth of the heat",
+    "top_area": "hottest tenth of the pixels",
+    "share": "all heat",
+    "reachable": "tenth of the pixels, at most",
+    "chance": "all pixels (chance)",
 }
 
 

@@ -195,7 +195,7 @@ def _localization(found: Mapping[str, Any] | None) -> Sequence[str]:
     if not found:
         return ()
     images = text.counted(found["images"], "image")
-    title = f"Heat maps ({found['method']}) and drawn findings, means over {images}"
+    title = f"Heat maps ({found['method']}), share {localization.HEAD}, means over {images}"
     rows = [(said, text.percent(found[name])) for name, said in localization.NAMES.items()]
     return (title, *_table(rows))
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _LONGEST_SIDE = 256
 _QUALITY = 82
 NOTE_OF_HEAT = (
-    "Beside each image, what in it speaks for the predicted class: orange most, violet less, grey "
-    "not at all. It is coarse, and no outline of a finding."
+    "Beside each image, what in it speaks for the predicted class: yellow most, then orange and "
+    "violet, grey not at all. It is coarse, and no outline of a finding."
 )
 
 

@@ -311,7 +311,7 @@ def localization(document: Mapping[str, Any]) -> Grid | None:
     images = count(found.get("images"))
     rows = [(said, percent(found.get(name))) for name, said in heat.NAMES.items() if name in found]
     label = f"Heat maps and drawn findings, {images} images"
-    return Grid(label, ("mean over the images", "share"), rows)
+    return Grid(label, ("mean over the images", heat.HEAD), rows)
 
 
 NOTE_OF_LOCALIZATION = (
