@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 NUM_SHARDS: Final = 16
 """Shards of every split. By default TFDS would write the resized records to one shard, which limits
 parallel reading; and a job on N hosts needs at least N shards of every split that it reads."""
+
 _BEAM_CHUNK: Final = 64
 
 
@@ -68,7 +69,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Chest X-rays of children: NORMAL against PNEUMONIA (bacteria or virus)."""
 
     VERSION = tfds.core.Version(configs.VERSION)
-    RELEASE_NOTES: Final = {"1.0.0": "First release."}
+    RELEASE_NOTES: Final = {
+        "1.0.0": "First release.",
+        "1.1.0": "`phantom` has a mask of each finding; its images are those of 1.0.0.",
+    }
     BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
 
@@ -86,6 +90,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
+                    **(_mask_features(side) if self.builder_config.is_phantom else {}),
                     "image": _Image(shape=(side, side, 1), encoding_format="jpeg"),
                     "label": tfds.features.ClassLabel(names=source.CLASSES),
                     "etiology": tfds.features.ClassLabel(names=source.ETIOLOGIES),
@@ -213,7 +218,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Returns the metadata of the data set, as JSON values."""
         config = self.builder_config
         hashes = {key: fact.content_hash for key, fact in facts.items()}
-        context = (config.name, str(self.version), str(config.image_size))
+        # Not this config's own version: runs that were trained on other records of the same images
+        # would no longer know their data.
+        context = (config.name, configs.VERSION, str(config.image_size))
         shared = protocols.shared_patient_images
         return {
             "fingerprint": protocols.fingerprint(splits, hashes, *context),
@@ -322,7 +329,7 @@ class _ArchiveEncoder:
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.archive.reader() as read:
             encoded = images.parallel_map(lambda item: self._encode_file(read(item[0])), items)
-            yield from itertools.starmap(_example, encoded)
+            yield from ((item[0].key, _example(item, jpeg)) for item, jpeg in encoded)
 
     def _encode_file(self, data: bytes) -> bytes:
         if self.image_size is None:
@@ -339,19 +346,22 @@ class _PhantomEncoder:
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         # In one thread: drawing holds the GIL.
         for item in items:
-            yield _example(item, _encode_phantom(item[0]))
+            drawn = phantoms.draw(item[0])
+            jpeg = images.encode_jpeg(drawn.image, images.JPEG_QUALITY)
+            mask = {configs.MASK: io.BytesIO(images.encode_mask(drawn.finding))}
+            yield item[0].key, _example(item, jpeg) | mask
 
 
 _Encoder = _ArchiveEncoder | _PhantomEncoder
 
 
-def _encode_phantom(record: source.Record) -> bytes:
-    return images.encode_jpeg(phantoms.render(record), images.JPEG_QUALITY)
+def _mask_features(side: int | None) -> dict[str, Any]:
+    return {configs.MASK: tfds.features.Image(shape=(side, side, 1), encoding_format="png")}
 
 
-def _example(item: _Item, jpeg: bytes) -> tuple[str, dict[str, Any]]:
+def _example(item: _Item, jpeg: bytes) -> dict[str, Any]:
     record, facts = item
-    return record.key, {
+    return {
         "image": io.BytesIO(jpeg),
         "label": record.label,
         "etiology": record.etiology,

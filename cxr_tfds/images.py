@@ -237,6 +237,13 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Returns a mask, (H, W) bool, as grey PNG: 255 where it is true, 0 elsewhere."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def parallel_map(
     function: Callable[[_T], _U], items: Iterable[_T], ahead: int = 0
 ) -> Iterator[tuple[_T, _U]]:

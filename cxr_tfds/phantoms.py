@@ -22,23 +22,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cxr_tfds import configs, source
+from cxr_tfds import shapes, source
 
-SIDE: Final = configs.PHANTOM_SIDE
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDE: Final = shapes.SIDE
 SEED: Final = 20180222
 NUM_NORMAL: Final = 540
 NUM_PNEUMONIA: Final = 1460
 """27 % to 73 %, as in the archive."""
 _MAX_IMAGES_PER_PATIENT: Final = 5
 _BACTERIA_SHARE: Final = 0.6
+FINDING_SHARE: Final = 0.1
+"""A finding is where disease attenuates by more than this share of its maximum: below a tenth,
+little of it rises above the grain of the film."""
 
-_Field = NDArray[np.floating[Any]]
-"""(SIDE, SIDE) float32: an attenuation, a mask in [0, 1] or a coordinate in [-1, 1]."""
+_Field = shapes.Field
 
 
 @functools.cache
@@ -55,17 +59,34 @@ def records() -> tuple[source.Record, ...]:
     return tuple(_record_for(key) for key in sorted(normal + ill))
 
 
-def render(record: source.Record) -> NDArray[np.uint8]:
-    """Draws one radiograph.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """One radiograph, and where its disease is.
 
-    Returns:
-      (SIDE, SIDE) uint8, bright where dense.
+    Attributes:
+      image: (SIDE, SIDE) uint8, bright where dense.
+      finding: (SIDE, SIDE) bool, true where disease is drawn; nowhere in a healthy chest.
     """
+
+    image: NDArray[np.uint8]
+    finding: NDArray[np.bool_]
+
+
+def draw(record: source.Record) -> Drawing:
+    """Draws one radiograph."""
     rng = _generator(record.key)
     habitus = _Habitus.draw(_generator(record.patient_id))
     anatomy = _Anatomy(habitus, rng)
     opacity = _OPACITIES[record.etiology](anatomy, rng)
-    return _expose(anatomy.attenuation(opacity), rng)
+    image = _expose(anatomy.attenuation(opacity), rng)
+    disease = anatomy.disease(opacity)
+    is_ill = record.etiology != "normal"  # The haze of a shallow breath is no disease.
+    return Drawing(image, (disease > FINDING_SHARE * disease.max()) & is_ill)
+
+
+def render(record: source.Record) -> NDArray[np.uint8]:
+    """Returns the image of `draw`, (SIDE, SIDE) uint8."""
+    return draw(record).image
 
 
 def recipe(record: source.Record) -> str:
@@ -167,19 +188,23 @@ class _Anatomy:
         air = (0.50 - 0.06 * fat) * self.lungs * (1 - 0.10 * np.abs(self.y))
         bones = self._habitus.bone * (self._ribs() + self._clavicles() + self._spine())
         vessels = 0.06 * self._habitus.markings * self._vessels * self.lungs
-        disease = opacity * self.lungs
+        disease = self.disease(opacity)
         behind = 0.05 * self._heart * self._field + 0.04 * self._mediastinum()
         return soft - air + bones + vessels + disease + behind - self._airways()
+
+    def disease(self, opacity: _Field) -> _Field:
+        """Returns what disease adds to the attenuation: behind the heart, nothing."""
+        return opacity * self.lungs
 
     def _lung_field(self, side: int) -> _Field:
         u = self.x * side
         h = self._habitus
-        taper = 0.70 + 0.30 * _step(self.y + 0.40, 0.16)
-        across = (u - h.lung_fork - 0.05 * _step(self.y, 0.2)) / (h.lung_width * taper)
+        taper = 0.70 + 0.30 * shapes.step(self.y + 0.40, 0.16)
+        across = (u - h.lung_fork - 0.05 * shapes.step(self.y, 0.2)) / (h.lung_width * taper)
         centre = (h.lung_apex + 0.95) / 2
         along = (self.y - centre) / (0.95 - centre)
-        inside = _step(1 - np.abs(across) ** 2.4 - np.abs(along) ** 2.6, 0.045)
-        return inside * _step(self._diaphragm(side) - self.y, 0.016)
+        inside = shapes.step(1 - np.abs(across) ** 2.4 - np.abs(along) ** 2.6, 0.045)
+        return inside * shapes.step(self._diaphragm(side) - self.y, 0.016)
 
     def _diaphragm(self, side: int) -> _Field:
         """Returns y of the diaphragm under every x: a dome that falls to the costophrenic angle."""
@@ -187,8 +212,8 @@ class _Anatomy:
         return self._domes[side] + np.float32(1.45) * offset**2
 
     def _below_diaphragm(self) -> _Field:
-        left = _step(self.y - self._diaphragm(-1), 0.02) * (self.x < 0)
-        right = _step(self.y - self._diaphragm(1), 0.02) * (self.x >= 0)
+        left = shapes.step(self.y - self._diaphragm(-1), 0.02) * (self.x < 0)
+        right = shapes.step(self.y - self._diaphragm(1), 0.02) * (self.x >= 0)
         return left + right
 
     def _draw_heart(self) -> _Field:
@@ -197,17 +222,21 @@ class _Anatomy:
         along = (dx * np.cos(tilt) + dy * np.sin(tilt)) / (0.40 * size)
         across = (-dx * np.sin(tilt) + dy * np.cos(tilt)) / (0.26 * size)
         # Narrow towards the great vessels, broad towards the apex.
-        return _step(1 - along**2 - (across * (1.06 - 0.12 * along)) ** 2, 0.045)
+        return shapes.step(1 - along**2 - (across * (1.06 - 0.12 * along)) ** 2, 0.045)
 
     def _mediastinum(self) -> _Field:
-        width = 0.105 + 0.05 * _step(self.y - 0.05, 0.12) + 0.03 * _step(-self.y - 0.45, 0.08)
-        band = _step(width - np.abs(self.x), 0.014)
-        aortic_knob = _blob(self.x - 0.125, self.y + 0.38, 0.075, 0.085)
+        width = (
+            0.105
+            + 0.05 * shapes.step(self.y - 0.05, 0.12)
+            + 0.03 * shapes.step(-self.y - 0.45, 0.08)
+        )
+        band = shapes.step(width - np.abs(self.x), 0.014)
+        aortic_knob = shapes.blob(self.x - 0.125, self.y + 0.38, 0.075, 0.085)
         return np.maximum(band, aortic_knob)
 
     def _body(self) -> _Field:
-        shoulder = 0.30 + 0.75 * _step(self.y + 0.84 + 0.06 * self._habitus.fat, 0.045)
-        trunk = _step(shoulder - np.abs(self.x), 0.03)
+        shoulder = 0.30 + 0.75 * shapes.step(self.y + 0.84 + 0.06 * self._habitus.fat, 0.045)
+        trunk = shapes.step(shoulder - np.abs(self.x), 0.03)
         return trunk * (1 - 0.22 * np.clip(np.abs(self.x), 0, 1.1) ** 4)
 
     def _ribs(self) -> _Field:
@@ -216,40 +245,50 @@ class _Anatomy:
         # Behind, a rib rises from the spine and falls to the flank; in front it runs back inwards.
         back = self.y + 0.10 * np.sin(np.pi * u / 0.62) - h.rib_slope * u**2 * 1.5
         front = self.y - 0.55 * u + 0.18 * u**2
-        posterior = _comb(back, h.rib_gap, h.rib_phase, 0.30)
-        anterior = _comb(front, 1.25 * h.rib_gap, h.rib_phase + 0.3, 0.22)
-        cage = _step(0.80 - u, 0.02) * _step(self.y + 0.90, 0.04) * _step(0.74 - self.y, 0.08)
-        beside_spine = _step(u - 0.07, 0.02)
-        return cage * beside_spine * (0.115 * posterior + 0.05 * anterior * _step(u - 0.25, 0.05))
+        posterior = shapes.comb(back, h.rib_gap, h.rib_phase, 0.30)
+        anterior = shapes.comb(front, 1.25 * h.rib_gap, h.rib_phase + 0.3, 0.22)
+        cage = (
+            shapes.step(0.80 - u, 0.02)
+            * shapes.step(self.y + 0.90, 0.04)
+            * shapes.step(0.74 - self.y, 0.08)
+        )
+        beside_spine = shapes.step(u - 0.07, 0.02)
+        return (
+            cage
+            * beside_spine
+            * (0.115 * posterior + 0.05 * anterior * shapes.step(u - 0.25, 0.05))
+        )
 
     def _clavicles(self) -> _Field:
         u = np.abs(self.x)
         course = -0.60 - 0.16 * u + 0.035 * np.sin(7.0 * u)
-        bar = _ridge(self.y - course, 0.036)
-        return 0.13 * bar * _step(u - 0.07, 0.015) * _step(0.86 - u, 0.04)
+        bar = shapes.ridge(self.y - course, 0.036)
+        return 0.13 * bar * shapes.step(u - 0.07, 0.015) * shapes.step(0.86 - u, 0.04)
 
     def _spine(self) -> _Field:
-        column = _step(0.075 - np.abs(self.x), 0.012)
+        column = shapes.step(0.075 - np.abs(self.x), 0.012)
         discs = 0.5 + 0.5 * np.cos(2 * np.pi * self.y / 0.135 + 6.28 * self._habitus.rib_phase)
         return column * (0.10 + 0.035 * discs)
 
     def _airways(self) -> _Field:
-        trachea = _step(0.036 - np.abs(self.x), 0.010) * _step(-0.30 - self.y, 0.02)
-        bronchi = _ridge(self.y + 0.30 - 0.75 * np.abs(self.x), 0.022) * _step(
+        trachea = shapes.step(0.036 - np.abs(self.x), 0.010) * shapes.step(-0.30 - self.y, 0.02)
+        bronchi = shapes.ridge(self.y + 0.30 - 0.75 * np.abs(self.x), 0.022) * shapes.step(
             0.15 - np.abs(self.x), 0.02
         )
-        stomach = _blob(self.x - 0.34, self.y - self._domes[1] - 0.14, 0.12, 0.06)
+        stomach = shapes.blob(self.x - 0.34, self.y - self._domes[1] - 0.14, 0.12, 0.06)
         return 0.13 * trachea + 0.07 * bronchi + 0.10 * stomach
 
     def _draw_vessels(self, rng: np.random.Generator) -> _Field:
         left, right = (_tree(self, side, rng, branches=16, width=0.017) for side in (-1, 1))
-        hila = [_blob(self.x - x, self.y - y, 0.075, 0.12) for x, y in map(self.hilum, (-1, 1))]
+        hila = [
+            shapes.blob(self.x - x, self.y - y, 0.075, 0.12) for x, y in map(self.hilum, (-1, 1))
+        ]
         return left + right + 1.1 * (hila[0] + hila[1])
 
 
 def _draw_haze(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
     """Healthy lungs, at times with the haze of a shallow breath at both bases."""
-    haze = _step(anatomy.y - anatomy.dome(-1) + 0.22, 0.10)
+    haze = shapes.step(anatomy.y - anatomy.dome(-1) + 0.22, 0.10)
     return np.float32(0.07) * rng.random(dtype=np.float32) * haze
 
 
@@ -266,17 +305,17 @@ def _draw_lobar(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
 def _consolidate(anatomy: _Anatomy, side: int, rng: np.random.Generator, strength: float) -> _Field:
     x0 = side * rng.uniform(0.30, 0.50)
     y0 = rng.uniform(-0.48, anatomy.dome(side) - 0.06)
-    warp = _texture(rng, 4.0)
+    warp = shapes.texture(rng, 4.0)
     radius = np.hypot(
         (anatomy.x - x0) / rng.uniform(0.24, 0.36), (anatomy.y - y0) / rng.uniform(0.22, 0.34)
     )
-    blob = _step(1.0 + 0.28 * warp - radius, rng.uniform(0.06, 0.16))
+    blob = shapes.step(1.0 + 0.28 * warp - radius, rng.uniform(0.06, 0.16))
     # A fissure stops the consolidation along a line, above or below.
     fissure = (anatomy.y - y0) - rng.uniform(-0.3, 0.3) * (anatomy.x - x0)
     edge = rng.choice([-1, 1]) * fissure + rng.uniform(0.12, 0.28)
-    mottle = 1.0 + 0.22 * _texture(rng, 1.6)
+    mottle = 1.0 + 0.22 * shapes.texture(rng, 1.6)
     bronchograms = _tree(anatomy, side, rng, branches=12, width=0.013)
-    filled = blob * _step(edge, 0.02) * anatomy.sides[side]
+    filled = blob * shapes.step(edge, 0.02) * anatomy.sides[side]
     return np.float32(strength) * filled * (mottle - 0.55 * np.minimum(bronchograms, 1))
 
 
@@ -284,13 +323,15 @@ def _draw_interstitial(anatomy: _Anatomy, rng: np.random.Generator) -> _Field:
     """Viral: streaks and rings around both hila, and faint patches."""
     strength = rng.uniform(1.3, 2.2)
     reach = rng.uniform(0.30, 0.48)
-    mesh = np.maximum(_texture(rng, 1.4) - 0.2, 0)
-    patches = np.maximum(_texture(rng, 7.0) - 0.5, 0)
+    mesh = np.maximum(shapes.texture(rng, 1.4) - 0.2, 0)
+    patches = np.maximum(shapes.texture(rng, 7.0) - 0.5, 0)
     streaks: _Field = np.zeros_like(anatomy.x)
     near: _Field = np.zeros_like(anatomy.x)
     for side in (-1, 1):
         x0, y0 = anatomy.hilum(side)
-        near += _blob(anatomy.x - x0 - side * 0.08, anatomy.y - y0 - 0.05, reach, 1.25 * reach)
+        near += shapes.blob(
+            anatomy.x - x0 - side * 0.08, anatomy.y - y0 - 0.05, reach, 1.25 * reach
+        )
         streaks += _tree(anatomy, side, rng, branches=22, width=0.014)
     return np.float32(strength) * near * (0.05 + 0.06 * mesh + 0.09 * streaks + 0.07 * patches)
 
@@ -333,7 +374,7 @@ def _tree(
     lines = np.zeros_like(distance)
     for angle, bend, length in zip(angles, bends, lengths, strict=True):
         off_course = (bearing - angle - bend * distance) * distance
-        line = _bump(np.square(off_course / caliber))
+        line = shapes.bump(np.square(off_course / caliber))
         line *= np.clip((length - distance) / np.float32(0.2), 0, 1)
         np.maximum(lines, line, out=lines)
     tree: _Field = np.zeros_like(anatomy.x)
@@ -341,57 +382,14 @@ def _tree(
     return tree
 
 
-def _texture(rng: np.random.Generator, scale: float) -> _Field:
-    """Returns smooth noise of zero mean and unit deviation; `scale` in pixels."""
-    white = rng.standard_normal((SIDE, SIDE), dtype=np.float32)
-    smooth = np.fft.irfft2(np.fft.rfft2(white) * _gaussian_response(scale), s=(SIDE, SIDE))
-    return (smooth / smooth.std()).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=64)
-def _gaussian_response(scale: float) -> NDArray[np.float64]:
-    rows = np.fft.fftfreq(SIDE)[:, None]
-    columns = np.fft.rfftfreq(SIDE)[None, :]
-    return np.exp(-2 * (np.pi * scale) ** 2 * (rows**2 + columns**2))
-
-
 def _expose(attenuation: _Field, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Returns the film: adds scatter, random exposure and contrast, and quantum noise."""
     spectrum = np.fft.rfft2(attenuation)
-    sharp = np.fft.irfft2(spectrum * _gaussian_response(0.55), s=(SIDE, SIDE))
-    scatter = np.fft.irfft2(spectrum * _gaussian_response(12.0), s=(SIDE, SIDE))
+    sharp = np.fft.irfft2(spectrum * shapes.gaussian_response(0.55), s=(SIDE, SIDE))
+    scatter = np.fft.irfft2(spectrum * shapes.gaussian_response(12.0), s=(SIDE, SIDE))
     signal = 0.9 * sharp + 0.1 * scatter
     contrast = rng.uniform(3.6, 5.4)
     middle = rng.uniform(0.40, 0.60)
     film = 1 / (1 + np.exp(-contrast * (signal - middle)))
-    grain = _texture(rng, 0.5) * rng.uniform(0.008, 0.020)
+    grain = shapes.texture(rng, 0.5) * rng.uniform(0.008, 0.020)
     return np.clip((film + grain) * 255, 0, 255).astype(np.uint8)
-
-
-def _step(value: _Field, width: float) -> _Field:
-    """Rises from 0 to 1 over six widths around zero. Avoids `exp`, which differs between CPUs."""
-    t = np.clip(value * np.float32(1 / (6 * width)) + np.float32(0.5), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _blob(dx: _Field, dy: _Field, rx: float, ry: float) -> _Field:
-    """Returns a spot that approximates a Gaussian with these standard deviations."""
-    return _bump((dx * np.float32(1 / rx)) ** 2 + (dy * np.float32(1 / ry)) ** 2)
-
-
-def _bump(squared: _Field) -> _Field:
-    """Returns (1 - t²/8)⁴ for t², which approximates exp(-t²/2) and is 0 from t² = 8."""
-    t = np.clip(1 - squared * np.float32(0.125), 0, None)
-    return np.square(np.square(t))
-
-
-def _ridge(distance: _Field, width: float) -> _Field:
-    """Returns a bar with brighter edges, where the beam runs along the cortex of the bone."""
-    t = np.abs(distance) / np.float32(width)
-    return _step(1 - t, 0.15) * (0.75 + 0.35 * np.clip(t, 0, 1) ** 2)
-
-
-def _comb(course: _Field, gap: float, phase: float, share: float) -> _Field:
-    """Returns parallel bars, one per `gap`, each of which fills `share` of it."""
-    offset = np.mod(course / np.float32(gap) + phase, 1) - np.float32(0.5)
-    return _ridge(offset, share / 2 * 1.3)

@@ -23,6 +23,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
+from cxr_tfds import configs
 from cxr_tfds.source import SourceError
 from tests import forgeries, stored_runs
 from tests.support import runs, simulated_search
@@ -282,7 +283,7 @@ def _read_options(folder: Path) -> Sequence[Callable[[], Any]]:
 
 
 def _data_kind(built: Path) -> Kind:
-    records = built / "cxr_tfds" / "phantom" / "1.0.0"
+    records = built / "cxr_tfds" / "phantom" / configs.PHANTOM_VERSION
     names = ("dataset_info.json", "metadata.json", "label.labels.txt", "*.tfrecord-00000-*")
 
     def make(folder: Path) -> None:
@@ -299,7 +300,11 @@ def _data_kind(built: Path) -> Kind:
                 for example in data.read(split).take(2):
                     assert example["image"].shape == ()
 
-    return Kind(make, tuple(f"cxr_tfds/phantom/1.0.0/{name}" for name in names), _one(read))
+    return Kind(
+        make,
+        tuple(f"cxr_tfds/phantom/{configs.PHANTOM_VERSION}/{name}" for name in names),
+        _one(read),
+    )
 
 
 def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], Any]]]:

@@ -21,7 +21,7 @@ from trainer.data import opening
 from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
-from trainer.inference import labelled, sources
+from trainer.inference import gradcam, heatmaps, labelled, sources
 from trainer.models import archive, classifier, footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from trainer.config import Config
     from trainer.data.pipeline import Data
+    from trainer.inference.gradcam import Explainer
     from trainer.models.archive import ModelFacts
     from trainer.training.outputs import OutputReader, Outputs
 
@@ -106,14 +107,16 @@ def _evaluate(config: Config) -> Evaluation:
             facts = facts_of(config, context, command)
             facts["precision"] = saved.precision_of(model)
             shifted = _shift(validation, found, data) if validation else None
-            look = looks.Look("evaluate", config.evaluation, facts, shifted, context.is_chief)
             column = config.evaluation.judge_by
             table = trained.predictions_of(data, SPLIT, found.probabilities, column)
-            evaluation = trained.evaluate(finished, data, table, look, folder)
+            explainer = explainer_of(model, context)
+            mapped = heatmaps.localize(explainer, data, table)
+            settings = ("evaluate", config.evaluation, facts, shifted, context.is_chief, mapped)
+            evaluation = trained.evaluate(finished, data, table, looks.Look(*settings), folder)
             if (folder / evaluated.REPORT).exists():
                 console.say(f"replaces the evaluation in {directory}/{folder.name}.")
             if context.is_chief:
-                evaluated.save(evaluation, data)
+                evaluated.save(evaluation, data, heatmaps.painter(explainer))
             return evaluation
 
 
@@ -208,6 +211,18 @@ def predict(
     if split == SPLIT:
         peers.part()
     return found
+
+
+def explainer_of(model: keras.Model, context: runtime.Context) -> Explainer | None:
+    """Returns what draws heat maps for the report; None on a host that writes none.
+
+    It runs on one replica, outside of the strategy, which is not how a TPU is used.
+    """
+    if context.device == "TPU":
+        console.say("heat maps: the report has none, as they are not drawn on a TPU.")
+    if context.device == "TPU" or not context.is_chief:
+        return None
+    return gradcam.of_model(model)
 
 
 def facts_of(config: Config, context: runtime.Context, command: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from trainer.distribution import batch_sizes, peers, runtime
 from trainer.errors import ConfigError, RunError
 from trainer.evaluation import assessment
 from trainer.evaluation.shifts import shift
+from trainer.inference import heatmaps
 from trainer.models import precision, saved
 from trainer.options import initial_weights, resolution
 from trainer.runs import (
@@ -209,12 +210,14 @@ def _evaluate_in(
         shifted = shift.measure(of_train, of_validation, of_test).to_json()
     facts = evaluate.facts_of(config, context, config.command_line())
     facts["seconds"] = round(time.monotonic() - start, 1)
-    look = looks.Look("train", config.evaluation, facts, shifted, context.is_chief)
     column = config.evaluation.judge_by
     table = trained.predictions_of(data, evaluated.SPLIT, test.probabilities, column)
+    explainer = evaluate.explainer_of(setup.network.whole, context)
+    mapped = heatmaps.localize(explainer, data, table)
+    look = looks.Look("train", config.evaluation, facts, shifted, context.is_chief, mapped)
     evaluation = trained.evaluate(Run(directory), data, table, look)
     if context.is_chief:
-        evaluated.save(evaluation, data)
+        evaluated.save(evaluation, data, heatmaps.painter(explainer))
     return evaluation
 
 

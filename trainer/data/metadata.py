@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 from tensorflow_datasets.core import naming
 
-import cxr_tfds
 from cxr_tfds import configs, origin, protocols
 from trainer.errors import DiskError
 from trainer.storage import documents, locations
@@ -96,7 +95,7 @@ def _require_config(folder: pathlib.Path, info: Any, config: str) -> None:
 def _require_ours(info: Any, config: str) -> None:
     kind = info.file_format or _FORMAT
     found = f"{info.name}/{info.config_name} {info.version} as {kind}"
-    expected = f"{_NAME}/{config} {cxr_tfds.Builder.VERSION} as {_FORMAT}"
+    expected = f"{_NAME}/{config} {configs.version_of(config)} as {_FORMAT}"
     if found != expected:
         raise ValueError(f"it describes {text.shown(found)[1:-1]}, not {expected}")
     names = [split.name for split in info.splits]

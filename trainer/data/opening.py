@@ -14,8 +14,7 @@ import filelock
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import file_utils
 
-import cxr_tfds
-from cxr_tfds import origin, source
+from cxr_tfds import configs, origin, source
 from trainer.data import data_service, metadata, pipeline, provenance
 from trainer.errors import DiskError, RunError
 from trainer.storage import locations, mirror
@@ -85,7 +84,7 @@ def _builder(config: DataOptions, root: object) -> Any:
     data_dir = None if root is None else str(root)
     if not isinstance(root, locations.Url):
         _, folder = file_utils.get_data_dir_and_dataset_dir(
-            data_dir, "cxr_tfds", config.dataset, cxr_tfds.Builder.VERSION
+            data_dir, "cxr_tfds", config.dataset, configs.version_of(config.dataset)
         )
         if (pathlib.Path(folder) / origin.LAST_FILE).exists():
             metadata.check(pathlib.Path(folder), config.dataset)
@@ -168,6 +167,8 @@ def _prepared(config: DataOptions, root: pathlib.Path | None) -> Any:
             if not builder.is_prepared():
                 if console.is_logged():
                     tfds.disable_progress_bar()
+                if config.dataset == "phantom":
+                    provenance.say_if_outdated(builder)
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )

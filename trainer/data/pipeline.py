@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from cxr_tfds import configs
 from trainer.data import augment, batches, damage, data_service, records
 from trainer.data import table as table_lib
 from trainer.errors import DiskError, RunError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from trainer.options import DataOptions
 
 
-_ENCODED_IMAGES = {"image": tfds.decode.SkipDecoding()}
 _UNKNOWN_LABEL = "a record whose label is none of ours"
 
 
@@ -301,17 +301,38 @@ class Data:
         decoded = batches.parallel(examples, self._loader(is_augmented=False))
         return next(decoded.batch(len(indices)).as_numpy_iterator())[0]
 
-    def encoded_images(self, split: str, rows: np.ndarray) -> tf.data.Dataset:
+    def encoded_images(
+        self, split: str, rows: np.ndarray, feature: str = "image"
+    ) -> tf.data.Dataset:
         """Returns the image files of examples, scalar strings, in the order of `rows` [M]."""
         features = self.builder.info.features
+        decoders = table_lib.encoded_images(features)
 
         @tf.function
         def encoded(serialized: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
             del draw
-            return features.deserialize_example(serialized, decoders=_ENCODED_IMAGES)["image"]
+            return features.deserialize_example(serialized, decoders=decoders)[feature]
 
         examples = self._records(split).dataset(rows, np.zeros(len(rows), np.int32))
         return batches.parallel(examples, encoded)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the data set says where findings are."""
+        return configs.MASK in self.builder.info.features
+
+    def masks(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Returns where the finding of each example is, [M, S, S] bool, at the size of the records.
+
+        All false for an example without a finding. The data set must have masks: `has_masks`.
+        """
+        side = self.builder.info.features[configs.MASK].shape[0]
+        found = np.zeros((len(rows), side, side), bool)
+        files = self.encoded_images(split, rows, configs.MASK)
+        decoded = files.map(lambda png: tf.ensure_shape(tf.io.decode_png(png, 1), (side, side, 1)))
+        for place, mask in enumerate(decoded.as_numpy_iterator()):
+            found[place] = mask[..., 0] > 0
+        return found
 
     def read(self, split: str) -> tf.data.Dataset:
         """Reads a split, or a range of it, in the order of its records.
@@ -323,17 +344,18 @@ class Data:
         # One file at a time: when TFDS interleaves files, a range has another order than the same
         # examples in the whole split, and labels of one would be paired with images of the other.
         config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-        return self.builder.as_dataset(split=split, decoders=_ENCODED_IMAGES, read_config=config)
+        decoders = table_lib.encoded_images(self.builder.info.features)
+        return self.builder.as_dataset(split=split, decoders=decoders, read_config=config)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 -- Every epoch would trace it anew.
     def _loader(self, *, is_augmented: bool) -> Any:
         """Returns (serialized, seed) -> (image [H, W, 1] uint8, label, weight 1)."""
         features, augmentation = self.builder.info.features, self.config.augmentation
-        num_classes = len(self.class_names)
+        num_classes, decoders = len(self.class_names), table_lib.encoded_images(features)
 
         @tf.function
         def load(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            example = features.deserialize_example(serialized, decoders=_ENCODED_IMAGES)
+            example = features.deserialize_example(serialized, decoders=decoders)
             image = tf.ensure_shape(decode(example["image"], self.resize_to), self.image_shape)
             if is_augmented and augmentation != "none":
                 example_id = tf.strings.to_hash_bucket_fast(example["file_name"], 1 << 31)

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cxr_tfds import origin, source
+from trainer.data import table
 from trainer.errors import RunError
 from trainer.system import console, text
 
@@ -102,7 +103,7 @@ def _keys(builder: Any) -> Iterator[str]:
     """Yields `folder/class/name` of every record."""
     features = builder.info.features
     # Not tfds.decode.PartialDecoding, for which TFDS warns of its own code.
-    skipped = {"image": tfds.decode.SkipDecoding()}
+    skipped = table.encoded_images(features)
     for example in tfds.as_numpy(builder.as_dataset(split="all", decoders=skipped)):
         folder = features["folder"].int2str(example["folder"])
         label = features["label"].int2str(example["label"])
@@ -114,15 +115,30 @@ def explain_absence(builder: Any) -> str:
     folder = pathlib.Path(builder.data_dir)
     if place := _built_nearby(folder):
         return f"It is built below {place}: give --data_dir={text.quoted(str(place))}."
-    others = sorted(path.parent.name for path in folder.parent.glob(f"*/{origin.LAST_FILE}"))
-    if others:
+    if others := _other_versions(folder):
         return (
-            f"Version {', '.join(others)} is built there, and this program needs {folder.name}: "
+            f"Version {others} is built there, and this program needs {folder.name}: "
             "build it again."
         )
     if any(folder.parent.glob("*incomplete*")):
         return "A build was stopped there before its end: start it again."
     return ""
+
+
+def say_if_outdated(builder: Any) -> None:
+    """Prints a line if records of another version lie where this one is about to be drawn."""
+    folder = pathlib.Path(builder.data_dir)
+    if others := _other_versions(folder):
+        console.say(
+            f"{builder.info.full_name} is drawn now, beside version {others} in "
+            f"{text.visible(str(folder.parent))}, which nothing here reads any more. Its images "
+            "and its fingerprint are the same."
+        )
+
+
+def _other_versions(folder: pathlib.Path) -> str:
+    found = sorted(path.parent.name for path in folder.parent.glob(f"*/{origin.LAST_FILE}"))
+    return ", ".join(map(text.visible, found))
 
 
 def require_no_nesting(builder: Any, config: DataOptions) -> None:

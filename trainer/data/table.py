@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from trainer.errors import ConfigError
 from trainer.evaluation import predictions
@@ -73,6 +74,14 @@ def _hash(image: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(image, np.iinfo(np.int64).max)
 
 
+def encoded_images(features: Any) -> dict[str, Any]:
+    """Returns the decoders that leave the images of a record, and their masks, encoded."""
+    kind = tfds.features.Image
+    return {
+        name: tfds.decode.SkipDecoding() for name in features if isinstance(features[name], kind)
+    }
+
+
 def _columns(rows: tf.data.Dataset) -> dict[str, np.ndarray]:
     """Returns the columns of scalars, [N]; a split may be empty."""
     empty = {name: np.empty(0, of.dtype.as_numpy_dtype) for name, of in rows.element_spec.items()}
@@ -93,7 +102,8 @@ def require_column(name: str, features: Any, data_set: str) -> None:
       features: of the data set.
       data_set: its name, for the message.
     """
-    known = [of for of in features if of != "image"]
+    images = encoded_images(features)
+    known = [of for of in features if of not in images]
     if name not in known:
         raise ConfigError(
             f"judge_by ({text.one_line(name):.80}) is no column of {data_set}"

@@ -15,7 +15,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
-from trainer.evaluation import intervals, metrics, prior_correction, subgroups
+from trainer.evaluation import intervals, localization, metrics, prior_correction, subgroups
 from trainer.evaluation.shifts import shift
 from trainer.reports import verdict
 from trainer.storage import files
@@ -51,6 +51,7 @@ class Report:
         `trainer.runs.looks`.
       shift: Whether validation can stand for test, as JSON; None if that was not measured.
       trained_on: `name` and `fingerprint` of the data that the model was trained on; None: unknown.
+      localization: whether heat maps point at findings, as JSON; None where no mask tells.
     """
 
     split: str
@@ -62,6 +63,7 @@ class Report:
     looks: Sequence[Mapping[str, Any]] = ()
     shift: Mapping[str, Any] | None = None
     trained_on: Mapping[str, Any] | None = None
+    localization: Mapping[str, Any] | None = None
 
     @property
     def scores(self) -> Metrics:
@@ -95,6 +97,7 @@ class Report:
             "history": {key: _finite_or_none(values) for key, values in self.history.items()},
             "data": dict(self.data),
             "trained_on": self.trained_on and dict(self.trained_on),
+            "localization": self.localization and dict(self.localization),
             "run": dict(self.run),
         }
 
@@ -119,6 +122,7 @@ class Report:
             _histogram(self.scores),
             _groups(self.assessment),
             _shift(self.shift),
+            _localization(self.localization),
             self._shared_patients(),
             self._looks(),
             self.notices,
@@ -184,6 +188,16 @@ def _shift(found: Mapping[str, Any] | None) -> Sequence[str]:
         f"{shift.MEDIUM_AUC} or more)"
     )
     return (title, *_table([head, *rows]))
+
+
+def _localization(found: Mapping[str, Any] | None) -> Sequence[str]:
+    """Says whether heat maps point at the findings that were drawn."""
+    if not found:
+        return ()
+    images = text.counted(found["images"], "image")
+    title = f"Heat maps ({found['method']}), share {localization.HEAD}, means over {images}"
+    rows = [(said, text.percent(found[name])) for name, said in localization.NAMES.items()]
+    return (title, *_table(rows))
 
 
 def _finite_or_none(values: Iterable[float]) -> list[float | None]:

@@ -37,12 +37,16 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.metrics import Metrics
     from trainer.reports.report import Report
+
+    Paint = Callable[[np.ndarray, np.ndarray], pictures.Heat]
+    """Lays heat maps over images [M, H, W, 1] for classes [M]."""
 
 SPLIT, VALIDATION = "test", "validation"
 PREDICTIONS, REPORT = f"predictions_{SPLIT}.csv", "report.json"
@@ -83,6 +87,20 @@ class _Shift(TypedDict):
     note: NotRequired[str]
 
 
+class _Localization(TypedDict):
+    """What is read of the comparison of heat maps with masks."""
+
+    method: documents.Name
+    images: documents.Count
+    without_heat: documents.Count
+    pointing: documents.Number
+    top_heat: documents.Number
+    top_area: documents.Number
+    share: documents.Number
+    reachable: documents.Number
+    chance: documents.Number
+
+
 class _Report(TypedDict):
     """What is read of `report.json`; its figures are computed again."""
 
@@ -99,6 +117,7 @@ class _Report(TypedDict):
     looks: NotRequired[_Looks]
     shift: NotRequired[_Shift | None]
     trained_on: NotRequired[_TrainedOn | None]
+    localization: NotRequired[_Localization | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,12 +210,13 @@ def ending(evaluation: Evaluation, place: str, *, colour: bool, has_model: bool 
     )
 
 
-def save(evaluation: Evaluation, data: Data) -> None:
+def save(evaluation: Evaluation, data: Data, paint: Paint | None = None) -> None:
     """Writes all files of an evaluation into its folder, but those of the run's validation split.
 
     Args:
       evaluation: the evaluation to write.
       data: the data set, for the sample images.
+      paint: lays heat maps over the images of the page; None: it has none.
     """
     folder, table, found = evaluation.folder, evaluation.predictions, evaluation.report
     table.save_csv(folder / PREDICTIONS)
@@ -206,16 +226,19 @@ def save(evaluation: Evaluation, data: Data) -> None:
         joins_after = history.joins_after(config if isinstance(config, dict) else {})
         plots.save_curves(found.history, folder / CURVES, found.monitor, joins_after)
     plots.save_confusion_matrix(evaluation.metrics, folder / CONFUSION_MATRIX)
-    samples = _pictures(data, predictions.choose_samples(table))
+    samples = _pictures(data, predictions.choose_samples(table), table, paint)
     plots.save_samples(samples.images, table.take(samples.rows), folder / SAMPLES)
-    errors = _pictures(data, pictures.worst_errors(table))
+    errors = _pictures(data, pictures.worst_errors(table), table, paint)
     page.write(folder / claims.PAGE, found.to_json(), table, samples=samples, errors=errors)
 
 
-def _pictures(data: Data, rows: npt.NDArray[np.intp]) -> Pictures:
+def _pictures(
+    data: Data, rows: npt.NDArray[np.intp], table: Predictions, paint: Paint | None
+) -> Pictures:
     if not rows.size:
         return Pictures(rows, np.zeros((0, *data.image_shape), np.uint8))
-    return Pictures(rows, data.images(SPLIT, rows))
+    images = data.images(SPLIT, rows)
+    return Pictures(rows, images, paint and paint(images, table.predicted[rows]))
 
 
 def save_validation(folder: pathlib.Path, table: Predictions, choice: dict[str, Any]) -> None:
@@ -314,4 +337,5 @@ def _report(document: _Report, assessed: Assessment) -> Report:
         looks=document.get("looks", {"rows": []})["rows"],
         shift=document.get("shift"),
         trained_on=document.get("trained_on"),
+        localization=document.get("localization"),
     )

@@ -48,6 +48,7 @@ class Look:
       facts: for `report.json`: command, date, options, device, versions.
       shift: whether validation can stand for test, as JSON; None if that was not measured.
       is_chief: whether this host writes; others compute the same.
+      localization: whether heat maps point at findings, as JSON; None where no mask tells.
     """
 
     mode: str
@@ -55,6 +56,7 @@ class Look:
     facts: Mapping[str, Any]
     shift: Mapping[str, Any] | None = None
     is_chief: bool = True
+    localization: Mapping[str, Any] | None = None
 
 
 def record(directory: RunDirectory, look: Look, data: Data) -> list[LookRow]:

@@ -275,6 +275,7 @@ def evaluate(
         looks=looks.record(run.directory, look, data),
         shift=look.shift,
         trained_on={"name": run.config.data.dataset, "fingerprint": run.data_fingerprint},
+        localization=look.localization,
     )
     return evaluated.Evaluation(folder or run.directory.path, predictions, found)
 

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
+from trainer.evaluation import localization as heat
 from trainer.evaluation import prior_correction, subgroups
 from trainer.evaluation.metrics import NAMES, SHARES
 from trainer.reports import paper
@@ -300,6 +301,24 @@ def note_of_groups(document: Mapping[str, Any]) -> str:
         if is_defined[0] and is_defined[1] != is_defined[2]:
             return subgroups.AGAINST_OTHERS
     return ""
+
+
+def localization(document: Mapping[str, Any]) -> Grid | None:
+    """Returns whether heat maps point at the findings that were drawn; None without masks."""
+    found = part(document, "localization")
+    if not found:
+        return None
+    images = count(found.get("images"))
+    rows = [(said, percent(found.get(name))) for name, said in heat.NAMES.items() if name in found]
+    label = f"Heat maps and drawn findings, {images} images"
+    return Grid(label, ("mean over the images", heat.HEAD), rows)
+
+
+NOTE_OF_LOCALIZATION = (
+    f"Test images with a finding whose class is predicted rightly, at most {heat.MAX_IMAGES} of "
+    "them, evenly spaced; heat maps of that class, stretched to the image. Only phantoms tell "
+    "where their finding is; heat on real radiographs may be anywhere else."
+)
 
 
 def classes(document: Mapping[str, Any]) -> Grid | None:
