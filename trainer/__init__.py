@@ -25,6 +25,7 @@ from trainer.system import environment
 if TYPE_CHECKING:
     from trainer.commands.compare import compare
     from trainer.commands.evaluate import evaluate
+    from trainer.commands.explain import explain
     from trainer.commands.predict import predict
     from trainer.commands.train import train
     from trainer.config import Config
@@ -49,6 +50,7 @@ __all__ = [
     "Worklist",
     "compare",
     "evaluate",
+    "explain",
     "open_run",
     "predict",
     "train",
@@ -64,6 +66,7 @@ _MODULES = {
     "Worklist": "inference.worklist",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
+    "explain": "commands.explain",
     "open_run": "runs.trained",
     "predict": "commands.predict",
     "train": "commands.train",

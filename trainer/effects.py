@@ -135,6 +135,10 @@ _USED = {
         "batch_size", "data_service", "model_dir", *_EVALUATION,
     },
     "predict": {*_DEVICES, "batch_size", "staging_dir", "model_dir", "images", "output_dir"},
+    "explain": {
+        *_DEVICES, "batch_size", "staging_dir", "model_dir", "images", "output_dir", "heatmap",
+        "save_maps",
+    },
     EVALUATED_IMAGES: {
         *_DEVICES, "batch_size", "staging_dir", "model_dir", "images", *_EVALUATION,
     },

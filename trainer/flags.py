@@ -68,6 +68,12 @@ MODES = {
             needs_run=True,
         ),
         Mode(
+            "explain",
+            "trainer.commands.explain",
+            "the same with a heat map of each file",
+            needs_run=True,
+        ),
+        Mode(
             "compare",
             "trainer.commands.compare",
             "train --backbones with several seeds and compare them, or compare finished --runs",

@@ -30,9 +30,13 @@ from trainer.storage import locations
 from trainer.system import console, signals, text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trainer.config import Config
+    from trainer.inference.sources import Candidate
+    from trainer.inference.worklist import Row
+
+    Explain = Callable[[Run, Sequence[Row], Mapping[str, Candidate], pathlib.Path], list[Row]]
 
 FOLDER = "predictions"
 """Of a run, for worklists whose place was not named."""
@@ -64,12 +68,12 @@ def predict(
     given = {"images": ",".join(paths), "output_dir": output_dir, "model_dir": opened.path}
     config = opened.config.for_finished_run({**options, **given})
     with signals.watched():
-        return _predict(config, paths)
+        return worklist_of(config, paths, "predict")
 
 
 def run(config: Config) -> Worklist:
     """Predicts for the command line, and prints the summary."""
-    found = _predict(config, sources.split(config.inference.images))
+    found = worklist_of(config, sources.split(config.inference.images), "predict")
     console.say(str(found))
     return found
 
@@ -88,7 +92,18 @@ def paths_of(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     return [os.fsdecode(path) for path in paths]
 
 
-def _predict(config: Config, paths: Sequence[str]) -> Worklist:
+def worklist_of(
+    config: Config, paths: Sequence[str], mode: str, explain: Explain | None = None
+) -> Worklist:
+    """Scores files, and writes their worklist.
+
+    Args:
+      config: the run's options, with those of this command.
+      paths: what `images` names.
+      mode: of the command.
+      explain: draws heat maps of the rows that were read, and adds their paths; None: there are
+        none.
+    """
     context = runtime.build(config.runtime)
     for line in context.unused:
         console.say(line)
@@ -105,9 +120,18 @@ def _predict(config: Config, paths: Sequence[str]) -> Worklist:
         journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory))
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
         count = prediction.predict(found.candidates, scorer, judge, journal)
-        if done := len(found.candidates) - count:
-            console.say(f"{done:,} of {len(found.candidates):,} files were done before.")
-        return _write(config, finished, judge, journal, found)
+        if before := len(found.candidates) - count:
+            console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
+        rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
+        rows = worklist.by_urgency(rows)
+        if explain is not None:
+            rows = explain(finished, rows, found.by_name, folder)
+        done = Worklist(folder, tuple(rows), found.notes, _warnings(finished))
+        command = config.command_line(
+            finished.config.for_finished_run({"model_dir": ""}), mode=mode
+        )
+        _write(done, _summary(config.model_dir, judge, done, command), found)
+        return done
 
 
 def judge_of(run: Run) -> Judge:
@@ -150,32 +174,21 @@ def digest_of(directory: run_directory.RunDirectory) -> str:
     return found.hexdigest()
 
 
-def _write(
-    config: Config, run: Run, judge: Judge, journal: Journal, found: sources.Found
-) -> Worklist:
-    """Writes the worklist of the files that were named, of all that the journal has."""
-    folder = journal.folder
-    if (folder / worklist.CSV).exists():
-        console.say(f"replaces the worklist in {folder}.")
-    rows = worklist.by_urgency(
-        worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
-    )
-    done = Worklist(folder, tuple(rows), found.notes, _warnings(run))
-    worklist.write(folder, rows)
-    candidates = {candidate.name: candidate for candidate in found.candidates}
-    pictures = thumbnails.read(rows, candidates, {})
-    listed = [row.listed(rank) for rank, row in enumerate(rows, start=1)]
-    worklist_page.write(
-        folder / worklist.PAGE, _summary(config, run, judge, done), listed, pictures
-    )
+def _write(done: Worklist, summary: worklist_page.WorklistSummary, found: sources.Found) -> None:
+    """Writes a worklist and its page."""
+    if (done.folder / worklist.CSV).exists():
+        console.say(f"replaces the worklist in {done.folder}.")
+    worklist.write(done.folder, done.rows)
+    pictures = thumbnails.read(done.rows, found.by_name, done.folder)
+    listed = [row.listed(rank) for rank, row in enumerate(done.rows, start=1)]
+    worklist_page.write(done.folder / worklist.PAGE, summary, listed, pictures)
     if not done.num_read:
-        reasons = collections.Counter(note for row in rows for note in row.notes)
-        most = reasons.most_common(1)[0][0]
+        reasons = collections.Counter(note for row in done.rows for note in row.notes)
         raise RunError(
-            f"none of the {text.counted(len(rows), 'file')} could be read; {folder / worklist.CSV} "
-            f"says why of each, most often: {text.one_line(most):.200}"
+            f"none of the {text.counted(len(done.rows), 'file')} could be read; "
+            f"{done.folder / worklist.CSV} says why of each, most often: "
+            f"{text.one_line(reasons.most_common(1)[0][0]):.200}"
         )
-    return done
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
@@ -187,12 +200,12 @@ def _warnings(run: Run) -> tuple[str, ...]:
 
 
 def _summary(
-    config: Config, run: Run, judge: Judge, done: Worklist
+    model_dir: str, judge: Judge, done: Worklist, command: str
 ) -> worklist_page.WorklistSummary:
-    facts, base = judge.facts, run.config.for_finished_run({"model_dir": ""})
+    facts = judge.facts
     positive = facts.get("positive_class") or f"not {facts['class_names'][0]}"
     return worklist_page.WorklistSummary(
-        model_dir=config.model_dir,
+        model_dir=model_dir,
         class_names=facts["class_names"],
         positive_class=positive,
         threshold=facts["threshold"],
@@ -203,7 +216,7 @@ def _summary(
         unreadable=len(done.rows) - done.num_read,
         positive=sum(done.predicted().get(name, 0) for name in facts["class_names"][1:]),
         flagged=done.flagged(),
-        command=config.command_line(base, mode="predict"),
+        command=command,
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         fingerprint=facts.get("data", {}).get("fingerprint", ""),
         licence=facts.get("license", ""),

@@ -113,11 +113,10 @@ class Explainer:
         Raises:
           ConfigError: when the images are no such array, or a class is none of the model's.
         """
-        height, width, _ = self.image_shape
         classes = self._checked(classes, len(images))
         if not len(images):
             return np.zeros((0, *self.map_shape), np.float32)
-        array = inputs.images(images, height, width)
+        array = inputs.images(images, self.image_shape[:2])
         size = self.batch_size
         blocks = []
         for start in range(0, len(array), size):

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import functools
 import glob
 import io
 import pathlib
@@ -89,6 +90,11 @@ class Found:
 
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Candidate]:
+        """The files by name."""
+        return {candidate.name: candidate for candidate in self.candidates}
 
 
 def split(named: str) -> list[str]:

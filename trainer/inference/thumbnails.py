@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from cxr_tfds import images
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.reports.pages.worklist_page import MAX_PICTURES, Thumbnail
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from trainer.inference.sources import Candidate
@@ -30,7 +33,7 @@ SIDE = 96
 def read(
     rows: Sequence[Row],
     candidates: Mapping[str, Candidate],
-    overlays: Mapping[str, npt.NDArray[np.uint8]],
+    folder: pathlib.Path,
 ) -> dict[int, Thumbnail]:
     """Returns thumbnails of the first MAX_PICTURES rows that were read, by rank.
 
@@ -39,7 +42,7 @@ def read(
     Args:
       rows: of the worklist, in its order.
       candidates: the files, by name.
-      overlays: small heat maps over images, by name of the file, [H, W, 3].
+      folder: of the worklist, from which the paths of heat maps start.
     """
     chosen = [(rank, row) for rank, row in enumerate(rows, start=1) if row.is_read][:MAX_PICTURES]
 
@@ -51,7 +54,13 @@ def read(
 
     found = images.parallel_map(load, chosen)
     return {
-        rank: Thumbnail(pixels, overlays.get(row.file))
+        rank: Thumbnail(pixels, _overlay(folder / row.heatmap) if row.heatmap else None)
         for (rank, row), pixels in found
         if pixels is not None
     }
+
+
+def _overlay(path: pathlib.Path) -> npt.NDArray[np.uint8]:
+    """Returns a heat map over its image, [SIDE, SIDE, 3]."""
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))

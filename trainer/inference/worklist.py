@@ -33,7 +33,7 @@ PAGE = "worklist.html"
 READ, UNREADABLE = "read", "unreadable"
 _SHOWN = (
     "rank", "file", "status", "predicted", "score", "calibrated_probability", "flags", "notes",
-    "novelty", "height", "width",
+    "novelty", "height", "width", "heatmap",
 )  # fmt: skip
 """Columns of the worklist."""
 _WAY_OUT = "remove it, and its files are scored again"
@@ -56,6 +56,7 @@ class Row:
       novelty: distance from the training data; 1 and more is unlike.
       height: of the upright original, in pixels; `width` likewise.
       width: see there.
+      heatmap: path of its heat map, from the worklist's folder; empty without one.
       digest: of the pixels that the model saw; empty if there are none.
     """
 
@@ -70,6 +71,7 @@ class Row:
     novelty: float | None = None
     height: int | None = None
     width: int | None = None
+    heatmap: str = ""
     digest: str = ""
 
     @property
@@ -79,7 +81,7 @@ class Row:
 
     def listed(self, rank: int) -> ListedFile:
         """Returns what the page shows."""
-        shown = {name: getattr(self, name) for name in _SHOWN[1:]}
+        shown = {name: getattr(self, name) for name in _SHOWN[1:] if name != "heatmap"}
         return ListedFile(rank=rank, **shown)
 
     def to_json(self, rank: int) -> dict[str, Any]:
@@ -212,7 +214,7 @@ class Journal:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds rows, which survive the end of this process."""
-        lines = [json.dumps(dataclasses.asdict(row)) + "\n" for row in rows]
+        lines = [json.dumps(_stored(row)) + "\n" for row in rows]
         content = "".join(lines).encode()
         with self._path.open("r+b") as file:
             file.truncate(self._size)  # Of a line that was cut off.
@@ -222,6 +224,10 @@ class Journal:
             os.fsync(file.fileno())
         self._size += len(content)
         self.rows |= {row.file: row for row in rows}
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _Stored.__annotations__}
 
 
 def _check_header(line: bytes, model: str, path: pathlib.Path) -> None:
