@@ -94,8 +94,8 @@ NEEDS = {
         ("mode",), ("",),
     ),
     "output_dir": Need(
-        "--mode=predict, explain or export", lambda v: v["mode"] in (*_OF_FILES, "export"),
-        ("mode",), ("",),
+        "--mode=predict, explain or export; a run is written to --model_dir",
+        lambda v: v["mode"] in (*_OF_FILES, "export"), ("mode",), ("",),
     ),
     "heatmap": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), ("gradcam",)),
     "save_maps": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), (False,)),

@@ -220,7 +220,7 @@ def _check_inference(mode: str, config: Config) -> None:
             raise RunError(f"output_dir {path} can't be written: {reason}; name another.")
 
 
-def _check_finished(config: Config, *, writes: bool) -> None:
+def _check_finished(config: Config, *, writes: bool = True) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
     model = path / claims.BEST_MODEL
     if not model.exists():
