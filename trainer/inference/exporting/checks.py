@@ -1,8 +1,8 @@
 """Compares an exported model, in its own runtime, with the Keras model it was made from.
 
-    reference = checks.Reference.of(model, images, labels, facts)
-    row = checks.check(REGISTRY["onnx"], path, reference, folder)
-    row.problem                                    # a sentence if it must not be used
+reference = checks.Reference.of(model, images, labels, facts)
+row = checks.check(REGISTRY["onnx"], path, reference, folder)
+row.problem                                    # a sentence if it must not be used
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Self
 import keras
 import numpy as np
 
-from trainer.inference.exporting import children, parts
+from trainer.inference.exporting import children, formats, parts
 from trainer.inference.exporting.results import ExportedFormat
 from trainer.models import saved
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainer.inference.exporting.formats import Format
 
@@ -64,7 +64,7 @@ class Reference:
         return cls(images, _probabilities(rebuilt, images), own, labels, facts)
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """Returns classes [N] at the operating point; the most probable ones where there is none."""
+        """Returns classes [N] at the operating point, or else the most probable ones."""
         threshold, names = self.facts.get("threshold"), list(self.facts.get("class_names") or ())
         if threshold is None or probabilities.shape[1] != 2:
             return probabilities.argmax(1)
@@ -72,6 +72,12 @@ class Reference:
         positive = names.index(named) if named in names else 1
         reached = probabilities[:, positive].clip(0, 1).astype(np.float64) >= threshold
         return np.where(reached, positive, 1 - positive)
+
+
+def num_images(names: Sequence[str]) -> int:
+    """Returns how many images formats are compared on, at most."""
+    is_whole = any(formats.REGISTRY[name].tolerance is None for name in names)
+    return MAX_IMAGES_INT8 if is_whole else MAX_IMAGES
 
 
 def _probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -94,9 +100,10 @@ def check(
     Returns:
       The row of the table; its `problem` says why the model must not be used.
     """
-    count = min(len(reference.images), MAX_IMAGES if kind.tolerance else MAX_IMAGES_INT8)
+    count = min(len(reference.images), num_images([kind.name]))
     np.save(folder / "images.npy", reference.images[:count])
-    np.savez(folder / "wrong.npz", **_wrong(reference.images))
+    wrong: Any = _wrong(reference.images)  # For mypy, savez has a keyword that is a bool.
+    np.savez(folder / "wrong.npz", **wrong)
     problem = children.run("run", [kind.name, str(path), str(folder)])
     size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()) / 1e6
     if problem:
@@ -151,22 +158,27 @@ def _problem(
     accepted = [name for name, how in row.wrong.items() if not how.startswith("refused")]
     tolerance = row.format.tolerance or float("inf")
     difference = float("inf") if row.difference is None else row.difference
-    alone = said["batch_difference"] or 0.0
-    if row.difference is None:
-        return "some of its probabilities are not finite."
-    if difference > tolerance:
-        return f"its probabilities differ from Keras by {difference:.2g}, over {tolerance:g}."
-    if alone > min(tolerance, MAX_LOSS):
-        return f"an image in a batch has another probability than alone, by {alone:.2g}."
-    if accepted:
-        return f"it takes wrong images ({', '.join(accepted)}) without an error."
-    if said["facts"] != dict(reference.facts):
-        return "it does not hold what belongs to the model (class names, operating point)."
-    if said["imported"]:
-        return f"its check imported {', '.join(said['imported'])}."
-    if said["classes"] is not None and decided is not None and said["classes"] != decided:
-        return "it names other classes than its probabilities say at the operating point."
-    return _loss(row) if row.format.tolerance is None else ""
+    in_batch = said["batch_difference"] or 0.0
+    named = said["classes"]
+    problems = {
+        "some of its probabilities are not finite.": row.difference is None,
+        f"its probabilities differ from Keras by {difference:.2g}, over {tolerance:g}.": (
+            difference > tolerance
+        ),
+        f"an image in a batch has another probability than alone, by {in_batch:.2g}.": (
+            in_batch > min(tolerance, MAX_LOSS)
+        ),
+        f"it takes wrong images ({', '.join(accepted)}) without an error.": bool(accepted),
+        "it does not hold what belongs to the model, as its operating point.": (
+            said["facts"] != dict(reference.facts)
+        ),
+        f"its check imported {', '.join(said['imported'])}.": bool(said["imported"]),
+        "it names other classes than its probabilities say at the operating point.": (
+            named is not None and decided is not None and named != decided
+        ),
+    }
+    found = next((problem for problem, is_so in problems.items() if is_so), "")
+    return found or (_loss(row) if row.format.tolerance is None else "")
 
 
 def _loss(row: ExportedFormat) -> str:
@@ -205,10 +217,26 @@ def precision_note(model: keras.Model) -> str:
     )
 
 
-def require_side(model: keras.Model, images: np.ndarray) -> None:
-    """Raises ValueError unless images are [N, S, S, 1] uint8, N at least 1, of the model's size."""
-    side = parts.side(model)
-    if images.shape[1:] != (side, side, 1) or images.dtype != np.uint8 or not len(images):
+def require_fit(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Raises ValueError unless images, labels and class names are such as the model has."""
+    side, num_classes = parts.side(model), int(model.output.shape[-1])
+    if images.shape[1:] != (side, side, 1) or images.dtype != np.uint8:
         raise ValueError(
-            f"images ({images.dtype} {images.shape}) must be uint8 [N, {side}, {side}, 1], N >= 1."
+            f"images ({images.dtype} {images.shape}) must be uint8 [N, {side}, {side}, 1]."
+        )
+    names = facts.get("class_names")
+    if names is not None and len(names) != num_classes:
+        raise ValueError(f"class_names ({names}) must be {num_classes}, as the model's outputs.")
+    if labels is None:
+        return
+    is_whole = labels.dtype.kind in "iu" and labels.shape == (len(images),)
+    if not is_whole or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels ({labels.dtype} {labels.shape}) must be [{len(images)}] whole numbers below "
+            f"{num_classes}."
         )

@@ -1,6 +1,6 @@
 """Runs the scripts of `processes` in a process of their own, and keeps what they print off.
 
-    problem = children.run("convert", ["onnx", str(folder)])      # "" or why it failed, a clause
+problem = children.run("convert", ["onnx", str(folder)])      # "" or why it failed, a clause
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _isolation() -> list[str]:
 
 
 def _reason(code: int, printed: str) -> str:
-    """Returns the last error in what a process printed; the signal that ended it if there is none."""
+    """Returns the last error in what a process printed, and the signal if one ended it."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     if code < 0:

@@ -34,7 +34,7 @@ def decode(content: tf.Tensor, side: int) -> tf.Tensor:
       [side, side, 1] float32, whole grey levels 0 to 255.
 
     Raises:
-      tf.errors.InvalidArgumentError: when it runs, for a file that is damaged or of another kind, or
+      tf.errors.InvalidArgumentError: when it runs, for a file that is damaged, of another kind, or
         would have other pixels than Pillow gives.
     """
     grey = _grey(_channels(content))

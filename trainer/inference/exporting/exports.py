@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trainer.inference.exporting.formats import Format
 
 TABLE = "export.json"
-CALIBRATION_IMAGES = 200
+CALIBRATION_IMAGES = 100
 """What the ranges of 8-bit numbers are measured on; TensorFlow's guide asks for 100 to 500."""
 
 
@@ -66,13 +66,16 @@ def export(
 
     Raises:
       ConfigError: when packages are missing.
-      ValueError: when there are no images, or they have another size.
+      ValueError: when there are no images, or they, their labels or the class names don't fit.
     """
     formats.require_installed(names)
     facts = json.loads(json.dumps(dict(facts), allow_nan=False))
-    given = np.stack(list(itertools.islice(iter(images), checks.MAX_IMAGES_INT8)))
-    checks.require_side(model, given)
+    first = list(itertools.islice(iter(images), checks.num_images(names)))
+    if not first:
+        raise ValueError("images: there is none; an export is compared with Keras on some.")
+    given = np.stack(first)
     known = None if labels is None else np.asarray(labels)[: len(given)]
+    checks.require_fit(model, given, known, facts)
     rebuilt = parts.in_float32(model)
     reference = checks.Reference.of(model, rebuilt, given, known, facts)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,7 @@ def _prepare(
     """Writes what the converters start from."""
     if set(names) == {"savedmodel"}:
         return
-    graphs.save_for_converting(model, work / "graph")
+    graphs.save_for_converting(model, names, work / "graph")
     (work / "facts.json").write_text(_json(facts), encoding="utf-8")
     step = max(1, len(images) // CALIBRATION_IMAGES)
     np.save(work / "calibration.npy", images[::step][:CALIBRATION_IMAGES])

@@ -1,7 +1,7 @@
-"""The formats a model is exported to: their files, runtimes, packages and tolerances. No TensorFlow.
+"""The formats of exports: their files, runtimes, packages and tolerances. No TensorFlow.
 
-    chosen = formats.parse("savedmodel,onnx")
-    formats.require_installed(chosen)             # before any work: ConfigError, one line
+chosen = formats.parse("savedmodel,onnx")
+formats.require_installed(chosen)             # before any work: ConfigError, one line
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The graphs that are exported, as SavedModels: the one for servers, and those for converters.
 
     graphs.save_for_serving(model, facts, folder)
-    graphs.save_for_converting(model, folder)     # signatures litert, litert_int8, onnx
+    graphs.save_for_converting(model, ("litert", "onnx"), folder)
 
 All of them refuse wrong pixels. The saved model's own check stays where it can: in TensorFlow and
 ONNX. LiteRT compares numbers of 8 bits otherwise, and gets checks that it computes.
@@ -18,18 +18,16 @@ from trainer.inference.exporting import decoding, parts
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import keras
 
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, OUTPUT, FEATURES = "images", "probabilities", "features"
 METADATA_FILE = "model.json"
 """Where `assets.extra` of a SavedModel has the facts."""
 
 
-def save_for_serving(
-    model: keras.Model, facts: Mapping[str, Any], folder: pathlib.Path
-) -> None:
+def save_for_serving(model: keras.Model, facts: Mapping[str, Any], folder: pathlib.Path) -> None:
     """Writes a SavedModel that TensorFlow Serving takes as it is: no code of ours or of Keras's.
 
     Its signatures, whose outputs all have B rows, as TensorFlow Serving's REST interface wants:
@@ -76,33 +74,39 @@ def save_for_serving(
     (extra / METADATA_FILE).write_text(text, encoding="utf-8")
 
 
-def save_for_converting(model: keras.Model, folder: pathlib.Path) -> None:
+def save_for_converting(model: keras.Model, names: Sequence[str], folder: pathlib.Path) -> None:
     """Writes the graphs that the converters start from.
 
     Args:
       model: a saved model in float32.
+      names: of the formats; the others are left out.
       folder: to be written.
     """
     side = parts.side(model)
 
     def litert(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: parts.classify(model, _checked(images))}
+        return {OUTPUT: parts.classify(model, parts.features(model, _checked(images)))}
 
     def litert_int8(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: parts.classify(model, _checked_levels(images))}
+        pooled = parts.features(model, _checked_levels(images))
+        return {OUTPUT: parts.classify(model, pooled), FEATURES: pooled}
 
     def onnx(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT: model(images, training=False)}
 
     square = tf.TensorSpec((None, side, side, 1), tf.float32, INPUT)
     own = tf.TensorSpec(tuple(model.input.shape), tf.float32, INPUT)
-    _save(model, {litert: [square], litert_int8: [square], onnx: [own]}, folder)
+    specs = {litert: [square], litert_int8: [square], onnx: [own]}
+    wanted = {function: given for function, given in specs.items() if function.__name__ in names}
+    _save(model, wanted, folder)
 
 
 def _save(model: keras.Model, specs: dict[Any, list[tf.TensorSpec]], folder: pathlib.Path) -> None:
     module = tf.Module()
     # The variables of TensorFlow, not Keras's objects: the file then asks for no Keras to load it.
     module.weights = [variable.value for variable in model.variables]
+    # The converter to 8 bits corrects this bias.
+    module.kernel, module.bias = (weight.value for weight in parts.first_dense(model).weights)
     signatures = {
         function.__name__: tf.function(function, autograph=False).get_concrete_function(*given)
         for function, given in specs.items()
@@ -127,7 +131,9 @@ class _Answer:
         shown = tf.fill(tf.shape(chosen), self._positive) if len(self._names) == 2 else chosen
         return {
             OUTPUT: probabilities,
-            "calibrated_probability": tf.gather(self._calibrated(probabilities), shown, batch_dims=1),
+            "calibrated_probability": tf.gather(
+                self._calibrated(probabilities), shown, batch_dims=1
+            ),
             "class": tf.gather(names, chosen),
             "class_names": tf.tile(names[tf.newaxis], (tf.shape(probabilities)[0], 1)),
         }

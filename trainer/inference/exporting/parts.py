@@ -1,8 +1,8 @@
 """A saved model taken apart: its pixels, its layers, and the same model in float32.
 
-    model = parts.in_float32(saved.load(path))
-    parts.side(model)                             # 224
-    parts.classify(model, images)                 # without the check of the input
+model = parts.in_float32(saved.load(path))
+parts.side(model)                             # 224
+parts.classify(model, images)                 # without the check of the input
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def side(model: keras.Model) -> int:
     return int(model.get_layer("preprocessing").input.shape[1])
 
 
-def classify(model: keras.Model, images: Any) -> Any:
-    """Returns the probabilities [B, K] of [B, S, S, 1] float32, which nothing has checked.
+def features(model: keras.Model, images: Any) -> Any:
+    """Returns the pooled features [B, D] of [B, S, S, 1] float32, which nothing has checked.
 
     Args:
       model: a saved model, which would check them, and may stretch them.
@@ -28,8 +28,18 @@ def classify(model: keras.Model, images: Any) -> Any:
     """
     names = [layer.name for layer in model.layers]
     trunk = model.layers[names.index("preprocessing") + 1]  # Keras sorts them by their depth.
-    x = model.get_layer("preprocessing")(images, training=False)
-    return model.get_layer("head")(trunk(x, training=False), training=False)
+    return trunk(model.get_layer("preprocessing")(images, training=False), training=False)
+
+
+def classify(model: keras.Model, pooled: Any) -> Any:
+    """Returns the probabilities [B, K] of pooled features [B, D]."""
+    return model.get_layer("head")(pooled, training=False)
+
+
+def first_dense(model: keras.Model) -> keras.layers.Layer:
+    """Returns the layer that takes the pooled features."""
+    layers = model.get_layer("head").layers
+    return next(layer for layer in layers if isinstance(layer, keras.layers.Dense))
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -1,6 +1,6 @@
 """What became of an export: a row a format, as a table and as JSON. No TensorFlow.
 
-    table.to_text(); table.to_json(); table.failed
+table.to_text(); table.to_json(); table.failed
 """
 
 from __future__ import annotations
@@ -79,7 +79,16 @@ class Exports:
 
     def to_text(self) -> str:
         """Returns the table as plain text, then a line for each problem and note."""
-        heads = ("format", "file", "MB", "difference", "labels", "accuracy", "ms", "ms in batch")
+        heads = (
+            "format",
+            "file",
+            "MB",
+            "max difference",
+            "labels",
+            "accuracy",
+            "ms",
+            "ms in batch",
+        )
         cells = [heads, *(_cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -101,7 +110,9 @@ def _cells(row: ExportedFormat) -> tuple[str, ...]:
     labels = "–" if row.equal_labels is None else f"{row.equal_labels}/{row.images}"
     accuracy = "–"
     if row.accuracy:
-        accuracy = f"{100 * row.accuracy[1]:.2f} % ({100 * (row.accuracy[1] - row.accuracy[0]):+.2f})"
+        accuracy = (
+            f"{100 * row.accuracy[1]:.2f} % ({100 * (row.accuracy[1] - row.accuracy[0]):+.2f})"
+        )
     return (
         row.format.name,
         "not written" if row.problem else row.format.file,

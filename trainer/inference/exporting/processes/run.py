@@ -108,7 +108,8 @@ def main(name: str, path: str, folder: pathlib.Path) -> None:
     model: Any = KINDS[name](path)
     images = np.load(folder / "images.npy").astype(model.dtype)
     model.predict(images[:1])  # The first call is slow, and not measured.
-    rows, times, classes = [], [], []
+    rows, times = [], []
+    classes: list[str] = []
     for index in range(len(images)):
         start = time.perf_counter()
         rows.append(model.predict(images[index : index + 1])[0])
@@ -153,7 +154,7 @@ def refusal(model: Any, wrong: Any) -> str:
         found = model.predict(wrong)
     except Exception as error:  # noqa: BLE001 -- Each runtime has its own error.
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"refused: {lines[0][:200]}"
+        return f"refused: {lines[0][:80]}"
     return "refused: NaN" if np.isnan(found).all() else f"accepted: {found.tolist()}"
 
 
