@@ -51,7 +51,12 @@ def in_float32(model: keras.Model) -> keras.Model:
     if saved.precision_of(model) == "float32":
         return model
     config = _without_policies(keras.saving.serialize_keras_object(model))
-    rebuilt = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("float32")  # Operations have no policy of their own.
+    try:
+        rebuilt = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
     rebuilt.set_weights(model.get_weights())
     return rebuilt
 
