@@ -86,7 +86,7 @@ def export(
             _exported(formats.REGISTRY[name], rebuilt, reference, work, folder) for name in names
         )
     notes = filter(None, [checks.precision_note(model), _batch_note(rows)])
-    table = Exports(rows, tuple(notes))
+    table = Exports(rows, tuple(notes), folder)
     files.save_json(folder / TABLE, table.to_json())
     return table
 

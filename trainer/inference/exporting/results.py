@@ -6,6 +6,7 @@ table.to_text(); table.to_json(); table.failed
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,15 +64,24 @@ class Exports:
     Attributes:
       rows: in the order in which they were asked for.
       notes: what else is to be known, sentences.
+      folder: where they are.
     """
 
     rows: tuple[ExportedFormat, ...]
     notes: tuple[str, ...] = ()
+    folder: pathlib.Path = pathlib.Path()
+
+    guard_fired = False
+    """Whether the model may be used is said where it is evaluated."""
 
     @property
     def failed(self) -> bool:
         """Whether a format was not written."""
         return any(row.problem for row in self.rows)
+
+    def __str__(self) -> str:
+        """Returns the table as plain text."""
+        return self.to_text()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as JSON."""
