@@ -59,10 +59,9 @@ def test_what_is_sent_to_a_server_has_the_names_of_the_model(signatures):
     (docker,) = (command for command in COMMANDS if command.startswith("docker"))
     (curl,) = (command for command in COMMANDS if command.startswith("curl"))
     (model,) = re.findall(r"MODEL_NAME=(\w+)", docker)
-    assert f"target=/models/{model}/1" in docker
-    assert "/export/savedmodel" in docker
+    assert f"/export/savedmodel:/models/{model}/1" in docker
     assert f"/v1/models/{model}:predict" in curl
-    body = json.loads(re.search(r'--data "(.*)" \\', curl)[1].replace('\\"', '"'))
+    body = json.loads(re.search(r'-d "(.*)" \\', curl)[1].replace('\\"', '"'))
     (instance,) = body["instances"]
     _, inputs = signatures[body["signature_name"]].structured_input_signature
     assert instance.keys() == inputs.keys()
