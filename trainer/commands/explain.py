@@ -20,7 +20,7 @@ from trainer.commands import evaluate, predict
 from trainer.inference import gradcam, heatmaps, sources
 from trainer.runs import trained
 from trainer.runs.trained import Run
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 
 if TYPE_CHECKING:
     import os
@@ -119,6 +119,6 @@ def _items(
 
     for row, pixels in images_lib.parallel_map(load, rows):
         if isinstance(pixels, ImageError):
-            console.say(f"no heat map: {row.file} {pixels.problem}.")
+            console.say(f"no heat map: {text.one_line(row.file):.200} {pixels.problem}.")
         else:
             yield row.file, pixels, class_names.index(row.predicted or "")

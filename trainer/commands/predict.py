@@ -10,6 +10,7 @@ if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer --mode=predict")
 
 import collections
+import contextlib
 import datetime
 import hashlib
 import os
@@ -20,7 +21,7 @@ from trainer import option_groups, usage
 from trainer.commands import evaluate
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.inference import prediction, scoring, sources, thumbnails, worklist
+from trainer.inference import heatmaps, prediction, scoring, sources, thumbnails, worklist
 from trainer.inference.prediction import Judge
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
@@ -87,9 +88,9 @@ def paths_of(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     paths = [images] if isinstance(images, str | os.PathLike) else list(images)
     for path in paths:
         option_groups.require("images", path, (str, os.PathLike), "a path, or a list of paths")
-    if not paths:
-        raise ConfigError("images is empty: give files, folders, globs, zips or CSV lists.")
-    return [os.fsdecode(path) for path in paths]
+    decoded = [os.fsdecode(path) for path in paths]
+    sources.check(decoded)
+    return decoded
 
 
 def worklist_of(
@@ -109,15 +110,17 @@ def worklist_of(
         console.say(line)
     with (
         run_directory.restore(config, is_chief=True) as directory,
-        sources.opened(paths) as found,
+        contextlib.ExitStack() as stack,
     ):
         finished = trained.require_finished(directory)
+        folder = output_folder(config, directory, FOLDER)
+        found = stack.enter_context(sources.opened(paths, folder / heatmaps.FOLDER))
+        stack.enter_context(worklist.claimed(folder))
         config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
         judge = judge_of(finished)
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
-        folder = output_folder(config, directory, FOLDER)
-        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory))
+        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), judge.class_names)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
         count = prediction.predict(found.candidates, scorer, judge, journal)
         if before := len(found.candidates) - count:

@@ -11,6 +11,7 @@ set then evaluates them, with all of its report.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -28,7 +29,7 @@ from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.data import pipeline, table
 from trainer.errors import RunError
-from trainer.inference import sources
+from trainer.inference import file_lists, sources
 from trainer.system import console, text
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[L
         is_numbered |= value not in by_name
         number = by_name.get(value, by_number.get(value, 0))
         found.append(_file(candidate, number))
+    counts = collections.Counter(of.label for of in found)
+    shown_counts = (f"{counts[i]:,} {name}" for i, name in enumerate(class_names))
+    console.say(f"labels: {', '.join(shown_counts)}.")
     if is_numbered:
         meaning = ", ".join(f"{i} is {name}" for i, name in enumerate(class_names))
         console.say(f"labels are numbers: {meaning}.")
@@ -167,13 +171,13 @@ def _named(candidate: Candidate, names: Sequence[str]) -> str | None:
 
 def _of_folder(candidate: Candidate, by_name: dict[str, int]) -> str:
     """Returns the innermost folder of a file that is named like a class; empty if there is none."""
-    folders = candidate.name.replace("\\", "/").lower().split("/")[:-1]
-    return next((folder for folder in reversed(folders) if folder in by_name), "")
+    folders = (folder.lower() for folder in reversed(candidate.folders))
+    return next((folder for folder in folders if folder in by_name), "")
 
 
 def _others(candidate: Candidate) -> dict[str, str]:
     """Returns the columns by which examples may be grouped."""
-    taken = {*LABEL_COLUMNS, *PATIENT_COLUMNS, *sources.FILE_COLUMNS, *_OWN} - {"etiology"}
+    taken = {*LABEL_COLUMNS, *PATIENT_COLUMNS, *file_lists.FILE_COLUMNS, *_OWN} - {"etiology"}
     return {name: value for name, value in candidate.columns.items() if name.lower() not in taken}
 
 

@@ -74,6 +74,7 @@ class Judge:
     def rows(self, read: Sequence[_Read], outputs: Outputs) -> list[Row]:
         """Returns a row for each file that was read."""
         scores = _score(outputs.probabilities)
+        is_number = np.isfinite(outputs.probabilities).all(1)
         temperature = self.facts["temperature"]
         calibrated = None
         if temperature is not None:
@@ -84,7 +85,10 @@ class Judge:
             pixels = np.stack([radiograph.pixels for _, radiograph in read])
             found = self.reference.compare(outputs.features, novelty.layouts(pixels))
         return [
-            Row(
+            # A network of 16 bits can overflow; without a score, no file may look harmless.
+            _unreadable(candidate, "gives no number: the model's outputs are not finite")
+            if not is_number[i]
+            else Row(
                 candidate.name,
                 candidate.stamp,
                 READ,
@@ -104,9 +108,9 @@ class Judge:
 
 def _score(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Returns how probable it is that something is wrong: of two classes, the positive one's."""
-    if probabilities.shape[1] == 2:
-        return probabilities[:, 1].astype(np.float64)
-    return 1 - probabilities[:, 0].astype(np.float64)
+    precise = probabilities.astype(np.float64)
+    found = precise[:, 1] if probabilities.shape[1] == 2 else 1 - precise[:, 0]
+    return found.clip(0, 1)  # A softmax may exceed 1 by its rounding.
 
 
 def _flags(found: novelty.Novelty, row: int) -> tuple[str, ...]:
@@ -159,7 +163,7 @@ def _batches(candidates: Sequence[Candidate], scorer: Scorer, judge: Judge) -> I
     load = functools.partial(_load, side=scorer.side)
     for candidate, result in images.parallel_map(load, candidates, ahead):
         if isinstance(result, ImageError):
-            unreadable.append(_unreadable(candidate, result))
+            unreadable.append(_unreadable(candidate, result.problem))
         else:
             read.append((candidate, result))
         if len(read) == scorer.batch_size or len(unreadable) >= ahead:
@@ -182,8 +186,8 @@ def _load(candidate: Candidate, side: int) -> Radiograph | ImageError:
         return error
 
 
-def _unreadable(candidate: Candidate, error: ImageError) -> Row:
-    note = f"The file {error.problem}."
+def _unreadable(candidate: Candidate, problem: str) -> Row:
+    note = f"The file {problem}."
     return Row(candidate.name, candidate.stamp, UNREADABLE, flags=(UNREADABLE,), notes=(note,))
 
 

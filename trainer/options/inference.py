@@ -38,8 +38,8 @@ class InferenceOptions(option_groups.Group):
     )
     save_maps: bool = option(
         False,
-        "whether --mode=explain also saves the numbers of each heat map as .npy: float16, as coarse "
-        "as the model's own",
+        "whether --mode=explain also saves the numbers of each heat map as .npy: float16, as "
+        "coarse as the model's own",
         of_result=False,
     )
     format: str = option(
