@@ -99,7 +99,7 @@ def _evaluate(config: Config) -> Evaluation:
             footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
         folder = directory.folder(f"{evaluated.ELSEWHERE}{data.name}_{data.fingerprint[:8]}")
         trained.require_readable(finished)
-        validation = _validation_of(finished, model) if context.is_chief else None
+        validation = _validation_of(finished) if context.is_chief else None
         with data.reading():
             found = predict(outputs.of_model(model, data, context.strategy), context, SPLIT)
             base = finished.config.for_finished_run({"model_dir": ""})
@@ -148,7 +148,7 @@ def facts_of_model(run: Run) -> ModelFacts:
     return facts
 
 
-def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:
+def _validation_of(finished: Run) -> shift.Sample | None:
     """Returns what the run kept of its validation split; None of a run of an earlier version.
 
     Raises:
@@ -157,12 +157,18 @@ def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:
     found = validation_sample.load(finished.directory.path)
     if found is None:
         console.say("shift: not measured, as the run was trained by an earlier version.")
-    elif found.features.shape[1] != outputs.num_features(model):
+    else:
+        require_features(finished, found.features)
+    return found
+
+
+def require_features(run: Run, features: np.ndarray) -> None:
+    """Raises RunError unless features, [N, D], are as many as those of the run's model."""
+    if features.shape[1] != outputs.num_features(run.model):
         raise RunError(
-            f"{validation_sample.FILE} of {finished.path} is of another model; restore it "
+            f"{validation_sample.FILE} of {run.path} is of another model; restore it "
             "from a copy, or remove it."
         )
-    return found
 
 
 def _shift(validation: shift.Sample, found: Outputs, data: Data) -> dict[str, Any]:

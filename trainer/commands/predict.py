@@ -117,9 +117,10 @@ def worklist_of(
         found = stack.enter_context(sources.opened(paths, folder / heatmaps.FOLDER))
         stack.enter_context(worklist.claimed(folder))
         config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
-        judge = judge_of(finished)
+        evaluate.facts_of_model(finished)  # Said before the model is built.
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
+        judge = judge_of(finished)
         journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), judge.class_names)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
         count = prediction.predict(found.candidates, scorer, judge, journal)
@@ -141,11 +142,19 @@ def judge_of(run: Run) -> Judge:
     """Returns what turns the outputs of a run's model into classes and flags.
 
     Raises:
-      RunError: when the model was saved by a version that did not say what its classes are.
+      RunError: when the model was saved by a version that did not say what its classes are, says
+        wrong ones, or has a sample of another model's validation beside it.
     """
     facts = evaluate.facts_of_model(run)
+    if (count := run.model.output.shape[-1]) != len(facts["class_names"]):
+        raise RunError(
+            f"{run.directory.best_model} names {len(facts['class_names'])} classes and has "
+            f"{text.counted(count, 'output')}; restore it from a copy."
+        )
     reference = validation_sample.load_reference(run.directory.path)
-    if reference is None:
+    if reference is not None:
+        evaluate.require_features(run, reference.features)
+    else:
         console.say(
             "unlike_training_data: not told, as the run kept too little of its validation split."
         )

@@ -116,7 +116,7 @@ def split(named: str) -> list[str]:
     return paths
 
 
-def check(paths: Sequence[str], named: str = "") -> None:
+def check(paths: Sequence[str], named: str | None = None) -> None:
     """Raises ConfigError for an empty name, or one of a bucket.
 
     Args:
@@ -125,9 +125,10 @@ def check(paths: Sequence[str], named: str = "") -> None:
     """
     if not paths or not all(paths):
         said = "has an empty name" if any(paths) else "is empty"
+        shown = text.shown(list(paths) if named is None else named)
         raise ConfigError(
-            f"images ({text.shown(named or list(paths))}) {said}: give files, folders, globs, zips "
-            "or CSV lists, separated by commas."
+            f"images ({shown}) {said}: give files, folders, globs, zips or CSV lists, separated by "
+            "commas."
         )
     for path in paths:
         if locations.is_remote(path):
