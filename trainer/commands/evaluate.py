@@ -26,7 +26,7 @@ from trainer.models import archive, classifier, footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 from trainer.training import outputs, shift_samples
 
 if TYPE_CHECKING:
@@ -136,12 +136,20 @@ def facts_of_model(run: Run) -> ModelFacts:
     """Returns what the model of a run says of itself.
 
     Raises:
-      RunError: when it was saved by a version that did not say what its classes are.
+      RunError: when it was saved by a version that did not say what its classes are, or can't be
+        read.
     """
-    facts = archive.facts(run.directory.best_model)
+    path = run.directory.best_model
+    try:
+        facts = archive.facts(path)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is not a readable model: {text.clause(error)}; restore it from a copy, or "
+            "train again."
+        ) from error
     if facts is None:
         raise RunError(
-            f"{run.directory.best_model} does not say what its classes are, as it was saved by an "
+            f"{path} does not say what its classes are, as it was saved by an "
             "earlier version; run the command that trained it again: nothing is trained, and the "
             "model is saved anew."
         )

@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from trainer import option_groups, usage
@@ -85,7 +86,8 @@ def paths_of(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     Raises:
       ConfigError: when it is none, or has other members.
     """
-    paths = [images] if isinstance(images, str | os.PathLike) else list(images)
+    is_one = isinstance(images, str | os.PathLike)
+    paths: list[Any] = list(images) if isinstance(images, Iterable) and not is_one else [images]
     for path in paths:
         option_groups.require("images", path, (str, os.PathLike), "a path, or a list of paths")
     decoded = [os.fsdecode(path) for path in paths]
@@ -109,7 +111,8 @@ def worklist_of(
     for line in context.unused:
         console.say(line)
     with (
-        run_directory.restore(config, is_chief=True) as directory,
+        # Not the chief: nothing is written into a run in a bucket, and nothing uploaded.
+        run_directory.restore(config, is_chief=False) as directory,
         contextlib.ExitStack() as stack,
     ):
         finished = trained.require_finished(directory)
