@@ -55,7 +55,7 @@ def test_the_innermost_folder_decides(tmp_path):
 def test_what_the_users_folders_above_are_called_is_no_label(tmp_path):
     """All images of /data/pneumonia/scans would be ill, without a word."""
     write(tmp_path / "pneumonia" / "scans", "a.png", "b.png")
-    with pytest.raises(RunError, match="a.png has no label: give a CSV list with columns `file`"):
+    with pytest.raises(RunError, match=r"a.png has no label: give a CSV list with columns `file`"):
         labels_of(tmp_path / "pneumonia" / "scans")
     assert [of.label for of in labels_of(tmp_path / "pneumonia")] == [1, 1]
 
