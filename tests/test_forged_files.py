@@ -24,21 +24,20 @@ import tensorflow as tf
 from hypothesis import strategies
 
 from cxr_tfds import configs, source
-from tests import forgeries, stored_runs
+from tests import forged_predictions, forgeries, stored_runs
 from tests.support import runs, simulated_search
 from trainer import flags
 from trainer.commands import compare
 from trainer.config import Config
-from trainer.data import opening, statistics
+from trainer.data import opening
 from trainer.data.table import Table
 from trainer.distribution import cluster
 from trainer.errors import ConfigError, RunError
-from trainer.evaluation.shifts import shift
 from trainer.features import shard_files, store
 from trainer.models import precision
 from trainer.options import DataOptions, EvaluationOptions
 from trainer.reports import verdict
-from trainer.runs import looks, resuming, run_directory, trained, validation_sample
+from trainer.runs import looks, resuming, run_directory, trained
 from trainer.storage import documents, files
 from trainer.training import callbacks, checkpoint
 from trainer.training.checkpoint import Checkpoints
@@ -119,24 +118,6 @@ def _read_evaluation(folder: Path) -> None:
     trained.last_evaluation(run_directory.RunDirectory(folder))
     run = trained.open_run(folder)
     assert all((str(run.evaluation), repr(run), run.metrics, run.evaluation.report.to_json()))
-
-
-SAMPLE = shift.Sample(
-    np.array([0.25, 0.75]),
-    np.array([[0.5, 1.5, 0.0], [1.0, 2.0, 3.0]], np.float32),
-    {name: np.array([1.0, 2.0]) for name in statistics.NAMES},
-    np.array(["person1", "IM-1"]),
-)
-
-
-def _make_sample(folder: Path) -> None:
-    validation_sample.save(folder, SAMPLE)
-
-
-def _read_sample(folder: Path) -> None:
-    found = validation_sample.load(folder)
-    if found is not None and found.features.shape[1] == SAMPLE.features.shape[1]:
-        shift.measure(None, found, SAMPLE)
 
 
 def _make_comparison(folder: Path) -> None:
@@ -319,7 +300,17 @@ KINDS = {
         _read_comparison,
     ),
     "predictions": Kind(stored_runs.make, ("predictions_*.csv",), _one(_read_evaluation)),
-    "validation sample": Kind(_make_sample, (validation_sample.FILE,), _one(_read_sample)),
+    "validation sample": Kind(
+        forged_predictions.make_sample,
+        ("validation_sample.npz",),
+        forged_predictions.read_sample,
+    ),
+    "worklist": Kind(
+        forged_predictions.make_journal, ("journal.jsonl",), _one(forged_predictions.read_journal)
+    ),
+    "list of files": Kind(
+        forged_predictions.make_list, ("list.csv",), _one(forged_predictions.read_list)
+    ),
     "looks": Kind(stored_runs.make, ("looks.jsonl",), _one(_look)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,10 @@ import keras
 import pytest
 from absl.testing import flagsaver
 
-from tests.support import bucket_server, devices, runs
+from tests.support import bucket_server, devices, runs, shared_folders
 from trainer import __main__ as trainer_main
 from trainer import flags
+from trainer.system import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +39,25 @@ def _free_memory() -> Iterator[None]:
     """Drops the models of a module at its end; after each test it would cost minutes."""
     yield
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="session")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run, to be read: `finished_copy` may be changed."""
+
+    def train(folder: Path) -> None:
+        with console.muted():
+            importlib.import_module("trainer.commands.train").train(
+                runs.small_config(data_dir, folder)
+            )
+
+    return shared_folders.made_once(tmp_path_factory, "finished", train) / "run"
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished`."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture

@@ -48,7 +48,6 @@ def test_help_lists_every_option_quickly():
     [
         (["--bach_size=3"], "unknown option --bach_size; did you mean --batch_size?"),
         (["--lr=1e-4"], "unknown option --lr; did you mean --learning_rate?"),
-        (["--epochs=3"], "unknown option --epochs; did you mean --max_epochs?"),
         (["--out_dir=x"], "unknown option --out_dir; did you mean --output_dir or --model_dir?"),
         (["--output_dir=x"], "a run is written to --model_dir; add that, or leave output_dir out."),
         (["--quux=3"], "unknown option --quux; --help lists them all."),

@@ -29,6 +29,11 @@ IN_VAIN = {
     "backbones": ("vgg16,xception", {}),
     "seeds": (5, {}),
     "runs": ("runs/a,runs/b", {}),
+    "images": ("scans", {}),
+    "output_dir": ("out", {}),
+    "heatmap": ("hirescam", {}),
+    "save_maps": (True, {}),
+    "format": ("onnx", {}),
     "stage_data": (False, {}),
     "staging_dir": ("/x", {}),
     "cache_budget_gb": (1.0, {"feature_cache": "off"}),
@@ -50,6 +55,11 @@ MET = {
     "backbones": {"mode": "compare"},
     "seeds": {"mode": "compare"},
     "runs": {"mode": "compare --runs"},
+    "images": {"mode": "predict"},
+    "output_dir": {"mode": "explain"},
+    "heatmap": {"mode": "explain"},
+    "save_maps": {"mode": "explain"},
+    "format": {"mode": "export"},
     "stage_data": {"data_dir": "gs://hospital/data"},
     "staging_dir": {"model_dir": "gs://hospital/run"},
     "cache_budget_gb": {"feature_cache": "auto"},
@@ -73,7 +83,8 @@ def test_a_value_that_changes_nothing_is_refused(command, name):
     value, others = IN_VAIN[name]
     result = command(*_flags(**others, **{name: value}))
     assert result.returncode == 2
-    assert result.stderr.startswith(f"trainer: {name} ({value}) needs --")
+    shown = str(value).lower() if isinstance(value, bool) else value
+    assert result.stderr.startswith(f"trainer: {name} ({shown}) needs --")
     assert result.stderr.endswith(f"; add that, or leave {name} out.\n")
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
@@ -146,6 +157,11 @@ def test_what_a_search_varies_is_never_in_vain():
         ("compare", {"backbones": "vgg16,xception", "resume": "must"}, "resume (must)"),
         ("compare --runs", {"runs": "a,b", "neurons": 8, "model_dir": "x"}, "neurons (8)"),
         ("benchmark", {"cache_dir": "x", "neurons": 8}, "cache_dir (x)"),
+        ("predict", {"images": "x", "output_dir": "y", "dataset": "paper", "batch_size": 8},
+         "dataset (paper)"),
+        ("explain", {"images": "x", "heatmap": "hirescam", "judge_by": "age"}, "judge_by (age)"),
+        ("evaluate --images", {"images": "x", "judge_by": "age", "manual_dir": "y"},
+         "manual_dir (y)"),
     ],
 )  # fmt: skip
 def test_a_mode_names_the_options_that_it_does_not_use(mode, given, unused):

@@ -26,7 +26,7 @@ from trainer.models import archive, classifier, footprint, saved
 from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 from trainer.training import outputs, shift_samples
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _evaluate(config: Config) -> Evaluation:
             footprint.require_batch(model, "batch_size", batch_size, is_trained=False)
         folder = directory.folder(f"{evaluated.ELSEWHERE}{data.name}_{data.fingerprint[:8]}")
         trained.require_readable(finished)
-        validation = _validation_of(finished, model) if context.is_chief else None
+        validation = _validation_of(finished) if context.is_chief else None
         with data.reading():
             found = predict(outputs.of_model(model, data, context.strategy), context, SPLIT)
             base = finished.config.for_finished_run({"model_dir": ""})
@@ -136,19 +136,27 @@ def facts_of_model(run: Run) -> ModelFacts:
     """Returns what the model of a run says of itself.
 
     Raises:
-      RunError: when it was saved by a version that did not say what its classes are.
+      RunError: when it was saved by a version that did not say what its classes are, or can't be
+        read.
     """
-    facts = archive.facts(run.directory.best_model)
+    path = run.directory.best_model
+    try:
+        facts = archive.facts(path)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is not a readable model: {text.clause(error)}; restore it from a copy, or "
+            "train again."
+        ) from error
     if facts is None:
         raise RunError(
-            f"{run.directory.best_model} does not say what its classes are, as it was saved by an "
+            f"{path} does not say what its classes are, as it was saved by an "
             "earlier version; run the command that trained it again: nothing is trained, and the "
             "model is saved anew."
         )
     return facts
 
 
-def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:
+def _validation_of(finished: Run) -> shift.Sample | None:
     """Returns what the run kept of its validation split; None of a run of an earlier version.
 
     Raises:
@@ -157,12 +165,18 @@ def _validation_of(finished: Run, model: keras.Model) -> shift.Sample | None:
     found = validation_sample.load(finished.directory.path)
     if found is None:
         console.say("shift: not measured, as the run was trained by an earlier version.")
-    elif found.features.shape[1] != outputs.num_features(model):
+    else:
+        require_features(finished, found.features)
+    return found
+
+
+def require_features(run: Run, features: np.ndarray) -> None:
+    """Raises RunError unless features, [N, D], are as many as those of the run's model."""
+    if features.shape[1] != outputs.num_features(run.model):
         raise RunError(
-            f"{validation_sample.FILE} of {finished.path} is of another model; restore it "
+            f"{validation_sample.FILE} of {run.path} is of another model; restore it "
             "from a copy, or remove it."
         )
-    return found
 
 
 def _shift(validation: shift.Sample, found: Outputs, data: Data) -> dict[str, Any]:

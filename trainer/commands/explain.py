@@ -20,7 +20,7 @@ from trainer.commands import evaluate, predict
 from trainer.inference import gradcam, heatmaps, sources
 from trainer.runs import trained
 from trainer.runs.trained import Run
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 
 if TYPE_CHECKING:
     import os
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.config import Config
-    from trainer.inference.sources import Candidate
-    from trainer.inference.worklist import Row, Worklist
+    from trainer.inference.sources import ImageFile
+    from trainer.inference.worklist import Worklist, WorklistRow
     from trainer.options import InferenceOptions
 
 
@@ -81,10 +81,10 @@ def _explain(config: Config, paths: Sequence[str]) -> Worklist:
 def _draw(
     options: InferenceOptions,
     run: Run,
-    rows: Sequence[Row],
-    candidates: Mapping[str, Candidate],
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],
     folder: pathlib.Path,
-) -> list[Row]:
+) -> list[WorklistRow]:
     """Draws the heat maps of all rows that were read; returns all rows, with their paths."""
     explainer = gradcam.of_model(run.model, method=options.heatmap)
     class_names = evaluate.facts_of_model(run)["class_names"]
@@ -104,14 +104,14 @@ def _draw(
 
 
 def _items(
-    rows: Sequence[Row],
-    candidates: Mapping[str, Candidate],
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],
     class_names: Sequence[str],
     side: int,
 ) -> Iterator[tuple[str, np.ndarray, int]]:
     """Yields name, pixels and predicted class; a file that has vanished since is said to be."""
 
-    def load(row: Row) -> np.ndarray | ImageError:
+    def load(row: WorklistRow) -> np.ndarray | ImageError:
         try:
             return reading.read(candidates[row.file].read(), side).pixels
         except ImageError as error:
@@ -119,6 +119,6 @@ def _items(
 
     for row, pixels in images_lib.parallel_map(load, rows):
         if isinstance(pixels, ImageError):
-            console.say(f"no heat map: {row.file} {pixels.problem}.")
+            console.say(f"no heat map: {text.one_line(row.file):.200} {pixels.problem}.")
         else:
             yield row.file, pixels, class_names.index(row.predicted or "")

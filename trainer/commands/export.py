@@ -120,7 +120,7 @@ def _sample(config: Config, side: int, count: int) -> Sample:
 def _of_files(named: str, side: int, count: int) -> Sample:
     """Returns the first images that can be read; labels are not known."""
 
-    def load(candidate: sources.Candidate) -> np.ndarray | None:
+    def load(candidate: sources.ImageFile) -> np.ndarray | None:
         try:
             return reading.read(candidate.read(), side).pixels
         except ImageError as error:

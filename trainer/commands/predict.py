@@ -10,18 +10,20 @@ if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer --mode=predict")
 
 import collections
+import contextlib
 import datetime
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from trainer import option_groups, usage
 from trainer.commands import evaluate
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.inference import prediction, scoring, sources, thumbnails, worklist
-from trainer.inference.prediction import Judge
+from trainer.inference import heatmaps, prediction, scoring, sources, thumbnails, worklist
+from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
 from trainer.runs import run_directory, trained, validation_sample
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trainer.config import Config
-    from trainer.inference.sources import Candidate
-    from trainer.inference.worklist import Row
+    from trainer.inference.sources import ImageFile
+    from trainer.inference.worklist import WorklistRow
 
-    Explain = Callable[[Run, Sequence[Row], Mapping[str, Candidate], pathlib.Path], list[Row]]
+    Explain = Callable[
+        [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path], list[WorklistRow]
+    ]
 
 FOLDER = "predictions"
 """Of a run, for worklists whose place was not named."""
@@ -84,12 +88,13 @@ def paths_of(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     Raises:
       ConfigError: when it is none, or has other members.
     """
-    paths = [images] if isinstance(images, str | os.PathLike) else list(images)
+    is_one = isinstance(images, str | os.PathLike)
+    paths: list[Any] = list(images) if isinstance(images, Iterable) and not is_one else [images]
     for path in paths:
         option_groups.require("images", path, (str, os.PathLike), "a path, or a list of paths")
-    if not paths:
-        raise ConfigError("images is empty: give files, folders, globs, zips or CSV lists.")
-    return [os.fsdecode(path) for path in paths]
+    decoded = [os.fsdecode(path) for path in paths]
+    sources.check(decoded)
+    return decoded
 
 
 def worklist_of(
@@ -108,18 +113,22 @@ def worklist_of(
     for line in context.unused:
         console.say(line)
     with (
-        run_directory.restore(config, is_chief=True) as directory,
-        sources.opened(paths) as found,
+        # Not the chief: nothing is written into a run in a bucket, and nothing uploaded.
+        run_directory.restore(config, is_chief=False) as directory,
+        contextlib.ExitStack() as stack,
     ):
         finished = trained.require_finished(directory)
+        folder = output_folder(config, directory, FOLDER)
+        found = stack.enter_context(sources.opened(paths, folder / heatmaps.FOLDER))
+        stack.enter_context(worklist.claimed(folder))
         config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
-        judge = judge_of(finished)
+        evaluate.facts_of_model(finished)  # Said before the model is built.
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
-        folder = output_folder(config, directory, FOLDER)
-        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory))
+        builder = row_builder_of(finished)
+        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), builder.class_names)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
-        count = prediction.predict(found.candidates, scorer, judge, journal)
+        count = prediction.predict(found.candidates, scorer, builder, journal)
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
@@ -130,23 +139,31 @@ def worklist_of(
         command = config.command_line(
             finished.config.for_finished_run({"model_dir": ""}), mode=mode
         )
-        _write(done, _summary(config.model_dir, judge, done, command), found)
+        _write(done, _summary(config.model_dir, builder, done, command), found)
         return done
 
 
-def judge_of(run: Run) -> Judge:
+def row_builder_of(run: Run) -> RowBuilder:
     """Returns what turns the outputs of a run's model into classes and flags.
 
     Raises:
-      RunError: when the model was saved by a version that did not say what its classes are.
+      RunError: when the model was saved by a version that did not say what its classes are, says
+        wrong ones, or has a sample of another model's validation beside it.
     """
     facts = evaluate.facts_of_model(run)
-    reference = validation_sample.load_reference(run.directory.path)
-    if reference is None:
+    if (count := run.model.output.shape[-1]) != len(facts["class_names"]):
+        raise RunError(
+            f"{run.directory.best_model} names {len(facts['class_names'])} classes and has "
+            f"{text.counted(count, 'output')}; restore it from a copy."
+        )
+    known = validation_sample.load_known_images(run.directory.path)
+    if known is not None:
+        evaluate.require_features(run, known.features)
+    else:
         console.say(
             "unlike_training_data: not told, as the run kept too little of its validation split."
         )
-    return Judge(facts, reference)
+    return RowBuilder(facts, known)
 
 
 def output_folder(config: Config, directory: run_directory.RunDirectory, name: str) -> pathlib.Path:
@@ -200,9 +217,9 @@ def _warnings(run: Run) -> tuple[str, ...]:
 
 
 def _summary(
-    model_dir: str, judge: Judge, done: Worklist, command: str
+    model_dir: str, builder: RowBuilder, done: Worklist, command: str
 ) -> worklist_page.WorklistSummary:
-    facts = judge.facts
+    facts = builder.facts
     positive = facts.get("positive_class") or f"not {facts['class_names'][0]}"
     return worklist_page.WorklistSummary(
         model_dir=model_dir,

@@ -11,6 +11,7 @@ set then evaluates them, with all of its report.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -28,14 +29,14 @@ from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.data import pipeline, table
 from trainer.errors import RunError
-from trainer.inference import sources
+from trainer.inference import file_lists, sources
 from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from trainer.data.table import Table
-    from trainer.inference.sources import Candidate
+    from trainer.inference.sources import ImageFile
     from trainer.options import DataOptions
 
 NAME: Final = "images"
@@ -57,7 +58,7 @@ class LabelledFile:
       columns: others of the list, by which examples may be grouped.
     """
 
-    candidate: Candidate
+    candidate: ImageFile
     label: int
     patient_id: str
     etiology: str
@@ -115,7 +116,7 @@ def packed(
         yield LabelledData(builder, config, None, image_hashes=tuple(builder.image_hashes))
 
 
-def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[LabelledFile]:
+def label(candidates: Sequence[ImageFile], class_names: Sequence[str]) -> list[LabelledFile]:
     """Returns the files with their labels, from the columns of a list or from their folders.
 
     Raises:
@@ -138,6 +139,9 @@ def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[L
         is_numbered |= value not in by_name
         number = by_name.get(value, by_number.get(value, 0))
         found.append(_file(candidate, number))
+    counts = collections.Counter(of.label for of in found)
+    shown_counts = (f"{counts[i]:,} {name}" for i, name in enumerate(class_names))
+    console.say(f"labels: {', '.join(shown_counts)}.")
     if is_numbered:
         meaning = ", ".join(f"{i} is {name}" for i, name in enumerate(class_names))
         console.say(f"labels are numbers: {meaning}.")
@@ -149,7 +153,7 @@ def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[L
     return found
 
 
-def _file(candidate: Candidate, number: int) -> LabelledFile:
+def _file(candidate: ImageFile, number: int) -> LabelledFile:
     patient, others = _named(candidate, PATIENT_COLUMNS), _others(candidate)
     etiology = others.pop("etiology", None)
     try:  # Images of Kaggle's archive may be those that the run was trained on.
@@ -159,21 +163,21 @@ def _file(candidate: Candidate, number: int) -> LabelledFile:
     return LabelledFile(candidate, number, patient or of_name[1], etiology or of_name[0], others)
 
 
-def _named(candidate: Candidate, names: Sequence[str]) -> str | None:
+def _named(candidate: ImageFile, names: Sequence[str]) -> str | None:
     """Returns the value of the first of these columns that the file's list has."""
     columns = {name.lower(): value for name, value in candidate.columns.items()}
     return next((columns[name] for name in names if name in columns), None)
 
 
-def _of_folder(candidate: Candidate, by_name: dict[str, int]) -> str:
+def _of_folder(candidate: ImageFile, by_name: dict[str, int]) -> str:
     """Returns the innermost folder of a file that is named like a class; empty if there is none."""
-    folders = candidate.name.replace("\\", "/").lower().split("/")[:-1]
-    return next((folder for folder in reversed(folders) if folder in by_name), "")
+    folders = (folder.lower() for folder in reversed(candidate.folders))
+    return next((folder for folder in folders if folder in by_name), "")
 
 
-def _others(candidate: Candidate) -> dict[str, str]:
+def _others(candidate: ImageFile) -> dict[str, str]:
     """Returns the columns by which examples may be grouped."""
-    taken = {*LABEL_COLUMNS, *PATIENT_COLUMNS, *sources.FILE_COLUMNS, *_OWN} - {"etiology"}
+    taken = {*LABEL_COLUMNS, *PATIENT_COLUMNS, *file_lists.FILE_COLUMNS, *_OWN} - {"etiology"}
     return {name: value for name, value in candidate.columns.items() if name.lower() not in taken}
 
 

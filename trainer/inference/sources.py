@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import functools
 import glob
-import io
+import lzma
 import pathlib
+import struct
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
@@ -28,28 +28,30 @@ from cxr_tfds.archives import listing
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.errors import ConfigError, RunError
+from trainer.inference import file_lists
 from trainer.storage import locations
 from trainer.system import text
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-FILE_COLUMNS = ("file", "path", "image", "file_name", "filename")
-"""Names of the column of a CSV list that holds the files; the first that is there counts."""
-_MAX_LIST_BYTES = 1 << 28
 # What reading a file, or a member of a zip, raises.
 _UNREADABLE = (
     OSError,
     EOFError,
+    ValueError,  # A name in a damaged header.
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
+    struct.error,
     RuntimeError,  # An encrypted member.
     NotImplementedError,  # A compression method that zipfile lacks.
 )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class ImageFile:
     """A file that may be a radiograph.
 
     Attributes:
@@ -57,12 +59,16 @@ class Candidate:
       stamp: changes with the file: its size and time, or its size and checksum in a zip.
       problem: why it can't be read, a predicate; None if it may be.
       columns: of a CSV list, the other columns of its row.
+      folders: names of the folders in which it lies, the innermost last: those below and including
+        the one that was named, in the zip and its stem, or in the list. What the user's own folders
+        above are called says nothing of the file.
     """
 
     name: str
     stamp: str
     problem: str | None
     columns: dict[str, str]
+    folders: tuple[str, ...]
     _read: Callable[[], bytes]
 
     def read(self) -> bytes:
@@ -88,11 +94,11 @@ class Found:
       notes: a sentence for everything that was left out.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
     @functools.cached_property
-    def by_name(self) -> dict[str, Candidate]:
+    def by_name(self) -> dict[str, ImageFile]:
         """The files by name."""
         return {candidate.name: candidate for candidate in self.candidates}
 
@@ -104,13 +110,25 @@ def split(named: str) -> list[str]:
       ConfigError: when it is empty, has an empty name, or names a bucket.
     """
     whole = named.strip()
-    is_one = bool(whole) and pathlib.Path(whole).expanduser().exists()
+    is_one = bool(whole) and _is_there(whole)
     paths = [whole] if is_one else [part.strip() for part in whole.split(",")]
-    if not all(paths):
-        said = "has an empty name" if whole else "is empty"
+    check(paths, whole)
+    return paths
+
+
+def check(paths: Sequence[str], named: str | None = None) -> None:
+    """Raises ConfigError for an empty name, or one of a bucket.
+
+    Args:
+      paths: what is named.
+      named: the same as one text, as the user gave it.
+    """
+    if not paths or not all(paths):
+        said = "has an empty name" if any(paths) else "is empty"
+        shown = text.shown(list(paths) if named is None else named)
         raise ConfigError(
-            f"images ({text.shown(named)}) {said}: give files, folders, globs, zips or CSV lists, "
-            "separated by commas."
+            f"images ({shown}) {said}: give files, folders, globs, zips or CSV lists, separated by "
+            "commas."
         )
     for path in paths:
         if locations.is_remote(path):
@@ -118,7 +136,23 @@ def split(named: str) -> list[str]:
                 f"images ({text.one_line(path):.200}) must be local: copy them to this machine "
                 "first, for example by `gcloud storage cp`."
             )
-    return paths
+
+
+def _is_there(named: str) -> bool:
+    """Whether a path exists; a list of many files is no path at all, and too long for one."""
+    path = _path(named)
+    try:
+        return path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        return False
+
+
+def _path(named: str) -> pathlib.Path:
+    """Returns a path; `~nobody` stays as it is where there is no such user."""
+    try:
+        return pathlib.Path(named).expanduser()
+    except RuntimeError:
+        return pathlib.Path(named)
 
 
 def expand(paths: Sequence[str]) -> list[pathlib.Path]:
@@ -129,12 +163,12 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
     """
     expanded: list[pathlib.Path] = []
     for named in paths:
-        path = pathlib.Path(named).expanduser()
-        if path.exists() or path.is_symlink():
-            expanded.append(path)
+        if _is_there(named):
+            expanded.append(_path(named))
             continue
         # pathlib's own matches a pattern within one folder, which an absolute path has not.
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        is_possible = text.is_os_string(named)
+        matches = sorted(glob.glob(str(_path(named)), recursive=True)) if is_possible else []  # noqa: PTH207
         if not matches:
             kind = "matches no file" if glob.has_magic(named) else "is not there"
             raise ConfigError(
@@ -146,15 +180,20 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def opened(paths: Sequence[str]) -> Iterator[Found]:
+def opened(paths: Sequence[str], own: pathlib.Path | None = None) -> Iterator[Found]:
     """Lists the files that are named; the zips among them stay open until the block ends.
+
+    Args:
+      paths: what is named.
+      own: the folder of images that the command writes, such as heat maps. It may be inside one
+        that is named, and is then left out: what was written there before is no radiograph.
 
     Raises:
       ConfigError: when there is no such file.
       RunError: when a zip or a list can't be read, or nothing in them may be a radiograph.
     """
     with contextlib.ExitStack() as stack:
-        lister = _Lister(stack)
+        lister = _Lister(stack, own)
         for path in expand(paths):
             lister.add(path)
         yield lister.found(paths)
@@ -163,10 +202,11 @@ def opened(paths: Sequence[str]) -> Iterator[Found]:
 class _Lister:
     """Collects candidates from files, folders, zips and lists."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, own: pathlib.Path | None) -> None:
         self._stack = stack
-        self._candidates: dict[str, Candidate] = {}
-        self._twice = 0
+        self._own = None if own is None else own.resolve()
+        self._candidates: dict[str, ImageFile] = {}
+        self._twice = self._written = 0
         self._others: collections.Counter[str] = collections.Counter()
 
     def found(self, paths: Sequence[str]) -> Found:
@@ -174,7 +214,11 @@ class _Lister:
         if self._others:
             count = sum(self._others.values())
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self._others.most_common(5))
-            notes.append(f"Not read, as no radiograph has such a name: {count:,} ({kinds}).")
+            shown = text.one_line(kinds)
+            notes.append(f"Not read, as no radiograph has such a name: {count:,} ({shown:.200}).")
+        if self._written:
+            count_of = text.counted(self._written, "file")
+            notes.append(f"Not read, as this command writes there: {count_of} in {self._own}.")
         if self._twice:
             notes.append(f"Named more than once, read once: {text.counted(self._twice, 'file')}.")
         if not self._candidates:
@@ -185,41 +229,51 @@ class _Lister:
             )
         return Found(tuple(self._candidates.values()), tuple(notes))
 
-    def add(self, path: pathlib.Path, columns: dict[str, str] | None = None) -> None:
-        """Adds a path that is named itself, or by a glob or a list."""
+    def add(self, path: pathlib.Path) -> None:
+        """Adds a path that is named itself, or by a glob."""
+        is_file = _is_file(path)  # Whoever opens a pipe waits for a writer.
         if path.is_dir():
             self._add_tree(path)
-        elif path.suffix.lower() == ".zip" and columns is None:
+        elif path.suffix.lower() == ".zip" and is_file:
             self._add_zip(path)
-        elif path.suffix.lower() == ".csv" and columns is None:
+        elif path.suffix.lower() == ".csv" and is_file:
             self._add_list(path)
         else:
-            self._add_file(path, str(path), columns or {})
+            self._add_file(path, (path.absolute().parent.name,), {})
 
     def _add_tree(self, root: pathlib.Path) -> None:
+        shown = text.one_line(str(root))
         try:
             entries = listing.list_files(epath.Path(root))
         except OSError as error:
-            raise RunError(f"{root} can't be read ({text.clause(error)}).") from error
+            raise RunError(f"{shown:.200} can't be read ({text.clause(error)}).") from error
+        real = root.resolve()
         for entry in entries:
-            path = root / entry.path
-            if entry.is_folder or entry.problem:
-                self._keep(Candidate(str(path), "", entry.problem, {}, bytes))
+            path, folders = root / entry.path, (root.absolute().name, *entry.parts[:-1])
+            if self._own is not None and (real / entry.path).is_relative_to(self._own):
+                self._written += 1
+            elif entry.is_folder or entry.problem:
+                self._keep(ImageFile(str(path), "", entry.problem, {}, folders, bytes))
             elif reading.looks_like_radiograph(entry.path, _head(path.open, entry.suffix)):
-                self._add_file(path, str(path), {})
+                self._add_file(path, folders, {})
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
 
-    def _add_file(self, path: pathlib.Path, name: str, columns: dict[str, str]) -> None:
+    def _add_file(
+        self, path: pathlib.Path, folders: tuple[str, ...], columns: dict[str, str]
+    ) -> None:
         try:
             status = path.stat()
             problem = None if path.is_file() else "is not a regular file"
-            if status.st_size > listing.MAX_FILE_BYTES:
+            if path.is_dir():
+                problem = "is a folder: a list names files"
+            elif status.st_size > listing.MAX_FILE_BYTES:
                 problem = f"has {status.st_size >> 20:,} MiB, over the limit of an image file"
             stamp = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError as error:
-            stamp, problem = "", f"can't be read ({text.clause(error.strerror or error)})"
-        self._keep(Candidate(name, stamp, problem, columns, path.read_bytes))
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path.
+            reason = getattr(error, "strerror", None) or error
+            stamp, problem = "", f"can't be read ({text.clause(reason)})"
+        self._keep(ImageFile(str(path), stamp, problem, columns, folders, path.read_bytes))
 
     def _add_zip(self, path: pathlib.Path) -> None:
         try:
@@ -228,9 +282,13 @@ class _Lister:
         except listing.SourceError as error:
             raise RunError(error.line) from error
         except _UNREADABLE as error:
-            raise RunError(f"{path} is no zip that can be read ({text.clause(error)}).") from error
+            shown = text.one_line(str(path))
+            raise RunError(
+                f"{shown:.200} is no zip that can be read ({text.clause(error)})."
+            ) from error
         for entry in entries:
             name, stamp = f"{path}/{entry.path}", f"{entry.size} {entry.crc}"
+            folders = (path.stem, *entry.parts[:-1])
 
             def read(member: str = entry.path) -> bytes:
                 return zipped.read(member)
@@ -239,62 +297,29 @@ class _Lister:
                 return zipped.open(member)  # type: ignore[return-value]
 
             if entry.problem:
-                self._keep(Candidate(name, stamp, entry.problem, {}, bytes))
+                self._keep(ImageFile(name, stamp, entry.problem, {}, folders, bytes))
             elif reading.looks_like_radiograph(entry.path, _head(open_member, entry.suffix)):
-                self._keep(Candidate(name, stamp, None, {}, read))
+                self._keep(ImageFile(name, stamp, None, {}, folders, read))
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
 
     def _add_list(self, path: pathlib.Path) -> None:
-        for name, columns in read_list(path):
-            member = pathlib.Path(name).expanduser()
-            self.add(member if member.is_absolute() else path.parent / member, columns)
+        for name, columns in file_lists.read(path):
+            folders = _path(name).parts[:-1] or (path.absolute().parent.name,)
+            self._add_file(path.parent / _path(name), folders, columns)
 
-    def _keep(self, candidate: Candidate) -> None:
+    def _keep(self, candidate: ImageFile) -> None:
         if candidate.name in self._candidates:
             self._twice += 1
         else:
             self._candidates[candidate.name] = candidate
 
 
-def read_list(path: pathlib.Path) -> list[tuple[str, dict[str, str]]]:
-    """Reads a CSV list: the file of each row, and its other columns.
-
-    A column `file`, `path`, `image` or `file_name` holds paths, relative to the list's folder. The
-    columns are separated by commas, semicolons or tabs.
-
-    Raises:
-      RunError: when it can't be read, or has no such column.
-    """
+def _is_file(path: pathlib.Path) -> bool:
     try:
-        if path.stat().st_size > _MAX_LIST_BYTES:
-            raise RunError(f"{path} has more than {_MAX_LIST_BYTES >> 20} MiB: no list has.")
-        content = path.read_text("utf-8-sig")
-        head = content.partition("\n")[0]
-        delimiter = max(",;\t", key=head.count)
-        rows = csv.DictReader(io.StringIO(content), delimiter=delimiter)
-        names = [str(name).strip() for name in rows.fieldnames or ()]
-        rows.fieldnames = names
-        table = [(rows.line_num, row) for row in rows]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise RunError(f"{path} can't be read as a list ({text.clause(error)}).") from error
-    by_lower = {name.lower(): name for name in reversed(names)}
-    column = next((by_lower[name] for name in FILE_COLUMNS if name in by_lower), None)
-    if column is None:
-        raise RunError(
-            f"{path} has no column of files: name one of its columns `file` (it has "
-            f"{text.one_line(', '.join(names)):.200 or 'none'})."
-        )
-    found = []
-    for line, row in table:
-        name = (row.pop(column, None) or "").strip()
-        others = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-        if not name and not any(others.values()):
-            continue
-        if not name:
-            raise RunError(f"{path}, line {line}, has no {column}; fill it in, or remove the line.")
-        found.append((name, others))
-    return found
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _head(opens: Callable[[str], Iterable[bytes]], suffix: str) -> bytes:

@@ -1,8 +1,9 @@
 """The rows of a worklist: what is said of each file, in which order, and the files they go to.
 
-    journal = worklist.Journal.open(folder / worklist.JOURNAL, model_digest)
-    journal.append(rows)                        # survives a kill
-    worklist.write(folder, worklist.by_urgency(worklist.marked(rows)))
+    with worklist.claimed(folder):
+        journal = worklist.Journal.open(folder / worklist.JOURNAL, model_digest, class_names)
+        journal.append(rows)                    # survives a kill
+        worklist.write(folder, worklist.by_urgency(worklist.marked(rows)))
 
 `worklist.csv` and `worklist.jsonl` have a row per file, most urgent first. The journal has the rows
 of all files that were ever scored into this folder, in the order of work: a run that is killed goes
@@ -12,11 +13,15 @@ on from it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, Any, NotRequired, Self, TypedDict
+import stat
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NotRequired, Self, TypedDict
+
+import filelock
 
 from trainer.errors import RunError
 from trainer.reports.pages import worklist_flags
@@ -26,7 +31,7 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 JOURNAL, CSV, JSONL = "journal.jsonl", "worklist.csv", "worklist.jsonl"
 PAGE = "worklist.html"
@@ -37,11 +42,14 @@ _SHOWN = (
 )  # fmt: skip
 """Columns of the worklist."""
 _WAY_OUT = "remove it, and its files are scored again"
-_MAX_JOURNAL_BYTES = 1 << 30
+_LOCK = ".lock"
+_MAX_JOURNAL_BYTES, _MAX_LINE_BYTES = 1 << 30, 1 << 20
+_Share = Annotated[float, documents.within(0, 1)] | None
+_Pixels = Annotated[int, documents.at_least(1)] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class WorklistRow:
     """What is said of a file.
 
     Attributes:
@@ -94,15 +102,15 @@ class _Stored(TypedDict):
 
     file: str
     stamp: str
-    status: str
-    score: documents.Number
-    calibrated_probability: documents.Number
+    status: Annotated[str, documents.one_of(READ, UNREADABLE)]
+    score: _Share
+    calibrated_probability: _Share
     predicted: str | None
     flags: list[str]
     notes: list[str]
-    novelty: documents.Number
-    height: int | None
-    width: int | None
+    novelty: Annotated[float, documents.at_least(0)] | None
+    height: _Pixels
+    width: _Pixels
     digest: str
 
 
@@ -113,7 +121,7 @@ class _Header(TypedDict):
     trainer: NotRequired[str]
 
 
-def marked(rows: Iterable[Row]) -> list[Row]:
+def marked(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
     """Returns rows in their order; those with the same image as one before them are duplicates."""
     originals: dict[str, str] = {}
     found = []
@@ -128,15 +136,16 @@ def marked(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
-def by_urgency(rows: Iterable[Row]) -> list[Row]:
+def by_urgency(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
     """Returns rows, most urgent first: by probability, then by name; unreadable ones last.
 
-    The calibrated probability has the same order as the score: temperature scaling keeps it.
+    Of two classes, the calibrated probability has the same order as the score: temperature scaling
+    keeps it.
     """
     return sorted(rows, key=lambda row: (not row.is_read, -(row.score or 0.0), row.file))
 
 
-def write(folder: pathlib.Path, rows: Sequence[Row]) -> None:
+def write(folder: pathlib.Path, rows: Sequence[WorklistRow]) -> None:
     """Writes the worklist as CSV and as JSON Lines, [N] rows in their order.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it in the CSV.
@@ -166,23 +175,26 @@ def _cell(value: Any) -> Any:
 class Journal:
     """The rows that are done, on disk; a line that a kill has cut off is dropped.
 
-    journal = Journal.open(path, model_digest)
+    journal = Journal.open(path, model_digest, class_names)
     journal.rows["a.png"]
     journal.append([row])
+
+    One process at a time writes it: see `claimed`.
     """
 
-    def __init__(self, path: pathlib.Path, rows: dict[str, Row], size: int) -> None:
+    def __init__(self, path: pathlib.Path, rows: dict[str, WorklistRow], size: int) -> None:
         """Continues a file at `size` bytes; use `open`."""
         self._path, self._size = path, size
         self.folder, self.rows = path.parent, rows
 
     @classmethod
-    def open(cls, path: pathlib.Path, model: str) -> Self:
+    def open(cls, path: pathlib.Path, model: str, class_names: Sequence[str]) -> Self:
         """Reads the journal, or begins one.
 
         Args:
           path: the file.
           model: a digest of the model and of what else decides a row.
+          class_names: of the model; a row of another class is none of its.
 
         Raises:
           RunError: when it is of another model, or damaged.
@@ -192,30 +204,32 @@ class Journal:
             with files.replacing(path) as partial:
                 partial.write_text(json.dumps({"model": model}) + "\n", "utf-8")
             return cls(path, {}, path.stat().st_size)
-        if path.stat().st_size > _MAX_JOURNAL_BYTES:
-            raise documents.refused(path, "is larger than any journal", _WAY_OUT)
-        rows: dict[str, Row] = {}
-        with path.open("rb") as file:
-            header = file.readline()
+        rows: dict[str, WorklistRow] = {}
+        with _opened(path) as file:
+            header = _line(file, 1, path)
             _check_header(header, model, path)
             size = len(header)
-            for number, line in enumerate(file, start=2):
-                if not line.endswith(b"\n"):
-                    break
-                row = _parse(line, f"line {number}", path)
+            number = 2
+            while (line := _line(file, number, path)).endswith(b"\n"):
+                row = _parse(line, f"line {number}", path, class_names)
                 rows[row.file] = row
                 size += len(line)
+                number += 1
         return cls(path, rows, size)
 
     def has(self, file: str, stamp: str) -> bool:
-        """Whether a file is done, and has not changed since."""
-        row = self.rows.get(file)
-        return row is not None and row.stamp == stamp
+        """Whether a file is done, and has not changed since.
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Adds rows, which survive the end of this process."""
-        lines = [json.dumps(_stored(row)) + "\n" for row in rows]
-        content = "".join(lines).encode()
+        One that could not be read is tried again, which takes no time: its permissions may have
+        changed, or what reads DICOM may have been installed.
+        """
+        row = self.rows.get(file)
+        return row is not None and row.is_read and row.stamp == stamp
+
+    def append(self, rows: Sequence[WorklistRow]) -> None:
+        """Adds rows, which survive the end of this process; those that it has are left out."""
+        rows = [row for row in rows if self.rows.get(row.file) != row]
+        content = "".join(json.dumps(_stored(row)) + "\n" for row in rows).encode()
         with self._path.open("r+b") as file:
             file.truncate(self._size)  # Of a line that was cut off.
             file.seek(self._size)
@@ -226,7 +240,7 @@ class Journal:
         self.rows |= {row.file: row for row in rows}
 
 
-def _stored(row: Row) -> dict[str, Any]:
+def _stored(row: WorklistRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _Stored.__annotations__}
 
 
@@ -242,12 +256,66 @@ def _check_header(line: bytes, model: str, path: pathlib.Path) -> None:
         )
 
 
-def _parse(line: bytes, where: str, path: pathlib.Path) -> Row:
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from writing a worklist into a folder, which is made if need be.
+
+    Raises:
+      RunError: when another one does, or the lock is a link.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    if path.is_symlink():
+        raise RunError(f"{path} is a link, and nothing is written through it; remove it.")
+    try:
+        with filelock.FileLock(path, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise RunError(
+            f"another process writes into {folder}: wait until it has ended, or name another "
+            "--output_dir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens a journal to read; raises RunError for what is none by its kind or size."""
+    # Opening a pipe to read would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or path.is_symlink():
+            raise documents.refused(path, "it is a link, or not a regular file", _WAY_OUT)
+        if found.st_size > _MAX_JOURNAL_BYTES:
+            raise documents.refused(path, "it is larger than any journal", _WAY_OUT)
+        yield file
+
+
+def _line(file: BinaryIO, number: int, path: pathlib.Path) -> bytes:
+    line = file.readline(_MAX_LINE_BYTES + 1)
+    if len(line) > _MAX_LINE_BYTES:
+        raise documents.refused(path, f"line {number} is longer than any row", _WAY_OUT)
+    return line
+
+
+def _parse(line: bytes, where: str, path: pathlib.Path, class_names: Sequence[str]) -> WorklistRow:
     try:
         found: dict[str, Any] = dict(documents.fit(documents.parse(line), _Stored))
-        return Row(**found | {name: tuple(found[name]) for name in ("flags", "notes")})
+        row = WorklistRow(**found | {name: tuple(found[name]) for name in ("flags", "notes")})
+        _check(row, class_names)
     except (ValueError, TypeError) as error:
         raise documents.refused(path, f"{where}: {text.clause(error)}", _WAY_OUT) from error
+    return row
+
+
+def _check(row: WorklistRow, class_names: Sequence[str]) -> None:
+    """Raises ValueError unless a row has what goes with its status."""
+    if not row.is_read:
+        return
+    if row.predicted not in class_names:
+        raise ValueError(f"no class of the model is {text.shown(row.predicted)}")
+    if None in (row.score, row.height, row.width):
+        raise ValueError("it has no score or no size")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,7 +334,7 @@ class Worklist:
     """
 
     folder: pathlib.Path
-    rows: tuple[Row, ...]
+    rows: tuple[WorklistRow, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

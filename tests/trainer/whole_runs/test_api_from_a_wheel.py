@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
-import json, shutil, sys
+import json, os, shutil, sys
 import trainer
 
 assert trainer.__file__.startswith(sys.argv[1]), trainer.__file__
@@ -75,6 +75,24 @@ assert found.tables[0].to_csv().startswith("Model,Runs,")
 assert found.to_text(colour=False) == str(found)
 assert json.loads(json.dumps(found.to_json()))["pairs"][0]["roc_auc"]["difference"] == 0
 found.save(run.directory.path.parent)
+
+image = run.directory.path / "samples.png"
+os.makedirs("inbox/PNEUMONIA")
+for name in ("a.png", "b.png"):
+    shutil.copy(image, f"inbox/PNEUMONIA/{name}")
+worklist = trainer.predict(run, ["inbox"], "out")
+assert isinstance(worklist, trainer.Worklist)
+assert (worklist.folder.name, worklist.num_read) == ("out", 2)
+assert worklist.rows[0].file == "inbox/PNEUMONIA/a.png"
+assert worklist.rows[0].predicted in worklist.predicted()
+assert worklist.flagged()["duplicate"] == 1
+assert worklist.headline() in str(worklist)
+assert worklist.guard_fired is False and len(worklist.warnings) == len(run.evaluation.warnings)
+explained = trainer.explain(run, "inbox", "out", heatmap="hirescam", save_maps=True)
+assert explained.rows[0].score == worklist.rows[0].score
+assert (explained.folder / explained.rows[0].heatmap).exists()
+assert (explained.folder / "worklist.html").exists()
+assert trainer.evaluate(run, images="inbox").metrics.examples == 2
 """
 
 

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "checkpoint_every_steps": (2,), "keep_checkpoints": (1,), "max_recoveries": (0,),
     "benchmark_images": (10,), "backbones": ("small_cnn,vgg16",), "seeds": (2,), "runs": ("a,b",),
     "operating_point": ("sensitivity=0.9",), "judge_by": ("folder",), "prevalence": (0.05,),
+    "images": ("scans",), "output_dir": ("{new}/out",), "format": ("litert,onnx",),
 }  # fmt: skip
 """Values of the options that are neither choices nor booleans."""
 

@@ -197,7 +197,9 @@ def write(
 def _head(summary: WorklistSummary) -> dict[str, Any]:
     run = posixpath.basename(summary.model_dir.rstrip("/")) or summary.model_dir
     positive = _short(summary.positive_class or "", _LONGEST_CLASS)
-    ordered_by = "score" if summary.temperature is None else "calibrated probability"
+    # Of more than two classes, a temperature may change the order of the scores.
+    is_calibrated = summary.temperature is not None and len(summary.class_names) == 2
+    ordered_by = "calibrated probability" if is_calibrated else "score"
     return {
         "title": f"Worklist of {_short(run, _LONGEST_NAME)}",
         "subtitle": " · ".join(filter(None, (summary.date, _files(summary.files)))),
@@ -272,7 +274,7 @@ def _describe(
         "predicted": tables.DASH
         if row.predicted is None
         else _short(row.predicted, _LONGEST_CLASS),
-        "is_positive": bool(summary.positive_class) and row.predicted == summary.positive_class,
+        "is_positive": _is_positive(row, summary),
         "score": tables.number(row.score),
         "bar": _bar(row.score, summary.threshold),
         "calibrated": "" if calibrated is None else tables.percent(calibrated),
@@ -282,6 +284,15 @@ def _describe(
         if thumbnail is None or thumbnail.overlay is None
         else _image(thumbnail.overlay, row),
     }
+
+
+def _is_positive(row: ListedFile, summary: WorklistSummary) -> bool:
+    """Whether a file is predicted positive: of more than two classes, as any but the first."""
+    if not summary.positive_class or row.predicted is None:
+        return False
+    if len(summary.class_names) > 2:
+        return row.predicted != summary.class_names[0]
+    return row.predicted == summary.positive_class
 
 
 def _flag(key: str) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Files as people have them: odd, broken, and no radiographs at all."""

@@ -1,0 +1,123 @@
+"""`--mode=explain`: the worklist of `predict`, with a heat map of each file that was read."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import trainer
+from tests.support import radiographs
+from trainer.commands import explain, predict
+from trainer.errors import ConfigError, RunError
+from trainer.inference import gradcam, heatmaps, prediction
+from trainer.models import saved
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Three images, and a file that is none; one name is an attack on terminals."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "\x1b[2J.png"):
+        (folder / name).write_bytes(radiographs.draw(len(name) + ord(name[0]), format="PNG"))
+    (folder / "c.png").write_bytes(b"")
+    return folder
+
+
+def test_each_file_that_was_read_has_a_heat_map(finished, scans, tmp_path):
+    found = trainer.explain(finished, scans, tmp_path / "out")
+    assert [bool(row.heatmap) for row in found.rows] == [True, True, True, False]
+    for row in found.rows[:3]:
+        with PIL.Image.open(found.folder / row.heatmap) as picture:
+            assert (picture.format, picture.mode) == ("PNG", "RGB")
+    assert len(list((tmp_path / "out" / heatmaps.FOLDER).iterdir())) == 3
+    table = (tmp_path / "out" / "worklist.csv").read_text()
+    assert all(row.heatmap in table for row in found.rows)
+    page = (tmp_path / "out" / "worklist.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 6
+
+
+def test_all_else_is_as_of_predict(finished, scans, tmp_path):
+    plain = predict.predict(finished, scans, tmp_path / "plain")
+    found = explain.explain(finished, scans, tmp_path / "out")
+    texts = [(of.folder / "worklist.jsonl").read_text() for of in (plain, found)]
+    rows = [[json.loads(line) | {"heatmap": ""} for line in of.splitlines()] for of in texts]
+    assert rows[0] == rows[1]
+
+
+def test_what_predict_has_done_is_explained_without_being_scored_again(
+    finished, scans, tmp_path, capsys
+):
+    predict.predict(finished, scans, tmp_path / "out")
+    found = explain.explain(finished, scans, tmp_path / "out")
+    assert "3 of 4 files were done before.\n" in capsys.readouterr().out
+    assert [bool(row.heatmap) for row in found.rows] == [True, True, True, False]
+
+
+def test_a_map_is_that_of_the_predicted_class(finished, scans, tmp_path):
+    found = explain.explain(finished, scans, tmp_path / "out", save_maps=True, heatmap="hirescam")
+    explainer = gradcam.of_model(saved.load(finished / "best.keras"), method="hirescam")
+    (row,) = [row for row in found.rows if row.file.endswith("a.png")]
+    side = explainer.image_shape[0]
+    pixels = prediction.reading.read((scans / "a.png").read_bytes(), side).pixels
+    label = ["NORMAL", "PNEUMONIA"].index(row.predicted)
+    expected = explainer(pixels[None], [label])[0]
+    stored = np.load((found.folder / row.heatmap).with_suffix(".npy"))
+    np.testing.assert_allclose(stored, expected, atol=1e-3)
+
+
+def test_heat_maps_of_before_are_no_radiographs(finished, scans):
+    """The output folder is inside of the folder that is predicted."""
+    first = explain.explain(finished, scans, scans / "out")
+    second = explain.explain(finished, scans, scans / "out")
+    assert [row.file for row in first.rows] == [row.file for row in second.rows]
+    (note,) = second.notes[1:]
+    assert note.startswith("Not read, as this command writes there: 3 files in ")
+
+
+def test_a_file_that_vanishes_after_it_was_scored_is_told(
+    finished, scans, tmp_path, monkeypatch, capsys
+):
+    by_urgency = explain.predict.worklist.by_urgency
+
+    def removing(rows):
+        (scans / "\x1b[2J.png").unlink()
+        return by_urgency(rows)
+
+    monkeypatch.setattr(explain.predict.worklist, "by_urgency", removing)
+    found = explain.explain(finished, scans, tmp_path / "out")
+    assert [bool(row.heatmap) for row in found.rows].count(True) == 2
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("no heat map: ")]
+    assert line.isprintable()
+    assert "can't be read" in line
+
+
+def test_a_link_in_place_of_the_folder_of_heat_maps_is_refused(finished, scans, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / heatmaps.FOLDER).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link, and nothing is written through it"):
+        explain.explain(finished, scans, tmp_path / "out")
+    assert os.listdir(tmp_path / "elsewhere") == []  # noqa: PTH208
+
+
+def test_the_command_says_where_the_heat_maps_are(command, finished, scans, tmp_path):
+    done = command(
+        "--mode=explain", f"--model_dir={finished}", f"--images={scans}",
+        f"--output_dir={tmp_path / 'out'}", "--heatmap=hirescam", "--save_maps",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"heat maps:   {tmp_path / 'out' / 'heatmaps'}\n")
+    page = (tmp_path / "out" / "worklist.html").read_text("utf-8")
+    assert "--mode=explain" in page
+    assert "--heatmap=hirescam" in page
+
+
+def test_another_kind_of_heat_map_is_refused(finished, scans):
+    with pytest.raises(ConfigError, match="heatmap"):
+        explain.explain(finished, scans, heatmap="lime")

@@ -1,0 +1,242 @@
+"""Labels of images from elsewhere: by lists, by folders, in zips; and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from cxr_tfds import images
+from tests.support import radiographs
+from trainer.data import opening
+from trainer.errors import RunError
+from trainer.inference import labelled, sources
+from trainer.options import DataOptions
+
+if TYPE_CHECKING:
+    from trainer.inference.labelled import LabelledFile
+
+CLASSES, SIDE = ("NORMAL", "PNEUMONIA"), 32
+
+
+def labels_of(path: Path | str, classes=CLASSES) -> list[LabelledFile]:
+    with sources.opened([str(path)]) as found:
+        return labelled.label(found.candidates, classes)
+
+
+def write(folder: Path, *names: str) -> None:
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(radiographs.draw(seed, format="PNG"))
+
+
+@pytest.fixture
+def options(tmp_path) -> DataOptions:
+    return DataOptions(dataset="paper", staging_dir=str(tmp_path / "staging"), batch_size=4)
+
+
+def test_folders_are_named_like_the_classes_in_any_case(tmp_path, capsys):
+    write(tmp_path, "normal/a.png", "PNEUMONIA/sub/b.png", "x/Normal/c.png")
+    found = labels_of(tmp_path)
+    assert [Path(of.candidate.name).name for of in found] == ["a.png", "b.png", "c.png"]
+    assert [of.label for of in found] == [0, 1, 0]
+    assert "labels: 2 NORMAL, 1 PNEUMONIA.\n" in capsys.readouterr().out
+
+
+def test_the_innermost_folder_decides(tmp_path):
+    write(tmp_path, "NORMAL/PNEUMONIA/a.png", "PNEUMONIA/normal/b.png")
+    assert [of.label for of in labels_of(tmp_path)] == [1, 0]
+
+
+def test_what_the_users_folders_above_are_called_is_no_label(tmp_path):
+    """All images of /data/pneumonia/scans would be ill, without a word."""
+    write(tmp_path / "pneumonia" / "scans", "a.png", "b.png")
+    with pytest.raises(RunError, match=r"a.png has no label: give a CSV list with columns `file`"):
+        labels_of(tmp_path / "pneumonia" / "scans")
+    assert [of.label for of in labels_of(tmp_path / "pneumonia")] == [1, 1]
+
+
+def test_folders_in_a_zip_and_names_of_zips_are_labels(tmp_path):
+    for name, member in (("a.zip", "x/NORMAL/a.png"), ("Pneumonia.zip", "b.png")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, radiographs.draw(0))
+    assert labels_of(tmp_path / "a.zip")[0].label == 0
+    assert labels_of(tmp_path / "Pneumonia.zip")[0].label == 1
+
+
+LISTS = {
+    "names": ("file,label\na.png,NORMAL\nb.png,PNEUMONIA\n", [0, 1]),
+    "any case": ("FILE;Class\na.png; normal \nb.png;pneumonia\n", [0, 1]),
+    "numbers": ("path,target\na.png,1\nb.png,0\n", [1, 0]),
+    "against the folder": ("file,label\nPNEUMONIA/a.png,NORMAL\n", [0]),
+    "no column": ("file\nNORMAL/a.png\nPNEUMONIA/a.png\n", [0, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_have_labels_by_name_or_number(tmp_path, capsys, kind):
+    content, expected = LISTS[kind]
+    write(tmp_path, "a.png", "b.png", "NORMAL/a.png", "PNEUMONIA/a.png")
+    (tmp_path / "list.csv").write_text(content)
+    assert [of.label for of in labels_of(tmp_path / "list.csv")] == expected
+    said = "labels are numbers: 0 is NORMAL, 1 is PNEUMONIA.\n" in capsys.readouterr().out
+    assert said is (kind == "numbers")
+
+
+def test_a_class_that_is_a_number_is_that_class(tmp_path):
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text("file,label\na.png,1\nb.png,0\n")
+    assert [of.label for of in labels_of(tmp_path / "list.csv", ("1", "0"))] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", r"a.png has no label: give a CSV list with columns `file` and `label` \(NORMAL, PNE"),
+        ("covid", 'a.png is labelled "covid": give a CSV list'),
+        ("2", 'is labelled "2"'),
+        ("-1", 'is labelled "-1"'),
+        ("1.0", r'is labelled "1\.0"'),
+        ("\x1b[2J", r'is labelled "'),
+    ],
+)
+def test_a_missing_or_unknown_label_is_refused(tmp_path, value, said):
+    write(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text(f'file,label,x\na.png,"{value}",1\n')
+    with pytest.raises(RunError, match=said) as raised:
+        labels_of(tmp_path / "list.csv")
+    assert str(raised.value).isprintable()
+
+
+def test_patients_come_from_the_list_or_from_names_of_kaggle(tmp_path, capsys):
+    write(tmp_path, "a.png", "b.png", "person7_virus_3.png", "IM-0001-0001.png")
+    rows = ("a.png,1,p1", "b.png,0,", "person7_virus_3.png,1,", "IM-0001-0001.png,0,")
+    (tmp_path / "list.csv").write_text("\n".join(["file,label,Patient_ID", *rows]))
+    found = labels_of(tmp_path / "list.csv")
+    assert [of.patient_id for of in found] == [
+        "p1", str(tmp_path / "b.png"), "person7", "IM-0001",
+    ]  # fmt: skip
+    assert [of.etiology for of in found] == ["unknown", "unknown", "virus", "normal"]
+    assert "patients: no column" not in capsys.readouterr().out
+
+
+def test_without_patients_a_line_says_what_that_means(tmp_path, capsys):
+    write(tmp_path, "NORMAL/a.png")
+    labels_of(tmp_path)
+    assert "patients: no column patient_id, so each image counts as a" in capsys.readouterr().out
+
+
+def test_other_columns_are_kept_to_group_by(tmp_path):
+    write(tmp_path, "a.png")
+    head = ",file,label,patient_id,Patient Age,a/b,image,etiology,file_name,sex"
+    (tmp_path / "list.csv").write_text(f"{head}\n0,a.png,1,p,60,x,y,z,w,F\n")
+    (found,) = labels_of(tmp_path / "list.csv")
+    assert found.columns == {"Patient Age": "60", "a/b": "x", "sex": "F"}
+    assert found.etiology == "z"
+
+
+def packed(path: Path, options: DataOptions, side: int = SIDE) -> Any:
+    return labelled.packed([str(path)], CLASSES, side, options)
+
+
+def test_records_hold_what_predictions_see(tmp_path, options):
+    write(tmp_path / "scans", "NORMAL/a.png", "PNEUMONIA/b.png", "NORMAL/c.png")
+    with packed(tmp_path / "scans", options) as data:
+        table = data.table("test")
+        pixels = data.images("test", np.arange(3))
+        names = [Path(name).name for name in table.file_name.tolist()]
+        assert dict(zip(names, table.label.tolist(), strict=True)) == {
+            "a.png": 0, "b.png": 1, "c.png": 0,
+        }  # fmt: skip
+        for name, found in zip(table.file_name.tolist(), pixels, strict=True):
+            wanted = images.decode(Path(name).read_bytes(), SIDE)
+            assert np.array_equal(found[..., 0], wanted)
+        assert data.name == "images"
+        assert data.class_names == CLASSES
+
+
+def test_the_temporary_records_vanish(tmp_path, options):
+    write(tmp_path / "scans", "NORMAL/a.png", "PNEUMONIA/b.png")
+    with packed(tmp_path / "scans", options):
+        assert list((tmp_path / "staging").iterdir())
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_the_fingerprint_changes_with_images_labels_and_patients_alone(tmp_path, options):
+    def fingerprint(folder: str, content: str) -> str:
+        write(tmp_path / folder, "a.png", "b.png")
+        (tmp_path / folder / "list.csv").write_text(content)
+        with packed(tmp_path / folder / "list.csv", options) as data:
+            return str(data.fingerprint)
+
+    base = fingerprint("x", "file,label,patient_id,age\na.png,1,p,5\nb.png,0,q,6\n")
+    assert base == fingerprint("y", "file,label,patient_id,age\na.png,1,p,7\nb.png,0,q,8\n")
+    assert base != fingerprint("x", "file,label,patient_id\na.png,0,p\nb.png,0,q\n")
+    assert base != fingerprint("x", "file,label,patient_id\na.png,1,p\nb.png,0,p\n")
+    assert base != fingerprint("x", "file,label,patient_id\nb.png,1,p\na.png,0,q\n")
+
+
+def test_unreadable_files_are_named_and_not_counted(tmp_path, options, capsys):
+    write(tmp_path / "scans", "NORMAL/a.png", "PNEUMONIA/b.png")
+    (tmp_path / "scans" / "NORMAL" / "\x1b[2J.png").write_bytes(b"")
+    with packed(tmp_path / "scans", options) as data:
+        assert len(data.table("test").label) == 2
+        assert data.metadata["images"] == {"test": {"NORMAL": 1, "PNEUMONIA": 1}}
+    said = capsys.readouterr().out
+    assert "not evaluated, as they can't be read: 1 file (" in said
+    assert "is empty)" in said
+    assert "\x1b" not in said
+
+
+def test_if_no_file_can_be_read_it_is_told_in_a_line(tmp_path, options):
+    (tmp_path / "scans" / "NORMAL").mkdir(parents=True)
+    (tmp_path / "scans" / "NORMAL" / "a.png").write_bytes(b"")
+    with (
+        pytest.raises(RunError, match=r"no file can be read: /.*a.png is empty\.$"),
+        packed(tmp_path / "scans", options),
+    ):
+        pass
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "", "a" * 5000, "\u202egnp", "é/ü", "{x}", "🫁"])
+def test_values_of_every_kind_can_be_grouped_by(tmp_path, options, value):
+    write(tmp_path / "scans", "a.png", "b.png")
+    cells = f'"{value}","{value}"'
+    (tmp_path / "scans" / "list.csv").write_text(
+        f"file,label,etiology,odd/col umn\na.png,1,{cells}\nb.png,0,,\n"
+    )
+    with packed(tmp_path / "scans" / "list.csv", options) as data:
+        data.require_column("odd/col umn")
+        assert data.column("test", "odd/col umn").tolist() == [value.strip(), ""]
+        assert data.table("test").etiology.tolist() == [value or "unknown", "unknown"]
+
+
+@pytest.mark.parametrize("config", ["paper", "paper_raw"])
+def test_images_of_a_data_set_are_recognised(archive, tmp_path, config):
+    """By the hash of what its records hold, whatever the files are called."""
+    built = DataOptions(
+        dataset=config, manual_dir=str(archive), data_dir=str(tmp_path), batch_size=4,
+        staging_dir=str(tmp_path / "staging"),
+    )  # fmt: skip
+    known = set()
+    data = opening.load(built, 32)
+    for split in ("train", "validation", "test"):
+        known |= set(data.table(split).image_hash.tolist())
+    own = sorted(Path(archive).rglob("*.jpeg"))[:6]
+    for number, path in enumerate(own):
+        target = tmp_path / "scans" / ("NORMAL" if number % 2 else "PNEUMONIA")
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / f"{number}.jpeg")
+    write(tmp_path / "scans", "NORMAL/other.png")
+    with packed(tmp_path / "scans", built) as found:
+        table = found.table("test")
+        seen = [value in known for value in table.image_hash.tolist()]
+        names = [Path(name).name for name in table.file_name.tolist()]
+        assert [name for name, is_known in zip(names, seen, strict=True) if not is_known] == [
+            "other.png"
+        ]
