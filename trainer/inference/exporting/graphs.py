@@ -107,10 +107,11 @@ def _save(model: keras.Model, specs: dict[Any, list[tf.TensorSpec]], folder: pat
     module.weights = [variable.value for variable in model.variables]
     # The converter to 8 bits corrects this bias.
     module.kernel, module.bias = (weight.value for weight in parts.first_dense(model).weights)
-    signatures = {
-        function.__name__: tf.function(function, autograph=False).get_concrete_function(*given)
-        for function, given in specs.items()
-    }
+    with parts.without_xla():
+        signatures = {
+            function.__name__: tf.function(function, autograph=False).get_concrete_function(*given)
+            for function, given in specs.items()
+        }
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 

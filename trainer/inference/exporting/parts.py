@@ -7,11 +7,16 @@ parts.classify(model, images)                 # without the check of the input
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 
 from trainer.models import saved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def side(model: keras.Model) -> int:
@@ -40,6 +45,21 @@ def first_dense(model: keras.Model) -> keras.layers.Layer:
     """Returns the layer that takes the pooled features."""
     layers = model.get_layer("head").layers
     return next(layer for layer in layers if isinstance(layer, keras.layers.Dense))
+
+
+@contextlib.contextmanager
+def without_xla() -> Iterator[None]:
+    """Within the block, Keras calls TensorFlow's grouped convolution instead of compiling it.
+
+    ConvNeXt has such. Compiled by XLA, they stay functions that tf2onnx does not convert, a server
+    without XLA can't run the model, and a CPU takes 5 times as long.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # noqa: FBT003 -- Of TensorFlow.
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from tests.support import radiographs
@@ -10,20 +9,21 @@ from trainer import backbones
 from trainer.inference.exporting import exports, formats
 
 SIZE = 96
-SLOWEST = "inception_resnet_v2"
-"""It takes as long as all others together; `-m long` has it."""
+SAMPLE = ("convnext_tiny",)
+"""It has what small networks lack: layer norm, GELU, grouped convolutions. The rest
+takes minutes each on two busy cores, and is marked `long`."""
 
 
 def _case(name):
-    return pytest.param(name, marks=pytest.mark.long if name == SLOWEST else pytest.mark.slow)
+    return pytest.param(name, marks=pytest.mark.slow if name in SAMPLE else pytest.mark.long)
 
 
 @pytest.mark.parametrize("backbone", [_case(name) for name in backbones.REGISTRY])
-def test_a_backbone_computes_the_same_in_every_format(build, backbone, tmp_path):
-    """Random weights: in 8 bits, labels may differ, and that is the only thing that may."""
+def test_a_backbone_computes_the_same_in_every_format(build, backbone, tmp_path, capfd):
+    """Of random weights. All images are positive, so that 8 bits change no label."""
     model = build(backbone=backbone, image_size=SIZE)
     images = radiographs.noise(4, SIZE)
-    probabilities = model(images.astype(np.float32)).numpy()[:, 1]
-    facts = {"class_names": ["a", "b"], "threshold": float(probabilities.min()) - 0.1}
+    facts = {"class_names": ["a", "b"], "threshold": 0.0}
     table = exports.export(model, facts, images, None, list(formats.REGISTRY), tmp_path)
     assert not table.failed, table.to_text()
+    assert capfd.readouterr().err == ""

@@ -126,8 +126,10 @@ def _onnx(folder: pathlib.Path) -> None:
     loaded = _load(folder)
     frozen = convert_variables_to_constants_v2(loaded.signatures["onnx"])
     (given,), (found,) = frozen.inputs, frozen.outputs
+    graph = frozen.graph.as_graph_def()
+    _replace_erfc(graph)
     model, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(),
+        graph,
         name="classifier",
         input_names=[given.name],
         output_names=[found.name],
@@ -138,6 +140,22 @@ def _onnx(folder: pathlib.Path) -> None:
     onnx.helper.set_model_props(model, {FACTS: json.dumps(facts)})
     onnx.checker.check_model(model, full_check=True)
     (folder / "result").write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _replace_erfc(graph: Any) -> None:
+    """Writes erfc(x), which Keras's GELU has and ONNX lacks, as 1 - erf(x)."""
+    import tensorflow as tf
+
+    found = [node for node in graph.node if node.op == "Erfc"]
+    if found:
+        one = graph.node.add(name="one_of_erfc", op="Const")
+        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1.0))
+        one.attr["dtype"].type = tf.float32.as_datatype_enum
+    for node in found:
+        erf = graph.node.add()
+        erf.CopyFrom(node)
+        erf.name, erf.op = f"{node.name}/erf", "Erf"
+        node.op, node.input[:] = "Sub", ["one_of_erfc", erf.name]
 
 
 def _rename(model: Any, names: dict[str, str]) -> None:
