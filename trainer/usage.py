@@ -37,6 +37,13 @@ _COMMANDS = (
     "bench",
 )
 """Words that are commands of other programs, and name a mode here."""
+_OF_SEVERAL = {
+    "images": "separate files by commas, or quote a pattern: --images='scans/*.png'",
+    "format": "separate formats by commas: --format=onnx,litert",
+    "backbones": "separate names by commas: --backbones=vgg16,mobilenet_v2",
+    "runs": "separate directories by commas: --runs=runs/a,runs/b",
+}
+"""By option: how to give it several values, which the shell made arguments of their own."""
 _SETS = {
     "config_file": "give one file: other flags override it",
     "recipe": "give one: other flags override it",
@@ -226,6 +233,8 @@ def unexpected(
         return f"{shown}; options start with --; did you mean {' or '.join(meant)}?"
     if option in defined and defined[option].boolean and argument.lower() in _BOOLEANS:
         return f"{shown}; write --{option}={argument.lower()}, or --no{option} for false."
+    if option in _OF_SEVERAL and option in defined and argument not in _COMMANDS:
+        return f"{shown}: --{option} takes one value; {_OF_SEVERAL[option]}."
     if option in defined and argument not in _COMMANDS:
         return f"{shown}: --{option} takes one value; put one with spaces in quotes."
     return f"{shown}; options start with --; {_LISTED}"

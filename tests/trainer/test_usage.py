@@ -49,6 +49,11 @@ ROOT = Path(__file__).parents[2]
         (["version"], "'version'; options start with --; did you mean --version?"),
         (["eval"], "'eval'; options start with --; did you mean --mode=evaluate?"),
         (["--strategy=gpu"], "multi_worker, tpu; did you mean auto or mirrored?"),
+        (
+            ["--images", "a.png", "b.png"],
+            "separate files by commas, or quote a pattern: --images='",
+        ),
+        (["--format", "onnx", "litert"], "separate formats by commas: --format=onnx,litert."),
         (["--mode=inference"], "tpu_check; did you mean predict?"),
         (["--mode=gradcam"], "tpu_check; did you mean explain?"),
         (["--mode=tflite"], "tpu_check; did you mean export?"),
