@@ -58,8 +58,8 @@ MODES = {
         Mode(
             "evaluate",
             "trainer.commands.evaluate",
-            "evaluate the trained model in --model_dir, optionally on another --dataset or on labelled "
-            "--images",
+            "evaluate the trained model in --model_dir, optionally on another --dataset or on "
+            "labelled --images",
             needs_run=True,
         ),
         Mode(
