@@ -122,9 +122,10 @@ def test_every_option_is_read_outside_of_config():
         "backbone_learning_rate": "backbone_rate",
         "operating_point": "rule",
         "backbones": "backbone_names",
+        "format": "formats",
     }
     groups = "config|features|runtime|data|model|optimization|benchmark|checkpoints|rules"
-    groups += "|evaluation|comparison|options"
+    groups += "|evaluation|comparison|inference|options"
 
     def is_read(name):
         return re.search(rf"({groups})\.{name}\b", text)

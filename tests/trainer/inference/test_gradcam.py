@@ -13,7 +13,6 @@ from trainer.errors import ConfigError
 from trainer.inference import gradcam
 from trainer.models import classifier, saved
 from trainer.options import ModelOptions
-from trainer.training import outputs
 
 SIZE = 64
 PIXELS = radiographs.noise(5, SIZE)
@@ -86,7 +85,7 @@ def test_every_backbone_has_maps(name, tmp_path):
         for method in gradcam.METHODS
         for k in (0, 1)
     }
-    shape = (2, *outputs.trunk_of(model).get_layer("average_pool").input.shape[1:3])
+    shape = (2, *classifier.parts_of(model)[1].get_layer("average_pool").input.shape[1:3])
     for maps in found.values():
         assert maps.shape == shape
         assert maps.dtype == np.float32

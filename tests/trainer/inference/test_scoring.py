@@ -74,10 +74,3 @@ def test_padding_changes_nothing_and_the_order_is_kept(path, images, replicas, c
 def test_no_images_give_no_rows(path):
     found = scorer_of(path(), 1, 4)(np.zeros((0, SIDE, SIDE), np.uint8))
     assert found.probabilities.shape == (0, 2)
-
-
-def test_a_batch_is_traced_once(path, images):
-    scorer = scorer_of(path(), 1, 4)
-    for count in (1, 2, 3, 4):
-        scorer(images[:count])
-    assert scorer._step.experimental_get_tracing_count() == 1

@@ -24,7 +24,9 @@ YOUDEN, SENSITIVE = EvaluationOptions(), EvaluationOptions(operating_point="sens
 
 def data(fingerprint: str = "f0", dataset: str = "grouped") -> Data:
     """Data of which TFDS knows no more than the fingerprint."""
-    info = types.SimpleNamespace(metadata={"fingerprint": fingerprint}, splits={})
+    info = types.SimpleNamespace(
+        metadata={"fingerprint": fingerprint}, splits={}, config_name=dataset
+    )
     return Data(types.SimpleNamespace(info=info), DataOptions(dataset=dataset), resize_to=None)
 
 

@@ -93,6 +93,10 @@ assert explained.rows[0].score == worklist.rows[0].score
 assert (explained.folder / explained.rows[0].heatmap).exists()
 assert (explained.folder / "worklist.html").exists()
 assert trainer.evaluate(run, images="inbox").metrics.examples == 2
+exports = trainer.export(run, "savedmodel", "served")
+assert isinstance(exports, trainer.Exports) and not exports.failed and not exports.guard_fired
+assert exports.to_json()["formats"] and exports.to_text() == str(exports)
+assert (exports.folder / "savedmodel" / "saved_model.pb").exists()
 """
 
 

@@ -61,6 +61,10 @@ class ExportedFormat:
 class Exports:
     """All formats of one export.
 
+        exports = trainer.export("runs/a", ["onnx", "litert"])
+        exports.failed
+        print(exports)
+
     Attributes:
       rows: in the order in which they were asked for.
       notes: what else is to be known, sentences.
