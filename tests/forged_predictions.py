@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-ROW = worklist.Row("a.png", "9 1", score=0.5, predicted="NORMAL", height=9, width=9, digest="d")
+ROW = worklist.WorklistRow(
+    "a.png", "9 1", score=0.5, predicted="NORMAL", height=9, width=9, digest="d"
+)
 
 
 def make_journal(folder: Path) -> None:

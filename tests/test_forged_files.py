@@ -23,8 +23,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
-from cxr_tfds import configs
-from cxr_tfds.source import SourceError
+from cxr_tfds import configs, source
 from tests import forged_predictions, forgeries, stored_runs
 from tests.support import runs, simulated_search
 from trainer import flags
@@ -281,11 +280,8 @@ def _data_kind(built: Path) -> Kind:
                 for example in data.read(split).take(2):
                     assert example["image"].shape == ()
 
-    return Kind(
-        make,
-        tuple(f"cxr_tfds/phantom/{configs.PHANTOM_VERSION}/{name}" for name in names),
-        _one(read),
-    )
+    place = records.relative_to(built)
+    return Kind(make, tuple(f"{place}/{name}" for name in names), _one(read))
 
 
 def _one(read: Callable[[Path], Any]) -> Callable[[Path], Sequence[Callable[[], Any]]]:
@@ -329,7 +325,7 @@ KINDS = {
     "rates": Kind(_make_rates, ("rates.json",), _one(_read_rates)),
     "given": Kind(_make_options, ("options.json", "space.json", "cluster.json"), _read_options),
 }
-ERRORS = (ConfigError, RunError, SourceError)
+ERRORS = (ConfigError, RunError, source.SourceError)
 
 
 def _attempt(read: Callable[[], Any]) -> None:

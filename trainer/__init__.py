@@ -9,6 +9,7 @@
     trainer.evaluate(run, dataset="official", manual_dir="archive")
     trainer.compare([run, "runs/b"])
     trainer.predict(run, ["scans/", "more.zip"])
+    trainer.export(run, ["onnx"])
 
 Each name is imported when it is first used: TensorFlow takes seconds to import, and `open_run` and
 `compare` do not need it.
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from trainer.commands.compare import compare
     from trainer.commands.evaluate import evaluate
     from trainer.commands.explain import explain
+    from trainer.commands.export import export
     from trainer.commands.predict import predict
     from trainer.commands.train import train
     from trainer.config import Config
     from trainer.errors import ConfigError, RunError
+    from trainer.inference.exporting.results import Exports
     from trainer.inference.worklist import Worklist
     from trainer.reports.comparisons.comparison_report import Comparison
     from trainer.runs.evaluated import Evaluation
@@ -45,12 +48,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "Evaluation",
+    "Exports",
     "Run",
     "RunError",
     "Worklist",
     "compare",
     "evaluate",
     "explain",
+    "export",
     "open_run",
     "predict",
     "train",
@@ -61,12 +66,14 @@ _MODULES = {
     "Config": "config",
     "ConfigError": "errors",
     "Evaluation": "runs.evaluated",
+    "Exports": "inference.exporting.results",
     "Run": "runs.trained",
     "RunError": "errors",
     "Worklist": "inference.worklist",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
     "explain": "commands.explain",
+    "export": "commands.export",
     "open_run": "runs.trained",
     "predict": "commands.predict",
     "train": "commands.train",

@@ -54,7 +54,7 @@ _FINE_TUNED = Need(
 _COMPARED = Need("--mode=compare", lambda v: v["mode"].startswith("compare"), ("mode",))
 _DENSE = Need("--dense_layers of 1 or more", lambda v: v["dense_layers"] > 0, ("dense_layers",))
 _OF_FILES = ("predict", "explain")
-_OF_IMAGES = (*_OF_FILES, "evaluate")
+_OF_IMAGES = (*_OF_FILES, "evaluate", "export")
 _PLACES = ("data_dir", "model_dir", "cache_dir")
 NEEDS = {
     "fixed_step_size": Need(
@@ -90,12 +90,12 @@ NEEDS = {
     ),
     "runs": dataclasses.replace(_COMPARED, idle=("",)),
     "images": Need(
-        "--mode=predict, explain or evaluate", lambda v: v["mode"].split()[0] in _OF_IMAGES,
+        "--mode=predict, explain, evaluate or export", lambda v: v["mode"].split()[0] in _OF_IMAGES,
         ("mode",), ("",),
     ),
     "output_dir": Need(
-        "--mode=predict, explain or export", lambda v: v["mode"] in (*_OF_FILES, "export"),
-        ("mode",), ("",),
+        "--mode=predict, explain or export; a run is written to --model_dir",
+        lambda v: v["mode"] in (*_OF_FILES, "export"), ("mode",), ("",),
     ),
     "heatmap": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), ("gradcam",)),
     "save_maps": Need("--mode=explain", lambda v: v["mode"] == "explain", ("mode",), (False,)),
@@ -138,6 +138,10 @@ _USED = {
     "explain": {
         *_DEVICES, "batch_size", "staging_dir", "model_dir", "images", "output_dir", "heatmap",
         "save_maps",
+    },
+    "export": {
+        "cpu_threads", "staging_dir", "model_dir", "images", "output_dir", "format", "dataset",
+        "data_dir", "manual_dir", "stage_data",
     },
     EVALUATED_IMAGES: {
         *_DEVICES, "batch_size", "staging_dir", "model_dir", "images", *_EVALUATION,

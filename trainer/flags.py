@@ -74,6 +74,12 @@ MODES = {
             needs_run=True,
         ),
         Mode(
+            "export",
+            "trainer.commands.export",
+            "write the model in --format for other runtimes, and check what each computes",
+            needs_run=True,
+        ),
+        Mode(
             "compare",
             "trainer.commands.compare",
             "train --backbones with several seeds and compare them, or compare finished --runs",

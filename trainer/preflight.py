@@ -49,8 +49,9 @@ def first_line(mode: str, config: Config) -> str:
         into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
     if mode in INFERENCE:
-        what = "" if mode == "export" else f"{config.inference.images} with "
-        return f"{mode}: {what}{config.model_dir}; {LOADING}"
+        with_it = f"{config.inference.images} with {config.model_dir}"
+        what = f"{config.model_dir} as {config.inference.format}" if mode == "export" else with_it
+        return f"{mode}: {what}; {LOADING}"
     if mode == "evaluate":
         on = config.inference.images or config.data.dataset
         return f"evaluate: {config.model_dir} on {on}; {LOADING}"
@@ -205,7 +206,7 @@ def _check_inference(mode: str, config: Config) -> None:
         raise ConfigError(
             f"--mode={mode} runs on one host, and {cluster.VARIABLE} names {found.size}: unset it."
         )
-    if mode != "export":
+    if mode != "export" or config.inference.images:
         sources.expand(sources.split(config.inference.images))
     is_named = bool(config.inference.output_dir) or mode == "evaluate"
     if not is_named and locations.is_url(config.model_dir):
@@ -220,7 +221,7 @@ def _check_inference(mode: str, config: Config) -> None:
             raise RunError(f"output_dir {path} can't be written: {reason}; name another.")
 
 
-def _check_finished(config: Config, *, writes: bool) -> None:
+def _check_finished(config: Config, *, writes: bool = True) -> None:
     path = pathlib.Path(config.model_dir).expanduser()
     model = path / claims.BEST_MODEL
     if not model.exists():

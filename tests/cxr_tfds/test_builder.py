@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import ExifTags, Image
 
 import cxr_tfds
-from cxr_tfds import configs, cxr_tfds_dataset_builder, images, origin, protocols, source
+from cxr_tfds import configs, cxr_tfds_dataset_builder, images, origin, phantoms, protocols, source
 from tests.cxr_tfds.builds import build, read
 from tests.support import radiographs
 from tests.support.radiographs import Files
@@ -111,6 +111,29 @@ def test_records_say_that_their_images_are_tfds_own(grouped: tfds.core.DatasetBu
     """So that they can be read without this package."""
     image = tfds.builder_from_directory(grouped.data_dir).info.features["image"]
     assert type(image) is tfds.features.Image
+
+
+def test_phantoms_alone_have_masks_of_findings(
+    phantom_dir: pathlib.Path, grouped: tfds.core.DatasetBuilder
+) -> None:
+    builder = tfds.builder("cxr_tfds/phantom", data_dir=phantom_dir)
+    drawn = {record.file_name: phantoms.draw(record) for record in phantoms.records()[::40]}
+    found = read(builder, "test")
+    assert len(drawn.keys() & found) > 5
+    for name in drawn.keys() & found:
+        mask = found[name][configs.MASK]
+        assert set(np.unique(mask)) <= {0, 255}
+        np.testing.assert_array_equal(mask[..., 0] > 0, drawn[name].finding)
+    assert configs.MASK not in grouped.info.features
+
+
+def test_a_fingerprint_is_of_the_images_and_not_of_the_records(phantom_dir: pathlib.Path) -> None:
+    """Records of 1.0.0, without masks, have this one, and so do the runs trained on them."""
+    builder = tfds.builder("cxr_tfds/phantom", data_dir=phantom_dir)
+    assert str(builder.version) == configs.PHANTOM_VERSION == "1.1.0"
+    assert builder.info.metadata["fingerprint"] == (
+        "513421ccc91a2399c875bc82518d3f1241cf8e0a28ef888449a4b749667cf6c5"
+    )
 
 
 def test_record_says_all_that_is_known_of_an_image(grouped: tfds.core.DatasetBuilder) -> None:

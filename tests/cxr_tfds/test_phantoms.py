@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pathlib
 
 SAMPLE = phantoms.records()[::5]
+MEANS = (126.122, 145.538, 135.883, 122.962)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,33 @@ def test_images_are_grey_squares(sample: np.ndarray) -> None:
 def test_an_image_depends_on_its_name_alone(sample: np.ndarray) -> None:
     for i in (200, 3, 77):
         np.testing.assert_array_equal(phantoms.render(SAMPLE[i]), sample[i])
+
+
+def test_images_are_those_of_every_version() -> None:
+    """Mean levels of four images, drawn before findings had masks; the last bit may differ."""
+    means = [phantoms.render(SAMPLE[i]).mean() for i in (0, 120, 200, 399)]
+    np.testing.assert_allclose(means, MEANS, atol=0.01)
+
+
+@pytest.mark.parametrize("etiology", ["normal", "bacteria", "virus"])
+def test_only_the_ill_have_a_finding(etiology: str) -> None:
+    of = [phantoms.draw(record) for record in SAMPLE if record.etiology == etiology][:40]
+    assert {drawn.finding.any() for drawn in of} == {etiology != "normal"}
+    assert {(drawn.finding.shape, drawn.finding.dtype.name) for drawn in of} == {
+        ((128, 128), "bool")
+    }
+
+
+def test_a_finding_covers_what_disease_adds() -> None:
+    """Healthy lungs in the same pose are darker where the finding is, and equal elsewhere."""
+    ill = next(record for record in SAMPLE if record.etiology == "bacteria")
+    healthy = dataclasses.replace(ill, etiology="normal")
+    inside = phantoms.draw(ill).finding
+    rows = np.arange(128)
+    assert 0.01 < inside.mean() < 0.2
+    difference = phantoms.render(ill).astype(float) - phantoms.render(healthy)
+    assert difference[inside].mean() > np.abs(difference[~inside]).mean() + 20
+    assert rows[inside.any(axis=1)].min() > 5
 
 
 def test_images_of_a_patient_differ() -> None:

@@ -48,8 +48,8 @@ def test_help_lists_every_option_quickly():
     [
         (["--bach_size=3"], "unknown option --bach_size; did you mean --batch_size?"),
         (["--lr=1e-4"], "unknown option --lr; did you mean --learning_rate?"),
-        (["--epochs=3"], "unknown option --epochs; did you mean --max_epochs?"),
-        (["--output_dir=x"], "unknown option --output_dir; did you mean --model_dir?"),
+        (["--out_dir=x"], "unknown option --out_dir; did you mean --output_dir or --model_dir?"),
+        (["--output_dir=x"], "a run is written to --model_dir; add that, or leave output_dir out."),
         (["--quux=3"], "unknown option --quux; --help lists them all."),
         (["--batch_size=few"], "batch_size (few) must be a whole number."),
         (["--max_epochs=1.5"], "max_epochs (1.5) must be a whole number."),

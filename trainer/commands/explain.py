@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.config import Config
-    from trainer.inference.sources import Candidate
-    from trainer.inference.worklist import Row, Worklist
+    from trainer.inference.sources import ImageFile
+    from trainer.inference.worklist import Worklist, WorklistRow
     from trainer.options import InferenceOptions
 
 
@@ -81,10 +81,10 @@ def _explain(config: Config, paths: Sequence[str]) -> Worklist:
 def _draw(
     options: InferenceOptions,
     run: Run,
-    rows: Sequence[Row],
-    candidates: Mapping[str, Candidate],
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],
     folder: pathlib.Path,
-) -> list[Row]:
+) -> list[WorklistRow]:
     """Draws the heat maps of all rows that were read; returns all rows, with their paths."""
     explainer = gradcam.of_model(run.model, method=options.heatmap)
     class_names = evaluate.facts_of_model(run)["class_names"]
@@ -104,14 +104,14 @@ def _draw(
 
 
 def _items(
-    rows: Sequence[Row],
-    candidates: Mapping[str, Candidate],
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],
     class_names: Sequence[str],
     side: int,
 ) -> Iterator[tuple[str, np.ndarray, int]]:
     """Yields name, pixels and predicted class; a file that has vanished since is said to be."""
 
-    def load(row: Row) -> np.ndarray | ImageError:
+    def load(row: WorklistRow) -> np.ndarray | ImageError:
         try:
             return reading.read(candidates[row.file].read(), side).pixels
         except ImageError as error:

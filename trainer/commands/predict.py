@@ -23,7 +23,7 @@ from trainer.commands import evaluate
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.inference import heatmaps, prediction, scoring, sources, thumbnails, worklist
-from trainer.inference.prediction import Judge
+from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
 from trainer.runs import run_directory, trained, validation_sample
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trainer.config import Config
-    from trainer.inference.sources import Candidate
-    from trainer.inference.worklist import Row
+    from trainer.inference.sources import ImageFile
+    from trainer.inference.worklist import WorklistRow
 
-    Explain = Callable[[Run, Sequence[Row], Mapping[str, Candidate], pathlib.Path], list[Row]]
+    Explain = Callable[
+        [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path], list[WorklistRow]
+    ]
 
 FOLDER = "predictions"
 """Of a run, for worklists whose place was not named."""
@@ -123,10 +125,10 @@ def worklist_of(
         evaluate.facts_of_model(finished)  # Said before the model is built.
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
-        judge = judge_of(finished)
-        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), judge.class_names)
+        builder = row_builder_of(finished)
+        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), builder.class_names)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
-        count = prediction.predict(found.candidates, scorer, judge, journal)
+        count = prediction.predict(found.candidates, scorer, builder, journal)
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
@@ -137,11 +139,11 @@ def worklist_of(
         command = config.command_line(
             finished.config.for_finished_run({"model_dir": ""}), mode=mode
         )
-        _write(done, _summary(config.model_dir, judge, done, command), found)
+        _write(done, _summary(config.model_dir, builder, done, command), found)
         return done
 
 
-def judge_of(run: Run) -> Judge:
+def row_builder_of(run: Run) -> RowBuilder:
     """Returns what turns the outputs of a run's model into classes and flags.
 
     Raises:
@@ -154,14 +156,14 @@ def judge_of(run: Run) -> Judge:
             f"{run.directory.best_model} names {len(facts['class_names'])} classes and has "
             f"{text.counted(count, 'output')}; restore it from a copy."
         )
-    reference = validation_sample.load_reference(run.directory.path)
-    if reference is not None:
-        evaluate.require_features(run, reference.features)
+    known = validation_sample.load_known_images(run.directory.path)
+    if known is not None:
+        evaluate.require_features(run, known.features)
     else:
         console.say(
             "unlike_training_data: not told, as the run kept too little of its validation split."
         )
-    return Judge(facts, reference)
+    return RowBuilder(facts, known)
 
 
 def output_folder(config: Config, directory: run_directory.RunDirectory, name: str) -> pathlib.Path:
@@ -215,9 +217,9 @@ def _warnings(run: Run) -> tuple[str, ...]:
 
 
 def _summary(
-    model_dir: str, judge: Judge, done: Worklist, command: str
+    model_dir: str, builder: RowBuilder, done: Worklist, command: str
 ) -> worklist_page.WorklistSummary:
-    facts = judge.facts
+    facts = builder.facts
     positive = facts.get("positive_class") or f"not {facts['class_names'][0]}"
     return worklist_page.WorklistSummary(
         model_dir=model_dir,

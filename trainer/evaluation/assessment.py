@@ -25,10 +25,10 @@ from trainer.evaluation import (
     intervals,
     metrics,
     operating_points,
-    prior_correction,
     resampling,
     subgroups,
 )
+from trainer.evaluation.shifts import prior_correction
 from trainer.options import evaluation
 from trainer.system import text
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from trainer.data.table import Table
-    from trainer.inference.sources import Candidate
+    from trainer.inference.sources import ImageFile
     from trainer.options import DataOptions
 
 NAME: Final = "images"
@@ -58,7 +58,7 @@ class LabelledFile:
       columns: others of the list, by which examples may be grouped.
     """
 
-    candidate: Candidate
+    candidate: ImageFile
     label: int
     patient_id: str
     etiology: str
@@ -116,7 +116,7 @@ def packed(
         yield LabelledData(builder, config, None, image_hashes=tuple(builder.image_hashes))
 
 
-def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[LabelledFile]:
+def label(candidates: Sequence[ImageFile], class_names: Sequence[str]) -> list[LabelledFile]:
     """Returns the files with their labels, from the columns of a list or from their folders.
 
     Raises:
@@ -153,7 +153,7 @@ def label(candidates: Sequence[Candidate], class_names: Sequence[str]) -> list[L
     return found
 
 
-def _file(candidate: Candidate, number: int) -> LabelledFile:
+def _file(candidate: ImageFile, number: int) -> LabelledFile:
     patient, others = _named(candidate, PATIENT_COLUMNS), _others(candidate)
     etiology = others.pop("etiology", None)
     try:  # Images of Kaggle's archive may be those that the run was trained on.
@@ -163,19 +163,19 @@ def _file(candidate: Candidate, number: int) -> LabelledFile:
     return LabelledFile(candidate, number, patient or of_name[1], etiology or of_name[0], others)
 
 
-def _named(candidate: Candidate, names: Sequence[str]) -> str | None:
+def _named(candidate: ImageFile, names: Sequence[str]) -> str | None:
     """Returns the value of the first of these columns that the file's list has."""
     columns = {name.lower(): value for name, value in candidate.columns.items()}
     return next((columns[name] for name in names if name in columns), None)
 
 
-def _of_folder(candidate: Candidate, by_name: dict[str, int]) -> str:
+def _of_folder(candidate: ImageFile, by_name: dict[str, int]) -> str:
     """Returns the innermost folder of a file that is named like a class; empty if there is none."""
     folders = (folder.lower() for folder in reversed(candidate.folders))
     return next((folder for folder in folders if folder in by_name), "")
 
 
-def _others(candidate: Candidate) -> dict[str, str]:
+def _others(candidate: ImageFile) -> dict[str, str]:
     """Returns the columns by which examples may be grouped."""
     taken = {*LABEL_COLUMNS, *PATIENT_COLUMNS, *file_lists.FILE_COLUMNS, *_OWN} - {"etiology"}
     return {name: value for name, value in candidate.columns.items() if name.lower() not in taken}

@@ -1,7 +1,7 @@
 """From files to rows of a worklist: read by threads, scored in batches, kept as they come.
 
-    judge = prediction.Judge(facts, reference)
-    prediction.predict(candidates, scorer, judge, journal)
+    builder = prediction.RowBuilder(facts, known)
+    prediction.predict(candidates, scorer, builder, journal)
     rows = [journal.rows[candidate.name] for candidate in candidates]
 
 Memory does not grow with the number of files, but for a row of each: threads read a few batches
@@ -24,7 +24,7 @@ from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.evaluation import calibration
 from trainer.evaluation.shifts import novelty
-from trainer.inference.worklist import READ, UNREADABLE, Row
+from trainer.inference.worklist import READ, UNREADABLE, WorklistRow
 from trainer.system import console, signals
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from cxr_tfds.radiographs.reading import Radiograph
     from trainer.inference.scoring import Scorer
-    from trainer.inference.sources import Candidate
+    from trainer.inference.sources import ImageFile
     from trainer.inference.worklist import Journal
     from trainer.models.archive import ModelFacts
     from trainer.training.outputs import Outputs
 
-    _Read = tuple[Candidate, Radiograph]
+    _Read = tuple[ImageFile, Radiograph]
 
 _BATCHES_AHEAD = 2
 _KEEP_EVERY_S = 2.0
@@ -47,16 +47,16 @@ _KEEP_EVERY_S = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judge:
+class RowBuilder:
     """Turns the outputs of a model into what a row says.
 
     Attributes:
       facts: what the model says of itself.
-      reference: what unlike images are told by; None: they are not.
+      known: what unlike images are told by; None: they are not.
     """
 
     facts: ModelFacts
-    reference: novelty.Reference | None
+    known: novelty.KnownImages | None
 
     @property
     def class_names(self) -> list[str]:
@@ -71,7 +71,7 @@ class Judge:
         # As `Predictions.decided`: a softmax may exceed 1 by its rounding.
         return (probabilities[:, 1].clip(0, 1) >= threshold).astype(np.intp)
 
-    def rows(self, read: Sequence[_Read], outputs: Outputs) -> list[Row]:
+    def rows(self, read: Sequence[_Read], outputs: Outputs) -> list[WorklistRow]:
         """Returns a row for each file that was read."""
         scores = _score(outputs.probabilities)
         is_number = np.isfinite(outputs.probabilities).all(1)
@@ -81,14 +81,14 @@ class Judge:
             calibrated = _score(calibration.scale(outputs.probabilities, temperature))
         classes = self.predicted(outputs.probabilities)
         found = None
-        if self.reference is not None:
+        if self.known is not None:
             pixels = np.stack([radiograph.pixels for _, radiograph in read])
-            found = self.reference.compare(outputs.features, novelty.layouts(pixels))
+            found = self.known.compare(outputs.features, novelty.layouts(pixels))
         return [
             # A network of 16 bits can overflow; without a score, no file may look harmless.
             _unreadable(candidate, "gives no number: the model's outputs are not finite")
             if not is_number[i]
-            else Row(
+            else WorklistRow(
                 candidate.name,
                 candidate.stamp,
                 READ,
@@ -119,9 +119,9 @@ def _flags(found: novelty.Novelty, row: int) -> tuple[str, ...]:
 
 
 def predict(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ImageFile],
     scorer: Scorer,
-    judge: Judge,
+    builder: RowBuilder,
     journal: Journal,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
@@ -132,7 +132,7 @@ def predict(
     Args:
       candidates: the files.
       scorer: runs the model.
-      judge: says what its outputs mean.
+      builder: says what its outputs mean.
       journal: of the output folder.
       clock: returns seconds.
 
@@ -140,10 +140,10 @@ def predict(
       How many files were tried here, unreadable ones included.
     """
     pending = [of for of in candidates if not journal.has(of.name, of.stamp)]
-    kept: list[Row] = []
+    kept: list[WorklistRow] = []
     last_s = clock()
     with console.bar(len(pending), "predict", "files") as bar, signals.deferred():
-        for rows in _batches(pending, scorer, judge):
+        for rows in _batches(pending, scorer, builder):
             kept += rows
             bar.update(len(rows))
             if signals.is_requested() or clock() - last_s >= _KEEP_EVERY_S:
@@ -155,11 +155,13 @@ def predict(
     return len(pending)
 
 
-def _batches(candidates: Sequence[Candidate], scorer: Scorer, judge: Judge) -> Iterator[list[Row]]:
+def _batches(
+    candidates: Sequence[ImageFile], scorer: Scorer, builder: RowBuilder
+) -> Iterator[list[WorklistRow]]:
     """Yields the rows of a batch of files that can be read, and of those that can't on the way."""
     ahead = _BATCHES_AHEAD * scorer.batch_size
     read: list[_Read] = []
-    unreadable: list[Row] = []
+    unreadable: list[WorklistRow] = []
     load = functools.partial(_load, side=scorer.side)
     for candidate, result in images.parallel_map(load, candidates, ahead):
         if isinstance(result, ImageError):
@@ -167,28 +169,30 @@ def _batches(candidates: Sequence[Candidate], scorer: Scorer, judge: Judge) -> I
         else:
             read.append((candidate, result))
         if len(read) == scorer.batch_size or len(unreadable) >= ahead:
-            yield _scored(read, scorer, judge) + unreadable
+            yield _scored(read, scorer, builder) + unreadable
             read, unreadable = [], []
     if read or unreadable:
-        yield _scored(read, scorer, judge) + unreadable
+        yield _scored(read, scorer, builder) + unreadable
 
 
-def _scored(read: Sequence[_Read], scorer: Scorer, judge: Judge) -> list[Row]:
+def _scored(read: Sequence[_Read], scorer: Scorer, builder: RowBuilder) -> list[WorklistRow]:
     if not read:
         return []
-    return judge.rows(read, scorer(np.stack([radiograph.pixels for _, radiograph in read])))
+    return builder.rows(read, scorer(np.stack([radiograph.pixels for _, radiograph in read])))
 
 
-def _load(candidate: Candidate, side: int) -> Radiograph | ImageError:
+def _load(candidate: ImageFile, side: int) -> Radiograph | ImageError:
     try:
         return reading.read(candidate.read(), side)
     except ImageError as error:
         return error
 
 
-def _unreadable(candidate: Candidate, problem: str) -> Row:
+def _unreadable(candidate: ImageFile, problem: str) -> WorklistRow:
     note = f"The file {problem}."
-    return Row(candidate.name, candidate.stamp, UNREADABLE, flags=(UNREADABLE,), notes=(note,))
+    return WorklistRow(
+        candidate.name, candidate.stamp, UNREADABLE, flags=(UNREADABLE,), notes=(note,)
+    )
 
 
 def _digest(radiograph: Radiograph) -> str:

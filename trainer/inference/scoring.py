@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
 
 from trainer.models import classifier
 from trainer.training import outputs
 from trainer.training.outputs import Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import keras
     import numpy.typing as npt
+
+    _Run = Callable[[npt.NDArray[np.uint8]], list[npt.NDArray[Any]]]
+    """Maps a whole batch, [B, S, S, 1], to probabilities and features."""
 
 
 class Scorer:
@@ -47,28 +53,53 @@ class Scorer:
         with strategy.scope():
             core = classifier.without_check(model)
             both = outputs.with_features(core, classifier.parts_of(core)[1])
-
-        @tf.function(jit_compile=False)
-        def step(images: Any) -> Any:
-            return strategy.run(lambda part: both(part, training=False), args=(images,))
-
-        self._step = step
+        is_default = strategy is tf.distribute.get_strategy()
+        self._run = _frozen(both, batch_size) if is_default else self._on_replicas(both)
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """Returns the outputs of images, [n, S, S] grey levels 0 to 255, in their order."""
         padded = np.zeros((self.batch_size, self.side, self.side, 1), np.uint8)
         padded[: len(images), ..., 0] = images
-        size = self.batch_size // self._strategy.num_replicas_in_sync
-
-        def part(context: tf.distribute.ValueContext) -> tf.Tensor:
-            first = context.replica_id_in_sync_group * size
-            return tf.constant(padded[first : first + size])
-
-        shares = self._strategy.experimental_distribute_values_from_function(part)
-        joined = tf.nest.map_structure(self._join, self._step(shares))
-        probabilities, features = (array[: len(images)] for array in joined)
+        probabilities, features = (array[: len(images)] for array in self._run(padded))
         return Outputs(probabilities, features)
+
+    def _on_replicas(self, both: keras.Model) -> _Run:
+        """Returns a function that gives each replica its share of a batch."""
+        strategy = self._strategy
+        size = self.batch_size // strategy.num_replicas_in_sync
+
+        @tf.function
+        def step(images: Any) -> Any:
+            return strategy.run(lambda part: both(part, training=False), args=(images,))
+
+        def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
+            def part(context: tf.distribute.ValueContext) -> tf.Tensor:
+                first = context.replica_id_in_sync_group * size
+                return tf.constant(images[first : first + size])
+
+            shares = strategy.experimental_distribute_values_from_function(part)
+            joined: list[npt.NDArray[Any]] = tf.nest.map_structure(self._join, step(shares))
+            return joined
+
+        return run
 
     def _join(self, output: Any) -> npt.NDArray[Any]:
         parts = self._strategy.experimental_local_results(output)
         return np.concatenate([part.numpy() for part in parts])
+
+
+def _frozen(both: keras.Model, batch_size: int) -> _Run:
+    """Returns a function with the weights as constants: the same outputs, but for their rounding.
+
+    TensorFlow then multiplies the scale of each batch norm into the convolution before it, which
+    Keras computes apart: MobileNetV2 takes 14.3 instead of 18.4 ms of a CPU for an image, and that
+    pays for most of the decoding.
+    """
+    spec = tf.TensorSpec((batch_size, *both.input.shape[1:]), tf.uint8)
+    traced = tf.function(lambda images: both(images, training=False)).get_concrete_function(spec)
+    frozen = convert_to_constants.convert_variables_to_constants_v2(traced)
+
+    def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
+        return [part.numpy() for part in frozen(tf.constant(images))]
+
+    return run

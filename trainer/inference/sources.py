@@ -51,7 +51,7 @@ _UNREADABLE = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class ImageFile:
     """A file that may be a radiograph.
 
     Attributes:
@@ -94,11 +94,11 @@ class Found:
       notes: a sentence for everything that was left out.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
     @functools.cached_property
-    def by_name(self) -> dict[str, Candidate]:
+    def by_name(self) -> dict[str, ImageFile]:
         """The files by name."""
         return {candidate.name: candidate for candidate in self.candidates}
 
@@ -205,7 +205,7 @@ class _Lister:
     def __init__(self, stack: contextlib.ExitStack, own: pathlib.Path | None) -> None:
         self._stack = stack
         self._own = None if own is None else own.resolve()
-        self._candidates: dict[str, Candidate] = {}
+        self._candidates: dict[str, ImageFile] = {}
         self._twice = self._written = 0
         self._others: collections.Counter[str] = collections.Counter()
 
@@ -253,7 +253,7 @@ class _Lister:
             if self._own is not None and (real / entry.path).is_relative_to(self._own):
                 self._written += 1
             elif entry.is_folder or entry.problem:
-                self._keep(Candidate(str(path), "", entry.problem, {}, folders, bytes))
+                self._keep(ImageFile(str(path), "", entry.problem, {}, folders, bytes))
             elif reading.looks_like_radiograph(entry.path, _head(path.open, entry.suffix)):
                 self._add_file(path, folders, {})
             else:
@@ -273,7 +273,7 @@ class _Lister:
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path.
             reason = getattr(error, "strerror", None) or error
             stamp, problem = "", f"can't be read ({text.clause(reason)})"
-        self._keep(Candidate(str(path), stamp, problem, columns, folders, path.read_bytes))
+        self._keep(ImageFile(str(path), stamp, problem, columns, folders, path.read_bytes))
 
     def _add_zip(self, path: pathlib.Path) -> None:
         try:
@@ -297,9 +297,9 @@ class _Lister:
                 return zipped.open(member)  # type: ignore[return-value]
 
             if entry.problem:
-                self._keep(Candidate(name, stamp, entry.problem, {}, folders, bytes))
+                self._keep(ImageFile(name, stamp, entry.problem, {}, folders, bytes))
             elif reading.looks_like_radiograph(entry.path, _head(open_member, entry.suffix)):
-                self._keep(Candidate(name, stamp, None, {}, folders, read))
+                self._keep(ImageFile(name, stamp, None, {}, folders, read))
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
 
@@ -308,7 +308,7 @@ class _Lister:
             folders = _path(name).parts[:-1] or (path.absolute().parent.name,)
             self._add_file(path.parent / _path(name), folders, columns)
 
-    def _keep(self, candidate: Candidate) -> None:
+    def _keep(self, candidate: ImageFile) -> None:
         if candidate.name in self._candidates:
             self._twice += 1
         else:

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from trainer.inference.sources import Candidate
-    from trainer.inference.worklist import Row
+    from trainer.inference.sources import ImageFile
+    from trainer.inference.worklist import WorklistRow
 
 SIDE = 96
 """Height and width in pixels: enough to see what the file is."""
 
 
 def read(
-    rows: Sequence[Row],
-    candidates: Mapping[str, Candidate],
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],
     folder: pathlib.Path,
 ) -> dict[int, Thumbnail]:
     """Returns thumbnails of the first MAX_PICTURES rows that were read, by rank.
@@ -46,7 +46,7 @@ def read(
     """
     chosen = [(rank, row) for rank, row in enumerate(rows, start=1) if row.is_read][:MAX_PICTURES]
 
-    def load(item: tuple[int, Row]) -> npt.NDArray[np.uint8] | None:
+    def load(item: tuple[int, WorklistRow]) -> npt.NDArray[np.uint8] | None:
         try:
             return reading.read(candidates[item[1].file].read(), SIDE).pixels
         except ImageError:

@@ -49,7 +49,7 @@ _Pixels = Annotated[int, documents.at_least(1)] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class WorklistRow:
     """What is said of a file.
 
     Attributes:
@@ -121,7 +121,7 @@ class _Header(TypedDict):
     trainer: NotRequired[str]
 
 
-def marked(rows: Iterable[Row]) -> list[Row]:
+def marked(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
     """Returns rows in their order; those with the same image as one before them are duplicates."""
     originals: dict[str, str] = {}
     found = []
@@ -136,7 +136,7 @@ def marked(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
-def by_urgency(rows: Iterable[Row]) -> list[Row]:
+def by_urgency(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
     """Returns rows, most urgent first: by probability, then by name; unreadable ones last.
 
     Of two classes, the calibrated probability has the same order as the score: temperature scaling
@@ -145,7 +145,7 @@ def by_urgency(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (not row.is_read, -(row.score or 0.0), row.file))
 
 
-def write(folder: pathlib.Path, rows: Sequence[Row]) -> None:
+def write(folder: pathlib.Path, rows: Sequence[WorklistRow]) -> None:
     """Writes the worklist as CSV and as JSON Lines, [N] rows in their order.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it in the CSV.
@@ -182,7 +182,7 @@ class Journal:
     One process at a time writes it: see `claimed`.
     """
 
-    def __init__(self, path: pathlib.Path, rows: dict[str, Row], size: int) -> None:
+    def __init__(self, path: pathlib.Path, rows: dict[str, WorklistRow], size: int) -> None:
         """Continues a file at `size` bytes; use `open`."""
         self._path, self._size = path, size
         self.folder, self.rows = path.parent, rows
@@ -204,7 +204,7 @@ class Journal:
             with files.replacing(path) as partial:
                 partial.write_text(json.dumps({"model": model}) + "\n", "utf-8")
             return cls(path, {}, path.stat().st_size)
-        rows: dict[str, Row] = {}
+        rows: dict[str, WorklistRow] = {}
         with _opened(path) as file:
             header = _line(file, 1, path)
             _check_header(header, model, path)
@@ -226,7 +226,7 @@ class Journal:
         row = self.rows.get(file)
         return row is not None and row.is_read and row.stamp == stamp
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[WorklistRow]) -> None:
         """Adds rows, which survive the end of this process; those that it has are left out."""
         rows = [row for row in rows if self.rows.get(row.file) != row]
         content = "".join(json.dumps(_stored(row)) + "\n" for row in rows).encode()
@@ -240,7 +240,7 @@ class Journal:
         self.rows |= {row.file: row for row in rows}
 
 
-def _stored(row: Row) -> dict[str, Any]:
+def _stored(row: WorklistRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _Stored.__annotations__}
 
 
@@ -296,17 +296,17 @@ def _line(file: BinaryIO, number: int, path: pathlib.Path) -> bytes:
     return line
 
 
-def _parse(line: bytes, where: str, path: pathlib.Path, class_names: Sequence[str]) -> Row:
+def _parse(line: bytes, where: str, path: pathlib.Path, class_names: Sequence[str]) -> WorklistRow:
     try:
         found: dict[str, Any] = dict(documents.fit(documents.parse(line), _Stored))
-        row = Row(**found | {name: tuple(found[name]) for name in ("flags", "notes")})
+        row = WorklistRow(**found | {name: tuple(found[name]) for name in ("flags", "notes")})
         _check(row, class_names)
     except (ValueError, TypeError) as error:
         raise documents.refused(path, f"{where}: {text.clause(error)}", _WAY_OUT) from error
     return row
 
 
-def _check(row: Row, class_names: Sequence[str]) -> None:
+def _check(row: WorklistRow, class_names: Sequence[str]) -> None:
     """Raises ValueError unless a row has what goes with its status."""
     if not row.is_read:
         return
@@ -332,7 +332,7 @@ class Worklist:
     """
 
     folder: pathlib.Path
-    rows: tuple[Row, ...]
+    rows: tuple[WorklistRow, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -18,9 +18,9 @@ class InferenceOptions(option_groups.Group):
 
     images: str = option(
         "",
-        "files, folders, globs, zips or CSV lists with a column `file`, separated by commas, for "
-        "--mode=predict and explain; for --mode=evaluate a CSV list with columns `file` and "
-        "`label`, or a folder with a folder for each class",
+        "files, folders, globs, zips or CSV lists with a column `file`, separated by commas; for "
+        "--mode=evaluate a CSV list with columns `file` and `label`, or a folder with a folder for "
+        "each class; for --mode=export, images to check with in place of validation",
         of_result=False,
     )
     output_dir: str = option(
@@ -38,8 +38,8 @@ class InferenceOptions(option_groups.Group):
     )
     save_maps: bool = option(
         False,
-        "whether --mode=explain also saves the numbers of each heat map as .npy: float16, as "
-        "coarse as the model's own",
+        "whether --mode=explain also saves the numbers of each heat map as .npy, [h, w] float16, "
+        "not stretched to the image",
         of_result=False,
     )
     format: str = option(

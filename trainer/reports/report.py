@@ -15,8 +15,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
-from trainer.evaluation import intervals, localization, metrics, prior_correction, subgroups
-from trainer.evaluation.shifts import shift
+from trainer.evaluation import intervals, localization, metrics, subgroups
+from trainer.evaluation.shifts import prior_correction, shift
 from trainer.reports import verdict
 from trainer.storage import files
 from trainer.system import text

@@ -2,7 +2,7 @@
 
     validation_sample.save(directory.path, sample)
     validation_sample.load(directory.path)             # None for a run of an earlier version
-    validation_sample.load_reference(directory.path)   # what tells an unlike image
+    validation_sample.load_known_images(directory.path)   # what tells an unlike image
 
 `validation_sample.npz` has scores, pooled features, image statistics and thumbnails of at most
 2,000 examples, and the distances from which on an image is unlike them. NumPy loads no objects from
@@ -44,8 +44,8 @@ def save(folder: pathlib.Path, sample: shift.Sample) -> None:
     }
     if sample.layouts is not None:
         columns[_LAYOUTS] = sample.layouts
-    if (reference := novelty.Reference.of(sample)) is not None:
-        columns[_THRESHOLDS] = np.array([reference.feature_threshold, reference.layout_threshold])
+    if (known := novelty.KnownImages.of(sample)) is not None:
+        columns[_THRESHOLDS] = np.array([known.feature_threshold, known.layout_threshold])
     with files.replacing(folder / FILE) as partial, partial.open("wb") as file:
         np.savez(file, **columns)  # type: ignore[arg-type]
 
@@ -68,7 +68,7 @@ def load(folder: pathlib.Path) -> shift.Sample | None:
     )
 
 
-def load_reference(folder: pathlib.Path) -> novelty.Reference | None:
+def load_known_images(folder: pathlib.Path) -> novelty.KnownImages | None:
     """Returns what images are compared with, to tell those that are unlike the run's.
 
     None if the run was validated on too few images, or trained by an earlier version.
@@ -80,7 +80,7 @@ def load_reference(folder: pathlib.Path) -> novelty.Reference | None:
     if _THRESHOLDS not in columns or _LAYOUTS not in columns:
         return None
     of_features, of_layouts = columns[_THRESHOLDS].tolist()
-    return novelty.Reference(columns["features"], columns[_LAYOUTS], of_features, of_layouts)
+    return novelty.KnownImages(columns["features"], columns[_LAYOUTS], of_features, of_layouts)
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:

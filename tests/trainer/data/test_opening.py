@@ -11,6 +11,7 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
+from cxr_tfds import configs
 from tests.support import radiographs
 from tests.support.radiographs import Files
 from trainer.data import opening, provenance
@@ -134,6 +135,17 @@ def test_a_data_set_of_another_version_is_named(archives, tmp_path):
     (versions / "1.0.0").rename(versions / "0.9.0")
     with pytest.raises(RunError, match=r"Version 0\.9\.0 is built there.* needs 1\.0\.0"):
         opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path / "data")), 224)
+
+
+def test_a_phantom_of_an_earlier_version_is_drawn_anew_with_a_line(phantom_dir, tmp_path, capsys):
+    """Runs that were trained on it know the new records: images and fingerprint are the same."""
+    versions = tmp_path / "cxr_tfds" / "phantom"
+    shutil.copytree(phantom_dir / "cxr_tfds" / "phantom", versions)
+    (versions / configs.PHANTOM_VERSION).rename(versions / "1.0.0")
+    data = opening.load(DataOptions(dataset="phantom", data_dir=str(tmp_path)), 224)
+    assert "cxr_tfds/phantom/1.1.0 is drawn now, beside version 1.0.0 in" in capsys.readouterr().out
+    assert data.has_masks
+    assert sorted(path.name for path in versions.iterdir() if path.is_dir()) == ["1.0.0", "1.1.0"]
 
 
 def _built(folder, dataset: str, **options):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cxr_tfds import phantoms
 from trainer.data import batches, opening, pipeline
 from trainer.data.batches import Share
-from trainer.errors import DiskError, RunError
+from trainer.errors import ConfigError, DiskError, RunError
 from trainer.options import DataOptions
 
 
@@ -306,3 +307,24 @@ def test_a_label_that_is_none_of_ours_is_told_without_the_table(copied):
     data = opening.load(options, 224)
     with pytest.raises(DiskError, match="a record whose label is none of ours"), data.reading():
         _read(data.training_batches(0, 0))
+
+
+def test_masks_are_those_of_the_rows_in_their_order(phantom_dir):
+    data = opening.load(DataOptions(dataset="phantom", data_dir=str(phantom_dir)), 64)
+    rows = np.array([70, 3, 3, 41])
+    drawn = {record.file_name: record for record in phantoms.records()}
+    names = data.table("test").file_name[rows]
+    expected = np.stack([phantoms.draw(drawn[name]).finding for name in names])
+    np.testing.assert_array_equal(data.masks("test", rows), expected)
+    assert data.masks("test", rows[:0]).shape == (0, 128, 128)
+
+
+def test_archives_have_no_masks(open_data):
+    assert not open_data().has_masks
+
+
+def test_a_mask_is_no_column(phantom_dir):
+    data = opening.load(DataOptions(dataset="phantom", data_dir=str(phantom_dir)), 64)
+    with pytest.raises(ConfigError, match=r"judge_by \(finding_mask\) is no column"):
+        data.require_column("finding_mask")
+    assert data.read("test").element_spec["finding_mask"].shape == ()

@@ -14,7 +14,7 @@ from trainer.inference import sources
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainer.inference.sources import Candidate
+    from trainer.inference.sources import ImageFile
 
 IMAGE = radiographs.draw(0)
 
@@ -25,7 +25,7 @@ def write(folder: Path, *names: str, data: bytes = IMAGE) -> None:
         (folder / name).write_bytes(data)
 
 
-def listed_in(path: Path) -> tuple[Candidate, ...]:
+def listed_in(path: Path) -> tuple[ImageFile, ...]:
     with sources.opened([str(path)]) as found:
         return found.candidates
 

@@ -18,9 +18,9 @@ from trainer.errors import Stopped
 from trainer.evaluation import calibration
 from trainer.evaluation.shifts import novelty, shift
 from trainer.inference import prediction, sources, worklist
-from trainer.inference.prediction import Judge
+from trainer.inference.prediction import RowBuilder
 from trainer.inference.scoring import Scorer
-from trainer.inference.worklist import Journal, Row
+from trainer.inference.worklist import Journal, WorklistRow
 from trainer.models import classifier
 from trainer.options import ModelOptions
 from trainer.system import signals
@@ -67,11 +67,13 @@ def journal_in(folder: Path) -> Journal:
     return Journal.open(folder / worklist.JOURNAL, "m", FACTS["class_names"])
 
 
-def run(folder: Path, scorer, out: Path, judge: Judge | None = None, **options: Any) -> Journal:
+def run(
+    folder: Path, scorer, out: Path, builder: RowBuilder | None = None, **options: Any
+) -> Journal:
     journal = journal_in(out)
     with sources.opened([str(folder)]) as found:
-        judge = judge or Judge(FACTS, None)
-        prediction.predict(found.candidates, scorer, judge, journal, **options)
+        builder = builder or RowBuilder(FACTS, None)
+        prediction.predict(found.candidates, scorer, builder, journal, **options)
     return journal
 
 
@@ -112,39 +114,39 @@ def test_only_unreadable_files_need_no_model(tmp_path):
     assert len(run(tmp_path / "scans", Untouched(), tmp_path / "out").rows) == 40
 
 
-def judged(probabilities, features=None, reference=None, **facts) -> list[Row]:
+def assembled(probabilities, features=None, reference=None, **facts) -> list[WorklistRow]:
     """The rows of images with these outputs."""
     probabilities = np.asarray(probabilities, np.float32)
     radiograph = prediction.reading.Radiograph(np.zeros((SIDE, SIDE), np.uint8), 9, 9)
     candidates = [
-        sources.Candidate(f"{i}", "", None, {}, (), bytes) for i in range(len(probabilities))
+        sources.ImageFile(f"{i}", "", None, {}, (), bytes) for i in range(len(probabilities))
     ]
     features = np.zeros((len(probabilities), 3), np.float32) if features is None else features
-    judge = Judge({**FACTS, **facts}, reference)
-    return judge.rows([(of, radiograph) for of in candidates], Outputs(probabilities, features))
+    builder = RowBuilder({**FACTS, **facts}, reference)
+    return builder.rows([(of, radiograph) for of in candidates], Outputs(probabilities, features))
 
 
 def test_the_positive_class_is_predicted_from_the_operating_point_on():
     table = [[0.7, 0.3], [0.69, 0.31], [0.71, 0.29]]
-    found = judged(table, threshold=float(np.float32(0.3)))
+    found = assembled(table, threshold=float(np.float32(0.3)))
     assert [row.predicted for row in found] == ["PNEUMONIA", "PNEUMONIA", "NORMAL"]
-    above = judged([[0.0, 1.0]], threshold=1.5)
+    above = assembled([[0.0, 1.0]], threshold=1.5)
     assert [row.predicted for row in above] == ["NORMAL"]
 
 
 def test_without_a_threshold_the_most_probable_class_is_predicted():
-    found = judged([[0.6, 0.4], [0.4, 0.6]], threshold=None)
+    found = assembled([[0.6, 0.4], [0.4, 0.6]], threshold=None)
     assert [row.predicted for row in found] == ["NORMAL", "PNEUMONIA"]
 
 
 def test_without_a_temperature_nothing_is_calibrated():
-    assert judged([[0.6, 0.4]], temperature=None)[0].calibrated_probability is None
+    assert assembled([[0.6, 0.4]], temperature=None)[0].calibrated_probability is None
 
 
 def test_of_three_classes_the_score_is_that_of_all_but_the_first():
     names = ["NORMAL", "BACTERIA", "VIRUS"]
     table = [[0.5, 0.2, 0.3], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]]
-    found = judged(table, class_names=names, threshold=None, temperature=1.0)
+    found = assembled(table, class_names=names, threshold=None, temperature=1.0)
     assert [row.predicted for row in found] == names
     np.testing.assert_allclose([row.score for row in found], [0.5, 0.8, 0.9], atol=1e-6)
     np.testing.assert_allclose(
@@ -153,12 +155,12 @@ def test_of_three_classes_the_score_is_that_of_all_but_the_first():
 
 
 def test_a_softmax_that_exceeds_1_by_its_rounding_is_a_share():
-    assert judged([[0.0, 1.0000001]])[0].score == 1.0
+    assert assembled([[0.0, 1.0000001]])[0].score == 1.0
 
 
 def test_outputs_that_are_no_numbers_are_no_score():
     """A network in 16 bits can overflow. Without a number, a file must not look harmless."""
-    good, bad = judged([[0.6, 0.4], [math.nan, math.nan]])
+    good, bad = assembled([[0.6, 0.4], [math.nan, math.nan]])
     assert good.is_read
     assert (bad.status, bad.score, bad.predicted) == ("unreadable", None, None)
     assert bad.notes == ("The file gives no number: the model's outputs are not finite.",)
@@ -169,8 +171,8 @@ def test_images_unlike_the_validation_split_have_flags():
     features = rng.normal(3, 1, (100, 3)).astype(np.float32)
     layouts = rng.integers(0, 256, (100, 256), np.uint8)
     sample = shift.Sample(np.zeros(100), features, {}, np.arange(100).astype(str), layouts)
-    reference = novelty.Reference.of(sample)
-    (row,) = judged([[0.6, 0.4]], -features[:1], reference)
+    reference = novelty.KnownImages.of(sample)
+    (row,) = assembled([[0.6, 0.4]], -features[:1], reference)
     assert row.flags == ("unlike_training_data",)
     assert row.novelty == round(row.novelty, 4) > 1
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.support import radiographs
 from trainer.inference import sources, thumbnails
-from trainer.inference.worklist import Row
+from trainer.inference.worklist import WorklistRow
 from trainer.reports.pages import worklist_page
 
 
@@ -19,8 +19,8 @@ def scans(tmp_path):
     return tmp_path
 
 
-def rows_of(scans) -> list[Row]:
-    return [Row(str(path), "", score=0.5) for path in sorted(scans.glob("*.png"))]
+def rows_of(scans) -> list[WorklistRow]:
+    return [WorklistRow(str(path), "", score=0.5) for path in sorted(scans.glob("*.png"))]
 
 
 def test_each_row_has_a_picture_by_its_rank(scans):
@@ -35,7 +35,7 @@ def test_what_is_unreadable_or_has_vanished_has_none(scans):
     with sources.opened([str(scans)]) as found:
         first, second, third = rows_of(scans)
         (scans / "1.png").unlink()
-        unread = Row(first.file, "", "unreadable")
+        unread = WorklistRow(first.file, "", "unreadable")
         pictures = thumbnails.read([unread, second, third], found.by_name, scans)
     assert sorted(pictures) == [3]
 
@@ -45,7 +45,7 @@ def test_a_heat_map_comes_along(scans):
     Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(scans / "maps" / "0.png")
     (row, *_) = rows_of(scans)
     with sources.opened([str(scans / "0.png")]) as found:
-        mapped = Row(row.file, "", score=0.5, heatmap="maps/0.png")
+        mapped = WorklistRow(row.file, "", score=0.5, heatmap="maps/0.png")
         (picture,) = thumbnails.read([mapped], found.by_name, scans).values()
     assert picture.overlay.shape == (thumbnails.SIDE, thumbnails.SIDE, 3)
     assert (picture.overlay == 200).all()

@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 
 from trainer.errors import RunError
 from trainer.inference import worklist
-from trainer.inference.worklist import Journal, Row, Worklist
+from trainer.inference.worklist import Journal, Worklist, WorklistRow
 from trainer.system import text
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
-ROW = Row(
+ROW = WorklistRow(
     "a.png", "9 1", score=0.75, calibrated_probability=0.5, predicted="PNEUMONIA",
     flags=("inverted",), notes=("A note.",), novelty=1.5, height=40, width=50, digest="d",
 )  # fmt: skip
-UNREAD = Row("b.png", "0 1", "unreadable", flags=("unreadable",), notes=("The file is empty.",))
+UNREAD = WorklistRow(
+    "b.png", "0 1", "unreadable", flags=("unreadable",), notes=("The file is empty.",)
+)
 
 
-def row(file: str, score: float | None = 0.5, **others) -> Row:
+def row(file: str, score: float | None = 0.5, **others) -> WorklistRow:
     return dataclasses.replace(ROW, file=file, score=score, **others)
 
 

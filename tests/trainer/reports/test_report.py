@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import tables
+from trainer.evaluation import localization
 from trainer.evaluation.assessment import Assessment, Sharing
 from trainer.evaluation.predictions import Predictions
 from trainer.options import EvaluationOptions
@@ -299,7 +300,7 @@ def test_the_saved_document_holds_the_run(tmp_path: pathlib.Path) -> None:
         "schema_version", "split", "metrics", "notices", "intervals", "operating_point",
         "prevalence", "calibration", "prior_correction", "groups", "shift", "looks", "settings",
         "training_priors", "shared_patient_images", "shared_images", "shared_with", "monitor",
-        "best_epoch", "history", "data", "trained_on", "run",
+        "best_epoch", "history", "data", "trained_on", "localization", "run",
     }  # fmt: skip
     assert document["schema_version"] == report.SCHEMA_VERSION
     assert document["split"] == "test"
@@ -344,3 +345,14 @@ def test_names_from_files_are_no_control_sequences_in_the_report() -> None:
     shown = found.to_text(colour=False)
     assert not {"\x1b", "\u202e", "\x07"} & set(shown)
     assert r"NORMAL\x1b[2J" in shown
+
+
+def test_heat_maps_are_told_where_masks_tell_of_findings() -> None:
+    figures = dict.fromkeys(localization.NAMES, 0.5) | {"images": 200, "without_heat": 0}
+    found = report_with(localization={"method": "gradcam", **figures})
+    said = found.to_text(colour=False)
+    assert "Heat maps (gradcam), share inside the drawn finding, means over 200 images" in said
+    assert re.search(r"hottest tenth of the heat +50\.00 %", said)
+    assert found.to_json()["localization"]["images"] == 200
+    assert "Heat maps" not in report_with().to_text(colour=False)
+    assert report_with().to_json()["localization"] is None

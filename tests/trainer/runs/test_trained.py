@@ -78,7 +78,10 @@ def test_patients_that_are_shared_fire_the_guard(run):
 
 def test_the_model_holds_what_validation_chose(run):
     chosen = json.loads((run.directory.path / "operating_point.json").read_text())
-    assert archive_lib.choice(run.directory.best_model) == chosen
+    facts = archive_lib.facts(run.directory.best_model)
+    for name in ("class_names", "positive_class", "rule", "threshold", "temperature"):
+        assert facts[name] == chosen[name]
+    assert facts["data"]["fingerprint"] == run.data_fingerprint
     assert chosen["class_names"] == ["NORMAL", "PNEUMONIA"]
     assert chosen["threshold"] == run.evaluation.assessment.point.chosen.threshold
     assert chosen["temperature"] == run.evaluation.assessment.temperature

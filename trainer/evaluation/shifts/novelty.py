@@ -1,7 +1,7 @@
 """Tells whether an image is unlike those that the model was validated on. NumPy only.
 
-    reference = novelty.Reference.of(sample)             # of the validation split
-    found = reference.compare(features, layouts)         # of new images
+    known = novelty.KnownImages.of(sample)                 # of the validation split
+    found = known.compare(features, layouts)             # of new images
     found.ratio, found.is_inverted                       # [M]; unlike from 1 on
 
 A classifier answers for every image, also for a knee. Two distances tell one: between the features
@@ -64,7 +64,7 @@ class Novelty:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
+class KnownImages:
     """Images of the validation split, with which others are compared.
 
     Attributes:
@@ -85,7 +85,7 @@ class Reference:
         object.__setattr__(self, "layouts", _unit(_centred(self.layouts)))
 
     @classmethod
-    def of(cls, sample: Sample) -> Reference | None:
+    def of(cls, sample: Sample) -> KnownImages | None:
         """Measures the thresholds; None for a sample that is too small, or has no layouts.
 
         Only images of other patients count as neighbours: several images of one are alike.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation import history as history_lib
 from trainer.evaluation import localization as heat
-from trainer.evaluation import prior_correction, subgroups
+from trainer.evaluation import subgroups
 from trainer.evaluation.metrics import NAMES, SHARES
+from trainer.evaluation.shifts import prior_correction
 from trainer.reports import paper
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ def features():
 @pytest.fixture(scope="module")
 def reference(images, features):
     patients = np.array([f"p{i // 2}" for i in range(200)])
-    return novelty.Reference.of(_sample(images[:200], features[:200], patients))
+    return novelty.KnownImages.of(_sample(images[:200], features[:200], patients))
 
 
 def test_few_images_of_the_same_kind_are_unlike(reference, images, features):
@@ -75,7 +75,7 @@ def test_a_plain_image_is_unlike(reference, features, level):
 def test_images_of_the_same_patient_are_no_neighbours(images, features):
     """Each image ten times: among copies every distance would be 0, and anything else unlike."""
     rows = np.repeat(np.arange(60), 10)
-    reference = novelty.Reference.of(_sample(images[rows], features[rows], rows))
+    reference = novelty.KnownImages.of(_sample(images[rows], features[rows], rows))
     found = reference.compare(features[200:], novelty.layouts(images[200:]))
     assert found.is_unlike.mean() < 0.2
 
@@ -83,12 +83,12 @@ def test_images_of_the_same_patient_are_no_neighbours(images, features):
 @pytest.mark.parametrize(("rows", "patients"), [(49, 49), (200, 5)])
 def test_too_small_a_sample_says_nothing(images, features, rows, patients):
     sample = _sample(images[:rows], features[:rows], np.arange(rows) % patients)
-    assert novelty.Reference.of(sample) is None
+    assert novelty.KnownImages.of(sample) is None
 
 
 def test_the_share_of_validation_beyond_the_threshold_is_as_stated(images, features):
     patients = np.arange(400)
-    reference = novelty.Reference.of(_sample(images, features, patients))
+    reference = novelty.KnownImages.of(_sample(images, features, patients))
     own = novelty._distances(reference.features, reference.features, patients)
     assert (own > reference.feature_threshold).mean() <= novelty.SHARE
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from trainer.evaluation import prior_correction
+from trainer.evaluation.shifts import prior_correction
 
 
 def _outputs(shares, training, *, count=4000, seed=0) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""The snippets of docs/serving.md run as they are, and what they name exists."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+TEXT = (Path(__file__).parents[4] / "docs" / "serving.md").read_text("utf-8")
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+COMMANDS = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+GRPC = [snippet for snippet in SNIPPETS if "grpc" in snippet]
+LOCAL = [snippet for snippet in SNIPPETS if "grpc" not in snippet]
+
+
+def _answer(snippet, folder):
+    found = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, cwd=folder, check=True
+    )
+    name, _, probabilities = found.stdout.strip().partition(" ")
+    return name, json.loads(probabilities)
+
+
+@pytest.mark.parametrize("snippet", LOCAL, ids=["TensorFlow", "ONNX Runtime", "LiteRT"])
+def test_a_snippet_answers_as_the_model(exported, model, facts, snippet):
+    image = np.asarray(Image.open(exported / "image.png"), np.float32)[None, ..., None]
+    expected = model(image).numpy()[0]
+    name, probabilities = _answer(snippet, exported)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+    assert name == facts["class_names"][int(expected[1] >= facts["threshold"])]
+
+
+def test_the_snippet_of_litert_runs_the_model_of_8_bits(exported, model):
+    (snippet,) = (snippet for snippet in LOCAL if "model.tflite" in snippet)
+    image = np.asarray(Image.open(exported / "image.png"), np.float32)[None, ..., None]
+    _, found = _answer(snippet.replace("model.tflite", "model_int8.tflite"), exported)
+    np.testing.assert_allclose(found, model(image).numpy()[0], atol=0.05)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_valid_bash(command):
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    return tf.saved_model.load(str(exported / "export" / "savedmodel")).signatures
+
+
+def test_what_is_sent_to_a_server_has_the_names_of_the_model(signatures):
+    (docker,) = (command for command in COMMANDS if command.startswith("docker"))
+    (curl,) = (command for command in COMMANDS if command.startswith("curl"))
+    (model,) = re.findall(r"MODEL_NAME=(\w+)", docker)
+    assert f"/export/savedmodel:/models/{model}/1" in docker
+    assert f"/v1/models/{model}:predict" in curl
+    body = json.loads(re.search(r'-d "(.*)" \\', curl)[1].replace('\\"', '"'))
+    (instance,) = body["instances"]
+    _, inputs = signatures[body["signature_name"]].structured_input_signature
+    assert instance.keys() == inputs.keys()
+    (snippet,) = GRPC
+    ast.parse(snippet)
+    assert f'model_spec.name = "{model}"' in snippet
+    named = re.search(r'signature_name = "(\w+)"', snippet)[1]
+    (given,) = re.findall(r'inputs\["(\w+)"\]', snippet)
+    assert {given} == signatures[named].structured_input_signature[1].keys()
+    (found,) = re.findall(r'outputs\["(\w+)"\]', snippet)
+    assert found in signatures[named].structured_outputs
+
+
+def test_the_tables_list_the_signatures_and_their_outputs(signatures):
+    outputs = signatures["serve_bytes"].structured_outputs
+    for name in (*signatures, *outputs):
+        assert f"| `{name}` |" in TEXT
