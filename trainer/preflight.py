@@ -49,13 +49,17 @@ def first_line(mode: str, config: Config) -> str:
         into = config.model_dir or f"a new folder in {NEW_RUNS}/"
         return f"train: {subject(config)}, into {into}; {LOADING}"
     if mode in INFERENCE:
-        with_it = f"{config.inference.images} with {config.model_dir}"
+        with_it = f"{_images(config)} with {config.model_dir}"
         what = f"{config.model_dir} as {config.inference.format}" if mode == "export" else with_it
         return f"{mode}: {what}; {LOADING}"
     if mode == "evaluate":
-        on = config.inference.images or config.data.dataset
+        on = _images(config) or config.data.dataset
         return f"evaluate: {config.model_dir} on {on}; {LOADING}"
     return f"{mode}: {config.model.backbone}; {LOADING}"
+
+
+def _images(config: Config) -> str:
+    return f"{text.one_line(config.inference.images):.200}"
 
 
 def subject(config: Config) -> str:
@@ -190,6 +194,8 @@ def _refusal(path: pathlib.Path) -> OSError | None:
     """Returns why a folder can't be written, or made, in the system's words; None if it can."""
     absolute = path.absolute()
     existing = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+    if existing != absolute and not existing.is_dir():
+        return OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if os.access(existing, os.W_OK):
         return None
     try:

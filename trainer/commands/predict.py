@@ -202,7 +202,7 @@ def _write(done: Worklist, summary: worklist_page.WorklistSummary, found: source
     if not done.num_read:
         reasons = collections.Counter(note for row in done.rows for note in row.notes)
         raise RunError(
-            f"none of the {text.counted(len(done.rows), 'file')} could be read; "
+            f"none of {text.counted(len(done.rows), 'file')} could be read; "
             f"{done.folder / worklist.CSV} says why of each, most often: "
             f"{text.one_line(reasons.most_common(1)[0][0]):.200}"
         )

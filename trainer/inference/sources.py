@@ -216,6 +216,8 @@ class _Lister:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self._others.most_common(5))
             shown = text.one_line(kinds)
             notes.append(f"Not read, as no radiograph has such a name: {count:,} ({shown:.200}).")
+        if ".zip" in self._others:
+            notes.append("Zips in folders and in zips are not opened: name them, or extract them.")
         if self._written:
             count_of = text.counted(self._written, "file")
             notes.append(f"Not read, as this command writes there: {count_of} in {self._own}.")

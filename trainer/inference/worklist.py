@@ -280,14 +280,12 @@ def claimed(folder: pathlib.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Opens a journal to read; raises RunError for what is none by its kind or size."""
-    # Opening a pipe to read would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or path.is_symlink():
-            raise documents.refused(path, "it is a link, or not a regular file", _WAY_OUT)
-        if found.st_size > _MAX_JOURNAL_BYTES:
-            raise documents.refused(path, "it is larger than any journal", _WAY_OUT)
+    found = path.lstat()  # Whoever opens a pipe to read waits for a writer.
+    if not stat.S_ISREG(found.st_mode):
+        raise documents.refused(path, "it is a link, or not a regular file", _WAY_OUT)
+    if found.st_size > _MAX_JOURNAL_BYTES:
+        raise documents.refused(path, "it is larger than any journal", _WAY_OUT)
+    with path.open("rb") as file:
         yield file
 
 

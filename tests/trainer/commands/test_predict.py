@@ -161,7 +161,7 @@ def test_if_nothing_can_be_read_the_command_fails_and_the_list_is_written(
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("trainer: none of the 3 files could be read; ")
+    assert line.startswith("trainer: none of 3 files could be read; ")
     assert line.endswith("/out/worklist.csv says why of each, most often: The file is empty.")
     assert [row["status"] for row in rows_in(tmp_path / "out")] == ["unreadable"] * 3
 
@@ -278,6 +278,8 @@ PREFLIGHT = {
         ("--images={scans}", "--output_dir=gs://b/x"), 2, r"output_dir \(gs://b/x\) must be a l"),
     "file as output": (
         ("--images={scans}", "--output_dir={scans}/1.png"), 1, "1.png can't be written: it is a f"),
+    "below a file": (
+        ("--images={scans}", "--output_dir={scans}/1.png/x"), 1, "can't be written: Not a directo"),
     "not of the mode": (
         ("--images={scans}", "--heatmap=hirescam"), 2, r"heatmap \(hirescam\) needs --mode=expl"),
     "maps": (("--images={scans}", "--save_maps"), 2, r"save_maps \(true\) needs --mode=explain"),

@@ -69,7 +69,8 @@ def test_what_systems_leave_is_no_image_and_not_worth_a_word(tmp_path):
 
 def test_other_files_of_a_folder_are_counted_by_kind(tmp_path):
     write(tmp_path, "a.png", "readme.txt", "b.TXT", "x.zip", "labels.csv", "without")
-    (note,) = found_in([tmp_path]).notes
+    note, of_zips = found_in([tmp_path]).notes
+    assert of_zips == "Zips in folders and in zips are not opened: name them, or extract them."
     kinds = "2 .txt, 1 .csv, 1 without a suffix, 1 .zip"
     assert note == f"Not read, as no radiograph has such a name: 5 ({kinds})."
 

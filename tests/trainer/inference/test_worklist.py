@@ -217,7 +217,7 @@ def test_a_huge_journal_is_not_read(tmp_path):
         opened(tmp_path)
 
 
-def test_a_pipe_or_a_link_is_no_journal(tmp_path):
+def test_a_pipe_a_link_or_a_folder_is_no_journal(tmp_path):
     path = tmp_path / worklist.JOURNAL
     os.mkfifo(path)
     with pytest.raises(RunError, match="is a link, or not a regular file"):
@@ -225,6 +225,10 @@ def test_a_pipe_or_a_link_is_no_journal(tmp_path):
     path.unlink()
     opened(tmp_path / "other").append([ROW])
     path.symlink_to(tmp_path / "other" / worklist.JOURNAL)
+    with pytest.raises(RunError, match="is a link, or not a regular file"):
+        opened(tmp_path)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(RunError, match="is a link, or not a regular file"):
         opened(tmp_path)
 
