@@ -113,6 +113,12 @@ def version(command: str) -> str:
     return f"{command} {_installed('cxr-trainer')} ({', '.join(parts)})"
 
 
+def versions(*names: str) -> dict[str, str]:
+    """Returns the versions of packages by name; TensorFlow's wheels have several names."""
+    other = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-tpu")}
+    return {name: _installed(*other.get(name, (name,))) for name in names}
+
+
 def _installed(*names: str) -> str:
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

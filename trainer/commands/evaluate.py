@@ -18,8 +18,8 @@ import keras
 import tensorflow as tf
 
 from trainer.data import opening
-from trainer.distribution import batch_sizes, peers, runtime
-from trainer.errors import RunError
+from trainer.distribution import batch_sizes, cluster, peers, runtime
+from trainer.errors import ConfigError, RunError
 from trainer.evaluation.shifts import shift
 from trainer.inference import gradcam, heatmaps, labelled, sources
 from trainer.models import archive, classifier, footprint, saved
@@ -79,6 +79,8 @@ def run(config: Config) -> Evaluation:
 
 def _evaluate(config: Config) -> Evaluation:
     context = runtime.build(config.runtime)
+    if config.inference.images:
+        require_one_host(context, "evaluate --images")
     for line in context.unused:
         console.say(line)
     with (
@@ -154,6 +156,15 @@ def facts_of_model(run: Run) -> ModelFacts:
             "model is saved anew."
         )
     return facts
+
+
+def require_one_host(context: runtime.Context, mode: str) -> None:
+    """Raises ConfigError for several hosts, each of which would read all files by itself."""
+    if context.is_multi_host:
+        raise ConfigError(
+            f"--mode={mode} runs on one host, and {cluster.VARIABLE} names {context.num_workers}: "
+            "unset it, or give --strategy=one_device."
+        )
 
 
 def _validation_of(finished: Run) -> shift.Sample | None:

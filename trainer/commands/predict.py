@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path], list[WorklistRow]
     ]
 
+_SOFTWARE = ("cxr-trainer", "tensorflow", "keras", "pillow", "pydicom", "python-gdcm")
+"""What reads and scores files."""
 FOLDER = "predictions"
 """Of a run, for worklists whose place was not named."""
 
@@ -110,6 +112,7 @@ def worklist_of(
         none.
     """
     context = runtime.build(config.runtime)
+    evaluate.require_one_host(context, mode)
     for line in context.unused:
         console.say(line)
     with (
@@ -126,7 +129,9 @@ def worklist_of(
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         builder = row_builder_of(finished)
-        journal = Journal.open(folder / worklist.JOURNAL, digest_of(directory), builder.class_names)
+        digest, software = digest_of(directory), usage.versions(*_SOFTWARE)
+        path = folder / worklist.JOURNAL
+        journal = Journal.open(path, digest, builder.class_names, software)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
         count = prediction.predict(found.candidates, scorer, builder, journal)
         if before := len(found.candidates) - count:
@@ -182,8 +187,8 @@ def output_folder(config: Config, directory: run_directory.RunDirectory, name: s
 
 
 def digest_of(directory: run_directory.RunDirectory) -> str:
-    """Returns what changes with all that decides a row: the model, its sample, this version."""
-    found = hashlib.sha256(usage.version("trainer").encode())
+    """Returns what changes with the model, its operating point, or its sample of validation."""
+    found = hashlib.sha256()
     for path in (directory.best_model, directory.path / validation_sample.FILE):
         if path.exists():
             with path.open("rb") as file:
@@ -220,7 +225,8 @@ def _summary(
     model_dir: str, builder: RowBuilder, done: Worklist, command: str
 ) -> worklist_page.WorklistSummary:
     facts = builder.facts
-    positive = facts.get("positive_class") or f"not {facts['class_names'][0]}"
+    names = facts["class_names"]
+    positive = names[1] if len(names) == 2 else f"not {names[0]}"
     return worklist_page.WorklistSummary(
         model_dir=model_dir,
         class_names=facts["class_names"],

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import stat
+import types
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NotRequired, Self, TypedDict
 
 import filelock
@@ -31,7 +32,7 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 JOURNAL, CSV, JSONL = "journal.jsonl", "worklist.csv", "worklist.jsonl"
 PAGE = "worklist.html"
@@ -118,7 +119,7 @@ class _Header(TypedDict):
     """The first line of the journal."""
 
     model: str
-    trainer: NotRequired[str]
+    software: NotRequired[dict[str, str]]
 
 
 def marked(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
@@ -188,27 +189,35 @@ class Journal:
         self.folder, self.rows = path.parent, rows
 
     @classmethod
-    def open(cls, path: pathlib.Path, model: str, class_names: Sequence[str]) -> Self:
+    def open(
+        cls,
+        path: pathlib.Path,
+        model: str,
+        class_names: Sequence[str],
+        software: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> Self:
         """Reads the journal, or begins one.
 
         Args:
           path: the file.
           model: a digest of the model and of what else decides a row.
           class_names: of the model; a row of another class is none of its.
+          software: versions of what reads and scores files.
 
         Raises:
-          RunError: when it is of another model, or damaged.
+          RunError: when it is of another model or other software, or damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             with files.replacing(path) as partial:
-                partial.write_text(json.dumps({"model": model}) + "\n", "utf-8")
+                header = {"model": model, "software": dict(software)}
+                partial.write_text(json.dumps(header) + "\n", "utf-8")
             return cls(path, {}, path.stat().st_size)
         rows: dict[str, WorklistRow] = {}
         with _opened(path) as file:
-            header = _line(file, 1, path)
-            _check_header(header, model, path)
-            size = len(header)
+            first = _line(file, 1, path)
+            _check_header(first, model, software, path)
+            size = len(first)
             number = 2
             while (line := _line(file, number, path)).endswith(b"\n"):
                 row = _parse(line, f"line {number}", path, class_names)
@@ -244,7 +253,7 @@ def _stored(row: WorklistRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _Stored.__annotations__}
 
 
-def _check_header(line: bytes, model: str, path: pathlib.Path) -> None:
+def _check_header(line: bytes, model: str, software: Mapping[str, str], path: pathlib.Path) -> None:
     try:
         found: _Header = documents.fit(documents.parse(line), _Header)
     except ValueError as error:
@@ -254,6 +263,14 @@ def _check_header(line: bytes, model: str, path: pathlib.Path) -> None:
             f"{path.parent} holds the predictions of another model, or of another operating point; "
             "name another --output_dir, or remove that one."
         )
+    known = found.get("software", {})
+    for name, version in software.items():
+        if known.get(name, version) != version:
+            raise RunError(
+                f"the files in {path.parent} were scored with {name} "
+                f"{text.visible(known[name])[:40]}, and this is {version}: name another "
+                f"--output_dir, or remove {path.name} there to score all files again."
+            )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ it, so that nothing in a forged file can run.
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from trainer.data import statistics
 from trainer.evaluation.shifts import novelty, shift
+from trainer.runs import claims
 from trainer.storage import documents, files
 from trainer.system import text
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 FILE = "validation_sample.npz"
 _COLUMNS = ("scores", "features", "patient_id")
 _STATISTICS = {f"statistic_{name}": name for name in statistics.NAMES}
-_LAYOUTS, _THRESHOLDS = "layouts", "novelty_thresholds"
-_KINDS = {"patient_id": ("U", 1), "features": ("f", 2), _LAYOUTS: ("u", 2)}
+_LAYOUTS, _THRESHOLDS, _MODEL = "layouts", "novelty_thresholds", "model"
+_KINDS = {"patient_id": ("U", 1), "features": ("f", 2), _LAYOUTS: ("u", 2), _MODEL: ("U", 1)}
 """Kind of the numbers, and dimensions, of each array that isn't a column of fractions."""
 _MAX_BYTES = 512 << 20
 _WAY_OUT = "restore it from a copy, or remove it: evaluations then can't tell how their data differ"
@@ -42,6 +44,8 @@ def save(folder: pathlib.Path, sample: shift.Sample) -> None:
         "patient_id": np.asarray(sample.patient_id, str),
         **{stored: sample.statistics[name] for stored, name in _STATISTICS.items()},
     }
+    if model := _digest_of_model(folder):
+        columns[_MODEL] = np.array([model])
     if sample.layouts is not None:
         columns[_LAYOUTS] = sample.layouts
     if (known := novelty.KnownImages.of(sample)) is not None:
@@ -93,6 +97,15 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise documents.refused(path, text.clause(error), _WAY_OUT) from error
 
 
+def _digest_of_model(folder: pathlib.Path) -> str:
+    """Returns a digest of the run's saved model; empty if there is none."""
+    path = folder / claims.BEST_MODEL
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError("it is not a regular file")
@@ -102,10 +115,16 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if size > _MAX_BYTES or sum(member.file_size for member in zipped.infolist()) > size:
             raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB, or unpacks to more than it")
     with np.load(path, allow_pickle=False) as found:
-        if set(found.files) - {_LAYOUTS, _THRESHOLDS} != {*_COLUMNS, *_STATISTICS}:
+        if set(found.files) - {_LAYOUTS, _THRESHOLDS, _MODEL} != {*_COLUMNS, *_STATISTICS}:
             raise ValueError("it has other arrays than a sample")
         columns = {name: found[name] for name in found.files}
     _check(columns)
+    own = columns.pop(_MODEL, np.array([""]))
+    if own.tolist() != [""] and own.tolist() != [_digest_of_model(path.parent)]:
+        raise ValueError(
+            f"it is of another model than the {claims.BEST_MODEL} beside it, which the run's "
+            "training command writes together with it"
+        )
     return columns
 
 
@@ -115,7 +134,7 @@ def _check(columns: dict[str, np.ndarray]) -> None:
         kind, dimensions = _KINDS.get(name, ("f", 1))
         if column.dtype.kind != kind or column.ndim != dimensions:
             raise ValueError(f"its {text.shown(name)} has {column.dtype} {column.shape}")
-        if name != _THRESHOLDS and len(column) != len(columns["scores"]):
+        if name not in (_THRESHOLDS, _MODEL) and len(column) != len(columns["scores"]):
             raise ValueError(f"its {text.shown(name)} has {len(column)} rows, its scores others")
     thresholds, layouts = columns.get(_THRESHOLDS), columns.get(_LAYOUTS)
     if thresholds is not None and not (thresholds.shape == (2,) and (thresholds > 0).all()):

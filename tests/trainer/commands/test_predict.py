@@ -26,7 +26,7 @@ from trainer.commands import evaluate, predict, train
 from trainer.errors import ConfigError, RunError
 from trainer.inference import worklist
 from trainer.models import saved
-from trainer.runs import trained
+from trainer.runs import trained, validation_sample
 from trainer.system import text
 
 if TYPE_CHECKING:
@@ -382,8 +382,10 @@ def test_a_sample_of_another_model_is_refused(finished_copy, scans):
 
 def test_predictions_of_a_model_that_was_trained_further_are_not_mixed(finished_copy, scans):
     predict.predict(finished_copy, scans)
+    sample = validation_sample.load(finished_copy)
     with (finished_copy / "best.keras").open("ab") as file:
         file.write(b"x")  # After the archive, where nobody looks.
+    validation_sample.save(finished_copy, sample)
     with pytest.raises(RunError, match="holds the predictions of another model"):
         predict.predict(finished_copy, scans)
 

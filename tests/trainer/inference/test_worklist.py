@@ -259,3 +259,11 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
     ):
         pass
     assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_rows_of_other_software_are_refused_by_its_name(tmp_path):
+    path = tmp_path / worklist.JOURNAL
+    Journal.open(path, "m", CLASSES, {"pillow": "12.1", "keras": "3.15"})
+    Journal.open(path, "m", CLASSES, {"pillow": "12.1", "keras": "3.15", "pydicom": "3.0"})
+    with pytest.raises(RunError, match=r"with pillow 12\.1, and this is 12\.2: name another"):
+        Journal.open(path, "m", CLASSES, {"pillow": "12.2", "keras": "3.15"})

@@ -11,6 +11,7 @@ import pytest
 from trainer.data import statistics
 from trainer.errors import RunError
 from trainer.evaluation.shifts import shift
+from trainer.evaluation.shifts.novelty import KnownImages
 from trainer.runs import validation_sample
 
 
@@ -126,3 +127,38 @@ def test_another_file_is_refused_in_one_line_with_the_way_out(kind, tmp_path):
     assert validation_sample.FILE in message
     assert "restore it from a copy" in message
     assert "\n" not in message
+
+
+def test_a_sample_of_another_model_than_the_one_beside_it_is_refused(sample, tmp_path):
+    (tmp_path / "best.keras").write_bytes(b"the model")
+    validation_sample.save(tmp_path, sample)
+    assert validation_sample.load(tmp_path) is not None
+    (tmp_path / "best.keras").write_bytes(b"the model of more epochs")
+    with pytest.raises(RunError, match=r"it is of another model than the best\.keras beside it"):
+        validation_sample.load(tmp_path)
+
+
+def _large(count: int) -> shift.Sample:
+    rng = np.random.default_rng(0)
+    return shift.Sample(
+        scores=rng.random(count),
+        features=rng.random((count, 4), np.float32),
+        statistics={name: rng.random(count) for name in statistics.NAMES},
+        patient_id=np.arange(count).astype(str),
+        layouts=rng.integers(0, 256, (count, 256)).astype(np.uint8),
+    )
+
+
+def test_the_thresholds_of_unlike_images_are_kept(tmp_path):
+    validation_sample.save(tmp_path, _large(80))
+    known, measured = validation_sample.load_known_images(tmp_path), KnownImages.of(_large(80))
+    assert known.feature_threshold == measured.feature_threshold
+    assert known.layout_threshold == measured.layout_threshold
+    np.testing.assert_array_equal(known.layouts, measured.layouts)
+
+
+@pytest.mark.parametrize("count", [0, 40])
+def test_too_few_images_have_no_thresholds(tmp_path, count):
+    if count:
+        validation_sample.save(tmp_path, _large(count))
+    assert validation_sample.load_known_images(tmp_path) is None
