@@ -50,6 +50,13 @@ _UNREADABLE = (
     RuntimeError,  # An encrypted member.
     NotImplementedError,  # A compression method that zipfile lacks.
 )
+HEAT_MAPS, _JOURNAL = "heatmaps", "journal.jsonl"
+"""A folder of heat maps, and the file beside it that tells it from a user's own."""
+WRITTEN = {
+    _JOURNAL: ("worklist.csv",),
+    "report.json": ("curves.png", "confusion_matrix.png", "samples.png"),
+}
+"""What else this program writes that is taken for a radiograph or a list, by the file beside it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -159,16 +166,17 @@ def _path(named: str) -> pathlib.Path:
         return pathlib.Path(named)
 
 
-def expand(paths: Sequence[str]) -> list[pathlib.Path]:
-    """Returns the files and folders that the paths name, globs expanded in the order of names.
+def expand(paths: Sequence[str]) -> Iterator[tuple[pathlib.Path, bool]]:
+    """Yields the files and folders that the paths name, globs expanded in the order of names.
+
+    Each comes with whether it was named itself.
 
     Raises:
       ConfigError: when there is no such file.
     """
-    expanded: list[pathlib.Path] = []
     for named in paths:
         if _is_there(named):
-            expanded.append(_path(named))
+            yield _path(named), True
             continue
         # pathlib's own matches a pattern within one folder, which an absolute path has not.
         is_possible = text.is_os_string(named)
@@ -179,8 +187,7 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
                 f"images ({text.one_line(named):.200}) {kind}; the path is relative to "
                 f"{text.one_line(str(pathlib.Path.cwd()))}."
             )
-        expanded += map(pathlib.Path, matches)
-    return expanded
+        yield from ((pathlib.Path(match), False) for match in matches)
 
 
 @contextlib.contextmanager
@@ -198,8 +205,8 @@ def opened(paths: Sequence[str], own: pathlib.Path | None = None) -> Iterator[Fo
     """
     with zips.Zips() as opened_zips:
         lister = _Lister(opened_zips, own)
-        for path in expand(paths):
-            lister.add(path)
+        for path, is_named in list(expand(paths)):
+            lister.add(path, is_named=is_named)
         yield lister.found(paths)
 
 
@@ -211,6 +218,7 @@ class _Lister:
         self._own = None if own is None else own.resolve()
         self._candidates: dict[str, ImageFile] = {}
         self._twice = self._written = 0
+        self._of_others: list[str] = []
         self._others: collections.Counter[str] = collections.Counter()
 
     def found(self, paths: Sequence[str]) -> Found:
@@ -225,6 +233,12 @@ class _Lister:
         if self._written:
             count_of = text.counted(self._written, "file")
             notes.append(f"Not read, as this command writes there: {count_of} in {self._own}.")
+        if self._of_others:
+            count_of, first = text.counted(len(self._of_others), "file"), self._of_others[0]
+            notes.append(
+                f"Not read, as this program wrote what is no radiograph: {count_of}, such as "
+                f"{text.one_line(first):.200}."
+            )
         if self._twice:
             notes.append(f"Named more than once, read once: {text.counted(self._twice, 'file')}.")
         if not self._candidates:
@@ -235,9 +249,11 @@ class _Lister:
             )
         return Found(tuple(self._candidates.values()), tuple(notes))
 
-    def add(self, path: pathlib.Path) -> None:
-        """Adds a path that is named itself, or by a glob."""
+    def add(self, path: pathlib.Path, *, is_named: bool) -> None:
+        """Adds a path; what is named itself, and not by a glob, is tried whatever it is."""
         is_file = _is_file(path)  # Whoever opens a pipe waits for a writer.
+        if not is_named and is_file and self._is_written(path, path.parent.resolve() / path.name):
+            return
         if path.is_dir():
             self._add_tree(path)
         elif path.suffix.lower() == ".zip" and is_file:
@@ -257,9 +273,9 @@ class _Lister:
         real = root.resolve()
         for entry in entries:
             path, folders = root / entry.path, (root.absolute().name, *entry.parts[:-1])
-            if self._own is not None and (real / entry.path).is_relative_to(self._own):
-                self._written += 1
-            elif entry.is_folder or entry.problem:
+            if self._is_written(path, real / entry.path):
+                continue
+            if entry.is_folder or entry.problem:
                 self._keep(ImageFile(str(path), "", entry.problem, {}, folders, bytes))
             elif reading.looks_like_radiograph(
                 entry.path, _head(functools.partial(_head_of, path), entry.suffix)
@@ -267,6 +283,20 @@ class _Lister:
                 self._add_file(path, folders, {})
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
+
+    def _is_written(self, path: pathlib.Path, real: pathlib.Path) -> bool:
+        """Counts a file that this command, or an earlier one, has written."""
+        if self._own is not None and real.is_relative_to(self._own):
+            self._written += 1
+            return True
+        is_map = real.parent.name == HEAT_MAPS and _is_file(real.parent.parent / _JOURNAL)
+        if is_map or any(
+            real.name in names and _is_file(real.with_name(marker))
+            for marker, names in WRITTEN.items()
+        ):
+            self._of_others.append(str(path))
+            return True
+        return False
 
     def _add_file(
         self, path: pathlib.Path, folders: tuple[str, ...], columns: dict[str, str]

@@ -1,4 +1,4 @@
-"""Zips that lie about their members, and more of them than may be open."""
+"""Zips that are damaged, or lie about their members, and more of them than may be open."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import radiographs
+from trainer import errors
 from trainer.inference import sources
 
 if TYPE_CHECKING:
@@ -92,6 +93,57 @@ def test_members_of_every_size_are_read_whole(tmp_path, method, size):
     path = zipped(tmp_path / "a.zip", [("a.png", data)], method)
     with sources.opened([str(path)]) as found:
         assert found.candidates[0].read() == data
+
+
+def test_a_member_that_is_encrypted_or_packed_strangely_is_named(tmp_path):
+    path = zipped(tmp_path / "a.zip", [("a.png", IMAGE), ("b.png", IMAGE), ("c.png", IMAGE)])
+    data = bytearray(path.read_bytes())
+    first = data.index(b"PK\x01\x02")
+    data[first + 8] |= 1  # The flag of encryption, in the directory.
+    second = data.index(b"PK\x01\x02", first + 4)
+    data[second + 10 : second + 12] = (99).to_bytes(2, "little")
+    path.write_bytes(bytes(data))
+    found = {of.name.removeprefix(f"{path}/"): of.problem for of in found_in(path).candidates}
+    assert found["a.png"].startswith("is encrypted: extract the zip with its password")
+    assert found["b.png"].startswith("is compressed by a method (99)")
+    assert found["c.png"] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_member_is_named_when_it_is_read_and_the_others_are_read(tmp_path, method):
+    path = zipped(tmp_path / "a.zip", [("a.png", IMAGE * 9), ("b.png", IMAGE * 9)], method)
+    with zipfile.ZipFile(path) as archive:
+        first = archive.getinfo("a.png")
+    data = bytearray(path.read_bytes())
+    begin = first.header_offset + 30 + len("a.png")
+    for at in range(begin, begin + first.compress_size, 3):
+        data[at] ^= 0x55
+    path.write_bytes(bytes(data))
+    with sources.opened([str(path)]) as found:
+        damaged, sound = found.candidates
+        with pytest.raises(ValueError, match="can't be read"):
+            damaged.read()
+        assert sound.read() == IMAGE * 9
+
+
+@pytest.mark.parametrize("at", range(0, 30, 2))
+def test_a_damaged_header_of_a_member_is_named_when_it_is_read(tmp_path, at):
+    path = zipped(tmp_path / "a.zip", [("é.png", IMAGE), ("b.png", IMAGE)])
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    data[30] ^= 0x55  # Of the name, which is then no UTF-8.
+    path.write_bytes(bytes(data))
+    with sources.opened([str(path)]) as found:
+        with pytest.raises(ValueError, match="can't be read"):
+            found.by_name[f"{path}/é.png"].read()
+        assert found.by_name[f"{path}/b.png"].read() == IMAGE
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04" + bytes(99)])
+def test_a_damaged_zip_is_told_in_a_line(tmp_path, data):
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(errors.RunError, match=r"a.zip is damaged \(.*\). Download it again"):
+        found_in(tmp_path / "a.zip")
 
 
 @pytest.fixture
