@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from cxr_tfds import text
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -172,7 +174,8 @@ def is_grey_huffman_jpeg(data: bytes) -> bool:
 
 def cannot_decode(error: BaseException) -> str:
     """Returns the clause about a file that a library could not read."""
-    return f"cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
+    reason = text.visible(str(error).rstrip("."))
+    return f"cannot be decoded ({reason or type(error).__name__})"
 
 
 def parse_jpeg(data: bytes) -> Jpeg:

@@ -141,9 +141,24 @@ def list_files(root: epath.Path) -> list[FileEntry]:
       SourceError: the zip is damaged.
       OSError: the root can't be read; a folder below it becomes an entry with the problem.
     """
-    entries = _walk(root) if root.is_dir() else _list_zip(root)
-    found = (entry for entry in entries if entry.parts and not _is_debris(entry.parts))
-    return sorted(found, key=lambda entry: (len(entry.parts), entry.path))
+    if not root.is_dir():
+        return [entry for entry, _ in list_members(root)]
+    found = (entry for entry in _walk(root) if _is_listed(entry))
+    return sorted(found, key=_place)
+
+
+def list_members(root: epath.Path) -> list[tuple[FileEntry, zipfile.ZipInfo]]:
+    """Lists the files of a zip as `list_files` does, each with what it is to be read by.
+
+    Of two members with one name, zipfile reads the last, whichever of them was looked at.
+
+    Raises:
+      SourceError: the zip is damaged.
+      OSError: it can't be read.
+    """
+    members = ((_member(info), info) for info in _list_zip(root))
+    found = (member for member in members if _is_listed(member[0]))
+    return sorted(found, key=lambda member: _place(member[0]))
 
 
 def are_equal(root: epath.Path, first: FileEntry, second: FileEntry) -> bool:
@@ -181,10 +196,18 @@ def count_by_suffix(paths: Iterable[str]) -> str:
     return text.some(named, limit=5)
 
 
-def _list_zip(path: epath.Path) -> list[FileEntry]:
+def _is_listed(entry: FileEntry) -> bool:
+    return bool(entry.parts) and not _is_debris(entry.parts)
+
+
+def _place(entry: FileEntry) -> tuple[int, str]:
+    return len(entry.parts), entry.path
+
+
+def _list_zip(path: epath.Path) -> list[zipfile.ZipInfo]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return [_member(info) for info in archive.infolist() if not info.is_dir()]
+            return [info for info in archive.infolist() if not info.is_dir()]
     except (*_DAMAGED, MemoryError) as error:
         raise SourceError(
             f"{text.visible(str(path))} is damaged ({text.visible(str(error))}). Download it again."

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_GREY, _GREY_ALPHA, _RGBA = 0, 4, 6
+_RGBA: Final = 6
+_DEEP_GREY, _DEEP_GREY_ALPHA = b"\x10\0", b"\x10\x04"
+"""Bits and kind of colour in the header of a PNG."""
 _MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _DEPTHS: Final = (10, 12, 14, 16)
 """Bits of detectors, and of a file that uses all it has."""
@@ -37,7 +39,7 @@ _SHORT: Final = 3
 def is_deep(data: bytes) -> bool:
     """Whether this module reads the file, or names what is wrong with it; else 8 bits are read."""
     if data.startswith(_PNG):
-        return data[24:25] == b"\x10" and data[25] in (_GREY, _GREY_ALPHA)
+        return data[24:26] in (_DEEP_GREY, _DEEP_GREY_ALPHA)
     # Only its tags tell what a TIFF has.
     return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
@@ -51,7 +53,7 @@ def load(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     Raises:
       ImageError: it can't be used, as `file_formats.load` says, or is partly transparent.
     """
-    if data.startswith(_PNG) and data[25] == _GREY_ALPHA:
+    if data.startswith(_PNG) and data[24:26] == _DEEP_GREY_ALPHA:
         return _load_grey_alpha(data)
     # Pillow knows deep pixels whose 0 is white in one of the two orders of bytes, and leaves them.
     data, is_inverted = _with_black_as_zero(data)

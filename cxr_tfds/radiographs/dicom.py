@@ -101,7 +101,7 @@ def load(data: bytes) -> Picture:
             return _load(data)
         except ImageError:
             raise
-        except file_formats.UNDECODABLE as error:
+        except Exception as error:  # pydicom has kinds of its own, such as BytesLengthException.
             message = text.visible(str(error).split("\n", 1)[0].rstrip("."))
             reason = message or type(error).__name__
             raise ImageError(f"cannot be decoded (as DICOM: {reason})") from error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from cxr_tfds import file_formats, images
+from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import deep_pixels, dicom, quiet
 
 if TYPE_CHECKING:
@@ -86,10 +87,16 @@ def read(data: bytes, side: int | None = None) -> Radiograph:
     """
     file_formats.require_bytes(data)
     images.require_side(side)
-    with quiet.libraries():
-        image, notes, flags = _load(bytes(data))
-        image = images.usable(image)
-        pixels = images.grey_pixels(image, side)
+    try:
+        with quiet.libraries():
+            image, notes, flags = _load(bytes(data))
+            image = images.usable(image)
+            pixels = images.grey_pixels(image, side)
+    except ImageError:
+        raise
+    # What the caller gave is checked. The rest is the file's, and must not end those beside it.
+    except Exception as error:
+        raise ImageError(file_formats.cannot_decode(error)) from error
     return Radiograph(pixels, image.height, image.width, notes, flags)
 
 

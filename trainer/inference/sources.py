@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import functools
 import glob
 import lzma
@@ -28,13 +29,14 @@ from cxr_tfds.archives import listing
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.errors import ConfigError, RunError
-from trainer.inference import file_lists
+from trainer.inference import file_lists, zips
 from trainer.storage import locations
 from trainer.system import text
 
 if TYPE_CHECKING:
-    import io
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from trainer.inference.zips import Zips
 
 # What reading a file, or a member of a zip, raises.
 _UNREADABLE = (
@@ -48,6 +50,13 @@ _UNREADABLE = (
     RuntimeError,  # An encrypted member.
     NotImplementedError,  # A compression method that zipfile lacks.
 )
+HEAT_MAPS, _JOURNAL = "heatmaps", "journal.jsonl"
+"""A folder of heat maps, and the file beside it that tells it from a user's own."""
+WRITTEN = {
+    _JOURNAL: ("worklist.csv",),
+    "report.json": ("curves.png", "confusion_matrix.png", "samples.png"),
+}
+"""What else this program writes that is taken for a radiograph or a list, by the file beside it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -76,12 +85,14 @@ class ImageFile:
 
         Raises:
           ImageError: when it can't be read.
+          OSError: when this process, or the system, has too many files open.
         """
         if self.problem:
             raise ImageError(self.problem)
         try:
             return self._read()
         except _UNREADABLE as error:
+            _pass_on_limits(error)
             raise ImageError(f"can't be read ({text.clause(error)})") from error
 
 
@@ -155,16 +166,17 @@ def _path(named: str) -> pathlib.Path:
         return pathlib.Path(named)
 
 
-def expand(paths: Sequence[str]) -> list[pathlib.Path]:
-    """Returns the files and folders that the paths name, globs expanded in the order of names.
+def expand(paths: Sequence[str]) -> Iterator[tuple[pathlib.Path, bool]]:
+    """Yields the files and folders that the paths name, globs expanded in the order of names.
+
+    Each comes with whether it was named itself.
 
     Raises:
       ConfigError: when there is no such file.
     """
-    expanded: list[pathlib.Path] = []
     for named in paths:
         if _is_there(named):
-            expanded.append(_path(named))
+            yield _path(named), True
             continue
         # pathlib's own matches a pattern within one folder, which an absolute path has not.
         is_possible = text.is_os_string(named)
@@ -175,13 +187,12 @@ def expand(paths: Sequence[str]) -> list[pathlib.Path]:
                 f"images ({text.one_line(named):.200}) {kind}; the path is relative to "
                 f"{text.one_line(str(pathlib.Path.cwd()))}."
             )
-        expanded += map(pathlib.Path, matches)
-    return expanded
+        yield from ((pathlib.Path(match), False) for match in matches)
 
 
 @contextlib.contextmanager
 def opened(paths: Sequence[str], own: pathlib.Path | None = None) -> Iterator[Found]:
-    """Lists the files that are named; the zips among them stay open until the block ends.
+    """Lists the files that are named; they can be read until the block ends.
 
     Args:
       paths: what is named.
@@ -192,21 +203,22 @@ def opened(paths: Sequence[str], own: pathlib.Path | None = None) -> Iterator[Fo
       ConfigError: when there is no such file.
       RunError: when a zip or a list can't be read, or nothing in them may be a radiograph.
     """
-    with contextlib.ExitStack() as stack:
-        lister = _Lister(stack, own)
-        for path in expand(paths):
-            lister.add(path)
+    with zips.Zips() as opened_zips:
+        lister = _Lister(opened_zips, own)
+        for path, is_named in list(expand(paths)):
+            lister.add(path, is_named=is_named)
         yield lister.found(paths)
 
 
 class _Lister:
     """Collects candidates from files, folders, zips and lists."""
 
-    def __init__(self, stack: contextlib.ExitStack, own: pathlib.Path | None) -> None:
-        self._stack = stack
+    def __init__(self, opened_zips: Zips, own: pathlib.Path | None) -> None:
+        self._zips = opened_zips
         self._own = None if own is None else own.resolve()
         self._candidates: dict[str, ImageFile] = {}
         self._twice = self._written = 0
+        self._of_others: list[str] = []
         self._others: collections.Counter[str] = collections.Counter()
 
     def found(self, paths: Sequence[str]) -> Found:
@@ -221,6 +233,12 @@ class _Lister:
         if self._written:
             count_of = text.counted(self._written, "file")
             notes.append(f"Not read, as this command writes there: {count_of} in {self._own}.")
+        if self._of_others:
+            count_of, first = text.counted(len(self._of_others), "file"), self._of_others[0]
+            notes.append(
+                f"Not read, as this program wrote what is no radiograph: {count_of}, such as "
+                f"{text.one_line(first):.200}."
+            )
         if self._twice:
             notes.append(f"Named more than once, read once: {text.counted(self._twice, 'file')}.")
         if not self._candidates:
@@ -231,9 +249,11 @@ class _Lister:
             )
         return Found(tuple(self._candidates.values()), tuple(notes))
 
-    def add(self, path: pathlib.Path) -> None:
-        """Adds a path that is named itself, or by a glob."""
+    def add(self, path: pathlib.Path, *, is_named: bool) -> None:
+        """Adds a path; what is named itself, and not by a glob, is tried whatever it is."""
         is_file = _is_file(path)  # Whoever opens a pipe waits for a writer.
+        if not is_named and is_file and self._is_written(path, path.parent.resolve() / path.name):
+            return
         if path.is_dir():
             self._add_tree(path)
         elif path.suffix.lower() == ".zip" and is_file:
@@ -248,18 +268,35 @@ class _Lister:
         try:
             entries = listing.list_files(epath.Path(root))
         except OSError as error:
+            _pass_on_limits(error)
             raise RunError(f"{shown:.200} can't be read ({text.clause(error)}).") from error
         real = root.resolve()
         for entry in entries:
             path, folders = root / entry.path, (root.absolute().name, *entry.parts[:-1])
-            if self._own is not None and (real / entry.path).is_relative_to(self._own):
-                self._written += 1
-            elif entry.is_folder or entry.problem:
+            if self._is_written(path, real / entry.path):
+                continue
+            if entry.is_folder or entry.problem:
                 self._keep(ImageFile(str(path), "", entry.problem, {}, folders, bytes))
-            elif reading.looks_like_radiograph(entry.path, _head(path.open, entry.suffix)):
+            elif reading.looks_like_radiograph(
+                entry.path, _head(functools.partial(_head_of, path), entry.suffix)
+            ):
                 self._add_file(path, folders, {})
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
+
+    def _is_written(self, path: pathlib.Path, real: pathlib.Path) -> bool:
+        """Counts a file that this command, or an earlier one, has written."""
+        if self._own is not None and real.is_relative_to(self._own):
+            self._written += 1
+            return True
+        is_map = real.parent.name == HEAT_MAPS and _is_file(real.parent.parent / _JOURNAL)
+        if is_map or any(
+            real.name in names and _is_file(real.with_name(marker))
+            for marker, names in WRITTEN.items()
+        ):
+            self._of_others.append(str(path))
+            return True
+        return False
 
     def _add_file(
         self, path: pathlib.Path, folders: tuple[str, ...], columns: dict[str, str]
@@ -273,35 +310,28 @@ class _Lister:
                 problem = f"has {status.st_size >> 20:,} MiB, over the limit of an image file"
             stamp = f"{status.st_size} {status.st_mtime_ns}"
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path.
+            _pass_on_limits(error)
             reason = getattr(error, "strerror", None) or error
             stamp, problem = "", f"can't be read ({text.clause(reason)})"
         self._keep(ImageFile(str(path), stamp, problem, columns, folders, path.read_bytes))
 
     def _add_zip(self, path: pathlib.Path) -> None:
         try:
-            entries = listing.list_files(epath.Path(path))
-            zipped = self._stack.enter_context(zipfile.ZipFile(path))
+            members = list(self._zips.members(path))
         except listing.SourceError as error:
             raise RunError(error.line) from error
-        except _UNREADABLE as error:
+        except OSError as error:
+            _pass_on_limits(error)
             shown = text.one_line(str(path))
-            raise RunError(
-                f"{shown:.200} is no zip that can be read ({text.clause(error)})."
-            ) from error
-        for entry in entries:
-            name, stamp = f"{path}/{entry.path}", f"{entry.size} {entry.crc}"
-            folders = (path.stem, *entry.parts[:-1])
-
-            def read(member: str = entry.path) -> bytes:
-                return zipped.read(member)
-
-            def open_member(_: str, member: str = entry.path) -> io.BufferedIOBase:
-                return zipped.open(member)  # type: ignore[return-value]
-
-            if entry.problem:
-                self._keep(ImageFile(name, stamp, entry.problem, {}, folders, bytes))
-            elif reading.looks_like_radiograph(entry.path, _head(open_member, entry.suffix)):
-                self._keep(ImageFile(name, stamp, None, {}, folders, read))
+            reason = text.clause(error.strerror or error)
+            raise RunError(f"{shown:.200} can't be read ({reason}).") from error
+        for member in members:
+            entry, problem = member.entry, member.problem
+            name, folders = f"{path}/{entry.path}", (path.stem, *entry.parts[:-1])
+            read = functools.partial(self._zips.read, member)
+            head = b"" if entry.problem else _head(read, entry.suffix)
+            if entry.problem or reading.looks_like_radiograph(entry.path, head):
+                self._keep(ImageFile(name, member.stamp, problem, {}, folders, read))
             else:
                 self._others[entry.suffix or "without a suffix"] += 1
 
@@ -324,13 +354,23 @@ def _is_file(path: pathlib.Path) -> bool:
         return False
 
 
-def _head(opens: Callable[[str], Iterable[bytes]], suffix: str) -> bytes:
+def _head(read: Callable[[int], bytes], suffix: str) -> bytes:
     """Returns the first bytes of a file whose suffix doesn't tell what it is."""
     if suffix in reading.SUFFIXES or suffix[1:].isalpha():
         return b""
     try:
-        with opens("rb") as file:  # type: ignore[attr-defined]
-            head: bytes = file.read(reading.HEAD_BYTES)
-            return head
-    except _UNREADABLE:
+        return read(reading.HEAD_BYTES)
+    except _UNREADABLE as error:
+        _pass_on_limits(error)
         return b""
+
+
+def _head_of(path: pathlib.Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _pass_on_limits(error: Exception) -> None:
+    """Raises an error again that says nothing of its file: too many others are open."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error

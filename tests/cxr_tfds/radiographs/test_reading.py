@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from pydicom import uid
 
 from cxr_tfds import images
 from cxr_tfds.radiographs import reading
-from tests.cxr_tfds.radiographs import dicom_files
+from tests.cxr_tfds.radiographs import dicom_files, test_deep_pixels
 from tests.support import radiographs
 
 
@@ -77,6 +78,77 @@ def test_refusals_are_those_of_the_builder(data: bytes) -> None:
 def test_the_builder_still_refuses_dicom() -> None:
     with pytest.raises(images.ImageError, match="is DICOM; convert it"):
         images.decode(dicom_files.file(dicom_files.levels(8)))
+
+
+DEEP = dicom_files.levels(12)
+HEADERS = {
+    "PNG": saved(opened("L"), format="PNG"),
+    "deep PNG": test_deep_pixels.png(DEEP),
+    "deep PNG with alpha": test_deep_pixels.png(
+        np.stack([DEEP, np.full_like(DEEP, 0xFFFF)], axis=-1), test_deep_pixels.GREY_ALPHA
+    ),
+    "TIFF": radiographs.draw(0, size=(90, 60), format="TIFF"),
+    "deep TIFF": test_deep_pixels.tiff(DEEP),
+    "deep TIFF of Motorola": test_deep_pixels.tiff(DEEP, ">", t262=0),
+    "DICOM": dicom_files.file(DEEP, 12),
+    "implicit DICOM": dicom_files.file(DEEP, 12, syntax=uid.ImplicitVRLittleEndian),
+}
+"""Files of containers that this package or pydicom parses in Python."""
+
+
+def refusal(data: bytes) -> str:
+    """What is said of a file that can't be read."""
+    try:
+        reading.read(data, 32)
+    except images.ImageError as error:
+        return error.problem
+    return ""
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_damaged_header_is_refused_like_any_file(kind: str) -> None:
+    """Whatever libraries raise, a folder of thousands must not end with one of its files."""
+    whole = HEADERS[kind]
+    assert refusal(whole) == ""
+    # The tags of a TIFF may stand at its end.
+    places = (*range(min(len(whole), 600)), *range(max(0, len(whole) - 200), len(whole)))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in rng.choice(places, size=rng.integers(1, 5)):
+            data[at] = rng.choice([0, 1, 0x10, 0x7F, 0xFF, rng.integers(256)])
+        assert refusal(bytes(data)).isprintable()
+    for length in range(60):
+        assert refusal(whole[:length])
+
+
+@pytest.mark.parametrize("colour", [b"", b"\0", b"\4"])
+def test_a_deep_png_that_ends_in_its_header_is_refused(colour: bytes) -> None:
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + b"\0\0\1\0\0\0\1\0\x10"
+    with pytest.raises(images.ImageError, match="cannot be decoded"):
+        reading.read(header + colour)
+
+
+def test_a_number_of_dicom_of_no_length_is_refused() -> None:
+    data = dicom_files.file(DEEP, 12)
+    rows = b"\x28\0\x10\0US\x02\0" + len(DEEP).to_bytes(2, "little")
+    assert rows in data
+    broken = data.replace(rows, rows[:6] + b"\x03\0" + b"\x40\0\0")
+    with pytest.raises(images.ImageError, match=r"cannot be decoded \(as DICOM: .*length"):
+        reading.read(broken)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), MemoryError(), ValueError("two\nlines"), Exception("two\nlines")]
+)
+def test_whatever_a_library_raises_is_said_of_the_file(monkeypatch, error: Exception) -> None:
+    def open_image(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Image, "open", open_image)
+    with pytest.raises(images.ImageError, match=r"cannot be decoded \(") as raised:
+        reading.read(HEADERS["deep PNG"])
+    assert raised.value.problem.isprintable()
 
 
 @pytest.mark.parametrize("value", ["x.dcm", None, pathlib.Path("x.dcm")])

@@ -14,7 +14,8 @@ import pytest
 from tests.cxr_tfds.radiographs import dicom_files
 from tests.support import radiographs
 from trainer.errors import ConfigError, RunError
-from trainer.inference import sources
+from trainer.inference import heatmaps, sources, worklist
+from trainer.runs import evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -264,6 +265,47 @@ def test_what_the_command_wrote_before_is_left_out(tmp_path):
     assert names_in(link, own=own) == ["a.png", "out/b.png"]
 
 
+def test_what_other_commands_wrote_is_left_out_of_folders_and_globs(tmp_path):
+    """Pictures of heat maps would be scored, and their list read as one of radiographs."""
+    written = ("out/heatmaps/a.png", "run/predictions/heatmaps/b.png", "run/curves.png")
+    write(tmp_path, "a.png", "heatmaps/c.png", "my/samples.png", "my/worklist.csv", *written)
+    write(tmp_path, *(f"{of}/journal.jsonl" for of in ("out", "run/predictions")), data=b"{}")
+    write(tmp_path, "run/report.json", data=b"{}")
+    write(tmp_path, "out/worklist.csv", data=b"file\nx.png\n")
+    own = ["a.png", "heatmaps/c.png", "my/samples.png"]
+    assert names_in(tmp_path) == own
+    assert names_in(tmp_path, tmp_path / "**" / "*.png") == own
+    notes = found_in([tmp_path / "**" / "*.png"]).notes
+    example = tmp_path / "out" / "heatmaps" / "a.png"
+    assert notes == (
+        f"Not read, as this program wrote what is no radiograph: 3 files, such as {example}.",
+    )
+    assert names_in(tmp_path, tmp_path / "out" / "*.csv", tmp_path / "a.png") == ["a.png"]
+    with pytest.raises(RunError, match=r"names no radiograph: Not read, as this program wrote"):
+        found_in([tmp_path / "out" / "heatmaps"])
+
+
+def test_what_another_command_wrote_is_read_if_it_is_named_itself(tmp_path):
+    write(tmp_path, "out/heatmaps/a.png", "out/journal.jsonl", "b.png")
+    (tmp_path / "out" / "worklist.csv").write_text(f"file\n{tmp_path / 'b.png'}\n")
+    named = (tmp_path / "out" / "heatmaps" / "a.png", tmp_path / "out" / "worklist.csv")
+    assert names_in(tmp_path, *named) == ["out/heatmaps/a.png", "b.png"]
+
+
+def test_a_glob_does_not_read_what_this_command_wrote(tmp_path):
+    write(tmp_path, "a.png", "out/heatmaps/a-1234.png")
+    own = tmp_path / "out" / "heatmaps"
+    assert names_in(tmp_path, tmp_path / "**" / "*.png", own=own) == ["a.png"]
+    assert names_in(tmp_path, tmp_path / "**", own=own) == ["a.png"]
+
+
+def test_the_names_of_what_is_written_are_those_of_its_writers():
+    assert sources.HEAT_MAPS == heatmaps.FOLDER
+    pictures = (evaluated.CURVES, evaluated.CONFUSION_MATRIX, evaluated.SAMPLES)
+    written = {worklist.JOURNAL: (worklist.CSV,), evaluated.REPORT: pictures}
+    assert written == sources.WRITTEN
+
+
 def test_a_stamp_changes_with_the_file(tmp_path):
     write(tmp_path, "a.png")
     (before,) = found_in([tmp_path]).candidates
@@ -287,61 +329,6 @@ def test_names_in_a_zip_stay_names(tmp_path):
         }
         assert all(candidate.read() == IMAGE for candidate in found.candidates)
     assert sorted(tmp_path.parent.rglob("*")) == before
-
-
-def test_a_member_that_is_encrypted_or_packed_strangely_is_named(tmp_path):
-    path = zipped(tmp_path / "a.zip", members={"a.png": IMAGE, "b.png": IMAGE, "c.png": IMAGE})
-    data = bytearray(path.read_bytes())
-    first = data.index(b"PK\x01\x02")
-    data[first + 8] |= 1  # The flag of encryption, in the directory.
-    second = data.index(b"PK\x01\x02", first + 4)
-    data[second + 10 : second + 12] = (99).to_bytes(2, "little")
-    path.write_bytes(bytes(data))
-    found = problems_in(path, path)
-    assert found["a.png"].startswith("is encrypted: extract the zip with its password")
-    assert found["b.png"].startswith("is compressed by a method (99)")
-    assert found["c.png"] is None
-
-
-@pytest.mark.parametrize(
-    "compression",
-    [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
-)
-def test_a_damaged_member_is_named_when_it_is_read_and_the_others_are_read(tmp_path, compression):
-    members = {"a.png": IMAGE * 9, "b.png": IMAGE * 9}
-    path = zipped(tmp_path / "a.zip", members=members, compression=compression)
-    with zipfile.ZipFile(path) as archive:
-        first = archive.getinfo("a.png")
-    data = bytearray(path.read_bytes())
-    begin = first.header_offset + 30 + len("a.png")
-    for at in range(begin, begin + first.compress_size, 3):
-        data[at] ^= 0x55
-    path.write_bytes(bytes(data))
-    with sources.opened([str(path)]) as found:
-        damaged, sound = found.candidates
-        with pytest.raises(ValueError, match="can't be read"):
-            damaged.read()
-        assert sound.read() == members["b.png"]
-
-
-@pytest.mark.parametrize("at", range(0, 30, 2))
-def test_a_damaged_header_of_a_member_is_named_when_it_is_read(tmp_path, at):
-    path = zipped(tmp_path / "a.zip", members={"é.png": IMAGE, "b.png": IMAGE})
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0xFF
-    data[30] ^= 0x55  # Of the name, which is then no UTF-8.
-    path.write_bytes(bytes(data))
-    with sources.opened([str(path)]) as found:
-        with pytest.raises(ValueError, match="can't be read"):
-            found.by_name[f"{path}/é.png"].read()
-        assert found.by_name[f"{path}/b.png"].read() == IMAGE
-
-
-@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04" + bytes(99)])
-def test_a_damaged_zip_is_told_in_a_line(tmp_path, data):
-    write(tmp_path, "a.zip", data=data)
-    with pytest.raises(RunError, match=r"a.zip is damaged \(.*\). Download it again"):
-        found_in([tmp_path / "a.zip"])
 
 
 def test_a_file_knows_the_folders_below_what_was_named(tmp_path, monkeypatch):
