@@ -140,10 +140,8 @@ def worklist_of(
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
         done = Worklist(folder, tuple(worklist.by_urgency(rows)), found.notes, _warnings(finished))
-        command = config.command_line(
-            finished.config.for_finished_run({"model_dir": ""}), mode=mode
-        )
-        summary = _summary(config.model_dir, builder, done, command)
+        base = finished.config.for_finished_run({"model_dir": ""})
+        summary = _summary(config, builder, done, config.command_line(base, mode=mode))
         pictures = _write(done, summary, found)
         if explain is None:
             return done
@@ -238,13 +236,13 @@ def _warnings(run: Run) -> tuple[str, ...]:
 
 
 def _summary(
-    model_dir: str, builder: RowBuilder, done: Worklist, command: str
+    config: Config, builder: RowBuilder, done: Worklist, command: str
 ) -> worklist_page.WorklistSummary:
     facts = builder.facts
     names = facts["class_names"]
     positive = names[1] if len(names) == 2 else f"not {names[0]}"
     return worklist_page.WorklistSummary(
-        model_dir=model_dir,
+        model_dir=config.model_dir,
         class_names=facts["class_names"],
         positive_class=positive,
         threshold=facts["threshold"],

@@ -73,10 +73,7 @@ def export(
     """
     formats.require_installed(names)
     facts = json.loads(json.dumps(dict(facts), allow_nan=False))
-    first = list(itertools.islice(iter(images), checks.num_images(names)))
-    if not first:
-        raise ValueError("images: there is none; an export is compared with Keras on some.")
-    given = np.stack(first)
+    given = _first(images, checks.num_images(names))
     known = None if labels is None else np.asarray(labels)[: len(given)]
     checks.require_fit(model, given, known, facts)
     rebuilt = parts.in_float32(model)
@@ -95,6 +92,13 @@ def export(
     table = Exports(rows, tuple(notes), folder, digest, beside)
     files.save_json(folder / TABLE, table.to_json())
     return table
+
+
+def _first(images: Iterable[np.ndarray], count: int) -> np.ndarray:
+    first = list(itertools.islice(iter(images), count))
+    if not first:
+        raise ValueError("images: there is none; an export is compared with Keras on some.")
+    return np.stack(first)
 
 
 def _prepare(
