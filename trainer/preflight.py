@@ -213,7 +213,7 @@ def _check_inference(mode: str, config: Config) -> None:
             f"--mode={mode} runs on one host, and {cluster.VARIABLE} names {found.size}: unset it."
         )
     if mode != "export" or config.inference.images:
-        sources.expand(sources.split(config.inference.images))
+        list(sources.expand(sources.split(config.inference.images)))  # It finds them one by one.
     is_named = bool(config.inference.output_dir) or mode == "evaluate"
     if not is_named and locations.is_url(config.model_dir):
         raise ConfigError(

@@ -52,8 +52,7 @@ def export(
     """Converts a model, runs each result in its own runtime, and writes what passed.
 
     Args:
-      model: of `trainer.models.saved.load`; it may compute in any precision, and is exported in
-        float32.
+      model: of `trainer.models.saved.load`, of any precision; it is exported in float32.
       facts: what belongs to the model, as JSON: `class_names`, `threshold`, `temperature`, perhaps
         `positive_class`, and whatever else; every format holds all of it.
       images: [N, S, S, 1] uint8 of the validation split, an array or an iterator of images; S as
@@ -83,13 +82,12 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
         work = pathlib.Path(scratch)
         _prepare(rebuilt, facts, given, names, work)
-        rows = tuple(
-            _exported(formats.REGISTRY[name], rebuilt, reference, work, ledger) for name in names
-        )
+        kinds = [formats.REGISTRY[name] for name in names]
+        rows = tuple(_exported(kind, rebuilt, reference, work, ledger) for kind in kinds)
     beside = ledger.beside(names, [row.format.name for row in rows if not row.problem])
     doubts = map(checks.doubt_note, rows)
-    notes = filter(None, [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes])
-    table = Exports(rows, tuple(notes), folder, digest, beside)
+    notes = [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes]
+    table = Exports(rows, tuple(filter(None, notes)), folder, digest, beside)
     files.save_json(folder / TABLE, table.to_json())
     return table
 
