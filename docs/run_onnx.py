@@ -1,5 +1,7 @@
 """Classifies image files with an exported model; needs numpy, onnxruntime and pillow, nothing else.
 
+Files are of 8 bits: others, and DICOM, are for `python -m trainer --mode=predict`.
+
 python docs/run_onnx.py runs/a/export/model.onnx inbox/*.png
 """
 
@@ -8,7 +10,18 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+"""Of 8 bits. Pillow would clip 16 bits to white, and the model would be sure of a wrong answer."""
+
+
+def read(file: str) -> np.ndarray:
+    """Returns a file of 8 bits, upright, as [H, W] grey levels 0 to 255."""
+    image = Image.open(file)
+    if image.mode not in MODES:
+        sys.exit(f"{file}: mode {image.mode} is not of 8 bits; --mode=predict reads such files.")
+    return np.asarray(ImageOps.exif_transpose(image).convert("L"), np.float32)
 
 
 def main(model: str, *files: str) -> None:
@@ -17,8 +30,7 @@ def main(model: str, *files: str) -> None:
     facts = json.loads(session.get_modelmeta().custom_metadata_map["model.json"])
     names, threshold = facts["class_names"], facts["threshold"]
     for file in files:
-        image = np.asarray(Image.open(file).convert("L"), np.float32)
-        (probabilities,) = session.run(["probabilities"], {"images": image[None, :, :, None]})
+        (probabilities,) = session.run(["probabilities"], {"images": read(file)[None, :, :, None]})
         index = int(probabilities[0].argmax())
         if threshold is not None:
             index = int(probabilities[0, 1] >= threshold)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import keras
 
     from trainer.inference.exporting.checks import Reference
-    from trainer.inference.exporting.earlier import Ledger
+    from trainer.inference.exporting.earlier import EarlierExports, Ledger
     from trainer.inference.exporting.formats import Format
 
 TABLE = earlier.TABLE
@@ -52,7 +52,8 @@ def export(
     """Converts a model, runs each result in its own runtime, and writes what passed.
 
     Args:
-      model: of `trainer.models.saved.load`, of any precision; it is exported in float32.
+      model: of `trainer.models.saved.load`; it may compute in any precision, and is exported in
+        float32.
       facts: what belongs to the model, as JSON: `class_names`, `threshold`, `temperature`, perhaps
         `positive_class`, and whatever else; every format holds all of it.
       images: [N, S, S, 1] uint8 of the validation split, an array or an iterator of images; S as
@@ -60,8 +61,8 @@ def export(
       labels: [N] true classes; None if they are unknown.
       names: of the formats, as `formats.parse` gives them.
       folder: where `savedmodel/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and
-        `export.json` go; it is made if need be. One process at a time writes into it.
-      digest: of the model's file: tells whether exports that lie there are of the same one.
+        `export.json` go; it is made if need be.
+      digest: of the model's file, by which exports that lie there are told.
 
     Returns:
       The table, which `export.json` has as well.
@@ -72,7 +73,7 @@ def export(
     """
     formats.require_installed(names)
     facts = json.loads(json.dumps(dict(facts), allow_nan=False))
-    given = _first(images, checks.num_images(names))
+    given = _stacked(images, checks.num_images(names))
     known = None if labels is None else np.asarray(labels)[: len(given)]
     checks.require_fit(model, given, known, facts)
     rebuilt = parts.in_float32(model)
@@ -82,17 +83,16 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
         work = pathlib.Path(scratch)
         _prepare(rebuilt, facts, given, names, work)
-        kinds = [formats.REGISTRY[name] for name in names]
-        rows = tuple(_exported(kind, rebuilt, reference, work, ledger) for kind in kinds)
+        rows = tuple(
+            _exported(formats.REGISTRY[name], rebuilt, reference, work, ledger) for name in names
+        )
     beside = ledger.beside(names, [row.format.name for row in rows if not row.problem])
-    doubts = map(checks.doubt_note, rows)
-    notes = [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes]
-    table = Exports(rows, tuple(filter(None, notes)), folder, digest, beside)
+    table = Exports(rows, _notes(model, rows, beside), folder, digest, beside)
     files.save_json(folder / TABLE, table.to_json())
     return table
 
 
-def _first(images: Iterable[np.ndarray], count: int) -> np.ndarray:
+def _stacked(images: Iterable[np.ndarray], count: int) -> np.ndarray:
     first = list(itertools.islice(iter(images), count))
     if not first:
         raise ValueError("images: there is none; an export is compared with Keras on some.")
@@ -155,6 +155,14 @@ def _move(staged: pathlib.Path, target: pathlib.Path) -> None:
 
 def _kept(target: pathlib.Path) -> str:
     return f" {target.name} of an earlier export is still there." if target.exists() else ""
+
+
+def _notes(
+    model: keras.Model, rows: Sequence[ExportedFormat], beside: EarlierExports
+) -> tuple[str, ...]:
+    doubts = map(checks.doubt_note, rows)
+    notes = [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes]
+    return tuple(filter(None, notes))
 
 
 def _batch_note(rows: Sequence[ExportedFormat]) -> str:

@@ -45,6 +45,56 @@ def test_the_snippet_of_litert_runs_the_model_of_8_bits(exported, model):
     np.testing.assert_allclose(found, model(image).numpy()[0], atol=0.05)
 
 
+def _pillow_answers(exported, snippet, path):
+    """Runs a snippet that reads a file by Pillow; returns its exit code and what it prints."""
+    code = snippet.replace('"image.png"', repr(str(path)))
+    arguments = ["-c", code]
+    if snippet == RUN_ONNX:
+        arguments = [snippet, "export/model.onnx", path]
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=exported, check=False
+    )
+
+
+RUN_ONNX = str(Path(__file__).parents[4] / "docs" / "run_onnx.py")
+BY_PILLOW = pytest.mark.parametrize(
+    "snippet",
+    [*(snippet for snippet in LOCAL if "PIL" in snippet), RUN_ONNX],
+    ids=["ONNX Runtime", "LiteRT", "run_onnx.py"],
+)
+
+
+@BY_PILLOW
+def test_what_is_not_of_8_bits_is_refused(exported, tmp_path, snippet):
+    grey = np.asarray(Image.open(exported / "image.png"))
+    for name, image in {
+        "16.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "float.tiff": Image.fromarray(grey.astype(np.float32)),
+        "cmyk.tiff": Image.fromarray(grey).convert("CMYK"),
+    }.items():
+        image.save(tmp_path / name)
+        found = _pillow_answers(exported, snippet, tmp_path / name)
+        assert found.returncode == 1, found.stdout
+        assert f"mode {image.mode} is not of 8 bits" in found.stderr
+        assert found.stdout == ""
+
+
+@BY_PILLOW
+def test_an_image_that_lies_on_its_side_is_turned_upright(exported, tmp_path, snippet):
+    upright = Image.open(exported / "image.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by 90° clockwise.
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    answers = [
+        _pillow_answers(exported, snippet, tmp_path / name)
+        for name in ("turned.png", "upright.png")
+    ]
+    said = [answer.stdout.replace("turned.png", "upright.png") for answer in answers]
+    assert answers[0].returncode == 0, answers[0].stderr
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_valid_bash(command):
     subprocess.run(["bash", "-n", "-c", command], check=True)
