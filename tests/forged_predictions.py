@@ -1,6 +1,6 @@
 """What predictions read, as kinds of `tests/test_forged_files.py`.
 
-Journals, lists of files, and the sample of validation that tells unlike images.
+Journals, lists of files, tables of exports, and the sample of validation that tells unlike images.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from tests.support.pages import worklists
 from trainer.data import statistics
 from trainer.evaluation.shifts import shift
 from trainer.inference import labelled, sources, worklist
+from trainer.inference.exporting import earlier, formats, results
 from trainer.reports.pages import worklist_page
 from trainer.runs import validation_sample
+from trainer.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +56,26 @@ def read_list(folder: Path) -> None:
         labelled.label(found.candidates, ["NORMAL", "PNEUMONIA"])
 
 
+def make_exports(folder: Path) -> None:
+    """Writes the table of two exports, and their files."""
+    rows = []
+    for name, model in (("onnx", "m"), ("litert", "of another")):
+        path = folder / formats.REGISTRY[name].file
+        path.write_bytes(b"export")
+        row = {"format": name, "written": True, "size_mb": earlier.size_mb(path), "model": model}
+        rows.append(row | {"file": path.name})
+    files.save_json(folder / earlier.TABLE, {"formats": rows[:1], "others": rows[1:]})
+
+
+def read_exports(folder: Path) -> None:
+    """What the table says goes on into the next one."""
+    ledger = earlier.Ledger.open(folder, "m")
+    ledger.forget("onnx")
+    found = ledger.beside(["onnx"], ["onnx"])
+    table = results.Exports((), found.notes, folder, "m", found)
+    files.save_json(folder / "next.json", table.to_json())
+
+
 COUNT = 60
 SAMPLE = shift.Sample(
     np.linspace(0.01, 0.99, COUNT),
@@ -82,6 +104,6 @@ def _compare_sets(folder: Path) -> None:
 
 
 def _compare_images(folder: Path) -> None:
-    found = validation_sample.load_reference(folder)
+    found = validation_sample.load_known_images(folder)
     if found is not None and found.features.shape[1] == SAMPLE.features.shape[1]:
         found.compare(SAMPLE.features, SAMPLE.layouts)

@@ -311,6 +311,9 @@ KINDS = {
     "list of files": Kind(
         forged_predictions.make_list, ("list.csv",), _one(forged_predictions.read_list)
     ),
+    "exports": Kind(
+        forged_predictions.make_exports, ("export.json",), _one(forged_predictions.read_exports)
+    ),
     "looks": Kind(stored_runs.make, ("looks.jsonl",), _one(_look)),
     "manifest": Kind(_make_checkpoint, ("checkpoints/*/manifest.json",), _one(_read_checkpoint)),
     "states": Kind(_make_checkpoint, ("checkpoints/*/state.json",), _one(_read_checkpoint)),

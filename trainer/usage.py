@@ -44,6 +44,7 @@ _OF_SEVERAL = {
     "runs": "separate directories by commas: --runs=runs/a,runs/b",
 }
 """By option: how to give it several values, which the shell made arguments of their own."""
+_ABSENT = "not installed"
 _SETS = {
     "config_file": "give one file: other flags override it",
     "recipe": "give one: other flags override it",
@@ -114,16 +115,17 @@ def version(command: str) -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Returns the versions of packages by name; TensorFlow's wheels have several names."""
+    """Returns the versions of those that are installed; TensorFlow's wheels have several names."""
     other = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-tpu")}
-    return {name: _installed(*other.get(name, (name,))) for name in names}
+    found = {name: _installed(*other.get(name, (name,))) for name in names}
+    return {name: version for name, version in found.items() if version != _ABSENT}
 
 
 def _installed(*names: str) -> str:
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
-    return "not installed"
+    return _ABSENT
 
 
 def explain(error: flags.Error, defined: flags.FlagValues, names: Collection[str]) -> str:

@@ -85,22 +85,40 @@ def _draw(
     candidates: Mapping[str, ImageFile],
     folder: pathlib.Path,
 ) -> list[WorklistRow]:
-    """Draws the heat maps of all rows that were read; returns all rows, with their paths."""
+    """Draws the heat maps that are not there yet; returns all rows, with the paths of theirs."""
     explainer = gradcam.of_model(run.model, method=options.heatmap)
     class_names = evaluate.facts_of_model(run)["class_names"]
-    read = [row for row in rows if row.is_read]
-    items = _items(read, candidates, class_names, explainer.image_shape[0])
-    saved = heatmaps.save(
-        explainer, items, folder / heatmaps.FOLDER, saves_arrays=options.save_maps
-    )
-    paths = {}
-    with console.bar(len(read), "explain", "files") as bar, signals.deferred():
+    maps = folder / heatmaps.FOLDER
+    origins = _origins(run, rows, options.heatmap)
+    paths = heatmaps.kept(maps, origins, with_arrays=options.save_maps)
+    if paths:
+        console.say(f"{len(paths):,} of {len(origins):,} heat maps were drawn before.")
+    missing = [row for row in rows if row.is_read and row.file not in paths]
+    items = _items(missing, candidates, class_names, explainer.image_shape[0])
+    saved = heatmaps.save(explainer, items, maps, origins, saves_arrays=options.save_maps)
+    with console.bar(len(missing), "explain", "files") as bar, signals.deferred():
         for name, path in saved:
-            paths[name] = f"{heatmaps.FOLDER}/{path.name}"
+            paths[name] = path
             bar.update(1)
             if signals.is_requested():
                 signals.stop()
-    return [dataclasses.replace(row, heatmap=paths.get(row.file, "")) for row in rows]
+    if others := heatmaps.others(maps, paths.values()):
+        count = text.counted(len(others), "file")
+        console.say(f"of an earlier worklist, and of no row of this one: {count} in {maps}.")
+    shown = {name: f"{heatmaps.FOLDER}/{path.name}" for name, path in paths.items()}
+    return [dataclasses.replace(row, heatmap=shown.get(row.file, "")) for row in rows]
+
+
+def _origins(run: Run, rows: Sequence[WorklistRow], method: str) -> dict[str, str]:
+    """Returns what decides the heat map of each row that was read, by file."""
+    model = predict.digest_of(run.directory)
+    return {
+        row.file: heatmaps.origin(
+            model=model, method=method, of_class=row.predicted or "", image=row.digest
+        )
+        for row in rows
+        if row.is_read
+    }
 
 
 def _items(

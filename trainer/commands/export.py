@@ -10,6 +10,7 @@ if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer --mode=export")
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from trainer.commands import evaluate, predict
 from trainer.data import opening
 from trainer.distribution import runtime
 from trainer.errors import RunError
-from trainer.inference import sources
+from trainer.inference import sources, worklist
 from trainer.inference.exporting import checks, exports, formats
 from trainer.models import classifier
 from trainer.runs import run_directory, trained
 from trainer.runs.trained import Run
-from trainer.system import console, signals
+from trainer.system import console, signals, text
 
 if TYPE_CHECKING:
     import pathlib
@@ -98,7 +99,10 @@ def _export(config: Config) -> Exports:
         folder = predict.output_folder(config, directory, FOLDER)
         for line in context.unused:
             console.say(line)
-        return exports.export(model, facts, images, labels, names, folder)
+        with directory.best_model.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with worklist.claimed(folder):
+            return exports.export(model, facts, images, labels, names, folder, digest)
 
 
 def _sample(config: Config, side: int, count: int) -> Sample:
@@ -112,25 +116,50 @@ def _sample(config: Config, side: int, count: int) -> Sample:
     data = opening.load(config.data, side, compares_archive=False)
     data.require_image_shape((side, side, 1))
     total = data.num_examples(_SPLIT)
-    rows = np.arange(min(count, total)) * total // min(count, total)
+    rows = _spaced(total, count)
     with data.reading():
         return data.images(_SPLIT, rows), data.table(_SPLIT).label[rows]
 
 
 def _of_files(named: str, side: int, count: int) -> Sample:
-    """Returns the first images that can be read; labels are not known."""
+    """Returns images that can be read, spaced evenly over all files; labels are not known."""
 
-    def load(candidate: sources.ImageFile) -> np.ndarray | None:
+    def load(index: int) -> np.ndarray | ImageError:
         try:
-            return reading.read(candidate.read(), side).pixels
+            return reading.read(files.candidates[index].read(), side).pixels
         except ImageError as error:
-            console.say(f"not used to check with: {candidate.name} {error.problem}.")
-            return None
+            return error
 
-    found: list[np.ndarray] = []
+    found: dict[int, np.ndarray] = {}
     with sources.opened(sources.split(named)) as files:
-        for _, pixels in images_lib.parallel_map(load, files.candidates[: 2 * count]):
-            found += [] if pixels is None else [pixels]
+        for line in files.notes:
+            console.say(line)
+        order = _order(len(files.candidates), count)
+        for index, pixels in images_lib.parallel_map(load, order):
+            if isinstance(pixels, ImageError):
+                name = text.one_line(files.candidates[index].name)
+                console.say(f"not used to check with: {name:.200} {pixels.problem}.")
+            else:
+                found[index] = pixels
+            if len(found) == count:
+                break
     if not found:
-        raise RunError(f"images ({named:.200}) has none that can be read, to check exports with.")
-    return np.stack(found[:count])[..., None], None
+        shown = text.one_line(named)
+        raise RunError(f"images ({shown:.200}) has none that can be read, to check exports with.")
+    return np.stack([found[index] for index in sorted(found)])[..., None], None
+
+
+def _order(total: int, count: int) -> list[int]:
+    """Returns `count` indices below `total`, evenly spaced, and then as many that may replace them.
+
+    Files lie in the order of their names: the first ones are often of one class, or one device.
+    """
+    chosen = _spaced(total, count)
+    rest = np.setdiff1d(np.arange(total), chosen)
+    return [*chosen.tolist(), *rest[_spaced(len(rest), count)].tolist()]
+
+
+def _spaced(total: int, count: int) -> np.ndarray:
+    """Returns at most `count` indices below `total`, evenly spaced."""
+    few = min(count, total)
+    return np.arange(few) * total // max(few, 1)

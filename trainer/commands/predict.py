@@ -11,6 +11,7 @@ if __name__ == "__main__":  # Said before TensorFlow is imported.
 
 import collections
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import os
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.inference.sources import ImageFile
     from trainer.inference.worklist import WorklistRow
+    from trainer.reports.pages.worklist_page import Thumbnail
 
     Explain = Callable[
         [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path], list[WorklistRow]
@@ -108,8 +110,8 @@ def worklist_of(
       config: the run's options, with those of this command.
       paths: what `images` names.
       mode: of the command.
-      explain: draws heat maps of the rows that were read, and adds their paths; None: there are
-        none.
+      explain: draws heat maps of the rows that were read, and returns all rows, in their order and
+        with their paths; None: there are none.
     """
     context = runtime.build(config.runtime)
     evaluate.require_one_host(context, mode)
@@ -137,14 +139,19 @@ def worklist_of(
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
-        rows = worklist.by_urgency(rows)
-        if explain is not None:
-            rows = explain(finished, rows, found.by_name, folder)
-        done = Worklist(folder, tuple(rows), found.notes, _warnings(finished))
+        done = Worklist(folder, tuple(worklist.by_urgency(rows)), found.notes, _warnings(finished))
         command = config.command_line(
             finished.config.for_finished_run({"model_dir": ""}), mode=mode
         )
-        _write(done, _summary(config.model_dir, builder, done, command), found)
+        summary = _summary(config.model_dir, builder, done, command)
+        pictures = _write(done, summary, found)
+        if explain is None:
+            return done
+        # What is stopped while it draws has left its worklist.
+        explained = explain(finished, done.rows, found.by_name, folder)
+        done = dataclasses.replace(done, rows=tuple(explained))
+        summary = dataclasses.replace(summary, heatmap=config.inference.heatmap)
+        _write_files(done, summary, thumbnails.overlaid(pictures, done.rows, folder))
         return done
 
 
@@ -196,14 +203,14 @@ def digest_of(directory: run_directory.RunDirectory) -> str:
     return found.hexdigest()
 
 
-def _write(done: Worklist, summary: worklist_page.WorklistSummary, found: sources.Found) -> None:
-    """Writes a worklist and its page."""
+def _write(
+    done: Worklist, summary: worklist_page.WorklistSummary, found: sources.Found
+) -> dict[int, Thumbnail]:
+    """Writes a worklist and its page; returns the pictures on it."""
     if (done.folder / worklist.CSV).exists():
         console.say(f"replaces the worklist in {done.folder}.")
-    worklist.write(done.folder, done.rows)
-    pictures = thumbnails.read(done.rows, found.by_name, done.folder)
-    listed = [row.listed(rank) for rank, row in enumerate(done.rows, start=1)]
-    worklist_page.write(done.folder / worklist.PAGE, summary, listed, pictures)
+    pictures = thumbnails.read(done.rows, found.by_name)
+    _write_files(done, summary, pictures)
     if not done.num_read:
         reasons = collections.Counter(note for row in done.rows for note in row.notes)
         raise RunError(
@@ -211,6 +218,15 @@ def _write(done: Worklist, summary: worklist_page.WorklistSummary, found: source
             f"{done.folder / worklist.CSV} says why of each, most often: "
             f"{text.one_line(reasons.most_common(1)[0][0]):.200}"
         )
+    return pictures
+
+
+def _write_files(
+    done: Worklist, summary: worklist_page.WorklistSummary, pictures: Mapping[int, Thumbnail]
+) -> None:
+    worklist.write(done.folder, done.rows)
+    listed = [row.listed(rank) for rank, row in enumerate(done.rows, start=1)]
+    worklist_page.write(done.folder / worklist.PAGE, summary, listed, pictures)
 
 
 def _warnings(run: Run) -> tuple[str, ...]:

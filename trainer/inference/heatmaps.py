@@ -3,18 +3,21 @@
 explainer = gradcam.of_model(model)
 evaluated.save(evaluation, data, heatmaps.painter(explainer))
 heatmaps.localize(explainer, data, table)               # for report.json; None without masks
-for name, path in heatmaps.save(explainer, images, run_dir / "heatmaps"):
+for name, path in heatmaps.save(explainer, images, folder, origins):
     ...
+heatmaps.kept(folder, origins)                          # those that need not be drawn again
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import PIL.Image
 
 from trainer.errors import RunError
 from trainer.evaluation import localization
@@ -24,7 +27,7 @@ from trainer.storage import files
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from trainer.data.pipeline import Data
     from trainer.evaluation.predictions import Predictions
@@ -39,6 +42,8 @@ _SPLIT: Final = "test"
 _BLOCK: Final = 64
 """Images that are read at a time."""
 _LONGEST_NAME: Final = 60
+_ORIGIN: Final = "origin"
+"""Name of the text in a PNG that says what the map is of."""
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "middle", "right")
 
 
@@ -112,6 +117,7 @@ def save(
     explainer: Explainer,
     images: Iterable[Item],
     folder: pathlib.Path,
+    origins: Mapping[str, str] | None = None,
     *,
     saves_arrays: bool = False,
 ) -> Iterator[tuple[str, pathlib.Path]]:
@@ -124,8 +130,9 @@ def save(
       explainer: draws the maps.
       images: name, pixels [S, S] uint8 at the explainer's size, class; in any number.
       folder: where to write; it is made if need be.
+      origins: of `origin`, by name; they are written into the PNGs, for `kept`.
       saves_arrays: whether to also write each map as `.npy`: [h, w] float16 in [0, 1], as the
-        model sees it, not stretched to the image.
+        model sees it, not stretched to the image. Otherwise one of an earlier map is removed.
 
     Yields:
       The name of an image as it was given, and the path of its PNG: `<stem>-<hash of name>.png`, in
@@ -144,11 +151,77 @@ def save(
         maps = explainer(pixels, [label for *_, label in batch])
         for (name, grey, _), heat in zip(batch, maps, strict=True):
             path = folder / f"{names.safe(name)}.png"
-            if saves_arrays:
-                with files.replacing(path.with_suffix(".npy")) as partial:
-                    np.save(partial, heat.astype(np.float16), allow_pickle=False)
-            overlays.save(path, overlays.blend(grey, heat))
+            _save_array(path, heat if saves_arrays else None)
+            told = {_ORIGIN: origins[name]} if origins else {}
+            overlays.save(path, overlays.blend(grey, heat), told)
             yield name, path
+
+
+def _save_array(path: pathlib.Path, heat: np.ndarray | None) -> None:
+    """Writes the numbers beside a PNG that is written next; None: removes them."""
+    array = path.with_suffix(".npy")
+    if heat is None:
+        array.unlink(missing_ok=True)
+        return
+    path.unlink(missing_ok=True)  # A kill leaves no PNG beside the numbers of another map.
+    with files.replacing(array) as partial:
+        np.save(partial, heat.astype(np.float16), allow_pickle=False)
+
+
+def origin(*, model: str, method: str, of_class: str, image: str) -> str:
+    """Returns all that decides a map, as JSON.
+
+    Args:
+      model: a digest of the model.
+      method: gradcam or hirescam.
+      of_class: name of the class that is explained.
+      image: a digest of the pixels that the model saw.
+    """
+    return json.dumps({"method": method, "class": of_class, "image": image, "model": model})
+
+
+def kept(
+    folder: pathlib.Path, origins: Mapping[str, str], *, with_arrays: bool = False
+) -> dict[str, pathlib.Path]:
+    """Returns the PNGs, by name, that `save` would write as they are.
+
+    Args:
+      folder: where they are.
+      origins: of `origin`, by name.
+      with_arrays: whether a `.npy` must be beside each.
+    """
+    found = {}
+    for name, expected in origins.items():
+        path = folder / f"{_Names().safe(name)}.png"
+        has_array = not with_arrays or path.with_suffix(".npy").is_file()
+        if has_array and _origin_of(path) == expected:
+            found[name] = path
+    return found
+
+
+def _origin_of(path: pathlib.Path) -> str | None:
+    """Returns what a PNG says of its origin; None unless it does, and can be decoded."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        with PIL.Image.open(path, formats=("PNG",)) as picture:
+            said = picture.info.get(_ORIGIN)
+            if said is not None:
+                picture.load()
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return None
+    return said
+
+
+def others(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Returns the maps in a folder, as PNG or numbers, that are none of `paths`."""
+    stems = {path.stem for path in paths}
+    is_there = folder.is_dir() and not folder.is_symlink()
+    return sorted(
+        path
+        for path in (folder.iterdir() if is_there else ())
+        if path.suffix in (".png", ".npy") and path.stem not in stems
+    )
 
 
 class _Names:

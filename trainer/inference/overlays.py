@@ -11,16 +11,19 @@ Without heat a pixel is the radiograph's own; with more of it, more of the colou
 from __future__ import annotations
 
 import functools
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 
 from trainer.storage import files
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
@@ -89,10 +92,23 @@ def stretch(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.f
     return found
 
 
-def save(path: pathlib.Path, rgb: npt.NDArray[np.uint8]) -> None:
-    """Writes a picture as PNG; a reader sees the old file or the new one."""
+def save(
+    path: pathlib.Path,
+    rgb: npt.NDArray[np.uint8],
+    told: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Writes a picture as PNG; a reader sees the old file or the new one.
+
+    Args:
+      path: the file.
+      rgb: [H, W, 3].
+      told: texts that the file holds beside the pixels, by name, in ASCII.
+    """
+    texts = PIL.PngImagePlugin.PngInfo()
+    for name, value in told.items():
+        texts.add_text(name, value)
     with files.replacing(path) as partial:
-        PIL.Image.fromarray(rgb).save(partial, format="PNG", optimize=True)
+        PIL.Image.fromarray(rgb).save(partial, format="PNG", optimize=True, pnginfo=texts)
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 They are read again from the files: kept for all files, they would fill the memory.
 
-    found = thumbnails.read(rows, candidates)          # by rank
+    found = thumbnails.read(rows, candidates)              # by rank
+    found = thumbnails.overlaid(found, explained, folder)  # the same with heat maps
 """
 
 from __future__ import annotations
@@ -30,11 +31,7 @@ SIDE = 96
 """Height and width in pixels: enough to see what the file is."""
 
 
-def read(
-    rows: Sequence[WorklistRow],
-    candidates: Mapping[str, ImageFile],
-    folder: pathlib.Path,
-) -> dict[int, Thumbnail]:
+def read(rows: Sequence[WorklistRow], candidates: Mapping[str, ImageFile]) -> dict[int, Thumbnail]:
     """Returns thumbnails of the first MAX_PICTURES rows that were read, by rank.
 
     A file that has vanished since it was scored has none.
@@ -42,7 +39,6 @@ def read(
     Args:
       rows: of the worklist, in its order.
       candidates: the files, by name.
-      folder: of the worklist, from which the paths of heat maps start.
     """
     chosen = [(rank, row) for rank, row in enumerate(rows, start=1) if row.is_read][:MAX_PICTURES]
 
@@ -53,10 +49,23 @@ def read(
             return None
 
     found = images.parallel_map(load, chosen)
+    return {rank: Thumbnail(pixels) for (rank, _), pixels in found if pixels is not None}
+
+
+def overlaid(
+    pictures: Mapping[int, Thumbnail], rows: Sequence[WorklistRow], folder: pathlib.Path
+) -> dict[int, Thumbnail]:
+    """Returns thumbnails with the heat maps of their rows, where there are any.
+
+    Args:
+      pictures: by rank.
+      rows: of the worklist, in its order.
+      folder: of the worklist, from which the paths of heat maps start.
+    """
+    paths = {rank: rows[rank - 1].heatmap for rank in pictures}
     return {
-        rank: Thumbnail(pixels, _overlay(folder / row.heatmap) if row.heatmap else None)
-        for (rank, row), pixels in found
-        if pixels is not None
+        rank: Thumbnail(picture.image, _overlay(folder / paths[rank]) if paths[rank] else None)
+        for rank, picture in pictures.items()
     }
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,25 @@ def test_what_was_unreadable_is_tried_again_when_it_may_be_read(finished, tmp_pa
     second = predict.predict(finished, tmp_path / "scans", tmp_path / "out")
     assert [row.is_read for row in second.rows] == [True, True]
     assert second.flagged()["duplicate"] == 1
+
+
+def test_dicom_is_read_once_its_extra_is_installed(finished, scans, tmp_path, monkeypatch):
+    (scans / "IM1").write_bytes(odd_files.FILES["black is zero.dcm"][0])
+    version = predict.usage.importlib.metadata.version
+
+    def without_extra(name: str) -> str:
+        if name in ("pydicom", "python-gdcm"):
+            raise predict.usage.importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict.usage.importlib.metadata, "version", without_extra)
+        patch.setitem(sys.modules, "pydicom", None)
+        first = predict.predict(finished, scans, tmp_path / "out")
+    (unread,) = [row for row in first.rows if not row.is_read]
+    assert unread.notes == ('The file is DICOM; to read it, pip install ".[dicom]".',)
+    second = predict.predict(finished, scans, tmp_path / "out")
+    assert second.num_read == 4
 
 
 def test_zips_and_lists_are_predicted_as_the_files_are(finished, scans, tmp_path):

@@ -25,7 +25,7 @@ def rows_of(scans) -> list[WorklistRow]:
 
 def test_each_row_has_a_picture_by_its_rank(scans):
     with sources.opened([str(scans)]) as found:
-        pictures = thumbnails.read(rows_of(scans), found.by_name, scans)
+        pictures = thumbnails.read(rows_of(scans), found.by_name)
     assert sorted(pictures) == [1, 2, 3]
     assert {of.image.shape for of in pictures.values()} == {(thumbnails.SIDE, thumbnails.SIDE)}
     assert all(of.overlay is None for of in pictures.values())
@@ -36,7 +36,7 @@ def test_what_is_unreadable_or_has_vanished_has_none(scans):
         first, second, third = rows_of(scans)
         (scans / "1.png").unlink()
         unread = WorklistRow(first.file, "", "unreadable")
-        pictures = thumbnails.read([unread, second, third], found.by_name, scans)
+        pictures = thumbnails.read([unread, second, third], found.by_name)
     assert sorted(pictures) == [3]
 
 
@@ -46,7 +46,8 @@ def test_a_heat_map_comes_along(scans):
     (row, *_) = rows_of(scans)
     with sources.opened([str(scans / "0.png")]) as found:
         mapped = WorklistRow(row.file, "", score=0.5, heatmap="maps/0.png")
-        (picture,) = thumbnails.read([mapped], found.by_name, scans).values()
+        pictures = thumbnails.read([mapped], found.by_name)
+    (picture,) = thumbnails.overlaid(pictures, [mapped], scans).values()
     assert picture.overlay.shape == (thumbnails.SIDE, thumbnails.SIDE, 3)
     assert (picture.overlay == 200).all()
 
@@ -55,5 +56,5 @@ def test_only_the_first_files_have_pictures(scans, monkeypatch):
     monkeypatch.setattr(thumbnails, "MAX_PICTURES", 2)
     assert worklist_page.MAX_PICTURES >= 100
     with sources.opened([str(scans)]) as found:
-        pictures = thumbnails.read(rows_of(scans), found.by_name, scans)
+        pictures = thumbnails.read(rows_of(scans), found.by_name)
     assert sorted(pictures) == [1, 2]

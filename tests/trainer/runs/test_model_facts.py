@@ -65,6 +65,7 @@ print(json.dumps(probabilities[:, positive].tolist()))
 """
 
 
+@pytest.mark.slow
 def test_plain_keras_loads_it_in_safe_mode_and_takes_images_of_any_size(finished, tmp_path):
     images = radiographs.noise(2, 50)
     np.save(tmp_path / "images.npy", images)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
+import scipy.stats
 
-from trainer.inference.exporting import children, formats, parts
+from trainer.inference.exporting import children, earlier, formats, parts
 from trainer.inference.exporting.results import ExportedFormat
 from trainer.models import saved
 
@@ -29,6 +30,8 @@ MAX_IMAGES, MAX_IMAGES_INT8 = 100, 400
 would be a whole point of accuracy."""
 MAX_LOSS = 0.01
 """The accuracy that 8 bits may lose must be less; without labels, the share of other labels."""
+MIN_LABELLED = 200
+"""With fewer labelled images, it is said how much accuracy may be lost without showing in them."""
 _BATCH = 32
 
 
@@ -106,7 +109,7 @@ def check(
     wrong: Any = _wrong(reference.images)  # For mypy, savez has a keyword that is a bool.
     np.savez(folder / "wrong.npz", **wrong)
     problem = children.run("run", [kind.name, str(path), str(folder)])
-    size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()) / 1e6
+    size = earlier.size_mb(path)
     if problem:
         return ExportedFormat(kind, f"{kind.runtime} can't run it ({problem}).", size_mb=size)
     found = np.load(folder / "probabilities.npy", allow_pickle=False)
@@ -123,10 +126,11 @@ def _compared(
         reason = f"its probabilities have the shape {found.shape}, not {expected.shape}."
         return ExportedFormat(kind, reason, count, size)
     labels, right = reference.decided(found), reference.decided(expected)
-    accuracy = None
+    accuracy = lost = None
     if reference.labels is not None:
         truth = reference.labels[:count]
         accuracy = (float((right == truth).mean()), float((labels == truth).mean()))
+        lost = int(((right == truth) & (labels != truth)).sum())
     row = ExportedFormat(
         kind,
         "",
@@ -136,6 +140,7 @@ def _compared(
         None if reference.own is None else _largest(found, reference.own),
         int((labels == right).sum()),
         accuracy,
+        lost,
         said["latency_ms"],
         said["batch_ms"],
         said["wrong"],
@@ -190,6 +195,38 @@ def _loss(row: ExportedFormat) -> str:
         lost = 1 - (row.equal_labels or 0) / row.images
         said = f"it gives {100 * lost:.2f} % of {row.images} images another label"
     return "" if lost < MAX_LOSS else f"{said}; it must be under {100 * MAX_LOSS:g}."
+
+
+def doubt_note(row: ExportedFormat) -> str:
+    """Returns what few images, or images without labels, can't tell of 8 bits; empty otherwise.
+
+    The bounds are exact (Clopper and Pearson, 1934), one-sided. That of a loss leaves out images
+    that 8 bits alone gave their true class.
+    """
+    if row.problem or row.format.tolerance is not None:
+        return ""
+    if row.lost is None:
+        equal = row.equal_labels or 0
+        share = 100 * _highest_share(row.images - equal, row.images)
+        return (
+            f"{row.format.name}: labels are unknown, and so is the loss of accuracy. {equal} of "
+            f"{row.images} images have the label that Keras gives; another one for up to "
+            f"{share:.1f} % of such images can't be excluded (95 % confidence)."
+        )
+    if row.images >= MIN_LABELLED:
+        return ""
+    return (
+        f"{row.format.name}: on {row.images} images, a loss of up to "
+        f"{100 * _highest_share(row.lost, row.images):.1f} points of accuracy can't be excluded "
+        f"(95 % confidence); check with {MIN_LABELLED} or more."
+    )
+
+
+def _highest_share(count: int, whole: int) -> float:
+    """Returns the share that `count` of `whole` draws do not exclude."""
+    if count >= whole:
+        return 1.0
+    return float(scipy.stats.beta.ppf(0.95, count + 1, whole - count))
 
 
 def _wrong(images: np.ndarray) -> dict[str, np.ndarray]:

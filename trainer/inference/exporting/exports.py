@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.inference.exporting import checks, children, formats, graphs, parts
+from trainer.inference.exporting import checks, children, earlier, formats, graphs, parts
 from trainer.inference.exporting.results import ExportedFormat, Exports
 from trainer.storage import files
 from trainer.system import console
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     import keras
 
     from trainer.inference.exporting.checks import Reference
+    from trainer.inference.exporting.earlier import Ledger
     from trainer.inference.exporting.formats import Format
 
-TABLE = "export.json"
+TABLE = earlier.TABLE
 CALIBRATION_IMAGES = 100
 """What the ranges of 8-bit numbers are measured on; TensorFlow's guide asks for 100 to 500."""
 
@@ -46,6 +47,7 @@ def export(
     labels: Sequence[int] | np.ndarray | None,
     names: Sequence[str],
     folder: pathlib.Path,
+    digest: str = "",
 ) -> Exports:
     """Converts a model, runs each result in its own runtime, and writes what passed.
 
@@ -59,7 +61,8 @@ def export(
       labels: [N] true classes; None if they are unknown.
       names: of the formats, as `formats.parse` gives them.
       folder: where `savedmodel/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and
-        `export.json` go; it is made if need be.
+        `export.json` go; it is made if need be. One process at a time writes into it.
+      digest: of the model's file: tells whether exports that lie there are of the same one.
 
     Returns:
       The table, which `export.json` has as well.
@@ -79,14 +82,17 @@ def export(
     rebuilt = parts.in_float32(model)
     reference = checks.Reference.of(model, rebuilt, given, known, facts)
     folder.mkdir(parents=True, exist_ok=True)
+    ledger = earlier.Ledger.open(folder, digest)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
         work = pathlib.Path(scratch)
         _prepare(rebuilt, facts, given, names, work)
         rows = tuple(
-            _exported(formats.REGISTRY[name], rebuilt, reference, work, folder) for name in names
+            _exported(formats.REGISTRY[name], rebuilt, reference, work, ledger) for name in names
         )
-    notes = filter(None, [checks.precision_note(model), _batch_note(rows)])
-    table = Exports(rows, tuple(notes), folder)
+    beside = ledger.beside(names, [row.format.name for row in rows if not row.problem])
+    doubts = map(checks.doubt_note, rows)
+    notes = filter(None, [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes])
+    table = Exports(rows, tuple(notes), folder, digest, beside)
     files.save_json(folder / TABLE, table.to_json())
     return table
 
@@ -108,11 +114,11 @@ def _prepare(
 
 
 def _exported(
-    kind: Format, model: keras.Model, reference: Reference, work: pathlib.Path, folder: pathlib.Path
+    kind: Format, model: keras.Model, reference: Reference, work: pathlib.Path, ledger: Ledger
 ) -> ExportedFormat:
     """Exports one format, and writes it to its place if it passed the check."""
     console.say(f"{kind.name}: converts it, and runs it in {kind.runtime} …")
-    target, result = folder / kind.file, work / "result"
+    target, result = ledger.folder / kind.file, work / "result"
     if kind.name == "savedmodel":
         result = work / kind.file
         graphs.save_for_serving(model, reference.facts, result)
@@ -122,6 +128,7 @@ def _exported(
     row = checks.check(kind, staged, reference, work)
     if row.problem:
         return ExportedFormat(**{**vars(row), "problem": row.problem + _kept(target)})
+    ledger.forget(kind.name)
     _move(staged, target)
     if kind.runtime == "LiteRT":
         with files.replacing(target.with_name(f"{target.name}.json")) as partial:

@@ -9,6 +9,8 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from trainer.inference.exporting.earlier import EarlierExports
+
 if TYPE_CHECKING:
     from trainer.inference.exporting.formats import Format
 
@@ -26,6 +28,7 @@ class ExportedFormat:
       difference_from_run: the same from Keras in the run's own precision; None if that is float32.
       equal_labels: of the images, those with the same class at the operating point.
       accuracy: of the labelled images, in Keras and exported; None without labels.
+      lost: labelled images that only Keras gives their true class; None without labels.
       latency_ms: median time of an image alone.
       batch_ms: time of an image in a batch of 8; None if it takes one at a time.
       wrong: by the kind of wrong image, how it is refused.
@@ -39,6 +42,7 @@ class ExportedFormat:
     difference_from_run: float | None = None
     equal_labels: int | None = None
     accuracy: tuple[float, float] | None = None
+    lost: int | None = None
     latency_ms: float | None = None
     batch_ms: float | None = None
     wrong: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -69,11 +73,15 @@ class Exports:
       rows: in the order in which they were asked for.
       notes: what else is to be known, sentences.
       folder: where they are.
+      model: digest of the model's file; empty if it is not known.
+      earlier: what lies there from earlier exports.
     """
 
     rows: tuple[ExportedFormat, ...]
     notes: tuple[str, ...] = ()
     folder: pathlib.Path = pathlib.Path()
+    model: str = ""
+    earlier: EarlierExports = dataclasses.field(default_factory=EarlierExports)
 
     guard_fired = False
     """Whether the model may be used is said where it is evaluated."""
@@ -89,7 +97,12 @@ class Exports:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as JSON."""
-        return {"formats": [row.to_json() for row in self.rows], "notes": list(self.notes)}
+        rows = [row.to_json() | {"model": self.model or None} for row in self.rows]
+        return {
+            "formats": [*rows, *self.earlier.same],
+            "others": list(self.earlier.others),
+            "notes": list(self.notes),
+        }
 
     def to_text(self) -> str:
         """Returns the table as plain text, then a line for each problem and note."""

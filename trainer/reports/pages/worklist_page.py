@@ -35,6 +35,7 @@ MAX_ROWS = 1_000
 """Files that the page lists, of those read and of those unreadable."""
 MAX_PICTURES = 200
 """Images on the page."""
+METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 SCRIPTS = ("copy.js", "worklist.js")
 _SHOWN_SIDE = 96
 """The longer side of an image on the page, in CSS pixels."""
@@ -42,9 +43,7 @@ _STORED_SIDE = 128
 """The longer side of an image in the file, in pixels, at most: more on a fine screen."""
 _SHORTEST_SIDE = 8
 _QUALITY = 75
-_LONGEST_NAME = 200
-_LONGEST_NOTE = 400
-_LONGEST_CLASS = 60
+_LONGEST_NAME, _LONGEST_NOTE, _LONGEST_CLASS = 200, 400, 60
 _MAX_NOTES = 8
 _TEMPLATE = ("trainer.reports", "worklist.html.j2")
 
@@ -103,6 +102,7 @@ class WorklistSummary:
       date: when it was made.
       fingerprint: of the data that the model was trained on.
       licence: of the model, if it has one.
+      heatmap: how heat maps were computed, a key of `METHODS`; empty: there are none.
       warnings: why the model must not be used, if a guard fired.
       csv_name: name of the file beside the page that has all rows.
       jsonl_name: name of the same as JSON Lines.
@@ -123,6 +123,7 @@ class WorklistSummary:
     date: str
     fingerprint: str
     licence: str = ""
+    heatmap: str = ""
     warnings: Sequence[str] = ()
     csv_name: str = "worklist.csv"
     jsonl_name: str = "worklist.jsonl"
@@ -134,7 +135,7 @@ class Thumbnail:
 
     Attributes:
       image: [H, W] uint8, in [0, 255]; stretched to a square, which the page undoes.
-      overlay: [H, W, 3] uint8, the image with a heat map over it; None: there is none.
+      overlay: [H, W, 3] uint8, heat for the predicted class over the image; None: there is none.
 
     Raises:
       ValueError: An image has another dtype or shape.
@@ -207,6 +208,8 @@ def _head(summary: WorklistSummary) -> dict[str, Any]:
         "nothing": _nothing(summary),
         "cards": _cards(summary, positive),
         "positive": positive,
+        "harmless": _short(summary.class_names[0], _LONGEST_CLASS) if summary.class_names else "",
+        "method": METHODS.get(summary.heatmap, ""),
         "order": f"the {ordered_by} of {positive or 'the positive class'}",
         "point": "" if summary.threshold is None else tables.number(summary.threshold),
         "csv_name": summary.csv_name,
@@ -228,8 +231,7 @@ def _cards(summary: WorklistSummary, positive: str) -> list[dict[str, str]]:
         share = tables.percent(value / whole) if whole else ""
         return {"name": name, "value": tables.count(value), "share": share}
 
-    found = [card("files", summary.files), card("read", summary.read)]
-    found += [card("unreadable", summary.unreadable)]
+    found = [card(name, getattr(summary, name)) for name in ("files", "read", "unreadable")]
     return found + (
         [card(f"predicted {positive}", summary.positive, summary.read)] if positive else []
     )

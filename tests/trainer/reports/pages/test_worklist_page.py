@@ -278,18 +278,31 @@ def test_images_are_lazy_and_have_descriptions(good):
     [(2000, 1000, (48, 96)), (1000, 2000, (96, 48)), (None, None, (96, 96)), (1, 10**6, (96, 8))],
 )
 def test_an_image_has_the_shape_of_the_original(tmp_path, height, width, shown):
-    row = ListedFile(1, "a.png", score=0.5, height=height, width=width)
+    row = ListedFile(1, "a.png", score=0.1, predicted="NORMAL", height=height, width=width)
     grey = np.zeros((224, 224), np.uint8)
     pair = Thumbnail(grey, np.zeros((224, 224, 3), np.uint8))
     page = written(tmp_path, [row], {1: pair})
     images = [attributes for tag, attributes in elements(page) if tag == "img"]
-    assert [of["alt"] for of in images] == ["Image, rank 1", "Heat map, rank 1"]
+    assert [of["alt"] for of in images] == ["Image, rank 1", "Heat for NORMAL, rank 1"]
     for of in images:
         assert (int(of["width"]), int(of["height"])) == shown
         stored = image_of(of["src"]).size
         assert max(stored) == 128
         assert stored[0] > stored[1] if shown[0] > shown[1] else stored[0] <= stored[1]
     assert [image_of(of["src"]).mode for of in images] == ["L", "RGB"]
+
+
+@pytest.mark.parametrize(("heatmap", "said"), list(worklist_page.METHODS.items()))
+def test_each_heat_map_says_of_which_class_it_is(tmp_path, heatmap, said):
+    pictures = worklists.thumbnails(FILES, overlays=True)
+    page = written(tmp_path, FILES, pictures, heatmap=heatmap)
+    alts = [attributes["alt"] for tag, attributes in elements(page) if tag == "img"][1::2]
+    read = [row for row in FILES if row.status == "read"]
+    assert alts == [f"Heat for {row.predicted}, rank {row.rank}" for row in read]
+    assert {"Heat for NORMAL, rank 60", "Heat for PNEUMONIA, rank 1"} <= set(alts)
+    assert plain(page).count("heat for NORMAL") == sum(row.predicted == "NORMAL" for row in read)
+    assert f"heat by {said} for its predicted class" in plain(page)
+    assert "Heat for NORMAL is what lowered the score." in plain(page)
 
 
 def test_only_the_first_images_are_shown_and_those_of_no_file_ignored(tmp_path, monkeypatch):
