@@ -23,7 +23,15 @@ from trainer import option_groups, usage
 from trainer.commands import evaluate
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.inference import heatmaps, prediction, scoring, sources, thumbnails, worklist
+from trainer.inference import (
+    file_lists,
+    heatmaps,
+    prediction,
+    scoring,
+    sources,
+    thumbnails,
+    worklist,
+)
 from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
@@ -139,7 +147,10 @@ def worklist_of(
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
-        done = Worklist(folder, tuple(worklist.by_urgency(rows)), found.notes, _warnings(finished))
+        rows = worklist.by_urgency(rows)
+        columns, notes = _columns_of(found.candidates)
+        notes = (*found.notes, *notes)
+        done = Worklist(folder, tuple(rows), notes, _warnings(finished), columns)
         command = config.command_line(
             finished.config.for_finished_run({"model_dir": ""}), mode=mode
         )
@@ -224,9 +235,23 @@ def _write(
 def _write_files(
     done: Worklist, summary: worklist_page.WorklistSummary, pictures: Mapping[int, Thumbnail]
 ) -> None:
-    worklist.write(done.folder, done.rows)
+    worklist.write(done.folder, done.rows, done.columns)
     listed = [row.listed(rank) for rank, row in enumerate(done.rows, start=1)]
     worklist_page.write(done.folder / worklist.PAGE, summary, listed, pictures)
+
+
+def _columns_of(
+    candidates: Sequence[ImageFile],
+) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    """Returns for each file what lists say of it, under names of its own; and what was renamed."""
+    names = file_lists.renamed((of.columns for of in candidates), worklist.COLUMNS)
+    columns = {
+        of.name: {new: of.columns.get(name, "") for name, new in names.items()} for of in candidates
+    }
+    moved = [f"{name} as {new}" for name, new in names.items() if name != new]
+    shown = text.one_line(", ".join(moved))
+    note = f"Columns of the list that the worklist has itself stand there too: {shown:.200}."
+    return columns, (note,) if moved else ()
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
