@@ -127,7 +127,8 @@ def _opened(config: Config, finished: Run, side: int, context: runtime.Context) 
     """Yields the data set of the options, or one of the labelled images that they name."""
     if config.inference.images:
         paths, facts = sources.split(config.inference.images), facts_of_model(finished)
-        with labelled.packed(paths, facts["class_names"], side, config.data) as data:
+        dataset = finished.config.data.dataset
+        with labelled.packed(paths, facts["class_names"], side, config.data, dataset) as data:
             yield data
         return
     is_given = config.data.manual_dir != finished.config.data.manual_dir

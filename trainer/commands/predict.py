@@ -23,7 +23,15 @@ from trainer import option_groups, usage
 from trainer.commands import evaluate
 from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
-from trainer.inference import heatmaps, prediction, scoring, sources, thumbnails, worklist
+from trainer.inference import (
+    file_lists,
+    heatmaps,
+    prediction,
+    scoring,
+    sources,
+    thumbnails,
+    worklist,
+)
 from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
@@ -138,8 +146,7 @@ def worklist_of(
         count = prediction.predict(found.candidates, scorer, builder, journal)
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
-        rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
-        done = Worklist(folder, tuple(worklist.by_urgency(rows)), found.notes, _warnings(finished))
+        done = _assembled(finished, journal, found)
         base = finished.config.for_finished_run({"model_dir": ""})
         summary = _summary(config, builder, done, config.command_line(base, mode=mode))
         pictures = _write(done, summary, found)
@@ -151,6 +158,14 @@ def worklist_of(
         summary = dataclasses.replace(summary, heatmap=config.inference.heatmap)
         _write_files(done, summary, thumbnails.overlaid(pictures, done.rows, folder))
         return done
+
+
+def _assembled(run: Run, journal: Journal, found: sources.Found) -> Worklist:
+    """Returns the worklist of the files that were named, of all that the journal has."""
+    rows = worklist.marked(journal.rows[candidate.name] for candidate in found.candidates)
+    ordered = tuple(worklist.by_urgency(rows))
+    columns, notes = _columns_of(found.candidates)
+    return Worklist(journal.folder, ordered, (*found.notes, *notes), _warnings(run), columns)
 
 
 def row_builder_of(run: Run) -> RowBuilder:
@@ -222,9 +237,23 @@ def _write(
 def _write_files(
     done: Worklist, summary: worklist_page.WorklistSummary, pictures: Mapping[int, Thumbnail]
 ) -> None:
-    worklist.write(done.folder, done.rows)
+    worklist.write(done.folder, done.rows, done.columns)
     listed = [row.listed(rank) for rank, row in enumerate(done.rows, start=1)]
     worklist_page.write(done.folder / worklist.PAGE, summary, listed, pictures)
+
+
+def _columns_of(
+    candidates: Sequence[ImageFile],
+) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    """Returns for each file what lists say of it, under names of its own; and what was renamed."""
+    names = file_lists.renamed((of.columns for of in candidates), worklist.COLUMNS)
+    columns = {
+        of.name: {new: of.columns.get(name, "") for name, new in names.items()} for of in candidates
+    }
+    moved = [f"{name} as {new}" for name, new in names.items() if name != new]
+    shown = text.one_line(", ".join(moved))
+    note = f"Columns of the list that the worklist has itself stand there too: {shown:.200}."
+    return columns, (note,) if moved else ()
 
 
 def _warnings(run: Run) -> tuple[str, ...]:

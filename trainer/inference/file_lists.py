@@ -16,10 +16,12 @@ from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 FILE_COLUMNS = ("file", "path", "image", "file_name", "filename")
 """Names of the column that holds the files; the first that is there counts."""
+_PREFIX = "list_"
+"""Of a column that has the name of one beside which it is to stand."""
 _MAX_BYTES = 1 << 28
 _WAY_OUT = "a list is CSV in UTF-8 with a column `file`"
 
@@ -48,6 +50,27 @@ def read(path: pathlib.Path) -> list[tuple[str, dict[str, str]]]:
         ]
     except (ValueError, csv.Error) as error:
         raise documents.refused(path, text.clause(error), _WAY_OUT) from error
+
+
+def renamed(lists: Iterable[Mapping[str, str]], taken: Collection[str]) -> dict[str, str]:
+    """Returns the names under which the columns of lists can stand beside others.
+
+    Args:
+      lists: the columns of each file.
+      taken: names of the others, in whatever case.
+
+    Returns:
+      The new name of each column, in the order in which the columns first appear.
+    """
+    names = list(dict.fromkeys(name for columns in lists for name in columns))
+    used = {name.lower() for name in taken}
+    found = {}
+    for name in names:
+        new = name
+        while new.lower() in used or (new != name and new in names):
+            new = _PREFIX + new
+        found[name] = new
+    return found
 
 
 def _column_of_files(names: Sequence[str]) -> int:

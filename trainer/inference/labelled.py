@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import os
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
@@ -29,12 +30,13 @@ from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.data import pipeline, table
 from trainer.errors import RunError
-from trainer.inference import file_lists, sources
+from trainer.inference import file_lists, prediction, sources
 from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cxr_tfds.radiographs.reading import Radiograph
     from trainer.data.table import Table
     from trainer.inference.sources import ImageFile
     from trainer.options import DataOptions
@@ -55,6 +57,7 @@ class LabelledFile:
       label: index of its class.
       patient_id: of the list, or as a name of Kaggle's archive tells, or else the file's name.
       etiology: likewise; `unknown` where nothing tells it.
+      is_named_as_kaggle: whether the file's name told one of them.
       columns: others of the list, by which examples may be grouped.
     """
 
@@ -62,6 +65,7 @@ class LabelledFile:
     label: int
     patient_id: str
     etiology: str
+    is_named_as_kaggle: bool
     columns: dict[str, str]
 
 
@@ -86,6 +90,7 @@ def packed(
     class_names: Sequence[str],
     side: int,
     config: DataOptions,
+    dataset: str,
 ) -> Iterator[pipeline.Data]:
     """Packs labelled files into a data set, which vanishes when the block ends.
 
@@ -94,10 +99,11 @@ def packed(
       class_names: of the model, in the order of its outputs.
       side: height and width of the images that the model takes, in pixels.
       config: how to read the data set.
+      dataset: that the model was trained on, whose images are recognised.
 
     Raises:
       ConfigError: when there are no such files.
-      RunError: when a file has no label or an unknown one, or none can be read.
+      RunError: when a file has no label, an unknown one or several, or none can be read.
     """
     config.staging_root.mkdir(parents=True, exist_ok=True)
     with (
@@ -106,61 +112,139 @@ def packed(
     ):
         for note in found.notes:
             console.say(note)
-        files = label(found.candidates, class_names)
-        record_side = next(row.image_size for row in configs.ROWS if row.name == config.dataset)
+        files = label(found.candidates, class_names, found.repeated)
+        record_side = next(row.image_size for row in configs.ROWS if row.name == dataset)
         builder = _LabelledBuilder(files, class_names, side, record_side, folder)
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of the temporary folder.
             builder.download_and_prepare()
-        builder.say_what_is_missing()
+        builder.say_what_was_read()
         yield LabelledData(builder, config, None, image_hashes=tuple(builder.image_hashes))
 
 
-def label(candidates: Sequence[ImageFile], class_names: Sequence[str]) -> list[LabelledFile]:
+def label(
+    candidates: Sequence[ImageFile],
+    class_names: Sequence[str],
+    repeated: Sequence[ImageFile] = (),
+) -> list[LabelledFile]:
     """Returns the files with their labels, from the columns of a list or from their folders.
 
+    Args:
+      candidates: the files, each once.
+      class_names: of the model.
+      repeated: files that are named again, with other columns.
+
     Raises:
-      RunError: when a file has no label, or one that is no class of the model.
+      RunError: when a file has no label, one that is no class of the model, or is named again with
+        another label or patient.
     """
-    found = []
     by_name = {name.lower(): i for i, name in enumerate(class_names)}
-    by_number = {str(i): i for i in range(len(class_names))}
-    is_numbered = False
-    for candidate in candidates:
-        named = _named(candidate, LABEL_COLUMNS)
-        value = _of_folder(candidate, by_name) if named is None else named.lower()
-        if value not in by_name and value not in by_number:
-            shown = text.one_line(candidate.name)
-            said = "has no label" if not value else f"is labelled {text.shown(named)}"
-            raise RunError(
-                f"{shown:.200} {said}: give a CSV list with columns `file` and `label` "
-                f"({', '.join(class_names)}), or folders that are named like the classes."
-            )
-        is_numbered |= value not in by_name
-        number = by_name.get(value, by_number.get(value, 0))
-        found.append(_file(candidate, number))
+    found = [_label(candidate, by_name, class_names) for candidate in candidates]
+    again = [_label(candidate, by_name, class_names) for candidate in repeated]
+    _require_no_contradiction([*found, *again], class_names)
     counts = collections.Counter(of.label for of in found)
     shown_counts = (f"{counts[i]:,} {name}" for i, name in enumerate(class_names))
     console.say(f"labels: {', '.join(shown_counts)}.")
-    if is_numbered:
+    if any(_value(of.candidate, by_name) not in by_name for of in found):
         meaning = ", ".join(f"{i} is {name}" for i, name in enumerate(class_names))
         console.say(f"labels are numbers: {meaning}.")
-    if all(of.patient_id == of.candidate.name for of in found):
-        console.say(
-            "patients: no column patient_id, so each image counts as a patient of its own, and "
-            "intervals are too narrow if patients have several."
-        )
+    _say_where_patients_come_from(found)
     return found
 
 
-def _file(candidate: ImageFile, number: int) -> LabelledFile:
+def _label(
+    candidate: ImageFile, by_name: dict[str, int], class_names: Sequence[str]
+) -> LabelledFile:
+    by_number = {str(i): i for i in range(len(class_names))}
+    value = _value(candidate, by_name)
+    if value not in by_name and value not in by_number:
+        shown = text.one_line(candidate.name)
+        said = f"is labelled {text.shown(_named(candidate, LABEL_COLUMNS))}"
+        raise RunError(
+            f"{shown:.200} {said if value else 'has no label'}: give a CSV list with columns "
+            f"`file` and `label` ({', '.join(class_names)}), or folders that are named like the "
+            "classes."
+        )
+    number = by_name.get(value, by_number.get(value, 0))
     patient, others = _named(candidate, PATIENT_COLUMNS), _others(candidate)
     etiology = others.pop("etiology", None)
-    try:  # Images of Kaggle's archive may be those that the run was trained on.
-        of_name = source.parse_name(pathlib.PurePosixPath(candidate.name).stem)
+    of_name = _of_kaggle(candidate, class_names[number].lower(), by_name)
+    told = of_name or (_UNKNOWN, candidate.name)
+    if patient is not None:  # A list that leaves it empty knows of none.
+        told = told[0], candidate.name
+    return LabelledFile(
+        candidate, number, patient or told[1], etiology or told[0],
+        is_named_as_kaggle=of_name is not None and (patient is None or not etiology),
+        columns=others,
+    )  # fmt: skip
+
+
+def _value(candidate: ImageFile, by_name: dict[str, int]) -> str:
+    """Returns a label in lower case as the list says it, or else a folder; empty if none does."""
+    named = _named(candidate, LABEL_COLUMNS)
+    return _of_folder(candidate, by_name) if named is None else named.lower()
+
+
+def _of_kaggle(
+    candidate: ImageFile, class_name: str, by_name: dict[str, int]
+) -> tuple[str, str] | None:
+    """Returns etiology and patient of a file of Kaggle's archive; None where it can't be one.
+
+    They may be images that the run was trained on. But IM-0001-0001 is also what viewers of DICOM
+    call the first image of any patient: the name alone tells nothing.
+    """
+    path = pathlib.PurePosixPath(candidate.name)
+    if path.suffix.lower() not in source.IMAGE_SUFFIXES:
+        return None
+    try:
+        etiology, patient = source.parse_name(path.stem)
     except ValueError:
-        of_name = (_UNKNOWN, candidate.name)
-    return LabelledFile(candidate, number, patient or of_name[1], etiology or of_name[0], others)
+        return None
+    meant = "normal" if etiology == "normal" else "pneumonia"
+    is_meant = class_name == meant == _of_folder(candidate, by_name)
+    return (etiology, patient) if is_meant else None
+
+
+def _require_no_contradiction(files: Sequence[LabelledFile], class_names: Sequence[str]) -> None:
+    """Raises RunError for a file that has several labels or patients, however its path is given."""
+    first: dict[str, LabelledFile] = {}
+    for file in files:
+        other = first.setdefault(os.path.abspath(file.candidate.name), file)  # noqa: PTH100 -- Members of zips stay names.
+        labels = [f"label {text.shown(class_names[of.label])}" for of in (other, file)]
+        patients = [_shown_patient(of) for of in (other, file)]
+        for one, two in (labels, patients):
+            if one != two:
+                shown = text.one_line(file.candidate.name)
+                raise RunError(
+                    f"{shown:.200} is named twice, with {one} and with {two}: correct the list, or "
+                    "name the file once."
+                )
+
+
+def _shown_patient(file: LabelledFile) -> str:
+    is_known = file.patient_id != file.candidate.name
+    return f"patient_id {text.shown(file.patient_id)}" if is_known else "no patient_id"
+
+
+def _say_where_patients_come_from(files: Sequence[LabelledFile]) -> None:
+    if count := sum(of.is_named_as_kaggle for of in files):
+        console.say(
+            f"patients and etiologies taken from the names of {text.counted(count, 'file')}, as "
+            "Kaggle's archive names them; if they are of no such archive, give a list with a "
+            "column patient_id."
+        )
+    own = sum(of.patient_id == of.candidate.name for of in files)
+    narrow = "intervals are too narrow if patients have several"
+    if all(_named(of.candidate, PATIENT_COLUMNS) is None for of in files) and own == len(files):
+        console.say(
+            "patients: no column patient_id, so each image counts as a patient of its own, and "
+            f"{narrow}."
+        )
+    elif own:
+        console.say(
+            f"patients: {own:,} of {text.counted(len(files), 'file')} have no patient_id, so each "
+            f"of them counts as a patient of its own, and {narrow}."
+        )
 
 
 def _named(candidate: ImageFile, names: Sequence[str]) -> str | None:
@@ -197,6 +281,9 @@ class _LabelledBuilder(  # type: ignore[call-arg]
         self._files, self._class_names = files, class_names
         self._side, self._record_side = side, record_side
         self._unreadable: list[str] = []
+        self._flags: collections.Counter[str] = collections.Counter()
+        self._notes: collections.Counter[str] = collections.Counter()
+        self._digests, self._copies = set[str](), 0
         self.image_hashes: list[int] = []
         self._columns = sorted({name for file in files for name in file.columns})
         features = tfds.features.FeaturesDict(
@@ -234,7 +321,8 @@ class _LabelledBuilder(  # type: ignore[call-arg]
             if isinstance(loaded, ImageError):
                 self._unreadable.append(f"{file.candidate.name} {loaded.problem}")
                 continue
-            png, image_hash = loaded
+            png, image_hash, radiograph = loaded
+            self._count(radiograph)
             counts[file.label] += 1
             patients.add(file.patient_id)
             digest.update(f"{file.label} {file.patient_id} ".encode() + png)
@@ -248,18 +336,30 @@ class _LabelledBuilder(  # type: ignore[call-arg]
             is_phantom=False,
             images={"test": dict(zip(self._class_names, counts, strict=True))},
             patients={"test": len(patients)},
+            flagged=dict(self._flags),
+            notes=dict(self._notes),
+            same_image=self._copies,
         )
 
-    def _load(self, file: LabelledFile) -> tuple[bytes, int] | ImageError:
-        """Returns the image as PNG, and the hash of what a record of the run would hold."""
+    def _count(self, radiograph: Radiograph) -> None:
+        """Counts what reading the file has told, which no figure shows."""
+        self._flags.update(radiograph.flags)
+        # What stands in brackets is of one file.
+        self._notes.update({note.partition(" (")[0] for note in radiograph.notes})
+        digest = prediction.digest_of(radiograph)
+        self._copies += digest in self._digests
+        self._digests.add(digest)
+
+    def _load(self, file: LabelledFile) -> tuple[bytes, int, Radiograph] | ImageError:
+        """Returns the image as PNG, the hash of what a record of the run holds, and the file."""
         try:
             data = file.candidate.read()
-            pixels = reading.read(data, self._side).pixels
+            radiograph = reading.read(data, self._side)
         except ImageError as error:
             return error
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-        return buffer.getvalue(), self._hash(data)
+        Image.fromarray(radiograph.pixels).save(buffer, format="PNG", compress_level=1)
+        return buffer.getvalue(), self._hash(data), radiograph
 
     def _hash(self, data: bytes) -> int:
         try:
@@ -282,9 +382,18 @@ class _LabelledBuilder(  # type: ignore[call-arg]
             **{name: file.columns.get(name, "") for name in self._columns},
         }
 
-    def say_what_is_missing(self) -> None:
-        """Names the files that could not be read: they are not in any figure."""
+    def say_what_was_read(self) -> None:
+        """Names the files that are in no figure, and counts those that perhaps should not be."""
         if self._unreadable:
             count = text.counted(len(self._unreadable), "file")
             first = text.one_line("; ".join(self._unreadable[:3]))
             console.say(f"not evaluated, as they can't be read: {count} ({first:.400}).")
+        if self._flags:
+            shown = ", ".join(f"{count:,} {flag}" for flag, count in self._flags.most_common())
+            console.say(f"flagged, and evaluated like the others: {shown}.")
+        if self._notes:
+            most = (f"{text.one_line(note)} ({n:,})" for note, n in self._notes.most_common(5))
+            console.say(f"notes on files: {'; '.join(most):.400}.")
+        if self._copies:
+            count = text.counted(self._copies, "file")
+            console.say(f"the same image as a file before it: {count}, and each counts.")

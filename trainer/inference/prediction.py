@@ -100,7 +100,7 @@ class RowBuilder:
                 novelty=None if found is None else round(float(found.ratio[i]), 4),
                 height=radiograph.height,
                 width=radiograph.width,
-                digest=_digest(radiograph),
+                digest=digest_of(radiograph),
             )
             for i, (candidate, radiograph) in enumerate(read)
         ]
@@ -195,7 +195,7 @@ def _unreadable(candidate: ImageFile, problem: str) -> WorklistRow:
     )
 
 
-def _digest(radiograph: Radiograph) -> str:
+def digest_of(radiograph: Radiograph) -> str:
     """Returns what is equal for equal images, in whatever files."""
     size = f"{radiograph.height} {radiograph.width} ".encode()
     return hashlib.blake2b(size + radiograph.pixels.tobytes(), digest_size=16).hexdigest()

@@ -103,10 +103,12 @@ class Found:
     Attributes:
       candidates: each file once, in the order in which they were named.
       notes: a sentence for everything that was left out.
+      repeated: those that a list names again, with other columns.
     """
 
     candidates: tuple[ImageFile, ...]
     notes: tuple[str, ...]
+    repeated: tuple[ImageFile, ...] = ()
 
     @functools.cached_property
     def by_name(self) -> dict[str, ImageFile]:
@@ -166,17 +168,18 @@ def _path(named: str) -> pathlib.Path:
         return pathlib.Path(named)
 
 
-def expand(paths: Sequence[str]) -> Iterator[tuple[pathlib.Path, bool]]:
-    """Yields the files and folders that the paths name, globs expanded in the order of names.
+def expand(paths: Sequence[str]) -> list[tuple[pathlib.Path, bool]]:
+    """Returns the files and folders that the paths name, globs expanded in the order of names.
 
     Each comes with whether it was named itself.
 
     Raises:
       ConfigError: when there is no such file.
     """
+    expanded = []
     for named in paths:
         if _is_there(named):
-            yield _path(named), True
+            expanded.append((_path(named), True))
             continue
         # pathlib's own matches a pattern within one folder, which an absolute path has not.
         is_possible = text.is_os_string(named)
@@ -187,7 +190,8 @@ def expand(paths: Sequence[str]) -> Iterator[tuple[pathlib.Path, bool]]:
                 f"images ({text.one_line(named):.200}) {kind}; the path is relative to "
                 f"{text.one_line(str(pathlib.Path.cwd()))}."
             )
-        yield from ((pathlib.Path(match), False) for match in matches)
+        expanded += [(pathlib.Path(match), False) for match in matches]
+    return expanded
 
 
 @contextlib.contextmanager
@@ -205,7 +209,7 @@ def opened(paths: Sequence[str], own: pathlib.Path | None = None) -> Iterator[Fo
     """
     with zips.Zips() as opened_zips:
         lister = _Lister(opened_zips, own)
-        for path, is_named in list(expand(paths)):
+        for path, is_named in expand(paths):
             lister.add(path, is_named=is_named)
         yield lister.found(paths)
 
@@ -219,6 +223,7 @@ class _Lister:
         self._candidates: dict[str, ImageFile] = {}
         self._twice = self._written = 0
         self._of_others: list[str] = []
+        self._repeated: list[ImageFile] = []
         self._others: collections.Counter[str] = collections.Counter()
 
     def found(self, paths: Sequence[str]) -> Found:
@@ -241,13 +246,16 @@ class _Lister:
             )
         if self._twice:
             notes.append(f"Named more than once, read once: {text.counted(self._twice, 'file')}.")
+        if self._repeated:
+            count_of = text.counted(len(self._repeated), "time")
+            notes.append(f"Named again with other columns, of which the first count: {count_of}.")
         if not self._candidates:
             shown = text.one_line(", ".join(paths))
             raise RunError(
                 f"images ({shown:.200}) names no radiograph: {' '.join(notes) or 'it is empty.'} "
                 f"Give {', '.join(reading.SUFFIXES)} files, or folders, zips or CSV lists of them."
             )
-        return Found(tuple(self._candidates.values()), tuple(notes))
+        return Found(tuple(self._candidates.values()), tuple(notes), tuple(self._repeated))
 
     def add(self, path: pathlib.Path, *, is_named: bool) -> None:
         """Adds a path; what is named itself, and not by a glob, is tried whatever it is."""
@@ -341,10 +349,11 @@ class _Lister:
             self._add_file(path.parent / _path(name), folders, columns)
 
     def _keep(self, candidate: ImageFile) -> None:
-        if candidate.name in self._candidates:
+        first = self._candidates.setdefault(candidate.name, candidate)
+        if first is not candidate:
             self._twice += 1
-        else:
-            self._candidates[candidate.name] = candidate
+            if candidate.columns != first.columns:
+                self._repeated.append(candidate)
 
 
 def _is_file(path: pathlib.Path) -> bool:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 JOURNAL, CSV, JSONL = "journal.jsonl", "worklist.csv", "worklist.jsonl"
 PAGE = "worklist.html"
 READ, UNREADABLE = "read", "unreadable"
-_SHOWN = (
+COLUMNS = (
     "rank", "file", "status", "predicted", "score", "calibrated_probability", "flags", "notes",
     "novelty", "height", "width", "heatmap",
 )  # fmt: skip
@@ -90,12 +90,12 @@ class WorklistRow:
 
     def listed(self, rank: int) -> ListedFile:
         """Returns what the page shows."""
-        shown = {name: getattr(self, name) for name in _SHOWN[1:] if name != "heatmap"}
+        shown = {name: getattr(self, name) for name in COLUMNS[1:] if name != "heatmap"}
         return ListedFile(rank=rank, **shown)
 
     def to_json(self, rank: int) -> dict[str, Any]:
         """Returns the columns of the worklist."""
-        return {"rank": rank, **{name: getattr(self, name) for name in _SHOWN[1:]}}
+        return {"rank": rank, **{name: getattr(self, name) for name in COLUMNS[1:]}}
 
 
 class _Stored(TypedDict):
@@ -138,33 +138,38 @@ def marked(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
 
 
 def by_urgency(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
-    """Returns rows, most urgent first: by probability, then by name; unreadable ones last.
+    """Returns rows, most urgent first: by probability, originals, name; unreadable ones last.
 
     Of two classes, the calibrated probability has the same order as the score: temperature scaling
     keeps it.
     """
-    return sorted(rows, key=lambda row: (not row.is_read, -(row.score or 0.0), row.file))
+    return sorted(
+        rows,
+        key=lambda row: (not row.is_read, -(row.score or 0.0), "duplicate" in row.flags, row.file),
+    )
 
 
-def write(folder: pathlib.Path, rows: Sequence[WorklistRow]) -> None:
+def write(
+    folder: pathlib.Path,
+    rows: Sequence[WorklistRow],
+    columns: Mapping[str, dict[str, str]] | None = None,
+) -> None:
     """Writes the worklist as CSV and as JSON Lines, [N] rows in their order.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it in the CSV.
+    Behind their own columns stand those of `Worklist.columns`. A text that a spreadsheet would take
+    for a formula gets an apostrophe before it in the CSV.
     """
+    others = columns or {}
+    table = [row.to_json(rank) | others.get(row.file, {}) for rank, row in enumerate(rows, 1)]
     with (
         files.replacing(folder / CSV) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(_SHOWN)
-        for rank, row in enumerate(rows, start=1):
-            writer.writerow(map(_cell, row.to_json(rank).values()))
-    with (
-        files.replacing(folder / JSONL) as partial,
-        partial.open("w", encoding="utf-8") as file,
-    ):
-        for rank, row in enumerate(rows, start=1):
-            file.write(json.dumps(row.to_json(rank), ensure_ascii=True) + "\n")
+        writer.writerow(map(_cell, table[0] if table else COLUMNS))
+        writer.writerows(map(_cell, line.values()) for line in table)
+    with files.replacing(folder / JSONL) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in table), "utf-8")
 
 
 def _cell(value: Any) -> Any:
@@ -238,7 +243,9 @@ class Journal:
     def append(self, rows: Sequence[WorklistRow]) -> None:
         """Adds rows, which survive the end of this process; those that it has are left out."""
         rows = [row for row in rows if self.rows.get(row.file) != row]
-        content = "".join(json.dumps(_stored(row)) + "\n" for row in rows).encode()
+        names = _Stored.__annotations__
+        lines = (json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in rows)
+        content = "".join(lines).encode()
         with self._path.open("r+b") as file:
             file.truncate(self._size)  # Of a line that was cut off.
             file.seek(self._size)
@@ -247,10 +254,6 @@ class Journal:
             os.fsync(file.fileno())
         self._size += len(content)
         self.rows |= {row.file: row for row in rows}
-
-
-def _stored(row: WorklistRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _Stored.__annotations__}
 
 
 def _check_header(line: bytes, model: str, software: Mapping[str, str], path: pathlib.Path) -> None:
@@ -339,19 +342,20 @@ class Worklist:
 
         worklist = trainer.predict("runs/a", images=["scans/"])
         worklist.rows[0].file, worklist.rows[0].score
-        print(worklist)
 
     Attributes:
       folder: holds worklist.csv, worklist.jsonl and worklist.html.
       rows: in the order of urgency; unreadable files are last.
       notes: a sentence for everything that was left out.
       warnings: the reasons not to use the model, one sentence each.
+      columns: of each file, those of the list that named it; the same names for all files.
     """
 
     folder: pathlib.Path
     rows: tuple[WorklistRow, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    columns: Mapping[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     guard_fired = False
     """The worklist is done: whether its model must not be used, `warnings` says."""
@@ -383,9 +387,7 @@ class Worklist:
     def __str__(self) -> str:
         """Returns the summary that the command prints."""
         flags = self.flagged()
-        counts = ", ".join(
-            f"{flags[name]:,} {name}" for name in worklist_flags.FLAGS if name in flags
-        )
+        counts = ", ".join(f"{flags[of]:,} {of}" for of in worklist_flags.FLAGS if of in flags)
         lines = [
             *(f"DO NOT USE THIS MODEL: {warning}" for warning in self.warnings),
             f"{self.headline()}.",

@@ -215,6 +215,24 @@ def test_zips_and_lists_are_predicted_as_the_files_are(finished, scans, tmp_path
     assert all(other == scores[0] for other in scores[1:])
 
 
+def test_the_worklist_has_the_columns_of_a_list(finished, scans, tmp_path):
+    """A hospital joins by accession numbers, also those of files that were scored before."""
+    names = sorted(path.name for path in scans.iterdir())[:2]
+    (scans / "list.csv").write_text(
+        f"accession,file,score\nA1,{names[0]},low\nA2,{names[1]},high\n"
+    )
+    for _ in range(2):
+        found = predict.predict(finished, [scans / "list.csv", scans], tmp_path / "out")
+        with (tmp_path / "out" / "worklist.csv").open(newline="") as file:
+            table = {Path(line["file"]).name: line for line in csv.DictReader(file)}
+        assert [table[name]["accession"] for name in names] == ["A1", "A2"]
+        assert [table[name]["list_score"] for name in names] == ["low", "high"]
+        assert {line["accession"] for line in table.values()} == {"A1", "A2", ""}
+        assert found.columns[str(scans / names[0])] == {"accession": "A1", "list_score": "low"}
+        (note,) = (of for of in found.notes if "Columns" in of)
+        assert note.endswith("stand there too: score as list_score.")
+
+
 def test_more_files_join_those_that_are_done(finished, scans, tmp_path, capsys):
     first = predict.predict(finished, scans / "1.png", tmp_path / "out")
     both = predict.predict(finished, [scans / "1.png", scans], tmp_path / "out")

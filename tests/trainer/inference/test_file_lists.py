@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import radiographs
 from trainer.errors import RunError
-from trainer.inference import sources
+from trainer.inference import file_lists, sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +100,12 @@ def test_a_list_larger_than_any_is_not_read(tmp_path):
     os.truncate(tmp_path / "list.csv", 1 << 40)
     with pytest.raises(RunError, match="over the limit of"):
         listed_in(tmp_path / "list.csv")
+
+
+def test_columns_get_names_that_nothing_beside_them_has():
+    lists = ({"Score": "1", "accession": "a"}, {"list_Score": "2"}, {}, {"rank": "3", "sex": "F"})
+    assert file_lists.renamed(lists, ("rank", "score")) == {
+        "Score": "list_list_Score", "accession": "accession", "list_Score": "list_Score",
+        "rank": "list_rank", "sex": "sex",
+    }  # fmt: skip
+    assert file_lists.renamed([{}, {}], ("rank",)) == {}

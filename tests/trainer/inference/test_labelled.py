@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from cxr_tfds import images
+from tests.cxr_tfds.radiographs import dicom_files, test_deep_pixels
 from tests.support import radiographs
 from trainer.data import opening
 from trainer.errors import RunError
@@ -112,16 +114,117 @@ def test_a_missing_or_unknown_label_is_refused(tmp_path, value, said):
     assert str(raised.value).isprintable()
 
 
-def test_patients_come_from_the_list_or_from_names_of_kaggle(tmp_path, capsys):
-    write(tmp_path, "a.png", "b.png", "person7_virus_3.png", "IM-0001-0001.png")
-    rows = ("a.png,1,p1", "b.png,0,", "person7_virus_3.png,1,", "IM-0001-0001.png,0,")
-    (tmp_path / "list.csv").write_text("\n".join(["file,label,Patient_ID", *rows]))
+KAGGLE = (
+    "NORMAL/IM-0001-0001.png", "NORMAL/IM-0001-0002.png", "PNEUMONIA/person7_virus_3.png",
+    "normal/NORMAL2-IM-0381-0001.jpeg", "PNEUMONIA/person8_bacteria_4.jpeg",
+)  # fmt: skip
+
+
+def test_names_of_kaggle_tell_patients_in_its_folders(tmp_path, capsys):
+    write(tmp_path, *KAGGLE)
+    found = {Path(of.candidate.name).stem: of for of in labels_of(tmp_path)}
+    patients = [found[Path(name).stem].patient_id for name in KAGGLE]
+    assert patients == ["IM-0001", "IM-0001", "person7", "NORMAL2-IM-0381", "person8"]
+    etiologies = [found[Path(name).stem].etiology for name in KAGGLE]
+    assert etiologies == ["normal", "normal", "virus", "normal", "bacteria"]
+    said = capsys.readouterr().out
+    assert "patients and etiologies taken from the names of 5 files, as Kaggle's archive" in said
+    assert "patient of its own" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("IM-0001-0001.png", "NORMAL"),  # What viewers call the first image of anybody.
+        ("scans/IM-0001-0001.png", "NORMAL"),
+        ("PNEUMONIA/IM-0001-0001.png", "PNEUMONIA"),
+        ("PNEUMONIA/IM-0001-0001.png", "NORMAL"),
+        ("NORMAL/IM-0001-0001.png", "PNEUMONIA"),
+        ("NORMAL/IM-0001-0001.dcm", "NORMAL"),
+        ("NORMAL/IM-0001-0001", "NORMAL"),
+        ("NORMAL/person7_virus_3.png", "NORMAL"),
+        ("person7_virus_3.png", "PNEUMONIA"),
+        ("PNEUMONIA/NORMAL-1008087-0001.jpeg", "PNEUMONIA"),
+    ],
+)
+def test_names_of_kaggle_tell_nothing_elsewhere(tmp_path, capsys, name, label):
+    """Two patients would be one, and the guard would take them for those of training."""
+    write(tmp_path, f"a/{name}", f"b/{name}")
+    (tmp_path / "list.csv").write_text(f"file,label\na/{name},{label}\nb/{name},{label}\n")
     found = labels_of(tmp_path / "list.csv")
-    assert [of.patient_id for of in found] == [
-        "p1", str(tmp_path / "b.png"), "person7", "IM-0001",
-    ]  # fmt: skip
-    assert [of.etiology for of in found] == ["unknown", "unknown", "virus", "normal"]
-    assert "patients: no column" not in capsys.readouterr().out
+    assert [of.patient_id for of in found] == [of.candidate.name for of in found]
+    assert {of.etiology for of in found} == {"unknown"}
+    said = capsys.readouterr().out
+    assert "taken from the names" not in said
+    assert "patients: no column patient_id, so each image counts as a" in said
+
+
+def test_patients_of_the_list_always_count(tmp_path, capsys):
+    write(tmp_path, *KAGGLE[:3])
+    rows = zip(KAGGLE[:3], ("0", "0", "1"), ("p1", "", "p2"), strict=True)
+    lines = ["file,label,Patient_ID", *map(",".join, rows)]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    found = labels_of(tmp_path / "list.csv")
+    assert [of.patient_id for of in found] == ["p1", str(tmp_path / KAGGLE[1]), "p2"]
+    said = capsys.readouterr().out
+    assert "patients: 1 of 3 files have no patient_id, so each of them counts as a patient" in said
+
+
+CONTRADICTIONS = {
+    "labels": ("file,label\na.png,0\nb.png,0\na.png,1\n", 'label "NORMAL" and with label "PNE'),
+    "another path": ("file,label\na.png,0\nx/../a.png,1\n", 'label "NORMAL" and with label "PNE'),
+    "patients": (
+        "file,label,patient\na.png,0,p\na.png,0,q\n", 'patient_id "p" and with patient_id "q"'
+    ),
+    "one patient": ("file,label,patient\na.png,0,\na.png,0,q\n", 'no patient_id and with patient_'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CONTRADICTIONS)
+def test_a_file_with_several_labels_or_patients_is_refused(tmp_path, options, kind):
+    content, said = CONTRADICTIONS[kind]
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "list.csv").write_text(content)
+    with (
+        pytest.raises(RunError, match=rf"a.png is named twice, with {said}.*correct the list"),
+        packed(tmp_path / "list.csv", options),
+    ):
+        pass
+
+
+def test_a_file_that_is_named_twice_alike_is_read_once(tmp_path, options, capsys):
+    write(tmp_path, "a.png", "b.png")
+    rows = ("a.png,1,5", "b.png,0,6", "a.png,PNEUMONIA,7")
+    (tmp_path / "list.csv").write_text("\n".join(["file,label,age", *rows]))
+    with packed(tmp_path / "list.csv", options) as data:
+        assert data.column("test", "age").tolist() == ["5", "6"]
+    assert "Named again with other columns, of which the first count: 1 time.\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_reading_takes_for_granted_is_counted(tmp_path, options, capsys):
+    """No figure shows that a file is lateral, or counted twice."""
+    levels = dicom_files.levels(12)
+    files = {
+        "a.dcm": dicom_files.file(levels, 12, ViewPosition="LL"),
+        "b.dcm": dicom_files.file(levels, 12, ViewPosition="LL", BodyPartExamined="HAND"),
+        "c.png": test_deep_pixels.png(levels),
+        "d.png": test_deep_pixels.png(dicom_files.levels(12, seed=1)),
+        "e.png": radiographs.draw(0, format="PNG"),
+    }
+    (tmp_path / "scans" / "NORMAL").mkdir(parents=True)
+    for name, data in files.items():
+        (tmp_path / "scans" / "NORMAL" / name).write_bytes(data)
+    with packed(tmp_path / "scans", options) as data:
+        assert data.metadata["flagged"] == {"lateral": 2, "not_chest": 1}
+        assert data.metadata["notes"]["16 bits, read as 12"] == 2
+        assert data.metadata["same_image"] == 2
+    said = capsys.readouterr().out
+    assert "flagged, and evaluated like the others: 2 lateral, 1 not_chest.\n" in said
+    assert "16 bits, read as 12 (2)" in said
+    assert "the same image as a file before it: 2 files, and each counts.\n" in said
 
 
 def test_without_patients_a_line_says_what_that_means(tmp_path, capsys):
@@ -140,7 +243,7 @@ def test_other_columns_are_kept_to_group_by(tmp_path):
 
 
 def packed(path: Path, options: DataOptions, side: int = SIDE) -> Any:
-    return labelled.packed([str(path)], CLASSES, side, options)
+    return labelled.packed([str(path)], CLASSES, side, options, options.dataset)
 
 
 def test_records_hold_what_predictions_see(tmp_path, options):
@@ -233,7 +336,9 @@ def test_images_of_a_data_set_are_recognised(archive, tmp_path, config):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target / f"{number}.jpeg")
     write(tmp_path / "scans", "NORMAL/other.png")
-    with packed(tmp_path / "scans", built) as found:
+    # What is said of data now is not what the run was trained on.
+    other = dataclasses.replace(built, dataset="grouped_299")
+    with labelled.packed([str(tmp_path / "scans")], CLASSES, SIDE, other, config) as found:
         table = found.table("test")
         seen = [value in known for value in table.image_hash.tolist()]
         names = [Path(name).name for name in table.file_name.tolist()]

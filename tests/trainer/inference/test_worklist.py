@@ -48,6 +48,12 @@ def test_equal_scores_are_in_the_order_of_names_whatever_came_first(rows):
     assert [row.file for row in worklist.by_urgency(rows)] == ["B", "a", "c", "b", "b.png"]
 
 
+def test_of_equal_scores_a_duplicate_is_below_its_original():
+    rows = [row("b", digest="x"), row("a", digest="x"), row("c", digest="y"), row("0", 0.4)]
+    found = worklist.by_urgency(worklist.marked(rows))
+    assert [row.file for row in found] == ["b", "c", "a", "0"]
+
+
 def test_a_copy_of_an_earlier_image_is_a_duplicate():
     rows = [row("1", digest="x"), row("2", digest="y"), row("3", digest="x"), UNREAD, UNREAD]
     found = worklist.marked(rows)
@@ -89,6 +95,25 @@ def test_a_row_is_written_in_full(tmp_path):
     lines = (tmp_path / worklist.JSONL).read_text().splitlines()
     assert json.loads(lines[0]) == ROW.to_json(1) | {"flags": ["inverted"], "notes": ["A note."]}
     assert json.loads(lines[1])["score"] is None
+
+
+def test_columns_of_a_list_stand_behind_those_of_the_worklist(tmp_path):
+    columns = {
+        "a.png": {"accession": "A1", "=note": "=1+1", "line\nend": "x\ny"},
+        "b.png": {"accession": "A2", "=note": "", "line\nend": ""},
+    }
+    worklist.write(tmp_path, [ROW, UNREAD], columns)
+    with (tmp_path / worklist.CSV).open(newline="") as file:
+        first, second = csv.DictReader(file)
+    names = [*worklist.COLUMNS, "accession", "=note", "line\nend"]
+    assert [text.from_cell(name) for name in first] == names
+    assert (first["accession"], second["accession"]) == ("A1", "A2")
+    assert not any(cell.startswith("=") for cell in (*first, *first.values()))
+    lines = [json.loads(of) for of in (tmp_path / worklist.JSONL).read_text().splitlines()]
+    assert [*lines[0]] == [*lines[1]] == names
+    assert lines[0] == ROW.to_json(1) | columns["a.png"] | {
+        "flags": ["inverted"], "notes": ["A note."],
+    }  # fmt: skip
 
 
 def test_an_empty_worklist_has_its_header(tmp_path):
