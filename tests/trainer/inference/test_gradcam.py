@@ -17,7 +17,6 @@ from trainer.options import ModelOptions
 SIZE = 64
 PIXELS = radiographs.noise(5, SIZE)
 CLASSES = np.array([0, 1, 1, 0, 1])
-SLOW = pytest.mark.slow
 ALL_SIZE = 160
 """At which the coarsest map of the registry, InceptionResNetV2's, still has 3 x 3 cells."""
 
@@ -70,9 +69,13 @@ def test_maps_are_those_of_the_formulas(pooling, method, dense_layers):
     assert np.isin(maps.max((1, 2)), (0, 1)).all()
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name == "small_cnn" else [SLOW]) for name in backbones.REGISTRY
-])  # fmt: skip
+def _case(name):
+    """Larger networks take minutes."""
+    marks = {"small_cnn": [], "mobilenet_v2": [pytest.mark.slow]}
+    return pytest.param(name, marks=marks.get(name, [pytest.mark.long]))
+
+
+@pytest.mark.parametrize("name", [_case(name) for name in backbones.REGISTRY])
 def test_every_backbone_has_maps(name, tmp_path):
     """Under average pooling both methods agree: see `gradcam.Explainer`."""
     keras.utils.set_random_seed(2)
