@@ -62,5 +62,5 @@ def make(folder: Path) -> None:
 
 def data() -> Data:
     """Data of which TFDS knows no more than the fingerprint."""
-    info = types.SimpleNamespace(metadata={"fingerprint": HASH}, splits={})
+    info = types.SimpleNamespace(metadata={"fingerprint": HASH}, splits={}, config_name="grouped")
     return Data(types.SimpleNamespace(info=info), DataOptions(), resize_to=None)
