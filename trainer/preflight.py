@@ -90,6 +90,7 @@ def folders(config: Config, mode: str = "train") -> dict[str, str]:
         "manual_dir": config.data.manual_dir,
         "cache_dir": str(config.cache_root),
         "staging_dir": str(config.data.staging_root),
+        "output_dir": config.inference.output_dir,
     }
     local = {name: path for name, path in named.items() if path and not locations.is_url(path)}
     return local | ({"model_dir": ""} if mode == "evaluate" else {})

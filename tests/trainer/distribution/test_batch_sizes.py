@@ -59,14 +59,14 @@ def test_a_run_whose_batches_other_replicas_cant_share_is_refused():
 
 def test_an_evaluation_takes_the_next_size_that_its_replicas_share(capsys):
     config = Config.from_flat({"batch_size": 32})
-    assert evaluate._with_batch_size(config, 32, _context(3)).data.batch_size == 33
+    assert evaluate.with_batch_size(config, 32, _context(3)).data.batch_size == 33
     assert (
         "batch_size 33: the next multiple of the 3 replicas, which can't share the run's 32."
         in (capsys.readouterr().out)
     )
-    assert evaluate._with_batch_size(config, 32, _context(2)) == config
+    assert evaluate.with_batch_size(config, 32, _context(2)) == config
 
 
 def test_an_evaluation_refuses_a_given_size_that_its_replicas_cant_share():
     with pytest.raises(ConfigError, match="the nearest are 15 and 18"):
-        evaluate._with_batch_size(Config.from_flat({"batch_size": 16}), 32, _context(3))
+        evaluate.with_batch_size(Config.from_flat({"batch_size": 16}), 32, _context(3))

@@ -154,7 +154,7 @@ def test_too_many_open_files_are_said_to_be(tmp_path):
 
 
 def test_every_option_that_names_a_folder_is_known(tmp_path):
-    config = runs.small_config(tmp_path, tmp_path, manual_dir="/zip")
+    config = runs.small_config(tmp_path, tmp_path, manual_dir="/zip", output_dir="/out")
     known = preflight.folders(config)
     assert sorted(known) == sorted(name for name in config.to_flat() if name.endswith("_dir"))
     in_bucket = runs.small_config(tmp_path, tmp_path, model_dir="gs://hospital/x")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from trainer import config as config_lib
+from trainer.options import EXPORT_FORMATS
 from trainer.system import hints
 from tuner import settings
 
 CHOICES = {
     field.name: field.metadata["option"].choices
     for field in (*(field for _, field in config_lib.fields()), *settings.fields())
-}
+} | {"format": EXPORT_FORMATS}  # Several of them are one value.
 
 
 @pytest.mark.parametrize(

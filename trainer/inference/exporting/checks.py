@@ -18,6 +18,7 @@ import scipy.stats
 from trainer.inference.exporting import children, earlier, formats, parts
 from trainer.inference.exporting.results import ExportedFormat
 from trainer.models import saved
+from trainer.system import text
 
 if TYPE_CHECKING:
     import pathlib
@@ -111,7 +112,9 @@ def check(
     problem = children.run("run", [kind.name, str(path), str(folder)])
     size = earlier.size_mb(path)
     if problem:
-        return ExportedFormat(kind, f"{kind.runtime} can't run it ({problem}).", size_mb=size)
+        return ExportedFormat(
+            kind, f"{kind.runtime} can't run it ({text.clause(problem)}).", size_mb=size
+        )
     found = np.load(folder / "probabilities.npy", allow_pickle=False)
     said = json.loads((folder / "run.json").read_text("utf-8"))
     return _compared(kind, size, reference, found, said)

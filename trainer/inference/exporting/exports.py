@@ -24,7 +24,7 @@ import numpy as np
 from trainer.inference.exporting import checks, children, earlier, formats, graphs, parts
 from trainer.inference.exporting.results import ExportedFormat, Exports
 from trainer.storage import files
-from trainer.system import console
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -125,7 +125,9 @@ def _exported(
         result = work / kind.file
         graphs.save_for_serving(model, reference.facts, result)
     elif problem := children.run("convert", [kind.name, str(work)]):
-        return ExportedFormat(kind, f"it can't be converted ({problem}).{_kept(target)}")
+        return ExportedFormat(
+            kind, f"it can't be converted ({text.clause(problem)}).{_kept(target)}"
+        )
     staged = result.rename(work / kind.file)
     row = checks.check(kind, staged, reference, work)
     if row.problem:
