@@ -234,7 +234,7 @@ def _forgeries(data: bytes, rng: random.Random, count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["plain", "deflated", *sorted(dicom_files.SYNTAXES)])
-def test_forged_files_end_in_pixels_or_a_sentence_within_a_second(
+def test_forged_files_end_in_pixels_or_a_sentence_within_seconds(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bits = 8 if name == "JPEG baseline" else 12
