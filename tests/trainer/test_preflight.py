@@ -7,17 +7,13 @@ import re
 
 import pytest
 
-from tests.support import radiographs
+from tests.support.scans import folders
 
 
 @pytest.fixture
 def scans(tmp_path):
     """Three images."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for seed in range(3):
-        (folder / f"{seed}.png").write_bytes(radiographs.draw(seed, format="PNG"))
-    return folder
+    return folders.drawn(tmp_path / "scans", 3)
 
 
 @pytest.fixture

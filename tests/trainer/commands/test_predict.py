@@ -21,7 +21,7 @@ import trainer
 from cxr_tfds.radiographs import reading
 from tests import forged_predictions
 from tests.support import radiographs
-from tests.support.scans import odd_files
+from tests.support.scans import folders, odd_files
 from trainer.commands import evaluate, predict, train
 from trainer.errors import ConfigError, RunError
 from trainer.inference import worklist
@@ -38,11 +38,7 @@ SIDE = 32
 @pytest.fixture
 def scans(tmp_path):
     """Three images."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for seed in range(3):
-        (folder / f"{seed}.png").write_bytes(radiographs.draw(seed, format="PNG"))
-    return folder
+    return folders.drawn(tmp_path / "scans", 3)
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]]:

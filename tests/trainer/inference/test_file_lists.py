@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import radiographs
+from tests.support.scans.folders import write
 from trainer.errors import RunError
 from trainer.inference import file_lists, sources
 
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trainer.inference.sources import ImageFile
-
-IMAGE = radiographs.draw(0)
-
-
-def write(folder: Path, *names: str, data: bytes = IMAGE) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
 
 
 def listed_in(path: Path) -> tuple[ImageFile, ...]:

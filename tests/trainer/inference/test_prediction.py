@@ -14,6 +14,7 @@ import pytest
 
 from cxr_tfds import images as images_lib
 from tests.support import devices, radiographs
+from tests.support.scans import folders
 from trainer.errors import Stopped
 from trainer.evaluation import calibration
 from trainer.evaluation.shifts import novelty, shift
@@ -54,10 +55,7 @@ def scorer(model):
 @pytest.fixture
 def folder(tmp_path):
     """Ten images, and two files that are none."""
-    place = tmp_path / "scans"
-    place.mkdir()
-    for seed in range(10):
-        (place / f"{seed}.png").write_bytes(radiographs.draw(seed, format="PNG"))
+    place = folders.drawn(tmp_path / "scans", 10)
     (place / "3a.png").write_bytes(b"")
     (place / "7a.jpeg").write_bytes(radiographs.draw(1)[:500])
     return place

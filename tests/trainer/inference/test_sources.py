@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cxr_tfds.radiographs import dicom_files
-from tests.support import radiographs
+from tests.support.scans.folders import IMAGE, write
 from trainer.errors import ConfigError, RunError
 from trainer.inference import heatmaps, sources, worklist
 from trainer.runs import evaluated
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.inference.sources import Found
-
-IMAGE = radiographs.draw(0)
-
-
-def write(folder: Path, *names: str, data: bytes = IMAGE) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
 
 
 def zipped(path: Path, **options: Any) -> Path:
