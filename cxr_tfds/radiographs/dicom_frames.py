@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _GREY: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _CONVERT: Final = "convert it to Explicit VR Little Endian, as with `gdcmconv --raw` or `dcmdjpeg`"
-_HIGHEST_BITS: Final = 16
 _MAX_BYTES: Final = 3 * file_formats.MAX_PIXELS
 
 _BASELINE: Final = "1.2.840.10008.1.2.4.50"

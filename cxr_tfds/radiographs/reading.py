@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from cxr_tfds import file_formats, images
+from cxr_tfds.archives import listing
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import deep_pixels, dicom, quiet
 
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 FLAGS: Final = ("lateral", "not_chest")
 """What a file's own tags may say against asking a model of frontal chest radiographs: the view is
 from the side; the modality is no radiography, or the body part not the chest."""
-MEDICAL_SUFFIXES: Final = (".dcm", ".dicom", ".dic", ".ima")
 SUFFIXES: Final = (
     *(".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp"),
-    *MEDICAL_SUFFIXES,
+    *listing.DICOM_SUFFIXES,
 )
 """Suffixes worth a try, in lower case. DICOM often has none: see `looks_like_radiograph`."""
 HEAD_BYTES: Final = dicom.HEAD_BYTES

@@ -59,7 +59,7 @@ def export(
       images: [N, S, S, 1] uint8 of the validation split, an array or an iterator of images; S as
         the model's preprocessing. Up to 400 are used; all of them for 8 bits, 100 for the others.
       labels: [N] true classes; None if they are unknown.
-      names: of the formats, as `formats.parse` gives them.
+      names: of the formats, keys of `formats.REGISTRY`.
       folder: where `savedmodel/`, `model.tflite`, `model_int8.tflite`, `model.onnx` and
         `export.json` go; it is made if need be.
       digest: of the model's file, by which exports that lie there are told.

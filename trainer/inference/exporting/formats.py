@@ -1,7 +1,7 @@
 """The formats of exports: their files, runtimes, packages and tolerances. No TensorFlow.
 
-chosen = formats.parse("savedmodel,onnx")
-formats.require_installed(chosen)             # before any work: ConfigError, one line
+formats.require_installed(("savedmodel", "onnx"))     # before any work: ConfigError, one line
+formats.REGISTRY["onnx"].file                         # "model.onnx"
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
-from trainer.system import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,21 +54,6 @@ REGISTRY = {
         ),
     )
 }
-
-
-def parse(given: str) -> tuple[str, ...]:
-    """Returns the formats that a list with commas names, each once and in its order.
-
-    Raises:
-      ConfigError: for a name that is none, or no name at all.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
-    unknown = [name for name in names if name not in REGISTRY]
-    if unknown or not names:
-        raise ConfigError(
-            f"format ({text.bare(given)}) must be a list, with commas, of {', '.join(REGISTRY)}."
-        )
-    return names
 
 
 def require_installed(names: Sequence[str]) -> None:

@@ -4,26 +4,28 @@ import sys
 
 import pytest
 
+from trainer import options
 from trainer.errors import ConfigError
 from trainer.inference.exporting import formats
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("savedmodel", ("savedmodel",)),
-        ("onnx, litert", ("onnx", "litert")),
-        ("litert,onnx,litert,", ("litert", "onnx")),
-    ],
-)
-def test_a_list_of_formats_is_read(given, expected):
-    assert formats.parse(given) == expected
+def test_the_option_names_every_format():
+    assert tuple(formats.REGISTRY) == options.EXPORT_FORMATS
+
+
+def test_a_list_of_formats_is_read():
+    assert options.InferenceOptions(format="onnx, litert").formats == ("onnx", "litert")
 
 
 @pytest.mark.parametrize("given", ["", " , ", "h5", "onnx,tflite", "ONNX"])
 def test_other_names_are_refused_with_those_there_are(given):
-    with pytest.raises(ConfigError, match=r"must be a list.*savedmodel, litert, litert_int8, onnx"):
-        formats.parse(given)
+    with pytest.raises(ConfigError, match="must be one of savedmodel, litert, litert_int8, onnx"):
+        options.InferenceOptions(format=given)
+
+
+def test_a_format_that_is_named_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"format names onnx twice\."):
+        options.InferenceOptions(format="onnx,litert,onnx")
 
 
 def test_every_missing_extra_is_in_one_command(monkeypatch):
