@@ -13,10 +13,8 @@ from typing import Final
 PHANTOM_SIDE: Final = 128
 """Side of a phantom in pixels; its anatomy is drawn for this size."""
 
-VERSION: Final = "1.0.0"
-"""Of the data set, and of the images of all configs, which a fingerprint tells."""
-PHANTOM_VERSION: Final = "1.1.0"
-"""Of the records of `phantom`: as 1.0.0, and with a mask of the finding."""
+VERSION: Final = "2.0.0"
+"""Of the records of all configs, which a fingerprint tells."""
 
 MASK: Final = "finding_mask"
 """The feature of `phantom` with the mask of what was drawn: PNG, 255 in the finding, else 0."""
@@ -32,7 +30,6 @@ class ConfigRow:
       protocol: a key of `protocols.PROTOCOLS`.
       image_size: side of the square image in pixels, or None for the original size.
       is_phantom: draw the images instead of reading an archive.
-      version: of its records.
     """
 
     name: str
@@ -40,7 +37,6 @@ class ConfigRow:
     protocol: str
     image_size: int | None
     is_phantom: bool = False
-    version: str = VERSION
 
 
 _PROTOCOL_DESCRIPTIONS: Final = {
@@ -68,15 +64,9 @@ def _build_rows() -> tuple[ConfigRow, ...]:
         protocol="grouped",
         image_size=PHANTOM_SIDE,
         is_phantom=True,
-        version=PHANTOM_VERSION,
     )
     return (*of_archive, drawn)
 
 
 ROWS: Final = _build_rows()
 """Every config; the first is TFDS's default."""
-
-
-def version_of(name: str) -> str:
-    """Returns the version of a config's records."""
-    return next(row.version for row in ROWS if row.name == name)

@@ -52,7 +52,7 @@ class CxrTfdsConfig(tfds.core.BuilderConfig):
 
 
 class _Image(tfds.features.Image):
-    """Decodes as Pillow and the trainer do; TFDS takes the fast DCT, up to 18 grey levels off.
+    """Decodes as Pillow and the trainer do; TFDS takes JPEG's fast DCT, up to 18 grey levels off.
 
     The records say that it is TFDS's own, so that they can be read without this package.
     """
@@ -61,6 +61,7 @@ class _Image(tfds.features.Image):
 
     def decode_example(self, example: Any) -> Any:
         tf = importlib.import_module("tensorflow")
+        # It decodes PNG as well, and `decode_image` has no choice of the DCT.
         pixels = tf.io.decode_jpeg(example, channels=1, dct_method="INTEGER_ACCURATE")
         return tf.ensure_shape(pixels, self.shape)
 
@@ -72,6 +73,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: Final = {
         "1.0.0": "First release.",
         "1.1.0": "`phantom` has a mask of each finding; its images are those of 1.0.0.",
+        "2.0.0": "Images are stored without loss, as PNG; 1.x stored JPEG of quality 95. Examples "
+        "have the digest of their pixels.",
     }
     BUILDER_CONFIGS: Final = [CxrTfdsConfig(**dataclasses.asdict(row)) for row in configs.ROWS]
     MANUAL_DOWNLOAD_INSTRUCTIONS = source.HOW_TO_OBTAIN
@@ -91,7 +94,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     **(_mask_features(side) if self.builder_config.is_phantom else {}),
-                    "image": _Image(shape=(side, side, 1), encoding_format="jpeg"),
+                    # Originals keep their encoding where that can be, see `images.store`.
+                    "image": _Image(shape=(side, side, 1), encoding_format="png" if side else None),
+                    "image_digest": tfds.features.Text(),
                     "label": tfds.features.ClassLabel(names=source.CLASSES),
                     "etiology": tfds.features.ClassLabel(names=source.ETIOLOGIES),
                     "patient_id": tfds.features.Text(),
@@ -218,8 +223,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Returns the metadata of the data set, as JSON values."""
         config = self.builder_config
         hashes = {key: fact.content_hash for key, fact in facts.items()}
-        # Not this config's own version: runs that were trained on other records of the same images
-        # would no longer know their data.
         context = (config.name, configs.VERSION, str(config.image_size))
         shared = protocols.shared_patient_images
         return {
@@ -328,13 +331,10 @@ class _ArchiveEncoder:
 
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.archive.reader() as read:
-            encoded = images.parallel_map(lambda item: self._encode_file(read(item[0])), items)
-            yield from ((item[0].key, _example(item, jpeg)) for item, jpeg in encoded)
-
-    def _encode_file(self, data: bytes) -> bytes:
-        if self.image_size is None:
-            return images.encode_original(data)
-        return images.encode_resized(data, self.image_size)
+            stored = images.parallel_map(
+                lambda item: images.store(read(item[0]), self.image_size), items
+            )
+            yield from ((item[0].key, _example(item, image)) for item, image in stored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,9 +347,9 @@ class _PhantomEncoder:
         # In one thread: drawing holds the GIL.
         for item in items:
             drawn = phantoms.draw(item[0])
-            jpeg = images.encode_jpeg(drawn.image, images.JPEG_QUALITY)
-            mask = {configs.MASK: io.BytesIO(images.encode_mask(drawn.finding))}
-            yield item[0].key, _example(item, jpeg) | mask
+            image = images.Stored(images.encode_png(drawn.image), images.digest(drawn.image))
+            mask = images.encode_png(drawn.finding.astype(np.uint8) * 255)
+            yield item[0].key, _example(item, image) | {configs.MASK: io.BytesIO(mask)}
 
 
 _Encoder = _ArchiveEncoder | _PhantomEncoder
@@ -359,10 +359,11 @@ def _mask_features(side: int | None) -> dict[str, Any]:
     return {configs.MASK: tfds.features.Image(shape=(side, side, 1), encoding_format="png")}
 
 
-def _example(item: _Item, jpeg: bytes) -> dict[str, Any]:
+def _example(item: _Item, image: images.Stored) -> dict[str, Any]:
     record, facts = item
     return {
-        "image": io.BytesIO(jpeg),
+        "image": io.BytesIO(image.encoded),
+        "image_digest": image.digest,
         "label": record.label,
         "etiology": record.etiology,
         "patient_id": record.patient_id,

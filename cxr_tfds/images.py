@@ -1,12 +1,14 @@
 """One image file: whether it can be used, its pixels, and how a record stores them. No TensorFlow.
 
-`decode` is the only way from a file to a record's pixels. `cxr_tfds.radiographs.reading`, for files
-outside of a data set, loads more kinds, and has the steps after that from here: `usable` and
-`grey_pixels`.
+`decode` is the only way from a file to a record's pixels, and records store them without loss.
+`cxr_tfds.radiographs.reading`, for files outside of a data set, loads more kinds, and has the steps
+after that from here: `usable` and `grey_pixels`.
 
     facts, issues = images.inspect(archive)
     pixels = images.decode(data, 224)             # (224, 224) uint8
-    jpeg = images.encode_jpeg(pixels, images.JPEG_QUALITY)
+    stored = images.store(data, 224)
+    stored.encoded                                # PNG of these pixels
+    stored.digest == images.digest(pixels)
 """
 
 from __future__ import annotations
@@ -33,28 +35,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "JPEG_QUALITY",
     "MIN_CONTRAST",
     "Facts",
     "ImageError",
+    "Stored",
     "decode",
-    "encode_jpeg",
-    "encode_original",
-    "encode_resized",
+    "digest",
+    "encode_png",
     "examine_bytes",
     "grey_pixels",
     "inspect",
     "keeps_bytes",
     "parallel_map",
     "require_side",
+    "store",
     "upright",
     "usable",
 ]
 
-JPEG_QUALITY: Final = 95
-# About 283 originals have colour channels. In the `_raw` configs they, and any PNG, become grey
-# JPEG, because a TFDS feature has one encoding; at this quality pixels change by rounding only.
-_RAW_QUALITY: Final = 100
 MIN_CONTRAST: Final = 16
 """Grey levels (of 256) between the darkest and the brightest 1 % of an image. Radiographs have 90
 or more; less is a blank file, or 12 bits that were saved as 8."""
@@ -176,13 +174,18 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
       TypeError: `data` is no bytes, or `side` no whole number.
     """
     require_side(side)
-    return grey_pixels(_open(data), side)
+    return grey_pixels(_open(data), *([] if side is None else [side]))
 
 
-def grey_pixels(image: Image.Image, side: int | None) -> NDArray[np.uint8]:
-    """Returns the pixels of an image of 8 bits as `decode` does: luma, stretched to a square."""
+def grey_pixels(image: Image.Image, *sides: int) -> NDArray[np.uint8]:
+    """Returns the pixels of an image of 8 bits as `decode` does: luma, stretched to a square.
+
+    Args:
+      image: upright.
+      *sides: heights and widths in pixels, to which it is stretched one after the other.
+    """
     grey = image if image.mode == "L" else image.convert("L")
-    if side is not None:
+    for side in sides:
         grey = grey.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(grey)
 
@@ -200,14 +203,45 @@ def require_side(side: object) -> None:
         raise ValueError(f"side ({side} px) must be 1 to {file_formats.MAX_SIDE:,} px.")
 
 
-def encode_resized(data: bytes, side: int) -> bytes:
-    """Returns what a record stores of a file: its pixels at (side, side), as grey JPEG."""
-    return encode_jpeg(decode(data, side), JPEG_QUALITY)
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a record stores of an image.
+
+    Attributes:
+      encoded: a file that TensorFlow decodes to the pixels of `decode`.
+      digest: of these pixels, see `digest`.
+    """
+
+    encoded: bytes
+    digest: str
 
 
-def encode_original(data: bytes) -> bytes:
-    """Returns what a `_raw` record stores of a file: its own bytes, or its pixels as grey JPEG."""
-    return data if keeps_bytes(data) else encode_jpeg(decode(data), _RAW_QUALITY)
+def store(data: bytes, side: int | None) -> Stored:
+    """Returns what a record stores of a file: its pixels as grey PNG, or its own bytes.
+
+    Args:
+      data: the whole file.
+      side: height and width of the stored image in pixels; None, as in the `_raw` configs: those
+        of the file, whose bytes are then kept if `keeps_bytes`.
+
+    Raises:
+      ImageError: as `decode`.
+    """
+    pixels = decode(data, side)
+    keeps = side is None and keeps_bytes(data)
+    return Stored(data if keeps else encode_png(pixels), digest(pixels))
+
+
+def digest(pixels: NDArray[np.uint8]) -> str:
+    """Returns 16 hexadecimal digits that are equal for equal images, however they are encoded.
+
+    A hash of the encoded image would not do: PNG of one image differs between releases of zlib.
+
+    Args:
+      pixels: grey levels, (H, W) uint8.
+    """
+    size = f"{pixels.shape[0]} {pixels.shape[1]} ".encode()
+    return hashlib.blake2b(size + pixels.tobytes(), digest_size=8).hexdigest()
 
 
 def keeps_bytes(data: bytes) -> bool:
@@ -223,8 +257,8 @@ def keeps_bytes(data: bytes) -> bool:
         return _is_upright(image)
 
 
-def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Returns grey pixels, (H, W) uint8, as JPEG.
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Returns grey pixels, (H, W) uint8, as PNG.
 
     Raises:
       TypeError: `pixels` is no such array.
@@ -233,14 +267,7 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
         shape, dtype = getattr(pixels, "shape", ""), getattr(pixels, "dtype", type(pixels).__name__)
         raise TypeError(f"pixels ({dtype} {shape}) must be grey levels 0 to 255, (H, W) uint8.")
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """Returns a mask, (H, W) bool, as grey PNG: 255 where it is true, 0 elsewhere."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
             "fingerprint": HASH,
             "patients": ["person1", "IM-0001"],
             "validation_patients": ["person2"],
-            "images": [f"{number:016x}" for number in (1, 2)],
+            "image_digests": [f"{number:016x}" for number in (1, 2)],
             "class_counts": {"NORMAL": 1, "PNEUMONIA": 1},
         }
     )

@@ -263,7 +263,7 @@ def _read_options(folder: Path) -> Sequence[Callable[[], Any]]:
 
 
 def _data_kind(built: Path) -> Kind:
-    records = built / "cxr_tfds" / "phantom" / configs.PHANTOM_VERSION
+    records = built / "cxr_tfds" / "phantom" / configs.VERSION
     names = ("dataset_info.json", "metadata.json", "label.labels.txt", "*.tfrecord-00000-*")
 
     def make(folder: Path) -> None:

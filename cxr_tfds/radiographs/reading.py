@@ -73,25 +73,29 @@ def is_dicom(data: bytes) -> bool:
     return not data.startswith(_NOT_DICOM) and dicom.is_dicom(data)
 
 
-def read(data: bytes, side: int | None = None) -> Radiograph:
+def read(data: bytes, *sides: int) -> Radiograph:
     """Reads a file: JPEG, PNG, TIFF, BMP, WebP or DICOM.
+
+        radiograph = reading.read(data, 224, 112)   # As a record of 224 px in a run at 112 px.
 
     Args:
       data: the whole file.
-      side: height and width of the result in pixels; None: the image's own.
+      *sides: heights and widths in pixels, to which the image is stretched one after the other;
+        none: it keeps its own.
 
     Raises:
       ImageError: the file can't be used; its `problem` is a clause whose subject is the file.
-      ValueError: `side` is out of range.
-      TypeError: `data` is no bytes, or `side` no whole number.
+      ValueError: a side is out of range.
+      TypeError: `data` is no bytes, or a side no whole number.
     """
     file_formats.require_bytes(data)
-    images.require_side(side)
+    for side in sides:
+        images.require_side(side)
     try:
         with quiet.libraries():
             image, notes, flags = _load(bytes(data))
             image = images.usable(image)
-            pixels = images.grey_pixels(image, side)
+            pixels = images.grey_pixels(image, *sides)
     except ImageError:
         raise
     # What the caller gave is checked. The rest is the file's, and must not end those beside it.

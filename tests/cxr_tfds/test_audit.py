@@ -280,7 +280,7 @@ def test_command_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         audit._parse_flags(["audit", "--version"])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("cxr_tfds 1.0.0 (python 3.")
+    assert capsys.readouterr().out.startswith("cxr_tfds 2.0.0 (python 3.")
 
 
 def open_clean(folder: pathlib.Path) -> None:

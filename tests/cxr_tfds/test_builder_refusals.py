@@ -53,7 +53,7 @@ def test_bad_files_fail_the_build_once_and_leave_no_records(
         "train/NORMAL/IM-0000-0000.jpeg",
         "train/PNEUMONIA/IM-0777-0001.jpeg",
     ]
-    assert not list(data_dir.rglob("*1.0.0*"))
+    assert not list(data_dir.rglob("*2.0.0*"))
     assert not list(data_dir.rglob("*.tfrecord*"))
 
 
@@ -148,7 +148,7 @@ def test_records_without_their_archive_are_used_with_a_line(
     build("official", built / name, built / "data")
     (record,) = caplog.records
     line = record.getMessage()
-    assert "data/cxr_tfds/official/1.0.0 are used, of an archive of 116 images (archive_" in line
+    assert "data/cxr_tfds/official/2.0.0 are used, of an archive of 116 images (archive_" in line
     assert reason in line
     assert "\n" not in line
 
@@ -158,9 +158,9 @@ def test_records_without_their_archive_are_used_with_a_line(
 def test_a_folder_without_its_description_is_refused(
     keeps: tuple[str, ...], name: str | None, built: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    folder = tmp_path / "cxr_tfds" / "official" / "1.0.0"
+    folder = tmp_path / "cxr_tfds" / "official" / "2.0.0"
     folder.mkdir(parents=True)
-    for path in itertools.chain(*map((built / "data/cxr_tfds/official/1.0.0").glob, keeps)):
+    for path in itertools.chain(*map((built / "data/cxr_tfds/official/2.0.0").glob, keeps)):
         shutil.copy(path, folder)
     with pytest.raises(source.SourceError, match=r"without dataset_info\.json.*remove the folder"):
         build("official", built / name if name else None, tmp_path)
@@ -173,7 +173,7 @@ def test_records_without_another_file_are_used(
     name: str, built: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     shutil.copytree(built / "data", tmp_path, dirs_exist_ok=True)
-    (tmp_path / "cxr_tfds/official/1.0.0" / name).unlink()
+    (tmp_path / "cxr_tfds/official/2.0.0" / name).unlink()
     builder = build("official", built / "same", tmp_path)
     assert builder.info.splits["test"].num_examples == 12
 

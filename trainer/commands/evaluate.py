@@ -23,7 +23,14 @@ from trainer.errors import ConfigError, RunError
 from trainer.evaluation.shifts import shift
 from trainer.inference import gradcam, heatmaps, labelled, sources
 from trainer.models import archive, classifier, footprint, saved
-from trainer.runs import evaluated, looks, run_directory, trained, validation_sample
+from trainer.runs import (
+    evaluated,
+    looks,
+    model_facts,
+    run_directory,
+    trained,
+    validation_sample,
+)
 from trainer.runs.evaluated import SPLIT, Evaluation
 from trainer.runs.trained import Run
 from trainer.system import console, signals, text
@@ -128,7 +135,8 @@ def _opened(config: Config, finished: Run, side: int, context: runtime.Context) 
     if config.inference.images:
         paths, facts = sources.split(config.inference.images), facts_of_model(finished)
         dataset = finished.config.data.dataset
-        with labelled.packed(paths, facts["class_names"], side, config.data, dataset) as data:
+        sides = model_facts.sides(facts, side)
+        with labelled.packed(paths, facts["class_names"], sides, config.data, dataset) as data:
             yield data
         return
     is_given = config.data.manual_dir != finished.config.data.manual_dir

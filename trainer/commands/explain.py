@@ -18,7 +18,7 @@ from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
 from trainer.commands import evaluate, predict
 from trainer.inference import gradcam, heatmaps, sources
-from trainer.runs import trained
+from trainer.runs import model_facts, trained
 from trainer.runs.trained import Run
 from trainer.system import console, signals, text
 
@@ -87,14 +87,15 @@ def _draw(
 ) -> list[WorklistRow]:
     """Draws the heat maps that are not there yet; returns all rows, with the paths of theirs."""
     explainer = gradcam.of_model(run.model, method=options.heatmap)
-    class_names = evaluate.facts_of_model(run)["class_names"]
+    facts = evaluate.facts_of_model(run)
     maps = folder / heatmaps.FOLDER
     origins = _origins(run, rows, options.heatmap)
     paths = heatmaps.kept(maps, origins, with_arrays=options.save_maps)
     if paths:
         console.say(f"{len(paths):,} of {len(origins):,} heat maps were drawn before.")
     missing = [row for row in rows if row.is_read and row.file not in paths]
-    items = _items(missing, candidates, class_names, explainer.image_shape[0])
+    sides = model_facts.sides(facts, explainer.image_shape[0])
+    items = _items(missing, candidates, facts["class_names"], sides)
     saved = heatmaps.save(explainer, items, maps, origins, saves_arrays=options.save_maps)
     with console.bar(len(missing), "explain", "files") as bar, signals.deferred():
         for name, path in saved:
@@ -125,13 +126,13 @@ def _items(
     rows: Sequence[WorklistRow],
     candidates: Mapping[str, ImageFile],
     class_names: Sequence[str],
-    side: int,
+    sides: Sequence[int],
 ) -> Iterator[tuple[str, np.ndarray, int]]:
     """Yields name, pixels and predicted class; a file that has vanished since is said to be."""
 
     def load(row: WorklistRow) -> np.ndarray | ImageError:
         try:
-            return reading.read(candidates[row.file].read(), side).pixels
+            return reading.read(candidates[row.file].read(), *sides).pixels
         except ImageError as error:
             return error
 

@@ -25,7 +25,7 @@ from trainer.errors import RunError
 from trainer.inference import sources, worklist
 from trainer.inference.exporting import checks, exports, formats
 from trainer.models import classifier
-from trainer.runs import run_directory, trained
+from trainer.runs import model_facts, run_directory, trained
 from trainer.runs.trained import Run
 from trainer.system import console, signals, text
 
@@ -95,7 +95,7 @@ def _export(config: Config) -> Exports:
         facts, model = evaluate.facts_of_model(finished), finished.model
         count = checks.num_images(names)
         side = classifier.side_of(model)
-        images, labels = _sample(config, side, count)
+        images, labels = _sample(config, model_facts.sides(facts, side), count)
         folder = predict.output_folder(config, directory, FOLDER)
         for line in context.unused:
             console.say(line)
@@ -105,14 +105,15 @@ def _export(config: Config) -> Exports:
             return exports.export(model, facts, images, labels, names, folder, digest)
 
 
-def _sample(config: Config, side: int, count: int) -> Sample:
+def _sample(config: Config, sides: Sequence[int], count: int) -> Sample:
     """Returns images that exports are checked with, and calibrated: of validation, or `--images`.
 
     Raises:
       RunError: when there are none.
     """
     if config.inference.images:
-        return _of_files(config.inference.images, side, count)
+        return _of_files(config.inference.images, sides, count)
+    side = sides[-1]
     data = opening.load(config.data, side, compares_archive=False)
     data.require_image_shape((side, side, 1))
     total = data.num_examples(_SPLIT)
@@ -121,12 +122,12 @@ def _sample(config: Config, side: int, count: int) -> Sample:
         return data.images(_SPLIT, rows), data.table(_SPLIT).label[rows]
 
 
-def _of_files(named: str, side: int, count: int) -> Sample:
+def _of_files(named: str, sides: Sequence[int], count: int) -> Sample:
     """Returns images that can be read, spaced evenly over all files; labels are not known."""
 
     def load(index: int) -> np.ndarray | ImageError:
         try:
-            return reading.read(files.candidates[index].read(), side).pixels
+            return reading.read(files.candidates[index].read(), *sides).pixels
         except ImageError as error:
             return error
 

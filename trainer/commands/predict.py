@@ -35,7 +35,7 @@ from trainer.inference import (
 from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
-from trainer.runs import run_directory, trained, validation_sample
+from trainer.runs import model_facts, run_directory, trained, validation_sample
 from trainer.runs.trained import Run
 from trainer.storage import locations
 from trainer.system import console, signals, text
@@ -135,7 +135,7 @@ def worklist_of(
         found = stack.enter_context(sources.opened(paths, folder / heatmaps.FOLDER))
         stack.enter_context(worklist.claimed(folder))
         config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
-        evaluate.facts_of_model(finished)  # Said before the model is built.
+        facts = evaluate.facts_of_model(finished)  # Said before the model is built.
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         builder = row_builder_of(finished)
@@ -143,7 +143,8 @@ def worklist_of(
         path = folder / worklist.JOURNAL
         journal = Journal.open(path, digest, builder.class_names, software)
         scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
-        count = prediction.predict(found.candidates, scorer, builder, journal)
+        sides = model_facts.sides(facts, scorer.side)
+        count = prediction.predict(found.candidates, scorer, builder, journal, sides)
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         done = _assembled(finished, journal, found)

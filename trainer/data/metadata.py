@@ -95,7 +95,7 @@ def _require_config(folder: pathlib.Path, info: Any, config: str) -> None:
 def _require_ours(info: Any, config: str) -> None:
     kind = info.file_format or _FORMAT
     found = f"{info.name}/{info.config_name} {info.version} as {kind}"
-    expected = f"{_NAME}/{config} {configs.version_of(config)} as {_FORMAT}"
+    expected = f"{_NAME}/{config} {configs.VERSION} as {_FORMAT}"
     if found != expected:
         raise ValueError(f"it describes {text.shown(found)[1:-1]}, not {expected}")
     names = [split.name for split in info.splits]

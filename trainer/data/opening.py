@@ -84,7 +84,7 @@ def _builder(config: DataOptions, root: object) -> Any:
     data_dir = None if root is None else str(root)
     if not isinstance(root, locations.Url):
         _, folder = file_utils.get_data_dir_and_dataset_dir(
-            data_dir, "cxr_tfds", config.dataset, configs.version_of(config.dataset)
+            data_dir, "cxr_tfds", config.dataset, configs.VERSION
         )
         if (pathlib.Path(folder) / origin.LAST_FILE).exists():
             metadata.check(pathlib.Path(folder), config.dataset)

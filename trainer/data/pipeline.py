@@ -371,7 +371,7 @@ class Data:
         return load
 
 
-def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
+def decode(encoded: tf.Tensor, side: int | None) -> tf.Tensor:
     """Decodes and resizes as `cxr_tfds.images.decode` does, in TensorFlow ops alone.
 
     tf.data service workers run only TensorFlow ops, and Pillow would hold Python's lock in a
@@ -379,14 +379,15 @@ def decode(jpeg: tf.Tensor, side: int | None) -> tf.Tensor:
     Pillow rounds between rows and columns.
 
     Args:
-      jpeg: a whole grey JPEG file, scalar string.
+      encoded: a whole grey PNG or JPEG file, scalar string.
       side: height and width of the result in pixels; None: unchanged.
 
     Returns:
       [H, W, 1] uint8.
     """
-    # The default in TensorFlow and TFDS is a fast approximation, up to 18 grey levels off.
-    image = tf.io.decode_jpeg(jpeg, channels=1, dct_method="INTEGER_ACCURATE")
+    # For JPEG, the default of TensorFlow and TFDS is a fast approximation, up to 18 grey levels
+    # off. The op decodes PNG as well.
+    image = tf.io.decode_jpeg(encoded, channels=1, dct_method="INTEGER_ACCURATE")
     if side is None:
         return image
     # Bilinear like Keras's Resizing layer, which has no antialiasing.

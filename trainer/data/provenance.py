@@ -132,7 +132,7 @@ def say_if_outdated(builder: Any) -> None:
         console.say(
             f"{builder.info.full_name} is drawn now, beside version {others} in "
             f"{text.visible(str(folder.parent))}, which nothing here reads any more. Its images "
-            "and its fingerprint are the same."
+            "differ a little, so a run that was trained on the others can't be resumed with them."
         )
 
 

@@ -74,8 +74,8 @@ def compute(data: Data, split: str, rows: np.ndarray | None = None) -> ImageStat
 
     weights = [tf.constant(novelty.layout_weights(size)) for size in shape[:2]]
 
-    def measure(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.ensure_shape(pipeline.decode(jpeg, side), shape)
+    def measure(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.ensure_shape(pipeline.decode(encoded, side), shape)
         return _measure(image), _layout(image, *weights)
 
     images = batches.parallel(data.encoded_images(split, rows), measure)

@@ -10,7 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.errors import ConfigError
@@ -20,7 +19,10 @@ from trainer.system import hints, text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = ("file_name", "patient_id", "etiology", "label")
+    import tensorflow as tf
+
+_TEXTS = ("file_name", "patient_id", "image_digest")
+_COLUMNS = (*_TEXTS, "etiology", "label")
 _BLOCK = 4096
 
 
@@ -33,14 +35,14 @@ class Table:
       patient_id: str.
       etiology: str.
       label: int, index of the class.
-      image_hash: int64, of the encoded image: equal where images are identical to the byte.
+      image_digest: str, equal where images have equal pixels (`cxr_tfds.images.digest`).
     """
 
     file_name: np.ndarray
     patient_id: np.ndarray
     etiology: np.ndarray
     label: np.ndarray
-    image_hash: np.ndarray
+    image_digest: np.ndarray
 
 
 def read(examples: tf.data.Dataset, features: Any) -> Table:
@@ -53,25 +55,12 @@ def read(examples: tf.data.Dataset, features: Any) -> Table:
     Raises:
       ValueError: a clause, when a record is not what the features say.
     """
-
-    def row(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**{name: example[name] for name in _COLUMNS}, "image_hash": _hash(example["image"])}
-
-    columns = _columns(examples.map(row))
+    columns = _columns(examples.map(lambda example: {name: example[name] for name in _COLUMNS}))
     for name in ("label", "etiology"):
         _require_known(name, columns[name], features[name].names)
-    strings = {name: _decoded(columns[name]) for name in ("file_name", "patient_id")}
+    strings = {name: _decoded(columns[name]) for name in _TEXTS}
     etiology = np.array(features["etiology"].names)[columns["etiology"]]
     return Table(**{**columns, **strings, "etiology": etiology})
-
-
-def hash_of(image: bytes) -> int:
-    """Returns the hash of an encoded image, as in a table."""
-    return int(_hash(tf.constant(image)))
-
-
-def _hash(image: tf.Tensor) -> tf.Tensor:
-    return tf.strings.to_hash_bucket_fast(image, np.iinfo(np.int64).max)
 
 
 def encoded_images(features: Any) -> dict[str, Any]:

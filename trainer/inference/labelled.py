@@ -1,6 +1,6 @@
 """Labelled images from elsewhere as a data set with a test split, for `--mode=evaluate --images`.
 
-    with labelled.packed(paths, class_names, side=224) as data:       # a pipeline.Data
+    with labelled.packed(paths, class_names, [224], config, "grouped") as data:  # a pipeline.Data
         data.table("test").label
 
 The labels come from a CSV list (columns `file` and `label`, optionally `patient_id`, and others to
@@ -21,14 +21,12 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from cxr_tfds import configs, images, source
 from cxr_tfds.file_formats import ImageError
 from cxr_tfds.radiographs import reading
-from trainer.data import pipeline, table
+from trainer.data import pipeline
 from trainer.errors import RunError
 from trainer.inference import file_lists, prediction, sources
 from trainer.system import console, text
@@ -37,14 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cxr_tfds.radiographs.reading import Radiograph
-    from trainer.data.table import Table
     from trainer.inference.sources import ImageFile
     from trainer.options import DataOptions
 
 NAME: Final = "images"
 LABEL_COLUMNS: Final = ("label", "class", "target")
 PATIENT_COLUMNS: Final = ("patient_id", "patient", "patientid")
-_OWN: Final = ("image", "label", "patient_id", "file_name", "etiology")
+_OWN: Final = ("image", "image_digest", "label", "patient_id", "file_name", "etiology")
 _UNKNOWN: Final = "unknown"
 
 
@@ -69,26 +66,11 @@ class LabelledFile:
     columns: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelledData(pipeline.Data):
-    """Labelled images as a data set; knows how a record of the run would hold each of them.
-
-    Attributes:
-      image_hashes: of each image, as in the tables of the data set that the run was trained on.
-    """
-
-    image_hashes: tuple[int, ...] = ()
-
-    def table(self, split: str) -> Table:  # type: ignore[override]
-        """Reads everything but the images; images of the training set are recognised."""
-        return dataclasses.replace(super().table(split), image_hash=np.array(self.image_hashes))
-
-
 @contextlib.contextmanager
 def packed(
     paths: Sequence[str],
     class_names: Sequence[str],
-    side: int,
+    sides: Sequence[int],
     config: DataOptions,
     dataset: str,
 ) -> Iterator[pipeline.Data]:
@@ -97,7 +79,7 @@ def packed(
     Args:
       paths: what `--images` names.
       class_names: of the model, in the order of its outputs.
-      side: height and width of the images that the model takes, in pixels.
+      sides: to which files are stretched one after the other, in pixels; the last is the model's.
       config: how to read the data set.
       dataset: that the model was trained on, whose images are recognised.
 
@@ -114,12 +96,12 @@ def packed(
             console.say(note)
         files = label(found.candidates, class_names, found.repeated)
         record_side = next(row.image_size for row in configs.ROWS if row.name == dataset)
-        builder = _LabelledBuilder(files, class_names, side, record_side, folder)
+        builder = _LabelledBuilder(files, class_names, sides, record_side, folder)
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of the temporary folder.
             builder.download_and_prepare()
         builder.say_what_was_read()
-        yield LabelledData(builder, config, None, image_hashes=tuple(builder.image_hashes))
+        yield pipeline.Data(builder, config, None)
 
 
 def label(
@@ -274,21 +256,23 @@ class _LabelledBuilder(  # type: ignore[call-arg]
         self,
         files: Sequence[LabelledFile],
         class_names: Sequence[str],
-        side: int,
+        sides: Sequence[int],
         record_side: int | None,
         folder: str,
     ) -> None:
         self._files, self._class_names = files, class_names
-        self._side, self._record_side = side, record_side
+        self._sides, self._record_side = sides, record_side
         self._unreadable: list[str] = []
         self._flags: collections.Counter[str] = collections.Counter()
         self._notes: collections.Counter[str] = collections.Counter()
         self._digests, self._copies = set[str](), 0
-        self.image_hashes: list[int] = []
         self._columns = sorted({name for file in files for name in file.columns})
         features = tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Image(shape=(side, side, 1), encoding_format="png"),
+                "image": tfds.features.Image(
+                    shape=(sides[-1], sides[-1], 1), encoding_format="png"
+                ),
+                "image_digest": tfds.features.Text(),
                 "label": tfds.features.ClassLabel(names=list(class_names)),
                 "etiology": tfds.features.ClassLabel(names=sorted({of.etiology for of in files})),
                 "patient_id": tfds.features.Text(),
@@ -321,18 +305,17 @@ class _LabelledBuilder(  # type: ignore[call-arg]
             if isinstance(loaded, ImageError):
                 self._unreadable.append(f"{file.candidate.name} {loaded.problem}")
                 continue
-            png, image_hash, radiograph = loaded
+            png, digest_of_record, radiograph = loaded
             self._count(radiograph)
             counts[file.label] += 1
             patients.add(file.patient_id)
             digest.update(f"{file.label} {file.patient_id} ".encode() + png)
-            self.image_hashes.append(image_hash)
-            yield number, self._example(file, png)
+            yield number, self._example(file, png, digest_of_record)
         if not sum(counts):
             raise RunError(f"no file can be read: {text.one_line(self._unreadable[0]):.300}.")
         self.info.metadata.update(
             fingerprint=digest.hexdigest(),
-            image_size=self._side,
+            image_size=self._sides[-1],
             is_phantom=False,
             images={"test": dict(zip(self._class_names, counts, strict=True))},
             patients={"test": len(patients)},
@@ -350,31 +333,26 @@ class _LabelledBuilder(  # type: ignore[call-arg]
         self._copies += digest in self._digests
         self._digests.add(digest)
 
-    def _load(self, file: LabelledFile) -> tuple[bytes, int, Radiograph] | ImageError:
-        """Returns the image as PNG, the hash of what a record of the run holds, and the file."""
+    def _load(self, file: LabelledFile) -> tuple[bytes, str, Radiograph] | ImageError:
+        """Returns the image as PNG, the digest of its record in the run's data, and the file."""
         try:
             data = file.candidate.read()
-            radiograph = reading.read(data, self._side)
+            radiograph = reading.read(data, *self._sides)
         except ImageError as error:
             return error
-        buffer = io.BytesIO()
-        Image.fromarray(radiograph.pixels).save(buffer, format="PNG", compress_level=1)
-        return buffer.getvalue(), self._hash(data), radiograph
+        return images.encode_png(radiograph.pixels), self._digest_of_record(data), radiograph
 
-    def _hash(self, data: bytes) -> int:
+    def _digest_of_record(self, data: bytes) -> str:
+        """Returns the digest by which images that the run was trained on are recognised."""
         try:
-            record = (
-                images.encode_original(data)
-                if self._record_side is None
-                else images.encode_resized(data, self._record_side)
-            )
+            return images.digest(images.decode(data, self._record_side))
         except ImageError:  # Of a kind that no archive of the data set has.
-            return -1
-        return table.hash_of(record)
+            return ""
 
-    def _example(self, file: LabelledFile, png: bytes) -> dict[str, Any]:
+    def _example(self, file: LabelledFile, png: bytes, digest: str) -> dict[str, Any]:
         return {
             "image": io.BytesIO(png),
+            "image_digest": digest,
             "label": file.label,
             "etiology": file.etiology,
             "patient_id": text.printable(file.patient_id),

@@ -123,6 +123,7 @@ def predict(
     scorer: Scorer,
     builder: RowBuilder,
     journal: Journal,
+    sides: Sequence[int],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Scores the files that the journal does not have, and adds them to it.
@@ -134,6 +135,7 @@ def predict(
       scorer: runs the model.
       builder: says what its outputs mean.
       journal: of the output folder.
+      sides: to which files are stretched one after the other, in pixels; the last is the scorer's.
       clock: returns seconds.
 
     Returns:
@@ -143,7 +145,7 @@ def predict(
     kept: list[WorklistRow] = []
     last_s = clock()
     with console.bar(len(pending), "predict", "files") as bar, signals.deferred():
-        for rows in _batches(pending, scorer, builder):
+        for rows in _batches(pending, scorer, builder, sides):
             kept += rows
             bar.update(len(rows))
             if signals.is_requested() or clock() - last_s >= _KEEP_EVERY_S:
@@ -156,13 +158,13 @@ def predict(
 
 
 def _batches(
-    candidates: Sequence[ImageFile], scorer: Scorer, builder: RowBuilder
+    candidates: Sequence[ImageFile], scorer: Scorer, builder: RowBuilder, sides: Sequence[int]
 ) -> Iterator[list[WorklistRow]]:
     """Yields the rows of a batch of files that can be read, and of those that can't on the way."""
     ahead = _BATCHES_AHEAD * scorer.batch_size
     read: list[_Read] = []
     unreadable: list[WorklistRow] = []
-    load = functools.partial(_load, side=scorer.side)
+    load = functools.partial(_load, sides=sides)
     for candidate, result in images.parallel_map(load, candidates, ahead):
         if isinstance(result, ImageError):
             unreadable.append(_unreadable(candidate, result.problem))
@@ -181,9 +183,9 @@ def _scored(read: Sequence[_Read], scorer: Scorer, builder: RowBuilder) -> list[
     return builder.rows(read, scorer(np.stack([radiograph.pixels for _, radiograph in read])))
 
 
-def _load(candidate: ImageFile, side: int) -> Radiograph | ImageError:
+def _load(candidate: ImageFile, sides: Sequence[int]) -> Radiograph | ImageError:
     try:
-        return reading.read(candidate.read(), side)
+        return reading.read(candidate.read(), *sides)
     except ImageError as error:
         return error
 

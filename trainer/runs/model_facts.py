@@ -44,7 +44,7 @@ def describe(choice: Mapping[str, Any], data: Data, side: int) -> ModelFacts:
         "rule": choice["rule"],
         "threshold": choice["threshold"],
         "temperature": choice["temperature"],
-        "pixels": {"side": side, "takes": PIXELS},
+        "pixels": _pixels(data, side),
         "data": {"name": data.builder.info.full_name, "fingerprint": data.fingerprint},
         "versions": {
             "trainer": _own_version(),
@@ -54,6 +54,26 @@ def describe(choice: Mapping[str, Any], data: Data, side: int) -> ModelFacts:
         "license": _license(data),
         "intended_use": INTENDED_USE,
     }
+
+
+def _pixels(data: Data, side: int) -> dict[str, str | int]:
+    record_side = data.builder.info.features["image"].shape[0]
+    is_shrunk = record_side is not None and record_side > side
+    return {"side": side, "takes": PIXELS, **({"record_side": record_side} if is_shrunk else {})}
+
+
+def sides(facts: ModelFacts, side: int) -> tuple[int, ...]:
+    """Returns the sizes to which a file is stretched on its way into a model, in pixels.
+
+    The records of a data set have a size. Where the model takes less, training has shrunk them, and
+    a file has to go the same way: stretched at once, files of a run at 112 px scored 0.03 off.
+
+    Args:
+      facts: of the model; without `record_side` if no record was shrunk, or in earlier versions.
+      side: height and width of the images that the model takes.
+    """
+    record_side = facts.get("pixels", {}).get("record_side")
+    return (record_side, side) if isinstance(record_side, int) else (side,)
 
 
 def _license(data: Data) -> str:

@@ -55,22 +55,23 @@ CHECKPOINT = re.compile(r"[0-9]{5,9}-[0-9]{6,9}")
 _WAY_OUT = "restore it from a copy, or name another --model_dir"
 
 
-def _require_hash(written: str) -> None:
+def _require_digest(written: str) -> None:
     if not re.fullmatch("[0-9a-f]{16}", written):
-        raise ValueError("is no hash of an image")
+        raise ValueError("is no digest of an image")
 
 
 class TrainedOn(TypedDict):
     """What `trained_on.json` holds: the data's fingerprint, and whose images decided the model.
 
-    `patients` are those of train, `images` hashes of the images of both splits, and `class_counts`
-    those of train. Earlier versions wrote only the first two.
+    `patients` are those of train, `image_digests` of the images of both splits, and `class_counts`
+    those of train. Earlier versions wrote only the first two, or `images`, hashes of encoded images
+    that no record has any more.
     """
 
     fingerprint: documents.Name
     patients: list[str]
     validation_patients: NotRequired[list[str]]
-    images: NotRequired[list[Annotated[str, _require_hash]]]
+    image_digests: NotRequired[list[Annotated[str, _require_digest]]]
     class_counts: NotRequired[dict[str, documents.Count]]
 
 

@@ -110,10 +110,10 @@ class Run:
         return None if found is None else frozenset(found)
 
     @property
-    def training_images(self) -> frozenset[int] | None:
-        """Hashes of the images of training and validation; None for a run that recorded none."""
-        found = self._trained_on.get("images")
-        return None if found is None else frozenset(int(of, 16) for of in found)
+    def training_images(self) -> frozenset[str] | None:
+        """Digests of the images of training and validation; None for a run that recorded none."""
+        found = self._trained_on.get("image_digests")
+        return None if found is None else frozenset(found)
 
     @property
     def training_priors(self) -> dict[str, float] | None:
@@ -201,7 +201,7 @@ def sharing_of(run: Run, table: Table) -> Sharing:
     patients = run.training_patients | (validation or frozenset())
     return Sharing(
         sum(patient in patients for patient in table.patient_id.tolist()),
-        None if images is None else sum(of in images for of in table.image_hash.tolist()),
+        None if images is None else sum(of in images for of in table.image_digest.tolist()),
         ("train",) if validation is None else ("train", "validation"),
     )
 
@@ -283,12 +283,12 @@ def evaluate(
 def record_of(data: Data) -> run_directory.TrainedOn:
     """Returns what a run records of the data that decided its model."""
     train, validation = data.table("train"), data.table("validation")
-    hashes = {*train.image_hash.tolist(), *validation.image_hash.tolist()}
+    digests = {*train.image_digest.tolist(), *validation.image_digest.tolist()}
     return {
         "fingerprint": data.fingerprint,
         "patients": sorted(set(train.patient_id.tolist())),
         "validation_patients": sorted(set(validation.patient_id.tolist())),
-        "images": [f"{of:016x}" for of in sorted(hashes)],
+        "image_digests": sorted(digests),
         "class_counts": dict(zip(data.class_names, data.class_counts("train"), strict=True)),
     }
 

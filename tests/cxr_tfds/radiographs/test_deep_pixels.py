@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxr_tfds import file_formats, images
 from cxr_tfds.radiographs import deep_pixels, reading
-from tests.cxr_tfds.radiographs import dicom_files
+from tests.support.scans import dicom_files
 
 GREY, GREY_ALPHA, RGB = 0, 4, 2
 

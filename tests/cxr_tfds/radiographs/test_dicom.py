@@ -20,8 +20,8 @@ from pydicom import dataset, encaps, uid
 
 from cxr_tfds import file_formats
 from cxr_tfds.radiographs import dicom
-from tests.cxr_tfds.radiographs import dicom_files
-from tests.cxr_tfds.radiographs.dicom_files import off, refusal, scaled
+from tests.support.scans import dicom_files
+from tests.support.scans.dicom_files import off, refusal, scaled
 
 BUNDLED = sorted(
     path

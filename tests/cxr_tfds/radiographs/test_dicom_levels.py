@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from cxr_tfds.radiographs import dicom
-from tests.cxr_tfds.radiographs import dicom_files
-from tests.cxr_tfds.radiographs.dicom_files import off, refusal, scaled
+from tests.support.scans import dicom_files
+from tests.support.scans.dicom_files import off, refusal, scaled
 
 FULL_RANGE = "no window: the whole range of {} bits"
 

@@ -6,8 +6,8 @@ import queue
 from typing import TYPE_CHECKING
 
 from cxr_tfds.radiographs import dicom, isolated
-from tests.cxr_tfds.radiographs import dicom_files
-from tests.cxr_tfds.radiographs.dicom_files import off, refusal
+from tests.support.scans import dicom_files
+from tests.support.scans.dicom_files import off, refusal
 
 if TYPE_CHECKING:
     import pathlib

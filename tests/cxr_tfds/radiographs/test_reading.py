@@ -13,8 +13,9 @@ from pydicom import uid
 
 from cxr_tfds import images
 from cxr_tfds.radiographs import reading
-from tests.cxr_tfds.radiographs import dicom_files, test_deep_pixels
+from tests.cxr_tfds.radiographs import test_deep_pixels
 from tests.support import radiographs
+from tests.support.scans import dicom_files
 
 
 def rotated(format_: str) -> bytes:

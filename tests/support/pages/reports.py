@@ -233,7 +233,7 @@ def _bins(score: Any, label: Any) -> list[dict[str, Any]]:
 def _data(predictions: Predictions) -> dict[str, Any]:
     names = predictions.class_names
     return {
-        "name": "cxr_tfds/grouped/1.0.0",
+        "name": "cxr_tfds/grouped/2.0.0",
         "fingerprint": "2234b422eecd253e84a5b60ae0bdccf4b3b39d698f2a055829498a530dc33ff0",
         "protocol": "grouped",
         "image_size": 224,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from tests.cxr_tfds.radiographs import dicom_files
 from tests.support import radiographs
+from tests.support.scans import dicom_files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -89,7 +89,7 @@ def test_records_of_another_archive_are_refused_with_the_difference(
 
 def test_records_that_do_not_name_their_archive_are_used_with_a_line(archives, tmp_path, capsys):
     shutil.copytree(archives / "data", tmp_path / "data")
-    path = tmp_path / "data/cxr_tfds/paper/1.0.0/metadata.json"
+    path = tmp_path / "data/cxr_tfds/paper/2.0.0/metadata.json"
     metadata = json.loads(path.read_text())
     del metadata["archive_digest"]
     path.write_text(json.dumps(metadata))
@@ -104,7 +104,7 @@ def test_an_archive_for_phantoms_is_ignored_aloud(data_dir, tmp_path, capsys):
     assert "is not read: phantom radiographs are drawn" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("inner", ["cxr_tfds", "cxr_tfds/paper", "cxr_tfds/paper/1.0.0"])
+@pytest.mark.parametrize("inner", ["cxr_tfds", "cxr_tfds/paper", "cxr_tfds/paper/2.0.0"])
 @pytest.mark.parametrize("manual_dir", ["", "somewhere"])
 def test_a_data_dir_that_is_too_deep_is_refused_with_the_right_one(archives, inner, manual_dir):
     right = archives / "data"
@@ -132,20 +132,21 @@ def test_the_data_dir_that_is_suggested_is_a_word_of_a_shell(archives, tmp_path)
 def test_a_data_set_of_another_version_is_named(archives, tmp_path):
     shutil.copytree(archives / "data", tmp_path / "data")
     versions = tmp_path / "data" / "cxr_tfds" / "paper"
-    (versions / "1.0.0").rename(versions / "0.9.0")
-    with pytest.raises(RunError, match=r"Version 0\.9\.0 is built there.* needs 1\.0\.0"):
+    (versions / configs.VERSION).rename(versions / "1.0.0")
+    with pytest.raises(RunError, match=r"Version 1\.0\.0 is built there.* needs 2\.0\.0"):
         opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path / "data")), 224)
 
 
 def test_a_phantom_of_an_earlier_version_is_drawn_anew_with_a_line(phantom_dir, tmp_path, capsys):
-    """Runs that were trained on it know the new records: images and fingerprint are the same."""
     versions = tmp_path / "cxr_tfds" / "phantom"
     shutil.copytree(phantom_dir / "cxr_tfds" / "phantom", versions)
-    (versions / configs.PHANTOM_VERSION).rename(versions / "1.0.0")
+    (versions / configs.VERSION).rename(versions / "1.1.0")
     data = opening.load(DataOptions(dataset="phantom", data_dir=str(tmp_path)), 224)
-    assert "cxr_tfds/phantom/1.1.0 is drawn now, beside version 1.0.0 in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cxr_tfds/phantom/2.0.0 is drawn now, beside version 1.1.0 in" in said
+    assert "a run that was trained on the others can't be resumed with them." in said
     assert data.has_masks
-    assert sorted(path.name for path in versions.iterdir() if path.is_dir()) == ["1.0.0", "1.1.0"]
+    assert sorted(path.name for path in versions.iterdir() if path.is_dir()) == ["1.1.0", "2.0.0"]
 
 
 def _built(folder, dataset: str, **options):
@@ -209,11 +210,11 @@ def test_records_under_the_name_of_another_config_are_named(archives, tmp_path, 
 @pytest.mark.parametrize(("key", "value"), [("version", "0.9.0"), ("name", "mnist")])
 def test_records_of_another_kind_are_named_in_words(archives, tmp_path, key, value):
     shutil.copytree(archives / "data", tmp_path / "data")
-    path = tmp_path / "data/cxr_tfds/paper/1.0.0/dataset_info.json"
+    path = tmp_path / "data/cxr_tfds/paper/2.0.0/dataset_info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
     with pytest.raises(
-        DiskError, match=rf"it describes .*{value}.*, not cxr_tfds/paper 1\.0\.0 as"
+        DiskError, match=rf"it describes .*{value}.*, not cxr_tfds/paper 2\.0\.0 as"
     ):
         opening.load(options, 224)
 
@@ -221,7 +222,7 @@ def test_records_of_another_kind_are_named_in_words(archives, tmp_path, key, val
 @pytest.mark.parametrize("change", [lambda splits: splits[:2], lambda splits: [*splits, splits[0]]])
 def test_records_with_other_splits_are_named_in_words(archives, tmp_path, change):
     shutil.copytree(archives / "data", tmp_path / "data")
-    path = tmp_path / "data/cxr_tfds/paper/1.0.0/dataset_info.json"
+    path = tmp_path / "data/cxr_tfds/paper/2.0.0/dataset_info.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"splits": change(content["splits"])}))
     options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
@@ -230,7 +231,7 @@ def test_records_with_other_splits_are_named_in_words(archives, tmp_path, change
 
 
 def test_a_half_built_data_set_is_named(tmp_path):
-    (tmp_path / "cxr_tfds" / "paper" / "incomplete.AAAAAA_1.0.0").mkdir(parents=True)
+    (tmp_path / "cxr_tfds" / "paper" / "incomplete.AAAAAA_2.0.0").mkdir(parents=True)
     with pytest.raises(RunError, match="A build was stopped there before its end"):
         opening.load(DataOptions(dataset="paper", data_dir=str(tmp_path)), 224)
 
@@ -239,7 +240,7 @@ def test_a_half_built_data_set_is_named(tmp_path):
 @pytest.mark.parametrize("content", ["", "garbage", "[]", "{}", "[" * 5000, "\0\xff", '{"a": 1}'])
 def test_a_garbled_description_is_one_line(archives, tmp_path, name, content):
     shutil.copytree(archives / "data", tmp_path / "data")
-    path = tmp_path / "data/cxr_tfds/paper/1.0.0" / name
+    path = tmp_path / "data/cxr_tfds/paper/2.0.0" / name
     path.write_bytes(content.encode("latin-1"))
     options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
     with pytest.raises(DiskError, match=r"can't be read \(.*\); remove the folder and build"):
@@ -252,7 +253,7 @@ _FILES = ("dataset_info.json", "metadata.json", "features.json", "label.labels.t
 @pytest.mark.parametrize("manual_dir", ["", "a"])
 @pytest.mark.parametrize("names", [*((name,) for name in _FILES[:2]), ("*",)])
 def test_a_data_set_without_its_description_is_one_line(archives, tmp_path, names, manual_dir):
-    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/2.0.0"
     for path in itertools.chain(*map(folder.glob, names)):
         path.unlink()
     given = str(archives / manual_dir) if manual_dir else ""
@@ -265,7 +266,7 @@ def test_a_data_set_without_its_description_is_one_line(archives, tmp_path, name
 
 @pytest.mark.parametrize("name", _FILES[2:])
 def test_files_that_the_builder_knows_by_heart_may_be_missing(archives, tmp_path, name):
-    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/1.0.0"
+    folder = shutil.copytree(archives / "data", tmp_path / "data") / "cxr_tfds/paper/2.0.0"
     (folder / name).unlink()
     options = DataOptions(dataset="paper", data_dir=str(tmp_path / "data"))
     assert opening.load(options, 224).class_names == ("NORMAL", "PNEUMONIA")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cxr_tfds import images
-from tests.cxr_tfds.radiographs import dicom_files, test_deep_pixels
+from tests.cxr_tfds.radiographs import test_deep_pixels
 from tests.support import radiographs
+from tests.support.scans import dicom_files
 from trainer.data import opening
 from trainer.errors import RunError
 from trainer.inference import labelled, sources
@@ -243,7 +244,7 @@ def test_other_columns_are_kept_to_group_by(tmp_path):
 
 
 def packed(path: Path, options: DataOptions, side: int = SIDE) -> Any:
-    return labelled.packed([str(path)], CLASSES, side, options, options.dataset)
+    return labelled.packed([str(path)], CLASSES, [side], options, options.dataset)
 
 
 def test_records_hold_what_predictions_see(tmp_path, options):
@@ -321,7 +322,7 @@ def test_values_of_every_kind_can_be_grouped_by(tmp_path, options, value):
 
 @pytest.mark.parametrize("config", ["paper", "paper_raw"])
 def test_images_of_a_data_set_are_recognised(archive, tmp_path, config):
-    """By the hash of what its records hold, whatever the files are called."""
+    """By the pixels that its records hold, whatever the files are called."""
     built = DataOptions(
         dataset=config, manual_dir=str(archive), data_dir=str(tmp_path), batch_size=4,
         staging_dir=str(tmp_path / "staging"),
@@ -329,7 +330,7 @@ def test_images_of_a_data_set_are_recognised(archive, tmp_path, config):
     known = set()
     data = opening.load(built, 32)
     for split in ("train", "validation", "test"):
-        known |= set(data.table(split).image_hash.tolist())
+        known |= set(data.table(split).image_digest.tolist())
     own = sorted(Path(archive).rglob("*.jpeg"))[:6]
     for number, path in enumerate(own):
         target = tmp_path / "scans" / ("NORMAL" if number % 2 else "PNEUMONIA")
@@ -338,9 +339,9 @@ def test_images_of_a_data_set_are_recognised(archive, tmp_path, config):
     write(tmp_path / "scans", "NORMAL/other.png")
     # What is said of data now is not what the run was trained on.
     other = dataclasses.replace(built, dataset="grouped_299")
-    with labelled.packed([str(tmp_path / "scans")], CLASSES, SIDE, other, config) as found:
+    with labelled.packed([str(tmp_path / "scans")], CLASSES, [SIDE], other, config) as found:
         table = found.table("test")
-        seen = [value in known for value in table.image_hash.tolist()]
+        seen = [value in known for value in table.image_digest.tolist()]
         names = [Path(name).name for name in table.file_name.tolist()]
         assert [name for name, is_known in zip(names, seen, strict=True) if not is_known] == [
             "other.png"

@@ -71,7 +71,9 @@ def run(
     journal = journal_in(out)
     with sources.opened([str(folder)]) as found:
         builder = builder or RowBuilder(FACTS, None)
-        prediction.predict(found.candidates, scorer, builder, journal, **options)
+        prediction.predict(
+            found.candidates, scorer, builder, journal, **{"sides": [scorer.side], **options}
+        )
     return journal
 
 

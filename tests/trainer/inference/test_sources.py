@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cxr_tfds.radiographs import dicom_files
+from tests.support.scans import dicom_files
 from tests.support.scans.folders import IMAGE, write
 from trainer.errors import ConfigError, RunError
 from trainer.inference import heatmaps, sources, worklist

@@ -22,7 +22,7 @@ OTHERS = {
     "a home": [".bashrc", "Documents/letter.txt"],
     "images": ["IM-0001.jpeg"],
     "runs": ["a/config.json", "b/config.json"],
-    "a data set": ["cxr_tfds/grouped/1.0.0/features.json"],
+    "a data set": ["cxr_tfds/grouped/2.0.0/features.json"],
     "a name with a line break": ["a\nb"],
     "a trial": ["trial.json", "result.json"],
 }

@@ -140,7 +140,7 @@ def test_records_are_built_once_and_read_from_the_bucket_elsewhere(
 ):
     place = {"data_dir": "gs://hospital/data", "manual_dir": str(archive)}
     built = opening.load(in_bucket(**place).data, image_size=32)
-    assert any(".tfrecord" in name for name in _below(server, "data/cxr_tfds/paper/1.0.0/"))
+    assert any(".tfrecord" in name for name in _below(server, "data/cxr_tfds/paper/2.0.0/"))
     other = in_bucket(data_dir="gs://hospital/data", staging_dir=str(tmp_path / "other"))
     copied = opening.load(other.data, image_size=32)
     assert copied.fingerprint == built.fingerprint

@@ -140,7 +140,7 @@ ELSEWHERE = {**DOCUMENT, "trained_on": {"name": "phantom", "fingerprint": "77" *
 def test_an_evaluation_elsewhere_says_what_the_model_was_trained_on():
     assert cards.is_elsewhere(ELSEWHERE)
     card = cards.data(ELSEWHERE)
-    assert card["evaluated on"] == "cxr_tfds/grouped/1.0.0"
+    assert card["evaluated on"] == "cxr_tfds/grouped/2.0.0"
     assert "data set" not in card
     assert card["trained on"] == cards.model(ELSEWHERE)["trained on"]
     assert card["trained on"] == "phantom, fingerprint 7777777777777777"
