@@ -94,7 +94,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     **(_mask_features(side) if self.builder_config.is_phantom else {}),
-                    # Originals keep their encoding where that can be, see `images.store`.
+                    # Originals keep their encoding where that can be, see `images.encode`.
                     "image": _Image(shape=(side, side, 1), encoding_format="png" if side else None),
                     "image_digest": tfds.features.Text(),
                     "label": tfds.features.ClassLabel(names=source.CLASSES),
@@ -332,7 +332,7 @@ class _ArchiveEncoder:
     def encode(self, items: Iterable[_Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.archive.reader() as read:
             stored = images.parallel_map(
-                lambda item: images.store(read(item[0]), self.image_size), items
+                lambda item: images.encode(read(item[0]), self.image_size), items
             )
             yield from ((item[0].key, _example(item, image)) for item, image in stored)
 
@@ -347,7 +347,7 @@ class _PhantomEncoder:
         # In one thread: drawing holds the GIL.
         for item in items:
             drawn = phantoms.draw(item[0])
-            image = images.Stored(images.encode_png(drawn.image), images.digest(drawn.image))
+            image = images.EncodedImage(images.encode_png(drawn.image), images.digest(drawn.image))
             mask = images.encode_png(drawn.finding.astype(np.uint8) * 255)
             yield item[0].key, _example(item, image) | {configs.MASK: io.BytesIO(mask)}
 
@@ -359,10 +359,10 @@ def _mask_features(side: int | None) -> dict[str, Any]:
     return {configs.MASK: tfds.features.Image(shape=(side, side, 1), encoding_format="png")}
 
 
-def _example(item: _Item, image: images.Stored) -> dict[str, Any]:
+def _example(item: _Item, image: images.EncodedImage) -> dict[str, Any]:
     record, facts = item
     return {
-        "image": io.BytesIO(image.encoded),
+        "image": io.BytesIO(image.content),
         "image_digest": image.digest,
         "label": record.label,
         "etiology": record.etiology,

@@ -6,9 +6,9 @@ after that from here: `usable` and `grey_pixels`.
 
     facts, issues = images.inspect(archive)
     pixels = images.decode(data, 224)             # (224, 224) uint8
-    stored = images.store(data, 224)
-    stored.encoded                                # PNG of these pixels
-    stored.digest == images.digest(pixels)
+    image = images.encode(data, 224)
+    image.content                                 # PNG of these pixels
+    image.digest == images.digest(pixels)
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MIN_CONTRAST",
+    "EncodedImage",
     "Facts",
     "ImageError",
-    "Stored",
     "decode",
     "digest",
+    "encode",
     "encode_png",
     "examine_bytes",
     "grey_pixels",
     "inspect",
     "keeps_bytes",
     "parallel_map",
-    "require_side",
-    "store",
+    "require_sides",
     "upright",
     "usable",
 ]
@@ -173,8 +173,9 @@ def decode(data: bytes, side: int | None = None) -> NDArray[np.uint8]:
       ValueError: `side` is out of range.
       TypeError: `data` is no bytes, or `side` no whole number.
     """
-    require_side(side)
-    return grey_pixels(_open(data), *([] if side is None else [side]))
+    sides = [] if side is None else [side]
+    require_sides(*sides)
+    return grey_pixels(_open(data), *sides)
 
 
 def grey_pixels(image: Image.Image, *sides: int) -> NDArray[np.uint8]:
@@ -190,33 +191,32 @@ def grey_pixels(image: Image.Image, *sides: int) -> NDArray[np.uint8]:
     return np.asarray(grey)
 
 
-def require_side(side: object) -> None:
-    """Raises TypeError or ValueError, a sentence, unless `decode` takes the side."""
-    if side is None:
-        return
-    if isinstance(side, bool) or not isinstance(side, int | np.integer):
-        raise TypeError(
-            f"side (px) is a whole number, height and width of a square, such as 224, not of type "
-            f"{type(side).__name__}."
-        )
-    if not 1 <= side <= file_formats.MAX_SIDE:
-        raise ValueError(f"side ({side} px) must be 1 to {file_formats.MAX_SIDE:,} px.")
+def require_sides(*sides: object) -> None:
+    """Raises TypeError or ValueError, a sentence, unless an image can have such sides."""
+    for side in sides:
+        if isinstance(side, bool) or not isinstance(side, int | np.integer):
+            raise TypeError(
+                f"side (px) is a whole number, height and width of a square, such as 224, not of "
+                f"type {type(side).__name__}."
+            )
+        if not 1 <= side <= file_formats.MAX_SIDE:
+            raise ValueError(f"side ({side} px) must be 1 to {file_formats.MAX_SIDE:,} px.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class EncodedImage:
     """What a record stores of an image.
 
     Attributes:
-      encoded: a file that TensorFlow decodes to the pixels of `decode`.
+      content: a file that TensorFlow decodes to the pixels of `decode`.
       digest: of these pixels, see `digest`.
     """
 
-    encoded: bytes
+    content: bytes
     digest: str
 
 
-def store(data: bytes, side: int | None) -> Stored:
+def encode(data: bytes, side: int | None) -> EncodedImage:
     """Returns what a record stores of a file: its pixels as grey PNG, or its own bytes.
 
     Args:
@@ -229,7 +229,7 @@ def store(data: bytes, side: int | None) -> Stored:
     """
     pixels = decode(data, side)
     keeps = side is None and keeps_bytes(data)
-    return Stored(data if keeps else encode_png(pixels), digest(pixels))
+    return EncodedImage(data if keeps else encode_png(pixels), digest(pixels))
 
 
 def digest(pixels: NDArray[np.uint8]) -> str:

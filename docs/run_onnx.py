@@ -16,12 +16,19 @@ MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 """Of 8 bits. Pillow would clip 16 bits to white, and the model would be sure of a wrong answer."""
 
 
-def read(file: str) -> np.ndarray:
-    """Returns a file of 8 bits, upright, as [H, W] grey levels 0 to 255."""
+def read(file: str, pixels: dict[str, int]) -> np.ndarray:
+    """Returns a file of 8 bits, upright, as [S, S] grey levels 0 to 255.
+
+    It is stretched as the images of the training set were: first to `record_side`, if there is one.
+    """
     image = Image.open(file)
     if image.mode not in MODES:
         sys.exit(f"{file}: mode {image.mode} is not of 8 bits; --mode=predict reads such files.")
-    return np.asarray(ImageOps.exif_transpose(image).convert("L"), np.float32)
+    grey = ImageOps.exif_transpose(image).convert("L")
+    for name in ("record_side", "side"):
+        if side := pixels.get(name):
+            grey = grey.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(grey, np.float32)
 
 
 def main(model: str, *files: str) -> None:
@@ -30,7 +37,8 @@ def main(model: str, *files: str) -> None:
     facts = json.loads(session.get_modelmeta().custom_metadata_map["model.json"])
     names, threshold = facts["class_names"], facts["threshold"]
     for file in files:
-        (probabilities,) = session.run(["probabilities"], {"images": read(file)[None, :, :, None]})
+        images = read(file, facts["pixels"])[None, :, :, None]
+        (probabilities,) = session.run(["probabilities"], {"images": images})
         index = int(probabilities[0].argmax())
         if threshold is not None:
             index = int(probabilities[0, 1] >= threshold)

@@ -139,7 +139,7 @@ def test_images(seed):
     facts, issues = _inspect(archive, data)
     assert len(facts) + len(issues) == 1
     if facts:
-        with Image.open(io.BytesIO(images.store(data, 32).encoded)) as image:
+        with Image.open(io.BytesIO(images.encode(data, 32).content)) as image:
             assert image.size == (32, 32)
 
 

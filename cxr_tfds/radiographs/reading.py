@@ -89,8 +89,7 @@ def read(data: bytes, *sides: int) -> Radiograph:
       TypeError: `data` is no bytes, or a side no whole number.
     """
     file_formats.require_bytes(data)
-    for side in sides:
-        images.require_side(side)
+    images.require_sides(*sides)
     try:
         with quiet.libraries():
             image, notes, flags = _load(bytes(data))

@@ -333,7 +333,7 @@ ORIENTED[ExifTags.Base.Orientation] = 6
 )
 def test_every_original_is_stored_as_tensorflow_reads_it(options: dict[str, Any]) -> None:
     data = radiographs.draw(0, size=(96, 64), **options)
-    stored = images.store(data, None).encoded
+    stored = images.encode(data, None).content
     decoded = tf.io.decode_jpeg(stored, channels=1, dct_method="INTEGER_ACCURATE")
     np.testing.assert_array_equal(decoded.numpy()[..., 0], images.decode(data))
 

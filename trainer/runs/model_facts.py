@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 PIXELS = (
     "grey levels 0 to 255, [B, H, W, 1] of any H and W, 0 black; stretched to a square of `side` "
-    "pixels with a bilinear, antialiasing filter; scaled inside"
+    "pixels with a bilinear, antialiasing filter; scaled inside. Where `record_side` is given, "
+    "stretch an image to a square of that many pixels first, as training did"
 )
 INTENDED_USE = "Research. Not a medical device."
 
@@ -62,14 +63,14 @@ def _pixels(data: Data, side: int) -> dict[str, str | int]:
     return {"side": side, "takes": PIXELS, **({"record_side": record_side} if is_shrunk else {})}
 
 
-def sides(facts: ModelFacts, side: int) -> tuple[int, ...]:
+def sides(facts: Mapping[str, Any], side: int) -> tuple[int, ...]:
     """Returns the sizes to which a file is stretched on its way into a model, in pixels.
 
     The records of a data set have a size. Where the model takes less, training has shrunk them, and
     a file has to go the same way: stretched at once, files of a run at 112 px scored 0.03 off.
 
     Args:
-      facts: of the model; without `record_side` if no record was shrunk, or in earlier versions.
+      facts: of the model; they lack `record_side` if no record was shrunk, or in earlier versions.
       side: height and width of the images that the model takes.
     """
     record_side = facts.get("pixels", {}).get("record_side")

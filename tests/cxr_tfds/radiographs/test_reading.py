@@ -55,14 +55,20 @@ ORDINARY = {
 }
 
 
-@pytest.mark.parametrize("side", [None, 48, 224])
+@pytest.mark.parametrize("sides", [(), (48,), (224,)])
 @pytest.mark.parametrize("kind", ORDINARY)
-def test_pixels_are_those_of_the_builder(kind: str, side: int | None) -> None:
-    radiograph = reading.read(ORDINARY[kind], side)
-    np.testing.assert_array_equal(radiograph.pixels, images.decode(ORDINARY[kind], side))
+def test_pixels_are_those_of_the_builder(kind: str, sides: tuple[int, ...]) -> None:
+    radiograph = reading.read(ORDINARY[kind], *sides)
+    np.testing.assert_array_equal(radiograph.pixels, images.decode(ORDINARY[kind], *sides))
     facts = images.examine_bytes(ORDINARY[kind])
     assert (radiograph.height, radiograph.width) == (facts.height, facts.width)
     assert (radiograph.notes, radiograph.flags) == ((), ())
+
+
+def test_a_record_that_is_shrunk_is_stretched_twice() -> None:
+    data = radiographs.draw(0, size=(301, 207))
+    record = images.encode(data, 224).content
+    np.testing.assert_array_equal(reading.read(data, 224, 48).pixels, images.decode(record, 48))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,7 @@ def test_what_is_no_bytes_is_refused_in_a_sentence(value: Any) -> None:
         reading.read(value)
 
 
-@pytest.mark.parametrize(("side", "error"), [(0, ValueError), (2.5, TypeError)])
+@pytest.mark.parametrize(("side", "error"), [(0, ValueError), (2.5, TypeError), (None, TypeError)])
 def test_a_side_is_checked(side: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="side"):
         reading.read(radiographs.draw(0), side)

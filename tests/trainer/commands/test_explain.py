@@ -63,8 +63,8 @@ def test_a_map_is_that_of_the_predicted_class(finished, scans, tmp_path):
     found = explain.explain(finished, scans, tmp_path / "out", save_maps=True, heatmap="hirescam")
     explainer = gradcam.of_model(saved.load(finished / "best.keras"), method="hirescam")
     (row,) = [row for row in found.rows if row.file.endswith("a.png")]
-    side = explainer.image_shape[0]
-    pixels = prediction.reading.read((scans / "a.png").read_bytes(), side).pixels
+    sides = (224, explainer.image_shape[0])  # Of a record, and of the model.
+    pixels = prediction.reading.read((scans / "a.png").read_bytes(), *sides).pixels
     label = ["NORMAL", "PNEUMONIA"].index(row.predicted)
     expected = explainer(pixels[None], [label])[0]
     stored = np.load((found.folder / row.heatmap).with_suffix(".npy"))

@@ -33,7 +33,7 @@ def levels(images):
 
 
 def test_images_to_check_with_are_spaced_evenly_over_all_files(scans):
-    images, labels = export._of_files(str(scans), SIDE, 4)
+    images, labels = export._of_files(str(scans), [SIDE], 4)
     assert labels is None
     assert levels(images) == [0, 5, 10, 15]
 
@@ -41,16 +41,16 @@ def test_images_to_check_with_are_spaced_evenly_over_all_files(scans):
 def test_others_take_the_place_of_those_that_cannot_be_read(scans):
     for name in ("05", "10"):
         (scans / f"{name}.png").write_bytes(b"")
-    images, _ = export._of_files(str(scans), SIDE, 4)
+    images, _ = export._of_files(str(scans), [SIDE], 4)
     assert len(images) == 4
     assert {0, 15} < set(levels(images))
-    images, _ = export._of_files(str(scans), SIDE, 100)
+    images, _ = export._of_files(str(scans), [SIDE], 100)
     assert levels(images) == [level for level in range(20) if level not in (5, 10)]
 
 
 def test_names_are_printed_on_one_line_and_notes_too(scans, capsys):
     (scans / "\x1b[2J\n.png").write_bytes(b"")
-    export._of_files(str(scans), SIDE, 100)
+    export._of_files(str(scans), [SIDE], 100)
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     (unread,) = [line for line in lines if line.startswith("not used to check with: ")]

@@ -73,7 +73,7 @@ def test_an_odd_file_is_read_rightly_or_named(odd, model, name):
     flag = odd_files.FLAGGED.get(name)
     assert flag is None or flag in row.flags
     for score in [row.score] if row.is_read else []:
-        pixels = reading.read(path.read_bytes(), SIDE).pixels
+        pixels = reading.read(path.read_bytes(), 224, SIDE).pixels
         wanted = model.predict(pixels[None, ..., None].astype(np.float32), verbose=0)[0, 1]
         assert math.isclose(score, wanted, abs_tol=1e-6)
 

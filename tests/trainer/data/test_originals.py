@@ -76,10 +76,10 @@ def test_training_and_pillow_decode_every_real_record_to_the_same_pixels():
     archive = source.open_archive(OTHERS)
     with archive.reader() as read:
         records = images.parallel_map(
-            lambda record: (read(record), images.store(read(record), SIDE)), archive.records
+            lambda record: (read(record), images.encode(read(record), SIDE)), archive.records
         )
         for record, (data, stored) in records:
-            pixels = pipeline.decode(stored.encoded, None).numpy()[..., 0]
+            pixels = pipeline.decode(stored.content, None).numpy()[..., 0]
             np.testing.assert_array_equal(pixels, images.decode(data, SIDE), err_msg=record.key)
     assert len(archive.records) == 5_232
 

@@ -34,6 +34,7 @@ def test_the_facts_are_plain_json_with_all_that_using_the_model_takes(facts, fin
     for name in ("rule", "threshold", "temperature"):
         assert facts[name] == chosen[name]
     assert facts["pixels"]["side"] == 32
+    assert facts["pixels"]["record_side"] == 224
     assert "0 black" in facts["pixels"]["takes"]
     assert facts["data"]["name"].startswith("cxr_tfds/paper/")
     assert facts["data"]["fingerprint"] == run.data_fingerprint
@@ -78,15 +79,26 @@ def test_plain_keras_loads_it_in_safe_mode_and_takes_images_of_any_size(finished
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
 
 
-def _described(*names, **metadata):
+def _described(*names, record_side=224, **metadata):
     info = types.SimpleNamespace(
-        full_name="x/y/1.0.0", redistribution_info=types.SimpleNamespace(license="")
+        full_name="x/y/1.0.0",
+        redistribution_info=types.SimpleNamespace(license=""),
+        features={"image": types.SimpleNamespace(shape=(record_side, record_side, 1))},
     )
     data = types.SimpleNamespace(
         builder=types.SimpleNamespace(info=info), fingerprint="f", metadata=metadata
     )
     choice = {"class_names": names, "rule": "youden", "threshold": None, "temperature": 1.5}
     return model_facts.describe(choice, data, 224)
+
+
+@pytest.mark.parametrize(
+    ("record_side", "sides"), [(224, (224,)), (299, (299, 224)), (128, (224,)), (None, (224,))]
+)
+def test_files_go_the_way_of_the_records(record_side, sides):
+    """A record that is smaller than the model's images is not shrunk: it is never `side`."""
+    assert model_facts.sides(_described("A", "B", record_side=record_side), 224) == sides
+    assert model_facts.sides({}, 224) == (224,)
 
 
 def test_of_three_classes_none_is_the_positive_one():

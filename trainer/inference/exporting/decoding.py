@@ -23,28 +23,29 @@ _HEAD_BYTES = 1 << 16
 _PNG_BITS, _BMP_BITS, _BMP_HEADER, _BMP_PALETTE = 24, 28, 14, 54
 
 
-def decode(content: tf.Tensor, side: int) -> tf.Tensor:
+def decode(content: tf.Tensor, *sides: int) -> tf.Tensor:
     """Decodes a file and stretches it to a square, bilinear with antialiasing.
 
     Args:
       content: the file, a string tensor of rank 0: JPEG, PNG or BMP.
-      side: height and width of the result in pixels.
+      *sides: heights and widths in pixels, to which it is stretched one after the other.
 
     Returns:
-      [side, side, 1] float32, whole grey levels 0 to 255.
+      [S, S, 1] float32, whole grey levels 0 to 255.
 
     Raises:
       tf.errors.InvalidArgumentError: when it runs, for a file that is damaged, of another kind, or
         would have other pixels than Pillow gives.
     """
     grey = _grey(_channels(content))
-    shape = tf.shape(grey)
-    rows = _filter(shape[0], side)
-    columns = _filter(shape[1], side)
-    # Columns first, and rounded in between, as Pillow does.
-    narrow = _level(tf.matmul(grey, columns, transpose_b=True))
-    square = _level(tf.matmul(rows, narrow))
-    return tf.cast(tf.ensure_shape(square, (side, side))[..., tf.newaxis], tf.float32)
+    for side in sides:
+        shape = tf.shape(grey)
+        rows = _filter(shape[0], side)
+        columns = _filter(shape[1], side)
+        # Columns first, and rounded in between, as Pillow does.
+        narrow = _level(tf.matmul(grey, columns, transpose_b=True))
+        grey = tf.ensure_shape(_level(tf.matmul(rows, narrow)), (side, side))
+    return tf.cast(grey[..., tf.newaxis], tf.float32)
 
 
 def _channels(content: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from trainer.inference.exporting import decoding, parts
+from trainer.runs import model_facts
 
 if TYPE_CHECKING:
     import pathlib
@@ -43,6 +44,7 @@ def save_for_serving(model: keras.Model, facts: Mapping[str, Any], folder: pathl
       folder: to be written.
     """
     side, answer = parts.side(model), _Answer(facts, int(model.output.shape[-1]))
+    sides = model_facts.sides(facts, side)
     shape = tuple(model.input.shape)
 
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -54,7 +56,7 @@ def save_for_serving(model: keras.Model, facts: Mapping[str, Any], folder: pathl
     def serve_bytes(contents: tf.Tensor) -> dict[str, tf.Tensor]:
         one = tf.TensorSpec((side, side, 1), tf.float32)
         images = tf.map_fn(
-            lambda content: decoding.decode(content, side), contents, fn_output_signature=one
+            lambda content: decoding.decode(content, *sides), contents, fn_output_signature=one
         )
         return answer.of(model(images, training=False))
 

@@ -58,6 +58,7 @@ def facts(model, images):
         "rule": "youden",
         "threshold": float(ordered[widest : widest + 2].mean()),
         "temperature": 1.5,
+        "pixels": {"side": SIZE, "record_side": 2 * SIZE, "takes": "grey levels"},
         "versions": {"keras": "3", "of": ["µ", None, 0.25]},
     }
 

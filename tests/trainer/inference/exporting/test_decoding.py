@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cxr_tfds import images
+from cxr_tfds.radiographs import reading
 from tests.support import radiographs
 from trainer.inference.exporting import decoding
 
@@ -26,6 +27,12 @@ def decode():
         return decoding.decode(content, SIDE)
 
     return decode
+
+
+def test_a_file_is_stretched_twice_as_prediction_does():
+    content = radiographs.draw(3, size=(301, 223))
+    found = decoding.decode(tf.constant(content), 224, SIDE).numpy()[..., 0]
+    np.testing.assert_array_equal(found, reading.read(content, 224, SIDE).pixels)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (40, 61), (301, 223), (1200, 901)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_tfds import images as cxr_images
+from cxr_tfds.radiographs import reading
 from tests.support import radiographs
 from trainer.evaluation import calibration
 from trainer.evaluation.predictions import Predictions
@@ -63,7 +63,7 @@ def test_files_give_the_probabilities_of_their_pixels(server, model):
         radiographs.draw(1, size=(90, 70)),
         radiographs.draw(2, size=(300, 201), mode="RGB", format="PNG"),
     ]
-    pixels = np.stack([cxr_images.decode(content, 32) for content in contents])[..., None]
+    pixels = np.stack([reading.read(content, 64, 32).pixels for content in contents])[..., None]
     found = server.signatures["serve_bytes"](contents=tf.constant(contents))["probabilities"]
     np.testing.assert_allclose(found, model(pixels.astype(np.float32)), atol=1e-6)
 
