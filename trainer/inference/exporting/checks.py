@@ -150,7 +150,10 @@ def _compared(
     )
     names = list(reference.facts.get("class_names") or ())
     decided = [names[label] for label in labels] if names else None
-    return dataclasses.replace(row, problem=_problem(row, said, reference, decided))
+    if problem := _problem(row, said, reference, decided):
+        return dataclasses.replace(row, problem=problem)
+    loss = _loss(row) if row.format.tolerance is None else ""
+    return dataclasses.replace(row, problem=loss, is_inaccurate=bool(loss))
 
 
 def _largest(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -186,8 +189,7 @@ def _problem(
             named is not None and decided is not None and named != decided
         ),
     }
-    found = next((problem for problem, is_so in problems.items() if is_so), "")
-    return found or (_loss(row) if row.format.tolerance is None else "")
+    return next((problem for problem, is_so in problems.items() if is_so), "")
 
 
 def _loss(row: ExportedFormat) -> str:

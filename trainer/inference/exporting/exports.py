@@ -11,6 +11,7 @@ earlier export stays until then.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -120,24 +121,33 @@ def _exported(
 ) -> ExportedFormat:
     """Exports one format, and writes it to its place if it passed the check."""
     console.say(f"{kind.name}: converts it, and runs it in {kind.runtime} …")
-    target, result = ledger.folder / kind.file, work / "result"
-    if kind.name == "savedmodel":
-        result = work / kind.file
-        graphs.save_for_serving(model, reference.facts, result)
-    elif problem := children.run("convert", [kind.name, str(work)]):
-        return ExportedFormat(
-            kind, f"it can't be converted ({text.clause(problem)}).{_kept(target)}"
-        )
-    staged = result.rename(work / kind.file)
-    row = checks.check(kind, staged, reference, work)
+    target, staged = ledger.folder / kind.file, work / kind.file
+    row = _staged(kind, model, reference, work)
+    if row.is_inaccurate:
+        console.say(f"{kind.name}: {row.problem} Again, with float32 on the first, large maps …")
+        row = _staged(kind, model, reference, work, "starts_in_float32")
     if row.problem:
-        return ExportedFormat(**{**vars(row), "problem": row.problem + _kept(target)})
+        return dataclasses.replace(row, problem=row.problem + _kept(target))
     ledger.forget(kind.name)
     _move(staged, target)
     if kind.runtime == "LiteRT":
         with files.replacing(target.with_name(f"{target.name}.json")) as partial:
             partial.write_text(_json(reference.facts), encoding="utf-8")
     return row
+
+
+def _staged(
+    kind: Format, model: keras.Model, reference: Reference, work: pathlib.Path, *options: str
+) -> ExportedFormat:
+    """Exports one format into the scratch folder, and returns what its check says."""
+    if kind.name == "savedmodel":
+        graphs.save_for_serving(model, reference.facts, work / kind.file)
+    elif problem := children.run("convert", [kind.name, str(work), *options]):
+        return ExportedFormat(kind, f"it can't be converted ({text.clause(problem)}).")
+    else:
+        (work / "result").replace(work / kind.file)
+    row = checks.check(kind, work / kind.file, reference, work)
+    return dataclasses.replace(row, starts_in_float32=bool(options))
 
 
 def _move(staged: pathlib.Path, target: pathlib.Path) -> None:
@@ -163,13 +173,24 @@ def _notes(
     model: keras.Model, rows: Sequence[ExportedFormat], beside: EarlierExports
 ) -> tuple[str, ...]:
     doubts = map(checks.doubt_note, rows)
-    notes = [checks.precision_note(model), _batch_note(rows), *doubts, *beside.notes]
+    notes = [
+        checks.precision_note(model), _batch_note(rows), _float_note(rows), *doubts, *beside.notes
+    ]  # fmt: skip
     return tuple(filter(None, notes))
 
 
 def _batch_note(rows: Sequence[ExportedFormat]) -> str:
     alone = [row.format.name for row in rows if not row.problem and row.batch_ms is None]
     return f"batch: {', '.join(alone)} takes one image at a time." if alone else ""
+
+
+def _float_note(rows: Sequence[ExportedFormat]) -> str:
+    mixed = [row.format.name for row in rows if not row.problem and row.starts_in_float32]
+    said = (
+        "maps higher than an eighth of the image are computed in float32, the rest in 8 bits: with "
+        "8 bits alone it loses too much accuracy. A chip without float32 can't run it."
+    )
+    return f"{', '.join(mixed)}: {said}" if mixed else ""
 
 
 def _json(facts: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ class ExportedFormat:
       latency_ms: median time of an image alone.
       batch_ms: time of an image in a batch of 8; None if it takes one at a time.
       wrong: by the kind of wrong image, how it is refused.
+      is_inaccurate: whether the loss of accuracy alone is the problem.
+      starts_in_float32: whether a format of 8 bits computes on large maps in float32.
     """
 
     format: Format
@@ -46,6 +48,8 @@ class ExportedFormat:
     latency_ms: float | None = None
     batch_ms: float | None = None
     wrong: dict[str, str] = dataclasses.field(default_factory=dict)
+    is_inaccurate: bool = False
+    starts_in_float32: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the row as JSON."""

@@ -161,8 +161,40 @@ def test_a_failed_export_is_not_written_and_the_earlier_one_stays(build, images,
     assert {path.name for path in tmp_path.iterdir()} == {"model_int8.tflite", exports.TABLE}
     assert "litert_int8 was not written: it gives" in table.to_text()
     assert "model_int8.tflite of an earlier export is still there." in table.to_text()
-    assert printed.out.splitlines() == ["litert_int8: converts it, and runs it in LiteRT …"]
+    first, second = printed.out.splitlines()
+    assert first == "litert_int8: converts it, and runs it in LiteRT …"
+    assert second.startswith("litert_int8: it gives ")
+    assert second.endswith("must be under 1. Again, with float32 on the first, large maps …")
     assert printed.err == ""
+
+
+def test_eight_bits_that_lose_too_much_start_in_float32(
+    model, facts, images, exported, tmp_path, monkeypatch
+):
+    tries = iter(["it loses 3 points.", ""])
+    monkeypatch.setattr(checks, "_loss", lambda _: next(tries))
+    table = exports.export(model, facts, images, None, ["litert_int8"], tmp_path)
+    (row,) = table.rows
+    assert (row.problem, row.starts_in_float32) == ("", True)
+    assert "litert_int8: maps higher than an eighth of the image are computed in float" in str(
+        table
+    )
+    assert json.loads((tmp_path / exports.TABLE).read_text())["formats"][0]["starts_in_float32"]
+    found = Interpreter(str(tmp_path / "model_int8.tflite"))
+    alone = Interpreter(str(exported / "export" / "model_int8.tflite"))
+    assert found.get_input_details()[0]["dtype"] == np.uint8
+    assert np.float32 in _large_maps(found)
+    assert _large_maps(alone) == {np.int8}
+    earlier = json.loads((exported / "export" / exports.TABLE).read_text())["formats"]
+    (whole,) = (of for of in earlier if of["format"] == "litert_int8")
+    assert not whole["starts_in_float32"]
+
+
+def _large_maps(interpreter):
+    """The types of what the network computes: [1, H, W, C] of more than three channels."""
+    tensors = interpreter.get_tensor_details()
+    maps = [of for of in tensors if len(of["shape"]) == 4 and of["shape"][0] == 1]
+    return {of["dtype"] for of in maps if of["shape"][1] > 32 // 8 and of["shape"][3] > 3}
 
 
 def test_a_missing_package_ends_it_before_any_work(model, images, tmp_path, monkeypatch):
