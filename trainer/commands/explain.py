@@ -9,7 +9,6 @@ from __future__ import annotations
 if __name__ == "__main__":  # Said before TensorFlow is imported.
     raise SystemExit("this module is no command; give: python -m trainer --mode=explain")
 
-import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ def _draw(
     explainer = gradcam.of_model(run.model, method=options.heatmap)
     facts = evaluate.facts_of_model(run)
     maps = folder / heatmaps.FOLDER
-    origins = _origins(run, rows, options.heatmap)
+    origins = predict.origins_of(run, rows, options.heatmap)
     paths = heatmaps.kept(maps, origins, with_arrays=options.save_maps)
     if paths:
         console.say(f"{len(paths):,} of {len(origins):,} heat maps were drawn before.")
@@ -106,20 +105,7 @@ def _draw(
     if others := heatmaps.others(maps, paths.values()):
         count = text.counted(len(others), "file")
         console.say(f"of an earlier worklist, and of no row of this one: {count} in {maps}.")
-    shown = {name: f"{heatmaps.FOLDER}/{path.name}" for name, path in paths.items()}
-    return [dataclasses.replace(row, heatmap=shown.get(row.file, "")) for row in rows]
-
-
-def _origins(run: Run, rows: Sequence[WorklistRow], method: str) -> dict[str, str]:
-    """Returns what decides the heat map of each row that was read, by file."""
-    model = predict.digest_of(run.directory)
-    return {
-        row.file: heatmaps.origin(
-            model=model, method=method, of_class=row.predicted or "", image=row.digest
-        )
-        for row in rows
-        if row.is_read
-    }
+    return heatmaps.named(rows, paths)
 
 
 def _items(

@@ -25,6 +25,7 @@ from trainer.distribution import runtime
 from trainer.errors import ConfigError, RunError
 from trainer.inference import (
     file_lists,
+    gradcam,
     heatmaps,
     prediction,
     scoring,
@@ -119,7 +120,7 @@ def worklist_of(
       paths: what `images` names.
       mode: of the command.
       explain: draws heat maps of the rows that were read, and returns all rows, in their order and
-        with their paths; None: there are none.
+        with their paths; None: those that were drawn before are shown.
     """
     context = runtime.build(config.runtime)
     evaluate.require_one_host(context, mode)
@@ -151,12 +152,16 @@ def worklist_of(
         base = finished.config.for_finished_run({"model_dir": ""})
         summary = _summary(config, builder, done, config.command_line(base, mode=mode))
         pictures = _write(done, summary, found)
-        if explain is None:
-            return done
         # What is stopped while it draws has left its worklist.
-        explained = explain(finished, done.rows, found.by_name, folder)
+        if explain is None:
+            explained, method = _with_earlier_maps(finished, done.rows, folder)
+        else:
+            explained = explain(finished, done.rows, found.by_name, folder)
+            method = config.inference.heatmap
+        if not method:
+            return done
         done = dataclasses.replace(done, rows=tuple(explained))
-        summary = dataclasses.replace(summary, heatmap=config.inference.heatmap)
+        summary = dataclasses.replace(summary, heatmap=method)
         _write_files(done, summary, thumbnails.overlaid(pictures, done.rows, folder))
         return done
 
@@ -215,6 +220,31 @@ def digest_of(directory: run_directory.RunDirectory) -> str:
             with path.open("rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
+
+
+def origins_of(run: Run, rows: Sequence[WorklistRow], method: str) -> dict[str, str]:
+    """Returns what decides the heat map of each row that was read, by file."""
+    model = digest_of(run.directory)
+    return {
+        row.file: heatmaps.origin(
+            model=model, method=method, of_class=row.predicted or "", image=row.digest
+        )
+        for row in rows
+        if row.is_read
+    }
+
+
+def _with_earlier_maps(
+    run: Run, rows: Sequence[WorklistRow], folder: pathlib.Path
+) -> tuple[list[WorklistRow], str]:
+    """Returns the rows with the heat maps that `explain` has drawn there, and its method."""
+    maps = folder / heatmaps.FOLDER
+    is_ours = maps.is_dir() and not maps.is_symlink()
+    for method in gradcam.METHODS if is_ours else ():
+        if paths := heatmaps.kept(maps, origins_of(run, rows, method)):
+            console.say(f"heat maps drawn before: {len(paths):,}; the worklist shows them.")
+            return heatmaps.named(rows, paths), method
+    return list(rows), ""
 
 
 def _write(

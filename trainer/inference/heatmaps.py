@@ -10,6 +10,7 @@ heatmaps.kept(folder, origins)                          # those that need not be
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from trainer.data.pipeline import Data
     from trainer.evaluation.predictions import Predictions
     from trainer.inference.gradcam import Explainer
+    from trainer.inference.worklist import WorklistRow
     from trainer.runs.evaluated import Paint
 
     Item = tuple[str, np.ndarray, int]
@@ -197,6 +199,12 @@ def kept(
         if has_array and _origin_of(path) == expected:
             found[name] = path
     return found
+
+
+def named(rows: Iterable[WorklistRow], paths: Mapping[str, pathlib.Path]) -> list[WorklistRow]:
+    """Returns rows with the paths of their maps, which are by file, as a worklist has them."""
+    shown = {name: f"{FOLDER}/{path.name}" for name, path in paths.items()}
+    return [dataclasses.replace(row, heatmap=shown.get(row.file, "")) for row in rows]
 
 
 def _origin_of(path: pathlib.Path) -> str | None:

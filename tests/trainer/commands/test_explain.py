@@ -71,6 +71,23 @@ def test_a_map_is_that_of_the_predicted_class(finished, scans, tmp_path):
     np.testing.assert_allclose(stored, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+def test_predicting_again_shows_the_heat_maps_that_still_hold(
+    finished, scans, tmp_path, capsys, method
+):
+    explained = explain.explain(finished, scans, tmp_path / "out", heatmap=method)
+    (scans / "b.png").write_bytes((scans / "a.png").read_bytes())
+    found = predict.predict(finished, scans, tmp_path / "out")
+    assert "heat maps drawn before: 2; the worklist shows them.\n" in capsys.readouterr().out
+    maps = {row.file: row.heatmap for row in found.rows}
+    before = {row.file: row.heatmap for row in explained.rows}
+    assert maps == before | {str(scans / "b.png"): ""}
+    page = (tmp_path / "out" / "worklist.html").read_text("utf-8")
+    name = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[method]
+    assert f"heat by {name} for its predicted class" in page
+    assert page.count('alt="Heat for ') == 2
+
+
 def test_heat_maps_of_before_are_no_radiographs(finished, scans):
     """The output folder is inside of the folder that is predicted."""
     first = explain.explain(finished, scans, scans / "out")
