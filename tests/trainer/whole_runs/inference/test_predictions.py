@@ -17,17 +17,17 @@ from tests.support import processes, radiographs
 
 pytestmark = pytest.mark.slow
 
-COUNT, IMAGES = 300, 10
+COUNT, IMAGES = 500, 10
 KILLS = int(os.environ.get("CXR_KILLS", "5"))
 FILES = ("worklist.csv", "worklist.jsonl")
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """300 files of 1,400 px: decoding them takes seconds; and some that can't be read."""
+    """500 files of 2,000 px: decoding them takes seconds; and some that can't be read."""
     folder = tmp_path_factory.mktemp("scans")
     for number in range(IMAGES):
-        (folder / f"{number:03}.jpeg").write_bytes(radiographs.draw(number, size=(1400, 1400)))
+        (folder / f"{number:03}.jpeg").write_bytes(radiographs.draw(number, size=(2000, 2000)))
     for number in range(IMAGES, COUNT):
         os.link(folder / f"{number % IMAGES:03}.jpeg", folder / f"{number:03}.jpeg")
     for number in range(5):
@@ -93,7 +93,7 @@ def test_a_kill_amid_the_files_keeps_what_was_done(finished, scans, whole, tmp_p
         processes.wait_until(lambda: killed.rows() > 0 or process.poll() is not None)
         process.kill()
     done = killed.rows()
-    assert 0 < done < COUNT
+    assert 0 < done < COUNT + 5
     output = killed.finish()
     read = done - 5  # The unreadable ones, which come first by their names, are tried again.
     assert any(f"{count} of {COUNT + 5} files were done before." in output
@@ -114,7 +114,7 @@ def test_a_request_to_stop_saves_and_the_same_command_resumes(
     assert time.monotonic() - sent < 10
     assert process.returncode == code, output
     assert output.endswith("; the same command resumes from what is saved.\n")
-    assert 0 < stopped.rows() < COUNT
+    assert 0 < stopped.rows() < COUNT + 5
     assert "files were done before." in stopped.finish()
     assert stopped.outcome() == whole[0].outcome()
 
