@@ -47,7 +47,7 @@ class Sharing:
 
     Attributes:
       patients: examples whose patient is also in one of the others; None if that is not known.
-      images: examples whose image is also there, to the byte; None if that is not known.
+      images: examples whose image is also there, pixel for pixel; None if that is not known.
       others: names of the other splits.
     """
 

@@ -57,7 +57,7 @@ def of_sharing(patients: int, images: int, examples: int, others: str) -> tuple[
 
     Args:
       patients: number of the split's examples whose patient is in another split.
-      images: number of its examples that are also there, to the byte.
+      images: number of its examples that are also there, pixel for pixel.
       examples: number of its examples.
       others: the other splits, such as "train or validation".
     """

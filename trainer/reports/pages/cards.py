@@ -81,7 +81,7 @@ def leakage(document: Mapping[str, Any]) -> str:
 
 
 def _identical(document: Mapping[str, Any]) -> str:
-    """Returns how many test images are also images of other splits, to the byte."""
+    """Returns how many test images are also images of other splits, pixel for pixel."""
     shared, examples = document.get("shared_images"), part(document, "metrics").get("examples")
     others = " or ".join(document.get("shared_with") or ("train",))
     if shared is None:
