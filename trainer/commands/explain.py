@@ -83,8 +83,8 @@ def _draw(
     rows: Sequence[WorklistRow],
     candidates: Mapping[str, ImageFile],
     folder: pathlib.Path,
-) -> list[WorklistRow]:
-    """Draws the heat maps that are not there yet; returns all rows, with the paths of theirs."""
+) -> tuple[list[WorklistRow], str]:
+    """Draws the heat maps that are not there yet; returns all rows with their paths, the method."""
     explainer = gradcam.of_model(run.model, method=options.heatmap)
     facts = evaluate.facts_of_model(run)
     maps = folder / heatmaps.FOLDER
@@ -105,7 +105,7 @@ def _draw(
     if others := heatmaps.others(maps, paths.values()):
         count = text.counted(len(others), "file")
         console.say(f"of an earlier worklist, and of no row of this one: {count} in {maps}.")
-    return heatmaps.named(rows, paths)
+    return heatmaps.named(rows, paths), options.heatmap
 
 
 def _items(

@@ -36,7 +36,7 @@ from trainer.inference import (
 from trainer.inference.prediction import RowBuilder
 from trainer.inference.worklist import Journal, Worklist
 from trainer.reports.pages import worklist_page
-from trainer.runs import model_facts, run_directory, trained, validation_sample
+from trainer.runs import run_directory, trained, validation_sample
 from trainer.runs.trained import Run
 from trainer.storage import locations
 from trainer.system import console, signals, text
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from trainer.reports.pages.worklist_page import Thumbnail
 
     Explain = Callable[
-        [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path], list[WorklistRow]
+        [Run, Sequence[WorklistRow], Mapping[str, ImageFile], pathlib.Path],
+        tuple[list[WorklistRow], str],
     ]
 
 _SOFTWARE = ("cxr-trainer", "tensorflow", "keras", "pillow", "pydicom", "python-gdcm")
@@ -119,8 +120,8 @@ def worklist_of(
       config: the run's options, with those of this command.
       paths: what `images` names.
       mode: of the command.
-      explain: draws heat maps of the rows that were read, and returns all rows, in their order and
-        with their paths; None: those that were drawn before are shown.
+      explain: draws heat maps of the rows that were read; returns all rows, in their order and with
+        their paths, and the method. None: those that were drawn before are shown.
     """
     context = runtime.build(config.runtime)
     evaluate.require_one_host(context, mode)
@@ -136,16 +137,15 @@ def worklist_of(
         found = stack.enter_context(sources.opened(paths, folder / heatmaps.FOLDER))
         stack.enter_context(worklist.claimed(folder))
         config = evaluate.with_batch_size(config, finished.config.data.batch_size, context)
-        facts = evaluate.facts_of_model(finished)  # Said before the model is built.
+        evaluate.facts_of_model(finished)  # Said before the model is built.
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         builder = row_builder_of(finished)
+        scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
         digest, software = digest_of(directory), usage.versions(*_SOFTWARE)
         path = folder / worklist.JOURNAL
         journal = Journal.open(path, digest, builder.class_names, software)
-        scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
-        sides = model_facts.sides(facts, scorer.side)
-        count = prediction.predict(found.candidates, scorer, builder, journal, sides)
+        count = prediction.predict(found.candidates, scorer, builder, journal)
         if before := len(found.candidates) - count:
             console.say(f"{before:,} of {len(found.candidates):,} files were done before.")
         done = _assembled(finished, journal, found)
@@ -153,14 +153,11 @@ def worklist_of(
         summary = _summary(config, builder, done, config.command_line(base, mode=mode))
         pictures = _write(done, summary, found)
         # What is stopped while it draws has left its worklist.
-        if explain is None:
-            explained, method = _with_earlier_maps(finished, done.rows, folder)
-        else:
-            explained = explain(finished, done.rows, found.by_name, folder)
-            method = config.inference.heatmap
+        explain = explain or _with_earlier_maps
+        rows, method = explain(finished, done.rows, found.by_name, folder)
         if not method:
             return done
-        done = dataclasses.replace(done, rows=tuple(explained))
+        done = dataclasses.replace(done, rows=tuple(rows))
         summary = dataclasses.replace(summary, heatmap=method)
         _write_files(done, summary, thumbnails.overlaid(pictures, done.rows, folder))
         return done
@@ -235,9 +232,12 @@ def origins_of(run: Run, rows: Sequence[WorklistRow], method: str) -> dict[str, 
 
 
 def _with_earlier_maps(
-    run: Run, rows: Sequence[WorklistRow], folder: pathlib.Path
+    run: Run,
+    rows: Sequence[WorklistRow],
+    candidates: Mapping[str, ImageFile],  # noqa: ARG001 -- As whatever draws takes.
+    folder: pathlib.Path,
 ) -> tuple[list[WorklistRow], str]:
-    """Returns the rows with the heat maps that `explain` has drawn there, and its method."""
+    """Returns the rows with the heat maps that lie there, and their method, or none."""
     maps = folder / heatmaps.FOLDER
     is_ours = maps.is_dir() and not maps.is_symlink()
     for method in gradcam.METHODS if is_ours else ():

@@ -25,6 +25,7 @@ from cxr_tfds.radiographs import reading
 from trainer.evaluation import calibration
 from trainer.evaluation.shifts import novelty
 from trainer.inference.worklist import READ, UNREADABLE, WorklistRow
+from trainer.runs import model_facts
 from trainer.system import console, signals
 
 if TYPE_CHECKING:
@@ -123,7 +124,6 @@ def predict(
     scorer: Scorer,
     builder: RowBuilder,
     journal: Journal,
-    sides: Sequence[int],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Scores the files that the journal does not have, and adds them to it.
@@ -135,7 +135,6 @@ def predict(
       scorer: runs the model.
       builder: says what its outputs mean.
       journal: of the output folder.
-      sides: to which files are stretched one after the other, in pixels; the last is the scorer's.
       clock: returns seconds.
 
     Returns:
@@ -145,7 +144,7 @@ def predict(
     kept: list[WorklistRow] = []
     last_s = clock()
     with console.bar(len(pending), "predict", "files") as bar, signals.deferred():
-        for rows in _batches(pending, scorer, builder, sides):
+        for rows in _batches(pending, scorer, builder):
             kept += rows
             bar.update(len(rows))
             if signals.is_requested() or clock() - last_s >= _KEEP_EVERY_S:
@@ -158,13 +157,13 @@ def predict(
 
 
 def _batches(
-    candidates: Sequence[ImageFile], scorer: Scorer, builder: RowBuilder, sides: Sequence[int]
+    candidates: Sequence[ImageFile], scorer: Scorer, builder: RowBuilder
 ) -> Iterator[list[WorklistRow]]:
     """Yields the rows of a batch of files that can be read, and of those that can't on the way."""
     ahead = _BATCHES_AHEAD * scorer.batch_size
     read: list[_Read] = []
     unreadable: list[WorklistRow] = []
-    load = functools.partial(_load, sides=sides)
+    load = functools.partial(_load, sides=model_facts.sides(builder.facts, scorer.side))
     for candidate, result in images.parallel_map(load, candidates, ahead):
         if isinstance(result, ImageError):
             unreadable.append(_unreadable(candidate, result.problem))

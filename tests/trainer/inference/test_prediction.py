@@ -71,9 +71,7 @@ def run(
     journal = journal_in(out)
     with sources.opened([str(folder)]) as found:
         builder = builder or RowBuilder(FACTS, None)
-        prediction.predict(
-            found.candidates, scorer, builder, journal, **{"sides": [scorer.side], **options}
-        )
+        prediction.predict(found.candidates, scorer, builder, journal, **options)
     return journal
 
 
