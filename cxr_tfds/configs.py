@@ -14,7 +14,7 @@ PHANTOM_SIDE: Final = 128
 """Side of a phantom in pixels; its anatomy is drawn for this size."""
 
 VERSION: Final = "2.0.0"
-"""Of the records of all configs, which a fingerprint tells."""
+"""Of the records of all configs; fingerprints of other versions are others."""
 
 MASK: Final = "finding_mask"
 """The feature of `phantom` with the mask of what was drawn: PNG, 255 in the finding, else 0."""

@@ -31,7 +31,7 @@ FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 MIN_SIDE: Final = 32
 """Smaller images are stray thumbnails, in which no lung is visible."""
 MAX_SIDE: Final = 65_500
-"""Larger images can't be stored as JPEG."""
+"""Larger images can't be JPEG, and no radiograph is larger."""
 MAX_PIXELS: Final = 89_000_000
 """Larger images are no radiographs: they are made to fill the memory. A digitised film has 40
 million; Pillow warns from 89.5 million on."""

@@ -257,8 +257,12 @@ def keeps_bytes(data: bytes) -> bool:
         return _is_upright(image)
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8], compress_level: int = 6) -> bytes:
     """Returns grey pixels, (H, W) uint8, as PNG.
+
+    Args:
+      pixels: see there.
+      compress_level: 0 to 9, of zlib; at 1 it takes a third of the time and a sixth more space.
 
     Raises:
       TypeError: `pixels` is no such array.
@@ -267,7 +271,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
         shape, dtype = getattr(pixels, "shape", ""), getattr(pixels, "dtype", type(pixels).__name__)
         raise TypeError(f"pixels ({dtype} {shape}) must be grey levels 0 to 255, (H, W) uint8.")
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 

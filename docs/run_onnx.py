@@ -16,18 +16,18 @@ MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 """Of 8 bits. Pillow would clip 16 bits to white, and the model would be sure of a wrong answer."""
 
 
-def read(file: str, pixels: dict[str, int]) -> np.ndarray:
-    """Returns a file of 8 bits, upright, as [S, S] grey levels 0 to 255.
+def read(file: str, record_side: int | None) -> np.ndarray:
+    """Returns a file of 8 bits, upright, as [H, W] grey levels 0 to 255.
 
-    It is stretched as the images of the training set were: first to `record_side`, if there is one.
+    The model stretches images of any size. Where training has stretched them to the size of its
+    records first, that is done here.
     """
     image = Image.open(file)
     if image.mode not in MODES:
         sys.exit(f"{file}: mode {image.mode} is not of 8 bits; --mode=predict reads such files.")
     grey = ImageOps.exif_transpose(image).convert("L")
-    for name in ("record_side", "side"):
-        if side := pixels.get(name):
-            grey = grey.resize((side, side), Image.Resampling.BILINEAR)
+    if record_side:
+        grey = grey.resize((record_side, record_side), Image.Resampling.BILINEAR)
     return np.asarray(grey, np.float32)
 
 
@@ -36,8 +36,9 @@ def main(model: str, *files: str) -> None:
     session = onnxruntime.InferenceSession(model)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["model.json"])
     names, threshold = facts["class_names"], facts["threshold"]
+    record_side = facts.get("pixels", {}).get("record_side")
     for file in files:
-        images = read(file, facts["pixels"])[None, :, :, None]
+        images = read(file, record_side)[None, :, :, None]
         (probabilities,) = session.run(["probabilities"], {"images": images})
         index = int(probabilities[0].argmax())
         if threshold is not None:

@@ -224,7 +224,8 @@ def export_images(
     for split in splits:
         count = math.ceil(share * data.num_examples(split))
         for example in data.read(f"{split}[:{count}]").as_numpy_iterator():
-            name = pathlib.PurePath(example["file_name"].decode()).name
+            suffix = ".png" if example["image"].startswith(b"\x89PNG") else ".jpeg"
+            name = pathlib.PurePath(example["file_name"].decode()).with_suffix(suffix).name
             path = folder / split / data.class_names[example["label"]] / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(example["image"])

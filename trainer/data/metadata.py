@@ -3,7 +3,7 @@
 TFDS believes what they say: a split named by a path, a pattern of file names that leads elsewhere,
 or JSON a thousand levels deep. Whoever can write to a shared data folder writes them.
 
-metadata.check(folder, "grouped")        # of <data_dir>/cxr_tfds/grouped/1.0.0
+metadata.check(folder, "grouped")        # of <data_dir>/cxr_tfds/grouped/2.0.0
 """
 
 from __future__ import annotations

@@ -110,6 +110,11 @@ def _keys(builder: Any) -> Iterator[str]:
         yield f"{folder}/{label}/{example['file_name'].decode()}"
 
 
+_NOT_RESUMED = (
+    "Runs on another version can be evaluated and can predict, but not be resumed: images differ."
+)
+
+
 def explain_absence(builder: Any) -> str:
     """Says in a sentence what is there instead of the data set; empty if nothing is."""
     folder = pathlib.Path(builder.data_dir)
@@ -117,8 +122,8 @@ def explain_absence(builder: Any) -> str:
         return f"It is built below {place}: give --data_dir={text.quoted(str(place))}."
     if others := _other_versions(folder):
         return (
-            f"Version {others} is built there, and this program needs {folder.name}: "
-            "build it again."
+            f"Version {others} is built there, and this program needs {folder.name}: build it "
+            f"again. {_NOT_RESUMED}"
         )
     if any(folder.parent.glob("*incomplete*")):
         return "A build was stopped there before its end: start it again."
@@ -131,8 +136,7 @@ def say_if_outdated(builder: Any) -> None:
     if others := _other_versions(folder):
         console.say(
             f"{builder.info.full_name} is drawn now, beside version {others} in "
-            f"{text.visible(str(folder.parent))}, which nothing here reads any more. Its images "
-            "differ a little, so a run that was trained on the others can't be resumed with them."
+            f"{text.visible(str(folder.parent))}, which nothing here reads any more. {_NOT_RESUMED}"
         )
 
 

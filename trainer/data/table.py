@@ -91,7 +91,7 @@ def require_column(name: str, features: Any, data_set: str) -> None:
       features: of the data set.
       data_set: its name, for the message.
     """
-    images = encoded_images(features)
+    images = {*encoded_images(features), "image_digest"}  # A group for each image.
     known = [of for of in features if of not in images]
     if name not in known:
         raise ConfigError(

@@ -22,6 +22,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from cxr_tfds import configs, images, source
 from cxr_tfds.file_formats import ImageError
@@ -305,11 +306,13 @@ class _LabelledBuilder(  # type: ignore[call-arg]
             if isinstance(loaded, ImageError):
                 self._unreadable.append(f"{file.candidate.name} {loaded.problem}")
                 continue
-            png, digest_of_record, radiograph = loaded
+            radiograph, digest_of_record = loaded
+            png = images.encode_png(radiograph.pixels, compress_level=1)
             self._count(radiograph)
             counts[file.label] += 1
             patients.add(file.patient_id)
-            digest.update(f"{file.label} {file.patient_id} ".encode() + png)
+            pixels = images.digest(radiograph.pixels)
+            digest.update(f"{file.label} {file.patient_id} {pixels}\n".encode())
             yield number, self._example(file, png, digest_of_record)
         if not sum(counts):
             raise RunError(f"no file can be read: {text.one_line(self._unreadable[0]):.300}.")
@@ -333,21 +336,19 @@ class _LabelledBuilder(  # type: ignore[call-arg]
         self._copies += digest in self._digests
         self._digests.add(digest)
 
-    def _load(self, file: LabelledFile) -> tuple[bytes, str, Radiograph] | ImageError:
-        """Returns the image as PNG, the digest of its record in the run's data, and the file."""
+    def _load(self, file: LabelledFile) -> tuple[Radiograph, str] | ImageError:
+        """Returns the file, and the digest of its record in the data set of the run.
+
+        By that digest, images that the run was trained on are recognised.
+        """
         try:
-            data = file.candidate.read()
-            radiograph = reading.read(data, *self._sides)
+            radiograph = reading.read(file.candidate.read())
         except ImageError as error:
             return error
-        return images.encode_png(radiograph.pixels), self._digest_of_record(data), radiograph
-
-    def _digest_of_record(self, data: bytes) -> str:
-        """Returns the digest by which images that the run was trained on are recognised."""
-        try:
-            return images.digest(images.decode(data, self._record_side))
-        except ImageError:  # Of a kind that no archive of the data set has.
-            return ""
+        image = Image.fromarray(radiograph.pixels)
+        record = images.grey_pixels(image, *([self._record_side] if self._record_side else []))
+        pixels = images.grey_pixels(image, *self._sides)
+        return dataclasses.replace(radiograph, pixels=pixels), images.digest(record)
 
     def _example(self, file: LabelledFile, png: bytes, digest: str) -> dict[str, Any]:
         return {

@@ -38,6 +38,18 @@ MAX_NUMBER = 8192
 """No layer of a backbone has a larger number, unless its stored weights are as large."""
 
 
+class Pixels(TypedDict):
+    """What images a model takes.
+
+    `side`: height and width in pixels; `takes`: in words; `record_side`: height and width of the
+    records that training has shrunk to `side`.
+    """
+
+    side: Annotated[int, documents.within(1, 4096)]
+    takes: str
+    record_side: NotRequired[Annotated[int, documents.within(1, 4096)]]
+
+
 class ModelFacts(TypedDict):
     """What a model says of itself: how it is used, by what validation decided, and its origin.
 
@@ -52,7 +64,7 @@ class ModelFacts(TypedDict):
     threshold: Annotated[float, documents.within(0, 2)] | None
     temperature: Annotated[float, documents.within(0.01, 100)] | None
     positive_class: NotRequired[str | None]
-    pixels: NotRequired[dict[str, str | int]]
+    pixels: NotRequired[Pixels]
     data: NotRequired[dict[str, str]]
     versions: NotRequired[dict[str, str]]
     license: NotRequired[str]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trainer.data.pipeline import Data
-    from trainer.models.archive import ModelFacts
+    from trainer.models.archive import ModelFacts, Pixels
 
 PIXELS = (
     "grey levels 0 to 255, [B, H, W, 1] of any H and W, 0 black; stretched to a square of `side` "
@@ -57,13 +57,14 @@ def describe(choice: Mapping[str, Any], data: Data, side: int) -> ModelFacts:
     }
 
 
-def _pixels(data: Data, side: int) -> dict[str, str | int]:
+def _pixels(data: Data, side: int) -> Pixels:
     record_side = data.builder.info.features["image"].shape[0]
-    is_shrunk = record_side is not None and record_side > side
-    return {"side": side, "takes": PIXELS, **({"record_side": record_side} if is_shrunk else {})}
+    if record_side is None or record_side <= side:
+        return {"side": side, "takes": PIXELS}
+    return {"side": side, "takes": PIXELS, "record_side": record_side}
 
 
-def sides(facts: Mapping[str, Any], side: int) -> tuple[int, ...]:
+def sides(facts: ModelFacts, side: int) -> tuple[int, ...]:
     """Returns the sizes to which a file is stretched on its way into a model, in pixels.
 
     The records of a data set have a size. Where the model takes less, training has shrunk them, and
@@ -73,8 +74,9 @@ def sides(facts: Mapping[str, Any], side: int) -> tuple[int, ...]:
       facts: of the model; they lack `record_side` if no record was shrunk, or in earlier versions.
       side: height and width of the images that the model takes.
     """
-    record_side = facts.get("pixels", {}).get("record_side")
-    return (record_side, side) if isinstance(record_side, int) else (side,)
+    pixels = facts.get("pixels")
+    record_side = pixels.get("record_side", side) if pixels else side
+    return (record_side, side) if record_side > side else (side,)
 
 
 def _license(data: Data) -> str:

@@ -28,7 +28,7 @@ from trainer.reports import plots, report
 from trainer.reports.pages import page
 from trainer.runs import claims, evaluated, looks, run_directory
 from trainer.storage import contents, documents
-from trainer.system import text
+from trainer.system import console, text
 
 if TYPE_CHECKING:
     import pathlib
@@ -199,6 +199,11 @@ def sharing_of(run: Run, table: Table) -> Sharing:
     """Returns how many examples of a split a run has seen; validation chose its epoch."""
     validation, images = run.validation_patients, run.training_images
     patients = run.training_patients | (validation or frozenset())
+    if images is None:
+        console.say(
+            "not told: whether the run was trained on these images, as it has recorded none that "
+            "can be compared with them."
+        )
     return Sharing(
         sum(patient in patients for patient in table.patient_id.tolist()),
         None if images is None else sum(of in images for of in table.image_digest.tolist()),

@@ -210,7 +210,9 @@ class Checkpoints:
             raise ConfigError(
                 f"checkpoint {path} belongs to other frozen weights, other images, or other "
                 "features of them; give the --weights, --data_dir and --cache_budget_gb with which "
-                "the run was started."
+                "the run was started. If its data set was of another version, it can't be resumed: "
+                "--mode=evaluate and --mode=predict still take it, and another --model_dir trains "
+                "anew."
             )
         if manifest["replicas"] != self._num_replicas:
             console.say(

@@ -139,7 +139,7 @@ def test_both_sides_do_the_same_work(make_config, tmp_path, capsys):
     measured = json.loads((tmp_path / "run" / "benchmark.json").read_text())
     assert measured["warm"]["epoch_s"] > 0
     assert {b["policy"] for b in measured["baselines"]} == {"float32"}
-    images = sorted((tmp_path / "run" / "images" / "train").rglob("*.jpeg"))
+    images = sorted((tmp_path / "run" / "images" / "train").rglob("*.png"))
     assert 30 < len(images) < 40
     with pytest.raises(ConfigError, match="already contains a benchmark"):
         race.run(config)

@@ -6,6 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from cxr_tfds.radiographs import reading
+from tests.support import radiographs
 from trainer.commands import export
 from trainer.errors import RunError
 from trainer.inference import worklist
@@ -65,6 +67,15 @@ def test_no_two_processes_write_into_a_folder(finished, tmp_path, monkeypatch):
         pytest.raises(RunError, match="another process writes into"),
     ):
         export.export(finished, "savedmodel", tmp_path / "out")
+
+
+def test_files_to_check_with_are_stretched_as_predictions_are(finished, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(exports, "export", lambda *args: given.append(args[2]) or Exports(()))
+    data = radiographs.draw(3, size=(301, 207))
+    (tmp_path / "a.jpeg").write_bytes(data)
+    export.export(finished, "onnx", tmp_path / "out", images=tmp_path / "a.jpeg")
+    np.testing.assert_array_equal(given[0][0, ..., 0], reading.read(data, 224, SIDE).pixels)
 
 
 def test_an_export_knows_which_model_it_is_of(finished, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxr_tfds import images
 from tests.cxr_tfds.radiographs import test_deep_pixels
@@ -318,6 +319,22 @@ def test_values_of_every_kind_can_be_grouped_by(tmp_path, options, value):
         data.require_column("odd/col umn")
         assert data.column("test", "odd/col umn").tolist() == [value.strip(), ""]
         assert data.table("test").etiology.tolist() == [value or "unknown", "unknown"]
+
+
+def test_a_fingerprint_is_of_the_pixels_and_not_of_their_encoding(tmp_path, options):
+    """By it, looks at the same images are counted."""
+    image = Image.fromarray(radiographs.noise(1, 90)[0, ..., 0])
+    found = []
+    for name, settings in {"one": {"compress_level": 1}, "other": {"compress_level": 9}}.items():
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "a.png", **settings)
+        (tmp_path / name / "list.csv").write_text("file,label,patient_id\na.png,1,p\n")
+        with packed(tmp_path / name / "list.csv", options) as data:
+            found.append(data.fingerprint)
+    assert found[0] == found[1]
+    (tmp_path / "one" / "list.csv").write_text("file,label,patient_id\na.png,0,p\n")
+    with packed(tmp_path / "one" / "list.csv", options) as data:
+        assert data.fingerprint != found[0]
 
 
 @pytest.mark.parametrize("config", ["paper", "paper_raw"])

@@ -101,6 +101,14 @@ FORGED_METADATA = {
     "a threshold of 5": ({"trainer": FACTS | {"threshold": 5}}, "which is not from 0 to 2"),
     "a threshold of NaN": ({"trainer": FACTS | {"threshold": float("nan")}}, "is not from 0 to 2"),
     "a temperature of 0": ({"trainer": FACTS | {"temperature": 0}}, "is not from 0.01 to 100"),
+    "records of 10^9 px": (
+        {"trainer": FACTS | {"pixels": {"side": 32, "takes": "", "record_side": 10**9}}},
+        "is not from 1 to 4096",
+    ),
+    "records without pixels": (
+        {"trainer": FACTS | {"pixels": {"side": 32, "takes": "", "record_side": 0}}},
+        "is not from 1 to 4096",
+    ),
     "classes of numbers": (
         {"trainer": FACTS | {"class_names": [1]}},
         r"class_names\[0\] = 1, not",

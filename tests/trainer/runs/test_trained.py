@@ -60,7 +60,7 @@ def test_a_run_knows_the_shares_of_its_classes_and_its_images(run):
     assert len(run.training_images) == len(record["image_digests"]) > total
 
 
-def test_a_run_of_a_version_that_knew_neither_says_none(copy):
+def test_a_run_of_a_version_that_knew_neither_says_none(copy, capsys):
     record = json.loads((copy / "trained_on.json").read_text())
     kept = {name: record[name] for name in ("fingerprint", "patients")}
     kept["images"] = ["0123456789abcdef"]  # Hashes of encoded images.
@@ -68,6 +68,7 @@ def test_a_run_of_a_version_that_knew_neither_says_none(copy):
     opened = trained.open_run(copy)
     assert opened.training_priors is opened.training_images is None
     assert evaluate.evaluate(copy).assessment.sharing.images is None
+    assert "not told: whether the run was trained on these images, " in capsys.readouterr().out
 
 
 def test_patients_that_are_shared_fire_the_guard(run):

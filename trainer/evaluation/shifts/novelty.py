@@ -10,8 +10,8 @@ Both are the distance to the fifth-nearest image of validation, after each vecto
 length 1 (Y. Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022).
 Features know textures and shapes, but some networks hardly tell a negative from its positive;
 layouts do, and know nothing fine. An image is unlike the training data if either distance exceeds
-its threshold. `SHARE` of validation exceeds either, measured among images of other patients, before
-a margin is added (`FEATURE_MARGIN`, `LAYOUT_MARGIN`).
+its threshold: what `SHARE` of validation exceeds, measured among images of other patients, times a
+margin (`FEATURE_MARGIN`, `LAYOUT_MARGIN`).
 
 An image whose layout is unlike, while its negative's is not, is inverted.
 """

@@ -124,8 +124,13 @@ def _exported(
     target, staged = ledger.folder / kind.file, work / kind.file
     row = _staged(kind, model, reference, work)
     if row.is_inaccurate:
-        console.say(f"{kind.name}: {row.problem} Again, with float32 on the first, large maps …")
-        row = _staged(kind, model, reference, work, "starts_in_float32")
+        console.say(f"{kind.name}: {row.problem} Again, with float32 on large feature maps …")
+        second = _staged(kind, model, reference, work, "starts_in_float32")
+        if second.problem and not second.is_inaccurate:  # What the first one lost is still said.
+            failed = f"{row.problem} With float32 on large feature maps, {second.problem}"
+            row = dataclasses.replace(row, problem=failed)
+        else:
+            row = second
     if row.problem:
         return dataclasses.replace(row, problem=row.problem + _kept(target))
     ledger.forget(kind.name)
@@ -187,8 +192,8 @@ def _batch_note(rows: Sequence[ExportedFormat]) -> str:
 def _float_note(rows: Sequence[ExportedFormat]) -> str:
     mixed = [row.format.name for row in rows if not row.problem and row.starts_in_float32]
     said = (
-        "maps higher than an eighth of the image are computed in float32, the rest in 8 bits: with "
-        "8 bits alone it loses too much accuracy. A chip without float32 can't run it."
+        "feature maps taller than an eighth of the image are computed in float32, the rest in 8 "
+        "bits: with 8 bits alone it loses too much accuracy. A chip without float32 can't run it."
     )
     return f"{', '.join(mixed)}: {said}" if mixed else ""
 

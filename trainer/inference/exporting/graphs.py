@@ -10,7 +10,7 @@ ONNX. LiteRT compares numbers of 8 bits otherwise, and gets checks that it compu
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tensorflow as tf
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import keras
+
+    from trainer.models.archive import ModelFacts
 
 INPUT, OUTPUT, FEATURES = "images", "probabilities", "features"
 METADATA_FILE = "model.json"
@@ -44,7 +46,7 @@ def save_for_serving(model: keras.Model, facts: Mapping[str, Any], folder: pathl
       folder: to be written.
     """
     side, answer = parts.side(model), _Answer(facts, int(model.output.shape[-1]))
-    sides = model_facts.sides(facts, side)
+    sides = model_facts.sides(cast("ModelFacts", facts), side)
     shape = tuple(model.input.shape)
 
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:

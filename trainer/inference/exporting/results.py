@@ -60,6 +60,7 @@ class ExportedFormat:
             "tolerance": self.format.tolerance,
             "written": not self.problem,
         }
+        del row["is_inaccurate"]  # `problem` says it.
         if self.accuracy:
             row["accuracy"] = {"keras": self.accuracy[0], "exported": self.accuracy[1]}
         return row

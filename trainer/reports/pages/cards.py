@@ -1,7 +1,7 @@
 """What a run's page says in words and lists: verdict, data, shift, looks, model, environment.
 
 cards.verdict(document)     # the guard's reasons, or a calm sentence
-cards.data(document)        # {"data set": "cxr_tfds/grouped/1.0.0", ...}
+cards.data(document)        # {"data set": "cxr_tfds/grouped/2.0.0", ...}
 
 A report can be of other data than the model was trained on: see `is_elsewhere`.
 """

@@ -39,6 +39,23 @@ def test_few_images_of_the_same_kind_are_unlike(reference, images, features):
     assert not found.is_inverted.any()
 
 
+def test_a_threshold_is_what_2_percent_exceed_times_a_margin(images, features, reference):
+    """Of 200 images of 100 patients: ceil(0.98 * 201) = 197, the fourth largest distance."""
+
+    def fourth_largest(vectors):
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+        for i in range(200):
+            apart[i, i // 2 * 2 : i // 2 * 2 + 2] = np.inf
+        return np.sort(np.sort(apart, 1)[:, 4])[-4]
+
+    layouts = novelty.layouts(images[:200]).astype(float)
+    of_layouts = fourth_largest(layouts - layouts.mean(1, keepdims=True))
+    assert reference.layout_threshold == pytest.approx(1.05 * of_layouts, rel=1e-4)
+    of_features = fourth_largest(features[:200].astype(float))
+    assert reference.feature_threshold == pytest.approx(1.1 * of_features, rel=1e-4)
+
+
 def test_negatives_are_unlike_and_called_inverted(reference, images, features):
     found = reference.compare(features[200:], novelty.layouts(255 - images[200:]))
     assert found.is_unlike.all()
