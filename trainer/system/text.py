@@ -39,6 +39,8 @@ UNDEFINED = "undefined"
 _NODE = re.compile(r"\{\{[^{}]*\}\} ?| ?\[Op:\w*\]")
 _LONGEST = 60
 """Characters of a value that a message shows."""
+_LONGEST_LINE = 1000
+"""Characters of what a library says that a message quotes."""
 _MAX_WHOLE = 1e15
 """Floats from here on may skip whole numbers, and are shown with an exponent."""
 
@@ -52,11 +54,13 @@ def first_line(error: BaseException | str) -> str:
       error: an error or its message; libraries append stack traces and hints to theirs.
 
     Returns:
-      The line; for an error without a message, the name of its class.
+      The line, of at most `_LONGEST_LINE` characters: some libraries quote a whole damaged file.
+      For an error without a message, the name of its class.
     """
     message = _NODE.sub("", str(error)).strip()
     lines = message.splitlines() or [type(error).__name__]
-    return printable(lines[0].rstrip("."))
+    line = lines[0].rstrip(".")
+    return printable(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…")
 
 
 def bare(text: str) -> str:

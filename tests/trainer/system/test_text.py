@@ -26,6 +26,11 @@ def test_the_first_line_of_an_error_says_what_it_is(error, line):
     assert text.first_line(error) == line
 
 
+def test_a_library_that_quotes_a_whole_file_is_cut():
+    assert text.first_line("x" * 200_000) == "x" * 1000 + "…"
+    assert text.first_line("x" * 1000) == "x" * 1000
+
+
 def test_control_characters_and_undecodable_bytes_are_made_visible():
     assert text.printable("a\x00b\udcff\tc") == "a\\x00b\\udcff\tc"
 
