@@ -79,7 +79,8 @@ def test_95_of_100_studies_have_the_truth_in_their_interval(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(
-    ("separation", "patients"), [(GOOD, 120), (EXCELLENT, 120), (EXCELLENT, 719)]
+    ("separation", "patients"),
+    [(GOOD, 120), (EXCELLENT, 120), pytest.param(EXCELLENT, 719, marks=pytest.mark.long)],
 )
 def test_so_have_studies_of_good_models(name: str, separation: float, patients: int) -> None:
     """Where percentiles of the resamples held the truth in 82 to 90 %, and too high where not.
