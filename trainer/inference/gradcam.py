@@ -4,8 +4,9 @@
     maps = explainer(images, classes)        # [B, S, S, 1] uint8, [B] int -> [B, h, w] float32
     overlays.stretch(maps, 224, 224)         # the same at the image's size
 
-A backbone turns an image into a feature map A [h, w, C], the input of its pooling. With the
-gradient G [h, w, C] of the class's logit by A:
+A backbone turns an image into a feature map A [h, w, C], which is then pooled: of VGG16 and
+small_cnn that of the last convolution, before the maximum over 2 x 2 places. With the gradient
+G [h, w, C] of the class's logit by A:
 
     gradcam    relu(sum_c mean_hw(G)_c A_c)      Selvaraju et al., ICCV 2017
     hirescam   relu(sum_c G_c A_c)               Draelos and Carin, arXiv:2011.08891, 2020
@@ -41,9 +42,10 @@ class Explainer:
         explainer = gradcam.of_model(model, method="hirescam")
         explainer(images, [1, 0])
 
-    Under average pooling both methods give the same maps: the gradient of a mean is equal at every
-    position, so it is its own mean. They differ for `flatten`, where a channel speaks for the class
-    at one position and against it at another, and Grad-CAM mixes both, and for `avgmax`.
+    Under average pooling alone both methods give the same maps: the gradient of a mean is equal at
+    every position, so it is its own mean. They differ after maxima, whose gradient is that of the
+    largest value, for `flatten`, where a channel speaks for the class at one position and against
+    it at another, and Grad-CAM mixes both, and for `avgmax`.
 
     Attributes:
       method: gradcam or hirescam.
@@ -80,7 +82,7 @@ class Explainer:
             )
         self.method, self.batch_size = method, batch_size
         self._pooling = classifier.POOLINGS[trunk.layers[-1].name]
-        feature_map = _feature_map_of(trunk)
+        feature_map, self._max_pooling = _feature_map_of(trunk)
         self._features = keras.Model(trunk.input, feature_map, name="feature_map")
         self._preprocessing = preprocessing
         *_, last = head.layers
@@ -159,6 +161,10 @@ class Explainer:
 
     def _logits(self, features: tf.Tensor) -> tf.Tensor:
         """Returns what the softmax takes, [B, K]: pools as the trunk does, and runs the head."""
+        if (pool := self._max_pooling) is not None:  # The layer itself might cast to 16 bits.
+            features = tf.nn.max_pool2d(
+                features, pool.pool_size, pool.strides, pool.padding.upper()
+            )
         if self._pooling == "flatten":
             pooled = tf.reshape(features, (features.shape[0], -1))
         else:
@@ -190,7 +196,16 @@ def of_model(
     )
 
 
-def _feature_map_of(trunk: keras.Model) -> Any:
-    """Returns the tensor that a trunk pools; `avgmax` has two layers that take it."""
+def _feature_map_of(trunk: keras.Model) -> tuple[Any, keras.layers.MaxPooling2D | None]:
+    """Returns the tensor that a trunk pools, and the maximum that it takes first, if it does.
+
+    Grad-CAM was defined on the last convolution. Its maps have twice the places of those after the
+    maximum in each direction, and lie better on what was drawn (`docs/explaining.md`).
+    """
     last = trunk.layers[-1]
-    return (trunk.get_layer("average_pool") if last.name == "average_max_pool" else last).input
+    # `avgmax` has two layers that take it.
+    pooled = (trunk.get_layer("average_pool") if last.name == "average_max_pool" else last).input
+    source = next(layer for layer in trunk.layers if layer.output is pooled)
+    if isinstance(source, keras.layers.MaxPooling2D):
+        return source.input, source
+    return pooled, None

@@ -46,6 +46,8 @@ _BLOCK: Final = 64
 _LONGEST_NAME: Final = 60
 _ORIGIN: Final = "origin"
 """Name of the text in a PNG that says what the map is of."""
+_DEFINITION = 2
+"""Of heat maps; 1 took maps after the last maximum. Maps of another one are drawn anew."""
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "middle", "right")
 
 
@@ -179,7 +181,8 @@ def origin(*, model: str, method: str, of_class: str, image: str) -> str:
       of_class: name of the class that is explained.
       image: a digest of the pixels that the model saw.
     """
-    return json.dumps({"method": method, "class": of_class, "image": image, "model": model})
+    decided = {"method": method, "class": of_class, "image": image, "model": model}
+    return json.dumps(decided | {"definition": _DEFINITION})
 
 
 def kept(
