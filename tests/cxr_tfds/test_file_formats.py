@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import struct
@@ -15,15 +16,10 @@ from PIL import Image
 
 from cxr_tfds import file_formats
 from tests.support import radiographs
+from tests.support.scans import refusals
 
-
-def refusal(data: bytes) -> str:
-    """Why a file is not loaded; empty if it is."""
-    try:
-        file_formats.load(data)
-    except file_formats.ImageError as error:
-        return error.problem
-    return ""
+refusal = functools.partial(refusals.reason, file_formats.load)
+"""Why a file is not loaded; empty if it is."""
 
 
 def saved(image: Image.Image, **options: Any) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import pathlib
 import zipfile
@@ -11,6 +12,7 @@ from PIL import ExifTags, Image
 
 from cxr_tfds import images, source
 from tests.support import radiographs
+from tests.support.scans import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,13 +56,8 @@ def _stored(data: bytes) -> bytes:
     return images.encode(data, None).content
 
 
-def refusal(data: bytes) -> str:
-    """Why a file is not decoded; empty if it is."""
-    try:
-        images.decode(data, 48)
-    except images.ImageError as error:
-        return error.problem
-    return ""
+refusal = functools.partial(refusals.reason, functools.partial(images.decode, side=48))
+"""Why a file is not decoded; empty if it is."""
 
 
 def test_facts_tell_size_and_colour_coding() -> None:

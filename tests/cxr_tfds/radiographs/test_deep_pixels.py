@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_tfds import file_formats, images
+from cxr_tfds import images
 from cxr_tfds.radiographs import deep_pixels, reading
-from tests.support.scans import dicom_files
+from tests.support.scans import dicom_files, refusals
 
 GREY, GREY_ALPHA, RGB = 0, 4, 2
 
@@ -55,12 +56,7 @@ def scaled(levels: np.ndarray, bits: int) -> np.ndarray:
     return np.floor(levels.astype(float) * 255 / top + 0.5).astype(np.uint8)
 
 
-def refusal(data: bytes) -> str:
-    try:
-        reading.read(data)
-    except file_formats.ImageError as error:
-        return error.problem
-    return ""
+refusal = functools.partial(refusals.reason, reading.read)
 
 
 @pytest.mark.parametrize(

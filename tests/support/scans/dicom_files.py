@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pathlib
 import tempfile
@@ -12,8 +13,8 @@ import numpy as np
 import pydicom
 from pydicom import config, dataset, uid
 
-from cxr_tfds import file_formats
 from cxr_tfds.radiographs import dicom
+from tests.support.scans import refusals
 
 if TYPE_CHECKING:
     from cxr_tfds.radiographs.dicom import Picture
@@ -111,13 +112,8 @@ def table(entries: np.ndarray, bits: int, first: int = 0, *, order: str = "<") -
     return item
 
 
-def refusal(data: bytes) -> str:
-    """Why a file is not read; empty if it is."""
-    try:
-        dicom.load(data)
-    except file_formats.ImageError as error:
-        return error.problem
-    return ""
+refusal = functools.partial(refusals.reason, dicom.load)
+"""Why a file is not read; empty if it is."""
 
 
 def scaled(levels: np.ndarray, low: float, high: float) -> np.ndarray:
