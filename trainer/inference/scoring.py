@@ -10,6 +10,7 @@ checked or stretched here.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 class Scorer:
     """Probabilities and features of images; every batch is padded to one size, traced once.
+
+    Several threads may call it: one device works on both batches, several take turns.
 
     Attributes:
       side: height and width of the images that it takes, in pixels.
@@ -72,13 +75,17 @@ class Scorer:
         def step(images: Any) -> Any:
             return strategy.run(lambda part: both(part, training=False), args=(images,))
 
+        # Programs of several devices must start in the same order on all of them.
+        turn = threading.Lock()
+
         def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
             def part(context: tf.distribute.ValueContext) -> tf.Tensor:
                 first = context.replica_id_in_sync_group * size
                 return tf.constant(images[first : first + size])
 
-            shares = strategy.experimental_distribute_values_from_function(part)
-            joined: list[npt.NDArray[Any]] = tf.nest.map_structure(self._join, step(shares))
+            with turn:
+                shares = strategy.experimental_distribute_values_from_function(part)
+                joined: list[npt.NDArray[Any]] = tf.nest.map_structure(self._join, step(shares))
             return joined
 
         return run

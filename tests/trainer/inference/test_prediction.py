@@ -6,11 +6,13 @@ import json
 import math
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import pytest
+import threadpoolctl
 
 from cxr_tfds import images as images_lib
 from tests.support import devices, radiographs
@@ -220,6 +222,42 @@ def test_what_is_done_is_kept_every_two_seconds(folder, scorer, tmp_path):
     assert len(journal_in(tmp_path / "out").rows) == 12
 
 
+def test_two_batches_are_in_work_at_a_time(folder, scorer, tmp_path):
+    both = threading.Barrier(2, timeout=60)
+
+    class Meeting:
+        side, batch_size = SIDE, BATCH
+        calls = 0
+
+        def __call__(self, images):
+            self.calls += 1
+            if self.calls <= 2:
+                both.wait()  # Of one at a time, the first would wait in vain.
+            return scorer(images)
+
+    found = run(folder, Meeting(), tmp_path / "out").rows
+    assert found == run(folder, scorer, tmp_path / "single").rows
+
+
+def test_no_threads_of_blas_spin_beside_the_model(folder, scorer, tmp_path):
+    def threads() -> set[int]:
+        libraries = threadpoolctl.threadpool_info()
+        return {of["num_threads"] for of in libraries if of["user_api"] == "blas"}
+
+    class Watching:
+        side, batch_size = SIDE, BATCH
+        seen: set[int] = set()
+
+        def __call__(self, images):
+            self.seen |= threads()
+            return scorer(images)
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        run(folder, watching := Watching(), tmp_path / "out")
+        assert watching.seen == {1}
+        assert threads() == {2}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop_keeps_what_is_done(folder, scorer, tmp_path, number):
     class Stopping:
@@ -235,7 +273,7 @@ def test_a_request_to_stop_keeps_what_is_done(folder, scorer, tmp_path, number):
     with pytest.raises(Stopped), signals.watched():
         run(folder, Stopping(), tmp_path / "out")
     kept = journal_in(tmp_path / "out").rows
-    assert 8 <= len(kept) < 12
+    assert BATCH <= len(kept) < 12
     whole = run(folder, scorer, tmp_path / "whole").rows
     assert run(folder, scorer, tmp_path / "out").rows == whole
 

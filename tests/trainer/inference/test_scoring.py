@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
@@ -72,3 +74,13 @@ def test_padding_changes_nothing_and_the_order_is_kept(path, images, replicas, c
 def test_no_images_give_no_rows(path):
     found = scorer_of(path(), 1, 4)(np.zeros((0, SIDE, SIDE), np.uint8))
     assert found.probabilities.shape == (0, 2)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_threads_that_share_a_scorer_get_their_own_outputs(path, images, replicas):
+    scorer = scorer_of(path(), replicas, 4)
+    parts = [images[i : i + 4] for i in range(7)] * 6
+    expected = [scorer(part).probabilities for part in parts]
+    with concurrent.futures.ThreadPoolExecutor(4) as executor:
+        found = [of.probabilities for of in executor.map(scorer, parts)]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
