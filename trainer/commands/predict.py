@@ -141,7 +141,7 @@ def worklist_of(
         with context.strategy.scope():  # The model is loaded here, and creates its variables.
             model = finished.model
         builder = row_builder_of(finished)
-        scorer = scoring.Scorer(model, context.strategy, config.data.batch_size)
+        scorer = scoring.for_batches(model, context.strategy, config.data.batch_size)
         digest, software = digest_of(directory), usage.versions(*_SOFTWARE)
         path = folder / worklist.JOURNAL
         journal = Journal.open(path, digest, builder.class_names, software)

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     _Read = tuple[ImageFile, Radiograph]
     _Batch = tuple[list[_Read], list[WorklistRow]]
 
-_BATCHES_AHEAD = 3
-"""Read before they are scored: two wait, or one does while another is made a batch."""
+_BATCHES_AHEAD = 4
+"""Batches' worth of files that are read before they are asked for."""
 _KEEP_EVERY_S = 2.0
 """Seconds between two additions to the journal: what a kill loses at most, and a batch."""
 

@@ -1,7 +1,7 @@
 """Runs a saved model on batches of images, on the devices of a strategy.
 
-    scorer = scoring.Scorer(run.model, context.strategy, batch_size=32)
-    found = scorer(images)                    # [n, S, S] uint8, n <= batch_size
+    scorer = scoring.for_batches(run.model, context.strategy, batch_size=32)
+    found = scorer(images)                    # [n, S, S] uint8, n <= scorer.batch_size
     found.probabilities, found.features       # [n, K], [n, D]
 
 The images come from `cxr_tfds.radiographs`, at the model's own size, so that nothing is to be
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     """Maps a whole batch, [B, S, S, 1], to probabilities and features."""
 
 
+def for_batches(
+    model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int
+) -> Scorer:
+    """Returns what runs a model on `batch_size` images at a time, of all replicas together.
+
+    One device works on two batches at once, of half the size: in the memory of one whole batch.
+    """
+    share = 2 if _is_default(strategy) else 1
+    return Scorer(model, strategy, max(batch_size // share, 1))
+
+
 class Scorer:
     """Probabilities and features of images; every batch is padded to one size, traced once.
 
@@ -56,8 +67,8 @@ class Scorer:
         with strategy.scope():
             core = classifier.without_check(model)
             both = outputs.with_features(core, classifier.parts_of(core)[1])
-        is_default = strategy is tf.distribute.get_strategy()
-        self._run = _frozen(both, batch_size) if is_default else self._on_replicas(both)
+        is_alone = _is_default(strategy)
+        self._run = _frozen(both, batch_size) if is_alone else self._on_replicas(both)
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """Returns the outputs of images, [n, S, S] grey levels 0 to 255, in their order."""
@@ -93,6 +104,10 @@ class Scorer:
     def _join(self, output: Any) -> npt.NDArray[Any]:
         parts = self._strategy.experimental_local_results(output)
         return np.concatenate([part.numpy() for part in parts])
+
+
+def _is_default(strategy: tf.distribute.Strategy) -> bool:
+    return strategy is tf.distribute.get_strategy()
 
 
 def _frozen(both: keras.Model, batch_size: int) -> _Run:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support import devices, radiographs
+from trainer.inference import scoring
 from trainer.inference.scoring import Scorer
 from trainer.models import classifier, saved
 from trainer.options import ModelOptions
@@ -84,3 +85,13 @@ def test_threads_that_share_a_scorer_get_their_own_outputs(path, images, replica
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
         found = [of.probabilities for of in executor.map(scorer, parts)]
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "batch_size", "expected"), [(1, 32, 16), (1, 7, 3), (1, 1, 1), (2, 32, 32)]
+)
+def test_two_batches_in_work_take_the_memory_of_one(path, replicas, batch_size, expected):
+    strategy = devices.strategy_of(replicas)
+    with strategy.scope():
+        model = saved.load(path())
+    assert scoring.for_batches(model, strategy, batch_size).batch_size == expected
