@@ -276,7 +276,7 @@ def encode_png(pixels: NDArray[np.uint8], compress_level: int = 6) -> bytes:
 
 
 def parallel_map(
-    function: Callable[[_T], _U], items: Iterable[_T], ahead: int = 0
+    function: Callable[[_T], _U], items: Iterable[_T], ahead: int = 0, workers: int = 0
 ) -> Iterator[tuple[_T, _U]]:
     """Yields (item, function(item)) in order, computed by threads (Pillow releases the GIL).
 
@@ -286,8 +286,9 @@ def parallel_map(
       function: of an item.
       items: read as they are needed.
       ahead: how many results are computed before they are asked for; 0: eight a thread.
+      workers: how many threads; 0: one a CPU.
     """
-    workers = os.cpu_count() or 1
+    workers = workers or os.cpu_count() or 1
     ahead = ahead or 8 * workers
     with concurrent.futures.ThreadPoolExecutor(workers) as executor:
         window: deque[tuple[_T, concurrent.futures.Future[_U]]] = deque()

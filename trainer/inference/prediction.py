@@ -180,7 +180,7 @@ def _batches(
         return builder.rows(read, scorer(pixels)) + unreadable
 
     read = _read(candidates, sides, scorer.batch_size)
-    for _, found in images.parallel_map(rows, read, ahead=1):
+    for _, found in images.parallel_map(rows, read, ahead=1, workers=2):
         yield found
 
 

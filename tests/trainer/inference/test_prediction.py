@@ -222,7 +222,8 @@ def test_what_is_done_is_kept_every_two_seconds(folder, scorer, tmp_path):
     assert len(journal_in(tmp_path / "out").rows) == 12
 
 
-def test_two_batches_are_in_work_at_a_time(folder, scorer, tmp_path):
+def test_two_batches_are_in_work_at_a_time_also_on_one_cpu(folder, scorer, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     both = threading.Barrier(2, timeout=60)
 
     class Meeting:
