@@ -290,7 +290,8 @@ def parallel_map(
     """
     workers = workers or os.cpu_count() or 1
     ahead = ahead or 8 * workers
-    with concurrent.futures.ThreadPoolExecutor(workers) as executor:
+    executor = concurrent.futures.ThreadPoolExecutor(workers)
+    try:
         window: deque[tuple[_T, concurrent.futures.Future[_U]]] = deque()
         for item in items:
             window.append((item, executor.submit(function, item)))
@@ -299,6 +300,9 @@ def parallel_map(
                 yield head, future.result()
         for item, future in window:
             yield item, future.result()
+    finally:
+        # Whoever stops half-way does not wait for results that nobody will ask for.
+        executor.shutdown(cancel_futures=True)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import io
 import pathlib
+import time
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,20 @@ def test_original_grey_jpeg_keeps_its_bytes() -> None:
 
 def test_parallel_map_keeps_the_order() -> None:
     assert list(images.parallel_map(str, range(500))) == [(i, str(i)) for i in range(500)]
+
+
+def test_parallel_map_that_is_left_half_way_computes_no_more() -> None:
+    begun: list[int] = []
+
+    def slow(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.05)
+        return item
+
+    results = images.parallel_map(slow, range(500), ahead=200, workers=2)
+    assert next(results) == (0, 0)  # 201 were submitted by then.
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) < 100
 
 
 def test_inspection_collects_every_bad_file(files: Files, tmp_path: pathlib.Path) -> None:
